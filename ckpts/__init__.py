@@ -1,0 +1,1 @@
+"""Weights: the registry and how a name becomes a folder."""

@@ -1,0 +1,1 @@
+"""The GenEval benchmark, usable alone: prompts, verdict, colours, summary."""

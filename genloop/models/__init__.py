@@ -1,0 +1,1 @@
+"""Networks and their loading. Nothing here knows a job or a default path."""

@@ -1,0 +1,92 @@
+"""The contracts between the parts: a strategy knows a Sampler and a Judge, an evaluation a Detector, nobody a model.
+
+B = rows (candidates), n = image tokens, H, W = pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from genloop.records import Choice, Detection, Prompt, Seed, Verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class State(Protocol):
+    """Paths in the middle of decoding, one row a candidate."""
+
+    tokens: "Tensor"  # (B, n) int64 codes; the sampler's `mask_code` where still masked
+    revealed_at: "Tensor"  # (B, n) int64: step at which a token was fixed; -1 while masked
+    step: int  # steps done
+
+    def __len__(self) -> int: ...
+
+    def select(self, rows: Sequence[int]) -> "State":
+        """The given rows, in that order."""
+
+
+class Sampler(Protocol):
+    """Turns prompts into image tokens step by step."""
+
+    num_steps: int
+
+    def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed]) -> State:
+        """One row for each (prompt, seed) pair, all image tokens masked."""
+
+    def step(self, state: State) -> State:
+        """One decoding step for every row."""
+
+    def preview(self, state: State) -> "Tensor":
+        """The current full guess of every row as pixels: (B, 3, H, W) in [0, 1]."""
+
+    def decode(self, tokens: "Tensor") -> "Tensor":
+        """(B, n) codes -> (B, 3, H, W) pixels in [0, 1]."""
+
+
+class Judge(Protocol):
+    """Answers a yes/no question about images; deterministic."""
+
+    def p_yes(self, question: str, prompts: Sequence[Prompt], images: "Tensor") -> "Tensor":
+        """question: "outcome", "clarity" or "potential"; one prompt per image (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]."""
+
+
+class Strategy(Protocol):
+    """Spends a budget of candidates on each image."""
+
+    def search(self, prompts: Sequence[Prompt], samples: Sequence[int], run_seed: int) -> list[Choice]:
+        """One choice for each (prompt, sample) pair."""
+
+
+class Detector(Protocol):
+    """Finds objects."""
+
+    classes: Sequence[str]
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        """Images (H, W, 3) uint8 RGB, sizes may differ -> the detections of each, unsorted, unfiltered."""
+
+
+class ColorClassifier(Protocol):
+    """Names the colour of detected objects."""
+
+    def colors(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
+        """Image (H, W, 3) uint8 RGB; one of GenEval's ten colours for each detection (all of one class)."""
+
+
+class ImageTokenizer(Protocol):
+    """Images <-> discrete codes in [0, num_codes), row-major over the grid."""
+
+    num_codes: int
+    grid: tuple[int, int]  # rows, columns of the training size
+
+    def encode(self, images: "Tensor") -> "Tensor":
+        """(B, 3, H, W) in [0, 1] -> (B, h*w) int64."""
+
+    def decode(self, codes: "Tensor", shape: tuple[int, int] | None = None) -> "Tensor":
+        """(B, h*w) int64 of a grid of `shape` (default `grid`) -> (B, 3, H, W) in [0, 1]."""
+
+
+Rules = Callable[[np.ndarray, Prompt, Sequence[Detection]], Verdict]
+Metadata = dict[str, Any]

@@ -1,0 +1,127 @@
+"""The records that pass between the parts of the suite: prompts, units, detections, scores, choices, verdicts.
+
+Plain frozen dataclasses, no torch. `Prompt` is one line of a prompt file with its line of GenEval metadata
+(Ghosh et al. 2023): which object classes, how many, of which colour, in which relation to which other object.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+RELATIONS = ("left of", "right of", "above", "below")
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """One requirement: `count` objects of a class, of a colour, or in a relation to the objects of an earlier clause."""
+
+    class_name: str
+    count: int
+    color: str | None = None
+    position: tuple[str, int] | None = None  # (relation, index of the target clause in `include`)
+
+    def metadata(self) -> dict[str, Any]:
+        """The clause in GenEval's key order."""
+        row: dict[str, Any] = {"class": self.class_name, "count": self.count}
+        if self.color is not None:
+            row["color"] = self.color
+        if self.position is not None:
+            row["position"] = [self.position[0], self.position[1]]
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One line of a prompt file. `tag` is None when the file has no metadata."""
+
+    index: int
+    text: str
+    tag: str | None = None
+    include: tuple[Clause, ...] = ()
+    exclude: tuple[Clause, ...] = ()
+
+    def metadata(self) -> dict[str, Any]:
+        """The line in GenEval's schema and key order: tag, include, [exclude], prompt."""
+        if self.tag is None:
+            return {"prompt": self.text}
+        row: dict[str, Any] = {"tag": self.tag, "include": [clause.metadata() for clause in self.include]}
+        if self.exclude:
+            row["exclude"] = [clause.metadata() for clause in self.exclude]
+        row["prompt"] = self.text
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A fixed slice [start, stop) of the items of a run; independent of the number of workers."""
+
+    name: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """One detected object. `box` is (x1, y1, x2, y2) in pixels, `mask` (H, W) bool or None."""
+
+    class_name: str
+    score: float
+    box: tuple[float, float, float, float]
+    mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether an image shows what its prompt asks for; `reason` is "" or one line a failed clause."""
+
+    correct: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What keys the random numbers of one candidate: nothing else may influence them."""
+
+    run: int
+    prompt: int
+    sample: int
+    candidate: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """One finished path: its image tokens (n,), the step at which each was revealed (n,), and its scores by question."""
+
+    index: int
+    tokens: np.ndarray
+    revealed_at: np.ndarray
+    p_yes: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """What a strategy decided for one image: the index of the chosen candidate among all it drew."""
+
+    chosen: int
+    candidates: Sequence[Candidate]
+
+
+def pack_tokens(tokens: np.ndarray) -> str:
+    """(n,) integers in [0, 65535] -> base64 of little-endian uint16."""
+    values = np.asarray(tokens)
+    if values.size and (values.min() < 0 or values.max() > 65535):
+        raise ValueError(f"tokens must be in [0, 65535], found {values.min()}..{values.max()}")
+    return base64.b64encode(values.astype("<u2").tobytes()).decode()
+
+
+def unpack_tokens(text: str) -> np.ndarray:
+    """The inverse of `pack_tokens`: -> (n,) int64."""
+    return np.frombuffer(base64.b64decode(text), dtype="<u2").astype(np.int64)

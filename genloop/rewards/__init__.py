@@ -1,0 +1,1 @@
+"""Judges: P(yes) for a question about an image."""

@@ -1,0 +1,1 @@
+"""Masked-token decoding: state, start, step, preview; schedules; guidance; noise."""

@@ -1,0 +1,1 @@
+"""Strategies that spend a budget of candidates."""

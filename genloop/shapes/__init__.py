@@ -1,0 +1,1 @@
+"""The embedded world: scenes, renderer, exact detector, tokenizer. Implements the same protocols as the real parts."""

@@ -1,0 +1,1 @@
+"""One module, one job: Config + main(config, world)."""

@@ -1,0 +1,1 @@
+"""How processes start and are watched; the `genloop` command. Never imports torch."""
