@@ -49,7 +49,7 @@ class Judge(Protocol):
     """Answers a yes/no question about images; deterministic."""
 
     def p_yes(self, question: str, prompts: Sequence[Prompt], images: "Tensor") -> "Tensor":
-        """question: "outcome", "clarity" or "potential"; one prompt per image (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]."""
+        """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]; question: outcome, clarity or potential."""
 
 
 class Strategy(Protocol):

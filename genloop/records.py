@@ -18,7 +18,7 @@ RELATIONS = ("left of", "right of", "above", "below")
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One requirement: `count` objects of a class, of a colour, or in a relation to the objects of an earlier clause."""
+    """One requirement: `count` objects of a class, of a colour, or in a relation to those of an earlier clause."""
 
     class_name: str
     count: int
@@ -98,7 +98,7 @@ class Seed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """One finished path: its image tokens (n,), the step at which each was revealed (n,), and its scores by question."""
+    """One finished path: its image tokens (n,), the step that revealed each (n,), and its scores by question."""
 
     index: int
     tokens: np.ndarray
