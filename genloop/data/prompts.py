@@ -1,0 +1,289 @@
+"""Prompt files: one prompt a line, beside it one line of GenEval metadata each; read, checked, written, worded.
+
+The two-file format and the wording are those of GenEval (Ghosh et al. 2023): `generation_prompts.txt` holds the
+texts, `evaluation_metadata.jsonl` the JSON objects {"tag", "include", ["exclude"], "prompt"}. Everything a file can
+have wrong is refused here, before work starts, with one line that names the file and the line.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from genloop.records import COLORS, RELATIONS, TAGS, Clause, Prompt
+
+PROMPTS_FILE = "generation_prompts.txt"
+METADATA_FILE = "evaluation_metadata.jsonl"
+NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+# --- wording ---------------------------------------------------------------------------------------------------------
+
+
+def caption(tag: str, include: Sequence[Clause]) -> str:
+    """The text GenEval's generator gives to such clauses; in `position`, include[0] is the reference object."""
+    build = _CAPTIONS.get(tag)
+    if build is None:
+        raise ValueError(f"unknown task {tag!r}{_suggest(tag, TAGS)}")
+    return f"a photo of {build(include)}"
+
+
+def with_article(text: str) -> str:
+    """ "bench" -> "a bench", "apple" -> "an apple": by the first letter alone, as GenEval has it."""
+    return f"{'an' if text[:1] in tuple('aeiou') else 'a'} {text}"
+
+
+def plural(name: str) -> str:
+    """ "bus" -> "buses", every other ending gets an "s" ("benchs" too: GenEval's spelling, kept for equal bytes)."""
+    return f"{name}es" if name.endswith("s") else f"{name}s"
+
+
+def _counted(clause: Clause) -> str:
+    word = NUMBERS[clause.count] if clause.count < len(NUMBERS) else str(clause.count)
+    return f"{word} {clause.class_name if clause.count == 1 else plural(clause.class_name)}"
+
+
+def _colored(clause: Clause) -> str:
+    return with_article(f"{clause.color} {clause.class_name}")
+
+
+def _positioned(include: Sequence[Clause]) -> str:
+    reference, subject = include[0], include[1]
+    if subject.position is None:
+        raise ValueError(f"the second clause of a position prompt needs a position: {subject}")
+    return f"{with_article(subject.class_name)} {subject.position[0]} {with_article(reference.class_name)}"
+
+
+_CAPTIONS: dict[str, Callable[[Sequence[Clause]], str]] = {
+    "single_object": lambda include: with_article(include[0].class_name),
+    "two_object": lambda include: " and ".join(with_article(clause.class_name) for clause in include),
+    "counting": lambda include: _counted(include[0]),
+    "colors": lambda include: _colored(include[0]),
+    "position": _positioned,
+    "color_attr": lambda include: " and ".join(_colored(clause) for clause in include),
+}
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_prompts(
+    prompts: Path | None,
+    metadata: Path | None = None,
+    *,
+    limit: int | None = None,
+    classes: Collection[str] | None = None,
+) -> list[Prompt]:
+    """The checked prompts of a text file, of a metadata file, or of both together (then line by line the same texts).
+
+    A `prompts` file that ends in .jsonl or .json counts as metadata. The whole files are checked, then cut to `limit`;
+    `classes` are the names that metadata may use (default: any). Raises FileNotFoundError or ValueError, one line each.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, found {limit}")
+    if metadata is None and prompts is not None and prompts.suffix in (".jsonl", ".json"):
+        prompts, metadata = None, prompts
+    if metadata is None:
+        if prompts is None:
+            raise ValueError("no prompts: give `prompts`, `metadata` or both")
+        return [Prompt(index, text) for index, text in enumerate(read_texts(prompts))][:limit]
+    found = read_metadata(metadata, classes=classes)
+    if prompts is not None:
+        _check_same(prompts, read_texts(prompts), metadata, [prompt.text for prompt in found])
+    return found[:limit]
+
+
+def read_texts(path: Path) -> list[str]:
+    """The lines of a prompt file without surrounding blanks; empty lines are allowed at the end only."""
+    texts = [line.strip() for line in read_utf8(path).split("\n")]
+    while texts and not texts[-1]:
+        texts.pop()
+    if not texts:
+        raise ValueError(f"{path}: no prompts in this file; write one prompt a line")
+    for number, text in enumerate(texts, 1):
+        if not text:
+            raise ValueError(f"{path}:{number}: empty line; write one prompt a line")
+    return texts
+
+
+def read_metadata(path: Path, *, classes: Collection[str] | None = None) -> list[Prompt]:
+    """The prompts of a metadata file: JSON lines, or one JSON list."""
+    text = read_utf8(path)
+    if text.lstrip().startswith("["):
+        entries = [(f"{path}: entry {number}", row) for number, row in enumerate(_parse_json(text, f"{path}"), 1)]
+    else:
+        lines = text.rstrip().split("\n")
+        entries = [
+            (f"{path}:{n}", _parse_line(line, f"{path}:{n}")) for n, line in enumerate(lines, 1) if lines != [""]
+        ]
+    if not entries:
+        raise ValueError(f"{path}: no prompts in this file; write one JSON object a line")
+    return [parse_metadata(row, index, where=where, classes=classes) for index, (where, row) in enumerate(entries)]
+
+
+def read_object(path: Path) -> Any:
+    """The one JSON value of a file, such as the metadata.jsonl that lies beside an image; UTF-8."""
+    return _parse_json(read_utf8(path), f"{path}")
+
+
+def read_utf8(path: Path) -> str:
+    """The text of a file, without a byte-order mark; names the line and byte that is not UTF-8."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, expected a file")
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        raise ValueError(
+            f"{path}:{line}: not UTF-8: byte 0x{data[error.start]:02x} at column {column}; save the file as UTF-8"
+        ) from None
+
+
+def _check_same(prompts: Path, texts: Sequence[str], metadata: Path, expected: Sequence[str]) -> None:
+    for number, (text, other) in enumerate(zip(texts, expected), 1):
+        if text != other:
+            raise ValueError(f"{prompts}:{number}: prompt {text!r} is {other!r} on line {number} of {metadata}")
+    if len(texts) != len(expected):
+        raise ValueError(
+            f"{metadata}: has {len(expected)} lines, {prompts} has {len(texts)} prompts; they must match line by line"
+        )
+
+
+def _parse_line(line: str, where: str) -> Any:
+    if not line.strip():
+        raise ValueError(f"{where}: empty line; write one JSON object a line")
+    return _parse_json(line, where)
+
+
+def _parse_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = f" on line {error.lineno}" if error.lineno > 1 else ""
+        raise ValueError(f"{where}: broken JSON{line}: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 10,000 brackets
+        raise ValueError(f"{where}: broken JSON: {error}") from None
+
+
+# --- metadata --------------------------------------------------------------------------------------------------------
+
+
+def parse_metadata(row: object, index: int, *, where: str, classes: Collection[str] | None = None) -> Prompt:
+    """One metadata object -> Prompt. `where` opens every error: "file:line". Keys that GenEval does not know are
+    ignored, unless they look like a misspelt one; inside a clause every unknown key is refused."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: expected a JSON object, found {_shown(row)}")
+    for key in row:
+        if key not in ("tag", "include", "exclude", "prompt") and difflib.get_close_matches(key, _KEYS, 1, 0.8):
+            raise ValueError(f"{where}: unknown key {key!r}{_suggest(key, _KEYS)}")
+    text, tag = (_string(row, key, where) for key in ("prompt", "tag"))
+    if not text.strip() or "\n" in text.strip() or "\r" in text.strip():
+        raise ValueError(f"{where}: prompt must be one line of text, found {text!r}")
+    if tag not in TAGS:
+        raise ValueError(f"{where}: unknown task {tag!r}{_suggest(tag, TAGS)}")
+    include = _clauses(row, "include", where, classes)
+    exclude = _clauses(row, "exclude", where, classes) if row.get("exclude") not in (None, []) else ()
+    return Prompt(index, text.strip(), tag, include, exclude)
+
+
+_KEYS = ("tag", "include", "exclude", "prompt")
+_CLAUSE_KEYS = {"include": ("class", "count", "color", "position"), "exclude": ("class", "count")}
+
+
+def _clauses(row: Mapping[str, Any], key: str, where: str, classes: Collection[str] | None) -> tuple[Clause, ...]:
+    if key not in row:
+        raise ValueError(f"{where}: {key} is missing")
+    clauses = row[key]
+    if not isinstance(clauses, list) or not clauses:
+        raise ValueError(f"{where}: {key} must be a list of clauses, found {_shown(clauses)}")
+    return tuple(_clause(clause, number, key, where, classes) for number, clause in enumerate(clauses))
+
+
+def _clause(clause: object, number: int, key: str, where: str, classes: Collection[str] | None) -> Clause:
+    where = f"{where}: {key}[{number}]"
+    if not isinstance(clause, Mapping):
+        raise ValueError(f"{where}: expected a JSON object, found {_shown(clause)}")
+    for name in clause:
+        if name not in _CLAUSE_KEYS[key]:
+            raise ValueError(f"{where}: unknown key {name!r}{_suggest(name, _CLAUSE_KEYS[key])}")
+    class_name = _string(clause, "class", where)
+    if classes is not None and class_name not in classes:
+        raise ValueError(f"{where}.class: unknown class {class_name!r}{_suggest(class_name, classes)}")
+    if "count" not in clause:
+        raise ValueError(f"{where}: count is missing")
+    count = clause["count"]
+    if not _is_integer(count) or count < 1:
+        raise ValueError(f"{where}.count: must be an integer of at least 1, found {_shown(count)}")
+    color = None if clause.get("color") is None else _string(clause, "color", where)
+    if color is not None and color not in COLORS:
+        raise ValueError(f"{where}.color: unknown colour {color!r}{_suggest(color, COLORS)}")
+    position = None if clause.get("position") is None else _position(clause["position"], number, f"{where}.position")
+    return Clause(class_name, count, color, position)
+
+
+def _position(value: object, number: int, where: str) -> tuple[str, int]:
+    if not isinstance(value, list) or len(value) != 2 or not isinstance(value[0], str) or not _is_integer(value[1]):
+        raise ValueError(f"{where}: must be [relation, index of an earlier clause], found {_shown(value)}")
+    relation, target = value
+    if relation not in RELATIONS:
+        raise ValueError(f"{where}: unknown relation {relation!r}{_suggest(relation, RELATIONS)}")
+    if not 0 <= target < number:
+        allowed = f"0..{number - 1}" if number > 1 else "0" if number else "none, it is the first clause"
+        raise ValueError(f"{where}: target {target} is out of range; it must be an earlier include clause ({allowed})")
+    return relation, target
+
+
+def _string(row: Mapping[str, Any], key: str, where: str) -> str:
+    if key not in row:
+        raise ValueError(f"{where}: {key} is missing")
+    value = row[key]
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{where}: {key} must be a text, found {_shown(value)}")
+    return value
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _suggest(found: str, allowed: Collection[str]) -> str:
+    close = difflib.get_close_matches(found, allowed, 1)
+    known = ", ".join(allowed) if len(allowed) <= 12 else f"{len(allowed)} names are known"
+    return f"; did you mean {close[0]!r}? ({known})" if close else f" ({known})"
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def encode_prompts(prompts: Iterable[Prompt]) -> tuple[bytes, bytes]:
+    """The bytes of the two files: texts, metadata; LF after every line, `json.dumps` with its defaults."""
+    chosen = list(prompts)
+    for prompt in chosen:
+        if prompt.text != prompt.text.strip() or not prompt.text or "\n" in prompt.text or "\r" in prompt.text:
+            raise ValueError(f"prompt {prompt.index}: must be one line without surrounding blanks: {prompt.text!r}")
+    texts = "".join(f"{prompt.text}\n" for prompt in chosen)
+    rows = "".join(f"{json.dumps(prompt.metadata())}\n" for prompt in chosen)
+    return texts.encode(), rows.encode()
+
+
+def write_prompts(folder: Path, prompts: Iterable[Prompt]) -> tuple[Path, Path]:
+    """Write generation_prompts.txt and evaluation_metadata.jsonl into a folder, each by an atomic rename."""
+    texts, rows = encode_prompts(prompts)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = folder / PROMPTS_FILE, folder / METADATA_FILE
+    for path, data in zip(paths, (texts, rows)):
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        partial.write_bytes(data)
+        partial.replace(path)
+    return paths
