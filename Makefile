@@ -1,0 +1,57 @@
+# make demo | test | check: each sets up .venv by itself; the second time that costs nothing.
+
+SHELL := /bin/sh
+VENV := .venv
+# Finished steps leave a mark named after what went in: where the project lies, and what is installed.
+MADE := $(VENV)/.made-$(shell pwd | cksum | tr ' ' '-')
+READY := $(VENV)/.ready-$(shell cat setup.py constraints.txt | cksum | tr ' ' '-')
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+RUN := $(VENV)/bin/genloop run
+DEMO := runs/demo
+
+.PHONY: help demo test check format clean
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+
+$(MADE):
+	@test -n "$(PYTHON)" || { echo "genloop: found no Python 3.11 or newer with venv; install python3.11 and" \
+	  "python3.11-venv, or name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON); the first time takes some minutes"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(READY): | $(MADE)
+	@rm -f $(VENV)/.ready-*
+	@$(PIP) setuptools torch==2.13.0
+	@$(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+test: $(READY) ## the whole test suite
+	@$(VENV)/bin/python -m pytest
+
+check: $(READY) ## format, lint, types, layering
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest tests/test_layering.py tests/test_policy.py
+
+format: $(READY) ## rewrite the code in the project's format
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+demo: $(READY) ## the main loop end to end on the CPU: prompts, images, verdicts, report
+	rm -rf $(DEMO)
+	$(RUN) make_prompts geneval out=$(DEMO)/prompts
+	$(RUN) generate tiny search.strategy=none out=$(DEMO)/none --procs 2
+	$(RUN) generate tiny search.strategy=best_of_n out=$(DEMO)/best_of_n --procs 2
+	$(RUN) generate tiny prompts=$(DEMO)/prompts/generation_prompts.txt \
+	  metadata=$(DEMO)/prompts/evaluation_metadata.jsonl limit=8 out=$(DEMO)/geneval --procs 2
+	$(RUN) evaluate tiny images=$(DEMO)/none/images out=$(DEMO)/none-verdicts --procs 2
+	$(RUN) evaluate tiny images=$(DEMO)/best_of_n/images out=$(DEMO)/best_of_n-verdicts --procs 2
+	$(VENV)/bin/genloop report $(DEMO)/none-verdicts $(DEMO)/best_of_n-verdicts
+
+clean: ## remove .venv, the caches and the demo's runs (other runs stay)
+	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
