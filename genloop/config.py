@@ -1,0 +1,211 @@
+"""Job configs: defaults in a pydantic model, differences in a YAML 1.2 preset, the moment in `key=value`.
+
+`LAUNCH` marks keys that say how a run is started, not what it computes: they are left out of its fingerprint.
+`InputPath` marks files and folders that are read: their content, not their place, enters the fingerprint.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from genloop.registry import did_you_mean
+
+LAUNCH = "launch"
+INPUT = "input"
+InputPath = Annotated[Path, INPUT]
+Device = Literal["auto", "cpu", "cuda"]
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used; the message is one line."""
+
+
+class Settings(BaseModel):
+    """A group of config keys: frozen, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+
+class JobConfig(Settings):
+    """Keys of every job."""
+
+    out: Annotated[Path, LAUNCH] = Field(description="the run folder")
+    seed: int = Field(0, ge=0, lt=2**63, description="keys every random number of the run")
+
+
+class IndependentConfig(JobConfig):
+    """Keys of every job whose workers share nothing but the run folder."""
+
+    limit: int | None = Field(None, ge=1, description="only the first so many items")
+    unit_size: int = Field(8, ge=1, description="items in one unit of work")
+    retry_failed: Annotated[bool, LAUNCH] = Field(False, description="take failed units up again")
+    max_attempts: Annotated[int, LAUNCH] = Field(1, ge=1, description="attempts at a unit before the run stops")
+    lease_timeout: Annotated[float, LAUNCH] = Field(
+        120.0, gt=0, description="seconds without a heartbeat after which another worker takes a unit over"
+    )
+
+
+class PromptConfig(IndependentConfig):
+    """Keys of every independent job that walks a prompt file."""
+
+    prompts: InputPath = Field(description="prompt file, one prompt a line")
+    metadata: InputPath | None = Field(None, description="GenEval metadata, one JSON object a line")
+
+
+C = TypeVar("C", bound=JobConfig)
+
+
+def load_config(model: type[C], preset: Path | None, overrides: Sequence[str] = ()) -> C:
+    """Preset file and `key=value` words -> a checked config; ConfigError says path, value and what is allowed."""
+    data = read_yaml(preset) if preset else {}
+    for word in overrides:
+        _override(data, word)
+    try:
+        return model.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise ConfigError(_explain(error, model, data)) from None
+    except TypeError as error:
+        raise ConfigError(f"{preset}: {error}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML 1.2 file that holds a mapping; ConfigError with the line otherwise."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read preset {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
+    data = _parse_yaml(text, str(path))
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected keys and values, found {type(data).__name__}")
+    return data
+
+
+def dump_yaml(data: Mapping[str, Any]) -> str:
+    """A mapping of plain values as block-style YAML 1.2."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    stream = io.StringIO()
+    yaml.dump(dict(data), stream)
+    return stream.getvalue()
+
+
+def find_preset(job: str, name: str, roots: Sequence[Path]) -> Path:
+    """A preset's file: a path that exists, or configs/JOB/NAME.yaml below one of `roots`."""
+    direct = Path(name)
+    if direct.suffix in {".yaml", ".yml"}:
+        if direct.is_file():
+            return direct
+        raise ConfigError(f"no preset file {name}")
+    folders = [root / job for root in roots]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    raise ConfigError(
+        f"unknown preset {name!r} of job {job!r}{did_you_mean(name, known)} ({', '.join(known) or 'none'})"
+    )
+
+
+def preset_roots() -> list[Path]:
+    """Where presets are looked for: ./configs, then the configs installed with genloop."""
+    return [Path("configs"), Path(__file__).resolve().parent.parent / "configs"]
+
+
+def marked(config: Settings, marker: str) -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every field that carries `marker`, at any depth."""
+    for key, value, marks in _walk(config):
+        if marker in marks:
+            yield key, value
+
+
+def computing_keys(config: Settings) -> dict[str, Any]:
+    """{dotted key: plain value} of what a run computes: neither launch settings nor input paths."""
+    return {
+        key: json.loads(json.dumps(value, default=os.fspath))
+        for key, value, marks in _walk(config)
+        if LAUNCH not in marks and INPUT not in marks
+    }
+
+
+def _walk(config: Settings, prefix: str = "") -> Iterator[tuple[str, Any, set[Any]]]:
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        marks = {mark for mark in info.metadata if isinstance(mark, str)} | _marks(info.annotation)
+        if isinstance(value, Settings):
+            yield from _walk(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value, marks
+
+
+def _marks(annotation: Any) -> set[str]:
+    if get_origin(annotation) is Annotated:
+        return {mark for mark in annotation.__metadata__ if isinstance(mark, str)} | _marks(annotation.__origin__)
+    return {mark for part in get_args(annotation) if not isinstance(part, str) for mark in _marks(part)}
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{where}{line}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
+
+
+def _override(data: dict[str, Any], word: str) -> None:
+    key, equals, text = word.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"expected key=value, found {word!r}")
+    value = _parse_yaml(text, key) if text else None
+    *parents, last = key.split(".")
+    for parent in parents:
+        inner = data.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{key}: {parent} is {inner!r}, not a group of keys")
+        data = inner
+    data[last] = value
+
+
+def _explain(error: ValidationError, model: type[BaseModel], data: dict[str, Any]) -> str:
+    first, *rest = error.errors()
+    path = ".".join(str(part) for part in first["loc"])
+    more = f" (and {len(rest)} more)" if rest else ""
+    if first["type"] == "extra_forbidden":
+        fields = list(_fields_at(model, first["loc"][:-1]))
+        return f"{path}: unknown key{did_you_mean(str(first['loc'][-1]), fields)} (keys: {', '.join(fields)}){more}"
+    if first["type"] == "missing":
+        return f"{path}: needs a value{more}"
+    found = first["input"]
+    hint = ""
+    if first["type"] == "literal_error" and isinstance(found, str):
+        options = [part.strip(" '") for part in first["ctx"]["expected"].replace(" or ", ",").split(",")]
+        hint = did_you_mean(found, options)
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{path}: {message[0].lower()}{message[1:]}, found {found!r}{hint}{more}"
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> Sequence[str]:
+    current: Any = model
+    for part in loc:
+        info = (
+            current.model_fields.get(str(part))
+            if isinstance(current, type) and issubclass(current, BaseModel)
+            else None
+        )
+        if info is None:
+            return ()
+        options = [info.annotation, *get_args(info.annotation)]
+        current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    return list(current.model_fields) if current is not None else ()

@@ -1,0 +1,81 @@
+"""What a run ran on: code version, packages, hardware, command. Read without importing torch."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "numpy", "pydantic", "safetensors", "pillow", "scipy", "webdataset", "mmdet")
+
+
+def describe() -> dict[str, Any]:
+    """Versions, hardware, git commit, command and start time of this process."""
+    import genloop
+
+    return {
+        "genloop": genloop.__version__,
+        "git": git_state(Path(__file__).resolve().parent.parent),
+        "python": platform.python_version(),
+        "packages": package_versions(),
+        "platform": platform.platform(),
+        "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "memory_gib": memory_gib()},
+        "gpus": gpu_names(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """{package: version} of those that results depend on."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """{"commit", "dirty"} of the checkout the code runs from; None for an installed package."""
+    if not (folder / ".git").exists():
+        return None
+    commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
+    changes = _output(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
+    return {"commit": commit, "dirty": bool(changes)} if commit else None
+
+
+def cpu_model() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def memory_gib() -> float:
+    """Physical memory in GiB."""
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+
+
+def gpu_names() -> list[str]:
+    """Name, memory and driver of each NVIDIA GPU; empty without any."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    fields = "--query-gpu=name,memory.total,driver_version"
+    return _output(["nvidia-smi", fields, "--format=csv,noheader"]).splitlines()
+
+
+def _output(command: list[str]) -> str:
+    """Standard output of a short command; empty when it is absent, fails or hangs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,146 @@
+"""The job runner: `run(main, Config)` parses, checks, writes provenance, runs, and turns the outcome into an exit code.
+
+A job is a module with a manual (its docstring), KIND, Config and main(config, world); optionally check(config), which
+refuses bad input before anything is written, and inputs(config), which names files whose content enters the
+fingerprint beside its InputPath fields.
+
+Exit codes: 0 done, 1 failed, 2 bad config or input, 75 stopped cleanly with work left.
+"""
+
+import importlib
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from genloop import environment
+from genloop import logging as job_logging
+from genloop.config import (
+    INPUT,
+    ConfigError,
+    JobConfig,
+    computing_keys,
+    dump_yaml,
+    find_preset,
+    load_config,
+    marked,
+    preset_roots,
+)
+from genloop.distributed import EXIT_STOPPED, StopRequested, World
+from genloop.ledger import UnitsFailed
+from genloop.registry import MissingPackage
+from genloop.rundir import check_run, fingerprint, sha256_tree, start_run
+
+log = logging.getLogger(__name__)
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+PREPARED = "GENLOOP_PREPARED"  # set by the launcher for its workers: the digest of the run it has checked
+
+
+def run(main: Callable[[Any, World], None], config_model: type[JobConfig]) -> None:
+    """Entry point of `python -m jobs.NAME PRESET [key=value ...]`; never returns."""
+    spec = sys.modules[main.__module__].__spec__
+    module = importlib.import_module(spec.name if spec else main.__module__)
+    sys.exit(run_command(module, sys.argv[1:]))
+
+
+def run_command(module: ModuleType, arguments: Sequence[str]) -> int:
+    """Parse, prepare and execute one job in this process -> exit code."""
+    if "-h" in arguments or "--help" in arguments:
+        print(module.__doc__)
+        return 0
+    try:
+        world = World.from_environment()
+        config = parse(module, arguments)
+        prepare(module, config)
+    except (ValueError, OSError, MissingPackage) as error:
+        if "world" not in locals() or world.rank == 0:
+            print(f"genloop: {one_line(error)}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return execute(module, config, world)
+
+
+def parse(module: ModuleType, arguments: Sequence[str]) -> Any:
+    """[PRESET] key=value ... -> the job's config; ConfigError when they do not fit."""
+    words = list(arguments)
+    preset = words.pop(0) if words and "=" not in words[0] else None
+    path = find_preset(job_name(module), preset, preset_roots()) if preset else None
+    return load_config(module.Config, path, words)
+
+
+def prepare(module: ModuleType, config: JobConfig) -> str:
+    """Check input and run folder, then write the provenance -> digest of the run. Nothing is written on an error."""
+    check = getattr(module, "check", None)
+    if check is not None:
+        check(config)
+    prepared = os.environ.get(PREPARED)
+    if prepared:
+        return prepared
+    mark = fingerprint(job_name(module), computing_keys(config), _input_hashes(module, config))
+    check_run(config.out, mark)
+    start_run(config.out, dump_yaml(plain(config)), mark, environment.describe())
+    return mark["digest"]
+
+
+def execute(module: ModuleType, config: JobConfig, world: World) -> int:
+    """Run main -> exit code 0 or 75. A failure is reported on standard error and leaves as SystemExit(1)."""
+    job_logging.set_up(world.rank)
+    try:
+        with world.stop_signals():
+            module.main(config, world)
+            world.check_stop()
+    except (StopRequested, KeyboardInterrupt):
+        log.info("stopped; the same command goes on from here")
+        return EXIT_STOPPED
+    except UnitsFailed as error:
+        print(f"genloop: {one_line(error)}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_FAILED) from error
+    except Exception as error:
+        traceback.print_exception(error)
+        where = "; ".join(getattr(error, "__notes__", [])) or f"rank {world.rank}"
+        print(f"genloop: failed: {type(error).__name__}: {one_line(error)} [{where}]", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_FAILED) from error
+    return 0
+
+
+def job_name(module: ModuleType) -> str:
+    """jobs.generate -> generate."""
+    return module.__name__.rpartition(".")[2]
+
+
+def plain(config: JobConfig) -> dict[str, Any]:
+    """The config as plain values, for config.yaml."""
+    return json.loads(config.model_dump_json())
+
+
+@contextmanager
+def note(text: str) -> Iterator[None]:
+    """Add `text` (which prompt, which image) to any exception that passes through."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(text)
+        raise
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line for a person."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _input_hashes(module: ModuleType, config: JobConfig) -> dict[str, str]:
+    paths: dict[str, Any] = {key: path for key, path in marked(config, INPUT) if path is not None}
+    extra = getattr(module, "inputs", None)
+    found: Mapping[str, Path | str] = {**paths, **(extra(config) if extra else {})}
+    for key, path in found.items():
+        if isinstance(path, Path) and not path.exists():
+            raise ConfigError(f"{key}: no such file or folder: {path}")
+    return {key: sha256_tree(path) if isinstance(path, Path) else path for key, path in found.items()}

@@ -1,0 +1,302 @@
+"""The ledger: which units of a run are done, leased, failed or free. Plain files, no coordinator.
+
+A unit is a fixed slice of the items, independent of the number of workers. A worker claims one by linking a lease
+file into place (atomic, NFS-safe), keeps it alive with a heartbeat, and completes it by renaming the row file into
+RUN/rows: that file is the done-marker and appears last. A lease is taken over when its process is gone or its
+heartbeat is old. Should two workers ever hold one unit, both write the same bytes.
+
+    RUN/rows/00002.jsonl    done: one JSON line an item
+    RUN/leases/00002        being worked on: who, where, since when
+    RUN/failed/00002.json   gave up: reason, traceback, number of attempts
+"""
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from genloop.distributed import World
+from genloop.records import Unit
+from genloop.rundir import json_line, write_atomic, write_json
+
+log = logging.getLogger(__name__)
+HEARTBEAT = 1.0  # seconds between two signs of life
+
+
+class UnitsFailed(RuntimeError):
+    """The run is over but some of its units failed."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many units are in which state."""
+
+    total: int
+    done: int
+    failed: int
+    leased: int
+
+    @property
+    def free(self) -> int:
+        """Neither done, failed nor leased."""
+        return self.total - self.done - self.failed - self.leased
+
+
+def plan_units(num_items: int, unit_size: int) -> list[Unit]:
+    """Cut `num_items` into units of `unit_size`; the last may be shorter."""
+    starts = range(0, num_items, unit_size)
+    return [Unit(f"{i:05d}", start, min(start + unit_size, num_items)) for i, start in enumerate(starts)]
+
+
+def finished(run: Path) -> set[str]:
+    """Names of the units whose row file is in place."""
+    return _names(run / "rows", ".jsonl")
+
+
+def count(run: Path, total: int) -> Counts:
+    """The state of all units, from three directory listings."""
+    done = finished(run)
+    failed = _names(run / "failed", ".json") - done
+    leased = _names(run / "leases", "") - done - failed
+    return Counts(total, len(done), len(failed), len(leased))
+
+
+def read_rows(run: Path) -> Iterator[dict[str, Any]]:
+    """All rows of the finished units, in unit order."""
+    for name in sorted(finished(run), key=int):
+        with open(run / "rows" / f"{name}.jsonl", encoding="utf-8") as file:
+            yield from map(json.loads, file)
+
+
+class Ledger:
+    """One worker's view of the units of a run; a context manager that keeps its lease and its status alive."""
+
+    def __init__(
+        self,
+        run: Path,
+        units: Sequence[Unit],
+        world: World,
+        *,
+        lease_timeout: float = 120.0,
+        max_attempts: int = 1,
+        retry_failed: bool = False,
+    ) -> None:
+        self.run, self.units, self.world = run, units, world
+        self.lease_timeout, self.max_attempts, self.retry_failed = lease_timeout, max_attempts, retry_failed
+        self._unit: Unit | None = None
+        self._items = self._done = 0
+        self._started = time.time()
+        self._closing = threading.Event()
+        self._beat = threading.Thread(target=self._keep_alive, name="ledger-heartbeat", daemon=True)
+
+    def __enter__(self) -> "Ledger":
+        for folder in ("rows", "leases", "failed", "tmp", "logs"):
+            (self.run / folder).mkdir(parents=True, exist_ok=True)
+        write_json(self.run / "plan.json", {"units": len(self.units), "items": sum(map(len, self.units))})
+        self._beat.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self._closing.set()
+        self._beat.join()
+        if self._unit is not None:
+            self._release(self._unit)
+        self._write_status("failed" if isinstance(error, Exception) else "stopped" if error else "finished")
+        state = count(self.run, len(self.units))
+        if state.done == state.total and not state.leased:
+            for leftover in self.staging.iterdir():  # of workers that were killed
+                leftover.unlink(missing_ok=True)
+
+    @property
+    def staging(self) -> Path:
+        """Where files of this run are written before they are renamed into place."""
+        return self.run / "tmp"
+
+    def claims(self) -> Iterator[Unit]:
+        """Units to work on, one at a time; each must be passed to `complete` before the next is asked for.
+
+        An exception inside the loop body belongs to the unit: wrap the body in `working(unit)`. Ends when every unit
+        is done, failed or in another worker's hands; raises UnitsFailed when all are settled but some failed.
+        """
+        tried: set[str] = set()
+        while True:
+            claimed = 0
+            closed = finished(self.run)
+            if not self.retry_failed:
+                closed |= {name for name in _names(self.run / "failed", ".json") if name not in tried}
+            for unit in self.units:
+                if unit.name in closed or not self._claim(unit):
+                    continue
+                claimed += 1
+                tried.add(unit.name)
+                self.world.check_stop()
+                yield unit
+                self.world.check_stop()
+            if claimed == 0:
+                break
+        self._raise_if_failed()
+
+    @contextlib.contextmanager
+    def working(self, unit: Unit) -> Iterator[None]:
+        """Run one unit: an exception is recorded with its attempt count, and raised once the attempts are used up."""
+        try:
+            yield
+        except Exception as error:
+            error.add_note(f"rank {self.world.rank}, unit {unit.name} (items {unit.start} to {unit.stop - 1})")
+            attempts = self._record_failure(unit, error)
+            self._release(unit)
+            if attempts >= self.max_attempts:
+                raise
+            log.warning("unit %s failed, attempt %d of %d: %s", unit.name, attempts, self.max_attempts, error)
+        except BaseException:
+            self._release(unit)
+            raise
+
+    def advance(self, items: int) -> None:
+        """Tell the status display that so many more items are through."""
+        self._items += items
+
+    def complete(self, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Put the unit's rows in place, atomically and durably, and give the lease back."""
+        data = b"".join(json_line(row) for row in rows)
+        write_atomic(self.run / "rows" / f"{unit.name}.jsonl", data, staging=self.staging)
+        (self.run / "failed" / f"{unit.name}.json").unlink(missing_ok=True)
+        self._release(unit)
+        self._done += 1
+
+    def _claim(self, unit: Unit) -> bool:
+        lease = self.run / "leases" / unit.name
+        if (self.run / "rows" / f"{unit.name}.jsonl").exists():
+            return False
+        if not self._link(lease) and not (self._clear_stale(lease) and self._link(lease)):
+            return False
+        self._unit = unit
+        if (self.run / "rows" / f"{unit.name}.jsonl").exists():  # finished between the listing and the lease
+            self._release(unit)
+            return False
+        return True
+
+    def _link(self, lease: Path) -> bool:
+        body = self.staging / f"lease.{uuid.uuid4().hex}"
+        body.write_text(json.dumps({"worker": self.world.name, **_process(os.getpid()), "time": time.time()}))
+        try:
+            os.link(body, lease)
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            body.unlink()
+
+    def _clear_stale(self, lease: Path) -> bool:
+        """Remove a lease whose owner is gone; only one of several workers succeeds."""
+        try:
+            text = lease.read_text()
+            silence = self._filesystem_now() - lease.stat().st_mtime
+        except FileNotFoundError:
+            return True
+        if not _owner_is_gone(json.loads(text)) and silence < self.lease_timeout:
+            return False
+        grave = self.staging / f"stale.{uuid.uuid4().hex}"
+        try:
+            lease.rename(grave)
+        except FileNotFoundError:
+            return False
+        if grave.read_text() != text:  # a living lease slipped in between: put it back
+            with contextlib.suppress(FileExistsError):
+                os.link(grave, lease)
+            grave.unlink()
+            return False
+        grave.unlink()
+        log.info("took over unit %s: its worker is gone", lease.name)
+        return True
+
+    def _release(self, unit: Unit) -> None:
+        self._unit = None
+        (self.run / "leases" / unit.name).unlink(missing_ok=True)
+
+    def _record_failure(self, unit: Unit, error: Exception) -> int:
+        path = self.run / "failed" / f"{unit.name}.json"
+        attempts = 1 + (json.loads(path.read_text())["attempts"] if path.exists() else 0)
+        trace = "".join(traceback.format_exception(error))
+        reason = f"{type(error).__name__}: {error}"
+        write_json(path, {"attempts": attempts, "worker": self.world.name, "reason": reason, "traceback": trace})
+        return attempts
+
+    def _raise_if_failed(self) -> None:
+        state = count(self.run, len(self.units))
+        if state.failed and state.done + state.failed == state.total:
+            names = sorted(_names(self.run / "failed", ".json"))
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            raise UnitsFailed(
+                f"{state.failed} of {state.total} units failed ({shown}); reasons are in {self.run / 'failed'}; "
+                "run again with retry_failed=true"
+            )
+
+    def _filesystem_now(self) -> float:
+        """The time on the file server, so that clocks of several machines need not agree."""
+        clock = self.staging / f"clock.{self.world.name}"
+        clock.touch()
+        return clock.stat().st_mtime
+
+    def _keep_alive(self) -> None:
+        while not self._closing.wait(HEARTBEAT):
+            unit = self._unit
+            if unit is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(self.run / "leases" / unit.name)
+            self._write_status("working" if unit else "looking")
+
+    def _write_status(self, state: str) -> None:
+        """RUN/logs/WORKER.status.json: what `genloop status` shows; losing one is harmless, so no fsync."""
+        status = {
+            "worker": self.world.name,
+            "rank": self.world.rank,
+            "world_size": self.world.world_size,
+            "state": state,
+            "unit": asdict(self._unit) if self._unit else None,
+            "items": self._items,
+            "units": self._done,
+            "started": self._started,
+            "updated": time.time(),
+        }
+        path = self.run / "logs" / f"{self.world.name}.status.json"
+        temporary = self.staging / f"status.{self.world.name}"
+        temporary.write_text(json.dumps(status))
+        temporary.replace(path)
+
+
+def _names(folder: Path, suffix: str) -> set[str]:
+    try:
+        entries = os.listdir(folder)  # noqa: PTH208 - a million names: plain strings, no Path objects
+    except FileNotFoundError:
+        return set()
+    end = len(suffix)
+    return {name[: len(name) - end] for name in entries if name.endswith(suffix) and not name.startswith(".")}
+
+
+def _process(pid: int) -> dict[str, Any]:
+    """Identity of a process on its machine: number, start time, PID namespace."""
+    try:
+        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        start = space = boot = ""
+    return {"host": socket.gethostname(), "pid": pid, "start": start, "space": space, "boot": boot}
+
+
+def _owner_is_gone(lease: Mapping[str, Any]) -> bool:
+    """Whether the lease's process is known to have ended; False when that cannot be told from here."""
+    here = _process(os.getpid())
+    if not here["boot"] or any(here[key] != lease.get(key) for key in ("host", "space", "boot")):
+        return False
+    return _process(lease["pid"])["start"] != lease["start"]

@@ -1,0 +1,45 @@
+"""Lazy tables of names: plain dicts of "module:attribute" strings, and one way to import heavy packages.
+
+A table stays greppable and costs nothing until a name is looked up.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+
+class MissingPackage(ImportError):
+    """An optional package that this job needs is not installed."""
+
+
+def require(package: str, extra: str | None = None) -> ModuleType:
+    """Import `package`; when it is absent, say which extra installs it."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        root = package.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != root:
+            raise
+        target = f".[{extra}]" if extra else "."
+        raise MissingPackage(f"{root} is not installed; run: pip install -e '{target}'") from error
+
+
+def load(path: str) -> Any:
+    """Import the attribute behind "module:attribute"."""
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def lookup(table: Mapping[str, str], name: str, what: str) -> Any:
+    """The attribute that `name` stands for in `table`; ValueError with a suggestion when there is none."""
+    if name not in table:
+        raise ValueError(f"unknown {what} {name!r}{did_you_mean(name, table)} ({', '.join(table)})")
+    return load(table[name])
+
+
+def did_you_mean(name: str, options: Iterable[str]) -> str:
+    """ "; did you mean 'x'?" for the closest option, or an empty string."""
+    close = difflib.get_close_matches(name, list(options), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,154 @@
+"""The run folder: atomic files, content hashes, provenance, and the fingerprint that a resumed run must match.
+
+Layout: config.yaml, env.json, run.json (job, fingerprint, input hashes), rows/, images/, logs/, metrics.jsonl,
+report/; leases/, failed/ and tmp/ belong to the ledger.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+MIN_FREE_BYTES = 64 << 20
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used for this config; the message is one line."""
+
+
+def write_atomic(path: Path, data: bytes, *, staging: Path | None = None) -> None:
+    """Write a file so that it is there whole or not at all, and survives a power cut once this returns.
+
+    `staging` is a folder on the same file system for the temporary file; by default it lies beside the target.
+    """
+    temporary = (staging or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`write_atomic` of indented JSON with a trailing newline."""
+    write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """One row of a JSON-lines file."""
+    return (json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
+
+
+def append_metrics(run: Path, row: Mapping[str, Any]) -> None:
+    """Add one line to RUN/metrics.jsonl; safe from several processes of one machine."""
+    with open(run / "metrics.jsonl", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json_line(row))
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_tree(path: Path) -> str:
+    """Hex digest of a file, or of a folder's relative names and contents."""
+    if path.is_file():
+        return sha256_file(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def fingerprint(job: str, keys: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
+    """What a run computes: its job, its config without launch settings, the hash of every input."""
+    body = {"job": job, "keys": dict(keys), "inputs": dict(inputs)}
+    digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+    return {**body, "digest": digest}
+
+
+def check_run(run: Path, mark: Mapping[str, Any]) -> None:
+    """Refuse a folder that cannot be written, has no room, or was started with another fingerprint."""
+    _check_place(run)
+    existing = read_run(run)
+    if existing is None:
+        strangers = [p.name for p in run.iterdir() if not p.name.startswith(".")] if run.is_dir() else []
+        if "rows" in strangers or "config.yaml" in strangers:
+            raise RunError(f"{run} holds results but no run.json; use another `out`")
+        return
+    if existing["digest"] == mark["digest"]:
+        return
+    differences = [f"job {existing['job']}, this is {mark['job']}"] if existing["job"] != mark["job"] else []
+    for group in ("keys", "inputs"):
+        for key in sorted({*existing[group], *mark[group]}):
+            old, new = existing[group].get(key), mark[group].get(key)
+            if old != new and group == "keys":
+                differences.append(f"{key}={old}, this config has {key}={new}")
+            elif old != new:
+                differences.append(f"another content of `{key}`")
+    listed = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
+    raise RunError(f"{run} was started with {listed}; use another `out` or start from that config")
+
+
+def read_run(run: Path) -> dict[str, Any] | None:
+    """The fingerprint of a run folder, or None when it has none."""
+    try:
+        return json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        raise RunError(f"{run / 'run.json'} is not readable JSON; use another `out`") from None
+
+
+def start_run(run: Path, config_text: str, mark: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    """Create the run folder with its provenance; a resumed one only gets a line in logs/sessions.jsonl."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "logs").mkdir(exist_ok=True)
+    if not (run / "run.json").exists():
+        write_atomic(run / "config.yaml", config_text.encode())
+        write_json(run / "env.json", environment)
+        write_json(run / "run.json", mark)
+    with open(run / "logs" / "sessions.jsonl", "ab") as file:
+        file.write(json_line(environment))
+
+
+def _check_place(run: Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise RunError(f"out: {run} is a file; a run needs a folder")
+    parent = run
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise RunError(f"out: {parent} is a file; a run needs a folder")
+    probe = parent / f".genloop-{uuid.uuid4().hex}.tmp"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise RunError(f"out: cannot write below {parent}: {error.strerror}") from None
+    free = shutil.disk_usage(parent).free
+    if free < MIN_FREE_BYTES:
+        raise RunError(
+            f"out: only {free >> 20} MiB free below {parent}; at least {MIN_FREE_BYTES >> 20} MiB are needed"
+        )
