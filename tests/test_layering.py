@@ -1,0 +1,105 @@
+"""Who may import whom, and what must stay light: the tables here are the law, docs/architecture.md explains them."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOP = ("launch", "jobs", "geneval", "ckpts", "genloop")
+
+ALLOWED = {
+    "launch": {"core", "contracts"},  # jobs and reports are reached by name
+    "jobs": {"geneval", "ckpts", "core", "contracts", "report"}
+    | {"data", "models", "sampling", "rewards", "search", "training", "metrics", "shapes"},
+    "geneval": {"core", "contracts", "data", "models"},
+    "ckpts": {"core", "contracts"},
+    "contracts": set(),
+    "core": {"contracts"},
+    "data": {"core", "contracts"},
+    "models": {"core", "contracts"},
+    "sampling": {"core", "contracts", "models"},
+    "rewards": {"core", "contracts", "models"},
+    "search": {"contracts"},
+    "training": {"core", "contracts", "data", "models"},
+    "metrics": {"core", "contracts"},
+    "shapes": {"core", "contracts", "data"},
+    "report": {"core", "contracts", "data", "metrics"},
+}
+HEAVY = {
+    *("accelerate", "datasets", "deepspeed", "diffusers", "mmcv", "mmdet", "open_clip"),
+    *("peft", "timm", "torchvision", "transformers", "webdataset"),
+}
+LIGHT = ["genloop.data.prompts", "geneval.prompts", "geneval.verdict", "geneval.summary"]
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name -> file of every module of the project."""
+    files = [file for top in TOP for file in (ROOT / top).rglob("*.py")]
+    return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
+
+
+def layer(module: str) -> str:
+    """The layer of a project module: its top folder, or the folder below genloop; modules directly there are core."""
+    parts = module.split(".")
+    if parts[0] != "genloop":
+        return parts[0]
+    if module in {"genloop.records", "genloop.protocols"}:
+        return "contracts"
+    is_folder = len(parts) > 1 and (ROOT / "genloop" / parts[1]).is_dir()
+    return parts[1] if is_folder else "core"
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Every module that a file imports, at any depth; `from a import b` gives a.b when that is a module."""
+    known = modules()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file.relative_to(ROOT)}:{node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in known else str(node.module) for name in names)
+
+
+def test_every_folder_below_genloop_has_a_place_in_the_table() -> None:
+    assert {layer(module) for module in modules()} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("source", sorted(ALLOWED))
+def test_a_layer_imports_only_the_layers_below_it(source: str) -> None:
+    crossings = [
+        f"{module} imports {target}"
+        for module, file in modules().items()
+        if layer(module) == source
+        for target in imports(file)
+        if target.split(".")[0] in (*TOP, "tests") and layer(target) not in {source, *ALLOWED[source]}
+    ]
+    assert crossings == []
+
+
+def test_heavy_packages_are_imported_only_through_require() -> None:
+    offenders = [
+        f"{module} imports {target}"
+        for module, file in modules().items()
+        for target in imports(file)
+        if target.split(".")[0] in HEAVY
+    ]
+    assert offenders == []
+
+
+def test_core_launch_jobs_and_verdicts_are_imported_without_torch() -> None:
+    light = [m for m in modules() if layer(m) in {"core", "contracts", "launch", "jobs"} and m != "launch.__main__"]
+    names = sorted({*light, *(name for name in LIGHT if name in modules())})
+    code = (
+        "import importlib, sys\n"
+        f"for name in {names!r}:\n"
+        "    importlib.import_module(name)\n"
+        f"    found = {sorted({'torch', *HEAVY})!r}\n"
+        "    assert not sys.modules.keys() & set(found), f'{name} imports {sys.modules.keys() & set(found)}'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

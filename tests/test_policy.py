@@ -1,0 +1,134 @@
+"""Rules of the house that a reader relies on: what a job looks like, its presets, the size of files, honest tests."""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from genloop.config import load_config
+from genloop.registry import load
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted(
+    file
+    for top in ("launch", "jobs", "geneval", "ckpts", "genloop", "tests", "benchmarks")
+    for file in (ROOT / top).rglob("*.py")
+)
+JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("*.py") if file.stem != "__init__")
+PRESETS = sorted(
+    file.relative_to(ROOT / "configs").with_suffix("").as_posix()
+    for job in JOBS
+    for file in (ROOT / "configs" / job).glob("*.yaml")
+)
+MAX_FILE, MAX_FUNCTION = 400, 60
+SHAPELESS = re.compile(r"utils?|misc|common|helpers?|manager|handlers?|processor|engine|wrapper")
+LAZY = re.compile(r"(launch|jobs|geneval|ckpts|genloop)(\.\w+)*:\w+")
+
+
+def functions(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Every function of a file, methods and inner ones included."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_is_its_manual_a_kind_a_config_and_a_main(job: str) -> None:
+    module = importlib.import_module(f"jobs.{job}")
+    manual = inspect.getdoc(module) or ""
+    assert f"genloop run {job}" in manual, "the manual shows how to run the job"
+    for part in ("Reads", "Writes", "Resume"):
+        assert re.search(rf"^{part}", manual, re.M), f"the manual has no line that starts with {part}"
+    assert module.KIND in {"independent", "collective"}
+    assert module.Config.model_config["frozen"] and module.Config.model_config["extra"] == "forbid"
+    assert list(inspect.signature(module.main).parameters) == ["config", "world"]
+    assert len(inspect.getsource(module.main).splitlines()) <= MAX_FUNCTION
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_has_a_tiny_preset(job: str) -> None:
+    assert (ROOT / "configs" / job / "tiny.yaml").is_file()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_fits_the_config_of_its_job(preset: str) -> None:
+    model = importlib.import_module(f"jobs.{preset.split('/')[0]}").Config
+    file = ROOT / "configs" / f"{preset}.yaml"
+    keys = re.findall(r"^(\w+):", file.read_text(encoding="utf-8"), re.M)
+    paths = [f"{key}=x" for key, field in model.model_fields.items() if field.is_required() and key not in keys]
+    assert load_config(model, file, paths)
+
+
+def test_every_folder_of_presets_belongs_to_a_job() -> None:
+    folders = {folder.name for folder in (ROOT / "configs").iterdir() if folder.is_dir()}
+    assert folders - {"pipelines", "deepspeed", "cluster", "__pycache__"} == set(JOBS)
+
+
+def test_no_file_is_longer_than_the_limit() -> None:
+    lengths = {name_of(file): len(file.read_text(encoding="utf-8").splitlines()) for file in SOURCES}
+    assert {name: lines for name, lines in lengths.items() if lines > MAX_FILE} == {}
+
+
+def test_no_function_is_longer_than_the_limit() -> None:
+    long = [
+        f"{name_of(file)}: {node.name}"
+        for file in SOURCES
+        for node in functions(file)
+        if (node.end_lineno or node.lineno) - node.lineno + 1 > MAX_FUNCTION
+    ]
+    assert long == []
+
+
+def test_every_module_opens_with_a_docstring() -> None:
+    bare = [name_of(f) for f in SOURCES if not ast.get_docstring(ast.parse(f.read_text(encoding="utf-8")))]
+    assert bare == []
+
+
+def test_no_module_is_named_after_nothing_in_particular() -> None:
+    assert [name_of(file) for file in SOURCES if SHAPELESS.fullmatch(file.stem)] == []
+
+
+def test_every_lazy_name_leads_somewhere() -> None:
+    names = {
+        node.value
+        for file in SOURCES
+        if "tests" not in file.parts
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and LAZY.fullmatch(node.value)
+    }
+    assert all(load(name) is not None for name in names)
+
+
+def test_no_test_steps_aside() -> None:
+    banned = {"skip", "skipif", "importorskip", "xfail"}
+    found = [
+        f"{name_of(file)}:{node.lineno}"
+        for file in SOURCES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in banned and "tests" in file.parts
+    ]
+    assert found == []
+
+
+def test_every_test_asserts_something() -> None:
+    def checks(node: ast.AST) -> bool:
+        if isinstance(node, ast.Assert):
+            return True
+        called = node.func if isinstance(node, ast.Call) else None
+        name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+        return name == "raises" or name.startswith("assert_")
+
+    idle = [
+        f"{name_of(file)}: {node.name}"
+        for file in SOURCES
+        if file.stem.startswith("test_")
+        for node in functions(file)
+        if node.name.startswith("test_") and not any(checks(inner) for inner in ast.walk(node))
+    ]
+    assert idle == []
