@@ -1,0 +1,145 @@
+"""GenEval's verdict on one image (Ghosh et al. 2023): detections -> kept objects -> clauses -> correct or the reasons.
+
+Scores and boxes are compared as float32. Where GenEval leaves the order open, ours is fixed: of equal scores the later
+detection comes first, of two relations the horizontal one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from geneval.geometry import iou, relative_position
+from genloop.protocols import ColorClassifier
+from genloop.records import COLORS, Clause, Detection, Prompt, Verdict
+
+Objects = Mapping[str, Sequence[Detection]]  # class -> what was kept of it, most confident first; no empty classes
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictOptions:
+    """GenEval's settings. Scores must be strictly above the threshold; an overlap of 1.0 suppresses nothing."""
+
+    threshold: float = 0.3
+    counting_threshold: float = 0.9  # for every class of a counting prompt
+    max_objects: int = 16  # per class
+    max_overlap: float = 1.0  # intersection over union from which the less confident object is dropped
+    position_threshold: float = 0.1  # dead zone, in sums of object sizes
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "counting_threshold", "max_overlap"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], found {getattr(self, name)}")
+        for name in ("max_objects", "position_threshold"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, found {getattr(self, name)}")
+
+
+def judge(
+    image: np.ndarray,
+    prompt: Prompt,
+    detections: Sequence[Detection],
+    colors: ColorClassifier,
+    options: VerdictOptions,
+) -> Verdict:
+    """The verdict on an image (H, W, 3) uint8 RGB from its raw detections."""
+    return judge_objects(image, prompt, keep(detections, prompt, options), colors, options)
+
+
+def keep(
+    detections: Sequence[Detection], prompt: Prompt, options: VerdictOptions, classes: Sequence[str] = ()
+) -> dict[str, list[Detection]]:
+    """What counts of the raw detections, by class in the order of `classes` (others after them, as first seen)."""
+    threshold = options.counting_threshold if prompt.tag == "counting" else options.threshold
+    by_class: dict[str, list[Detection]] = {name: [] for name in classes}
+    for detection in detections:
+        by_class.setdefault(detection.class_name, []).append(detection)
+    kept = {name: _keep_class(found, threshold, options) for name, found in by_class.items() if found}
+    return {name: found for name, found in kept.items() if found}
+
+
+def judge_objects(
+    image: np.ndarray, prompt: Prompt, objects: Objects, colors: ColorClassifier, options: VerdictOptions
+) -> Verdict:
+    """The verdict from kept objects: every clause in order, one reason for each that fails.
+
+    Raises IndexError when a position names a clause that is not an earlier one, as GenEval does.
+    """
+    groups: list[Sequence[Detection] | None] = []  # what matched each include clause, None where it failed
+    reasons = []
+    for clause in prompt.include:
+        found = objects.get(clause.class_name, ())[: clause.count]
+        reason = _missing(clause, found) or _miscolored(image, clause, found, colors)
+        if not reason and clause.position is not None:
+            reason = _misplaced(clause, found, groups[clause.position[1]], options)
+        groups.append(None if reason else found)
+        if reason:
+            reasons.append(reason)
+    for clause in prompt.exclude:
+        num_found = len(objects.get(clause.class_name, ()))
+        if num_found >= clause.count:
+            reasons.append(f"expected {clause.class_name}<{clause.count}, found {num_found}")
+    return Verdict(not reasons, "\n".join(reasons))
+
+
+def details(objects: Objects) -> dict[str, list[list[float]]]:
+    """Kept objects -> {class: [[x1, y1, x2, y2, score], ...]} in float32 values."""
+    return {
+        name: [np.array([*found.box, found.score], dtype=np.float32).tolist() for found in kept]
+        for name, kept in objects.items()
+    }
+
+
+def _keep_class(found: Sequence[Detection], threshold: float, options: VerdictOptions) -> list[Detection]:
+    """Sorted, above the threshold, truncated, then without what overlaps a more confident one too much."""
+    scores = np.array([detection.score for detection in found], dtype=np.float32)
+    order = np.argsort(scores, kind="stable")[::-1]
+    order = order[scores[order] > np.float32(threshold)][: options.max_objects]
+    if options.max_overlap == 1:
+        return [found[index] for index in order]
+    boxes = np.array([found[index].box for index in order], dtype=np.float32).reshape(-1, 4)
+    kept = []
+    while len(order):
+        kept.append(found[order[0]])
+        free = iou(boxes[0], boxes[1:]) < np.float32(options.max_overlap)
+        order, boxes = order[1:][free], boxes[1:][free]
+    return kept
+
+
+def _missing(clause: Clause, found: Sequence[Detection]) -> str:
+    if len(found) >= clause.count:
+        return ""
+    return f"expected {clause.class_name}>={clause.count}, found {len(found)}"
+
+
+def _miscolored(image: np.ndarray, clause: Clause, found: Sequence[Detection], colors: ColorClassifier) -> str:
+    """Only the `count` most confident objects are asked for their colour, never the rest."""
+    if clause.color is None:
+        return ""
+    named = colors.colors(image, found)
+    num_right = named.count(clause.color)
+    if num_right >= clause.count:
+        return ""
+    seen = ", ".join(f"{named.count(color)} {color}" for color in COLORS if color in named)
+    return f"expected {clause.color} {clause.class_name}>={clause.count}, found {num_right} {clause.color}; and {seen}"
+
+
+def _misplaced(
+    clause: Clause, found: Sequence[Detection], targets: Sequence[Detection] | None, options: VerdictOptions
+) -> str:
+    """Every object must stand in the relation to every target; the first pair that does not is the reason."""
+    assert clause.position is not None
+    relation = clause.position[0]
+    if targets is None:
+        return f"no target for {clause.class_name} to be {relation}"
+    for box in _boxes(found):
+        for target in _boxes(targets):
+            relations = relative_position(box, target, options.position_threshold)
+            if relation not in relations:
+                return f"expected {clause.class_name} {relation} target, found {' and '.join(relations)} target"
+    return ""
+
+
+def _boxes(detections: Sequence[Detection]) -> np.ndarray:
+    """-> (N, 4) float32"""
+    return np.array([detection.box for detection in detections], dtype=np.float32).reshape(-1, 4)
