@@ -1,0 +1,267 @@
+"""Checkpoint folders: find, check, read and write their weights. No torch until tensors are read.
+
+A folder holds one of `{model,pytorch_model}.safetensors`, the same sharded with an index, or the `.bin` forms, which
+are read with `weights_only=True`: nothing is unpickled. Folders are written whole: temporary name, fsync, rename.
+"""
+
+import json
+import math
+import os
+import shutil
+import struct
+import uuid
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genloop.registry import require
+from genloop.rundir import sha256_file, sync_folder, write_atomic
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+WEIGHTS_FILE = "pytorch_model.safetensors"
+MANIFEST_FILE = "manifest.json"
+Shape = tuple[int, ...]
+
+_STEMS = ("model", "pytorch_model")
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8} | {
+    f"{sign}{bits}": bits for sign in "IU" for bits in (8, 16, 32, 64)
+}
+_MAX_HEADER = 100_000_000
+_LISTED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFiles:
+    """The files that hold a checkpoint's tensors; `owner` names each key's file when the checkpoint has an index."""
+
+    files: tuple[Path, ...]
+    owner: Mapping[str, str] | None = None
+
+    @property
+    def is_safetensors(self) -> bool:
+        return self.files[0].suffix == ".safetensors"
+
+
+def find_weights(folder: Path) -> WeightFiles:
+    """The weight files of a folder: safetensors before .bin, whole before sharded."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no checkpoint folder {folder}")
+    for suffix in (".safetensors", ".bin"):
+        for stem in _STEMS:
+            if (folder / f"{stem}{suffix}").is_file():
+                return WeightFiles((folder / f"{stem}{suffix}",))
+            if (folder / f"{stem}{suffix}.index.json").is_file():
+                return _read_index(folder / f"{stem}{suffix}.index.json")
+    wanted = ", ".join(f"{stem}{suffix}" for suffix in (".safetensors", ".bin") for stem in _STEMS)
+    raise FileNotFoundError(f"{folder} holds no weights; expected one of {wanted} or an index of shards")
+
+
+def _read_index(path: Path) -> WeightFiles:
+    owner = read_json(path).get("weight_map")
+    if not isinstance(owner, dict) or not owner or not all(isinstance(name, str) for name in owner.values()):
+        raise ValueError(f"{path}: no weight_map from tensor names to shard files")
+    names = sorted(set(owner.values()))
+    if strangers := [name for name in names if Path(name).name != name]:
+        raise ValueError(f"{path}: shard {strangers[0]!r} is not a file name")
+    if missing := [name for name in names if not (path.parent / name).is_file()]:
+        raise FileNotFoundError(f"{path} names shards that are not there: {_abbreviate(missing)}")
+    return WeightFiles(tuple(path.parent / name for name in names), owner)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object; FileNotFoundError or ValueError in one line otherwise."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {path}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def read_header(path: Path) -> dict[str, Shape]:
+    """{key: shape} of a safetensors file from its header alone; ValueError when the file is torn or not one."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= _MAX_HEADER:
+            raise ValueError(f"{path}: not a safetensors file (no header); copy or download it again")
+        if 8 + length > size:
+            raise ValueError(
+                f"{path}: truncated, {size} bytes where the header alone needs {8 + length}; download it again"
+            )
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+    except ValueError:
+        header = None
+    if not isinstance(header, dict):
+        raise ValueError(f"{path}: not a safetensors file (garbled header); copy or download it again")
+    return _check_header(path, header, size - 8 - length)
+
+
+def _check_header(path: Path, header: Mapping[str, Any], data_size: int) -> dict[str, Shape]:
+    shapes: dict[str, Shape] = {}
+    spans = []
+    for key, entry in header.items():
+        if key == "__metadata__":
+            continue
+        try:
+            shape = tuple(int(dim) for dim in entry["shape"])
+            begin, end = (int(offset) for offset in entry["data_offsets"])
+            bits = _BITS[entry["dtype"]]
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{path}: the header's entry for {key!r} is garbled; download it again") from None
+        if end - begin != math.prod(shape) * bits // 8:
+            raise ValueError(
+                f"{path}: tensor {key!r} of shape {list(shape)} has {end - begin} bytes; download it again"
+            )
+        shapes[key] = shape
+        spans.append((begin, end))
+    position = 0
+    for begin, end in sorted(spans):
+        if begin != position:
+            raise ValueError(f"{path}: tensors overlap or leave a gap at byte {position}; download it again")
+        position = end
+    if position != data_size:
+        what = "truncated" if position > data_size else "too long"
+        raise ValueError(f"{path}: {what}, {data_size} bytes of tensors where {position} are needed; download it again")
+    return shapes
+
+
+def read_shapes(folder: Path) -> dict[str, Shape] | None:
+    """{key: shape} of a folder from the headers alone; None for .bin files, of which only the archive is checked."""
+    weights = find_weights(folder)
+    if not weights.is_safetensors:
+        for path in weights.files:
+            _check_archive(path)
+        return None
+    shapes: dict[str, Shape] = {}
+    for path in weights.files:
+        shapes |= _owned(path, read_header(path), weights.owner)
+    _check_index(folder, weights, shapes)
+    return shapes
+
+
+def load_tensors(folder: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
+    """All tensors of a folder by name, on `device`."""
+    weights = find_weights(folder)
+    tensors: dict[str, Tensor] = {}
+    for path in weights.files:
+        if weights.is_safetensors:
+            read_header(path)
+            part = require("safetensors.torch").load_file(path, device=device)
+        else:
+            _check_archive(path)
+            part = require("torch").load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
+        tensors |= _owned(path, part, weights.owner)
+    _check_index(folder, weights, tensors)
+    return tensors
+
+
+def _owned(path: Path, part: Mapping[str, Any], owner: Mapping[str, str] | None) -> dict[str, Any]:
+    """The entries of one shard that the index gives to it."""
+    return {key: value for key, value in part.items() if owner is None or owner.get(key) == path.name}
+
+
+def _check_index(folder: Path, weights: WeightFiles, found: Iterable[str]) -> None:
+    if weights.owner is not None and (absent := sorted(set(weights.owner) - set(found))):
+        raise ValueError(f"{folder}: the shards lack tensors of their index: {_abbreviate(absent)}")
+
+
+def _check_archive(path: Path) -> None:
+    """A .bin file is a zip archive with its directory at the end (or, written by torch before 1.6, a bare pickle)."""
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+        raise ValueError(f"{path}: truncated (the archive has no directory); download it again")
+    if not start.startswith((b"PK\x03\x04", b"\x80")):
+        raise ValueError(f"{path}: not a PyTorch checkpoint; copy or download it again")
+
+
+def compare_manifest(expected: Mapping[str, Shape], found: Mapping[str, Shape], where: object) -> None:
+    """ValueError that lists every missing, unexpected and misshapen tensor (ten of each, and how many more)."""
+    missing = [f"{key} {list(expected[key])}" for key in expected if key not in found]
+    unexpected = [f"{key} {list(found[key])}" for key in found if key not in expected]
+    misshapen = [
+        f"{key} is {list(found[key])}, expected {list(shape)}"
+        for key, shape in expected.items()
+        if key in found and tuple(found[key]) != tuple(shape)
+    ]
+    groups = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
+    parts = [f"{len(names)} {what} ({_abbreviate(names)})" for what, names in groups if names]
+    if parts:
+        raise ValueError(
+            f"{where} does not fit its config.json: {'; '.join(parts)}; use the checkpoint that belongs to it"
+        )
+
+
+def _abbreviate(names: list[str]) -> str:
+    more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def save_folder(
+    folder: Path, tensors: "Mapping[str, Tensor]", files: Mapping[str, Mapping[str, Any] | bytes] | None = None
+) -> None:
+    """Write `pytorch_model.safetensors`, JSON objects and raw files, then a manifest of their sha256; all or nothing.
+
+    An existing folder of that name is replaced. `files` maps relative names to objects (written as JSON) or bytes.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    temporary.mkdir()
+    try:
+        contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        require("safetensors.torch").save_file(contiguous, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        for name, content in (files or {}).items():
+            target = temporary / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content if isinstance(content, bytes) else _json_bytes(content))
+        names = sorted(path for path in temporary.rglob("*") if path.is_file())
+        for path in names:
+            _sync_file(path)
+        manifest = {path.relative_to(temporary).as_posix(): sha256_file(path) for path in names}
+        write_atomic(temporary / MANIFEST_FILE, _json_bytes(manifest))
+        _swap(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def verify_folder(folder: Path) -> None:
+    """ValueError that names the files which are missing or differ from the folder's manifest."""
+    bad = []
+    for name, digest in read_json(folder / MANIFEST_FILE).items():
+        path = folder / name
+        if not path.is_file() or sha256_file(path) != digest:
+            bad.append(name)
+    if bad:
+        raise ValueError(f"{folder}: files missing or changed since they were written: {_abbreviate(bad)}")
+
+
+def _swap(temporary: Path, folder: Path) -> None:
+    """Rename into place; an older folder of that name steps aside first and is deleted last."""
+    old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
+    if folder.exists():
+        folder.replace(old)
+    temporary.replace(folder)
+    sync_folder(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync_file(path: Path) -> None:
+    path.chmod(0o644)
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,58 @@
+"""The text tokenizer of a checkpoint folder: a `tokenizers` file with its begin and end tokens."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from genloop.checkpoint import read_json
+from genloop.registry import require
+
+
+class TextTokenizer(Protocol):
+    """Text <-> ids below the language model's vocabulary size."""
+
+    bos_id: int
+    eos_id: int
+    num_tokens: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class FileTokenizer:
+    """A folder with tokenizer.json and tokenizer_config.json (or special_tokens_map.json), as the hub stores them."""
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise FileNotFoundError(f"no text tokenizer {path}; put the language model's tokenizer files there")
+        self.folder = folder
+        self._tokenizer = require("tokenizers").Tokenizer.from_file(str(path))
+        self.num_tokens: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
+        self.bos_id = self._special("bos_token")
+        self.eos_id = self._special("eos_token")
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def files(self) -> dict[str, bytes]:
+        """{name: content} of the folder's files."""
+        return {path.name: path.read_bytes() for path in sorted(self.folder.iterdir()) if path.is_file()}
+
+    def _special(self, name: str) -> int:
+        for source in ("tokenizer_config.json", "special_tokens_map.json"):
+            if not (self.folder / source).is_file():
+                continue
+            token: Any = read_json(self.folder / source).get(name)
+            text = token.get("content") if isinstance(token, dict) else token
+            if text is None:
+                continue
+            index = self._tokenizer.token_to_id(text)
+            if index is None:
+                raise ValueError(f"{self.folder / source}: {name} {text!r} is not in the vocabulary")
+            return int(index)
+        raise ValueError(f"{self.folder}: no {name} in tokenizer_config.json or special_tokens_map.json")
