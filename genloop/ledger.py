@@ -191,10 +191,10 @@ class Ledger:
         try:
             os.link(body, lease)
             return True
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # leased already, or the run was finished and tidied up
             return False
         finally:
-            body.unlink()
+            body.unlink(missing_ok=True)
 
     def _clear_stale(self, lease: Path) -> bool:
         """Remove a lease whose owner is gone; only one of several workers succeeds."""
@@ -270,8 +270,9 @@ class Ledger:
         }
         path = self.run / "logs" / f"{self.world.name}.status.json"
         temporary = self.staging / f"status.{self.world.name}"
-        temporary.write_text(json.dumps(status))
-        temporary.replace(path)
+        with contextlib.suppress(FileNotFoundError):  # another worker tidies up a finished run
+            temporary.write_text(json.dumps(status))
+            temporary.replace(path)
 
 
 def _names(folder: Path, suffix: str) -> set[str]:

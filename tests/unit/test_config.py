@@ -1,0 +1,97 @@
+"""Configs: YAML 1.2, overrides, one-line errors, what enters the fingerprint."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from genloop.config import (
+    INPUT,
+    LAUNCH,
+    ConfigError,
+    InputPath,
+    JobConfig,
+    Settings,
+    computing_keys,
+    dump_yaml,
+    load_config,
+    marked,
+    read_yaml,
+)
+
+
+class Search(Settings):
+    strategy: Literal["none", "best_of_n", "parm"] = "none"
+    n: int = Field(1, ge=1)
+
+
+class Config(JobConfig):
+    search: Search = Search()
+    rate: float = 1.0
+    aspect: str = "1:1"
+    flag: bool = False
+    sizes: tuple[int, ...] = ()
+    prompts: InputPath | None = None
+    workers: Annotated[int, LAUNCH] = 1
+
+
+def load(tmp_path: Path, text: str = "", *words: str) -> Config:
+    preset = tmp_path / "p.yaml"
+    preset.write_text(text)
+    return load_config(Config, preset, ["out=runs/x", *words])
+
+
+def test_yaml_means_what_it_looks_like(tmp_path):
+    config = load(tmp_path, "aspect: 16:9\nrate: 1e-4\nsizes: [3, 4]\nprompts: a.txt")
+    assert (config.aspect, config.rate, config.sizes, config.prompts) == ("16:9", 1e-4, (3, 4), Path("a.txt"))
+    assert load(tmp_path, "aspect: no").aspect == "no"
+
+
+def test_overrides_win_and_reach_into_groups(tmp_path):
+    config = load(tmp_path, "search: {n: 4}", "search.n=8", "search.strategy=parm", "flag=true")
+    assert (config.search.n, config.search.strategy, config.flag) == (8, "parm", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "message"),
+    [
+        ("", ["serach.n=2"], "serach: unknown key; did you mean 'search'?"),
+        ("", ["search.m=2"], "search.m: unknown key"),
+        ("", ["search.strategy=param"], "did you mean 'parm'?"),
+        ("", ["search.n=0"], "search.n: input should be greater than or equal to 1, found 0"),
+        ("", ["search.n=many"], "search.n: input should be a valid integer, found 'many'"),
+        ("", ["flag=1"], "flag: input should be a valid boolean, found 1"),
+        ("", ["search"], "expected key=value, found 'search'"),
+        ("search: 3", [], "search: "),
+        ("- a", [], "expected keys and values, found list"),
+        ("a: [1", [], "p.yaml:"),
+        ("rate: x\nsizes: y", [], "(and 1 more)"),
+    ],
+)
+def test_bad_configs_are_refused_in_one_line(tmp_path, text, words, message):
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, text, *words)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_preset_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "p.yaml").write_bytes(b"a: \xff")
+    with pytest.raises(ConfigError, match="not UTF-8 at byte 3"):
+        read_yaml(tmp_path / "p.yaml")
+
+
+def test_launch_settings_and_paths_stay_out_of_the_fingerprint(tmp_path):
+    config = load(tmp_path, "prompts: a.txt")
+    keys = computing_keys(config)
+    assert set(keys) == {"seed", "search.strategy", "search.n", "rate", "aspect", "flag", "sizes"}
+    assert dict(marked(config, INPUT)) == {"prompts": Path("a.txt")}
+    assert {key for key, _ in marked(config, LAUNCH)} == {"out", "workers"}
+
+
+def test_a_dumped_config_loads_to_the_same_config(tmp_path):
+    config = load(tmp_path, "aspect: 16:9\nrate: 1e-4\nsizes: [3, 4]")
+    again = tmp_path / "again.yaml"
+    again.write_text(dump_yaml(config.model_dump(mode="json")))
+    assert load_config(Config, again) == config

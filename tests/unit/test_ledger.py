@@ -1,0 +1,123 @@
+"""The ledger: claims, takeovers, failures, retries."""
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from genloop.distributed import StopRequested, World
+from genloop.ledger import Ledger, UnitsFailed, count, finished, plan_units, read_rows
+
+
+def drain(run: Path, units, world=None, **settings) -> list[str]:
+    """Work on everything that can be claimed -> names of the units that were done here."""
+    done = []
+    with Ledger(run, units, world or World(), **settings) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                ledger.complete(unit, [{"item": i} for i in range(unit.start, unit.stop)])
+            done.append(unit.name)
+    return done
+
+
+def test_units_cover_every_item_once_whatever_the_size():
+    for num_items in (0, 1, 7, 8, 9, 100):
+        for size in (1, 3, 8):
+            units = plan_units(num_items, size)
+            assert [i for unit in units for i in range(unit.start, unit.stop)] == list(range(num_items))
+            assert len({unit.name for unit in units}) == len(units)
+
+
+def test_all_units_are_done_once_and_a_second_pass_does_nothing(tmp_path):
+    units = plan_units(10, 3)
+    assert drain(tmp_path, units) == ["00000", "00001", "00002", "00003"]
+    assert drain(tmp_path, units) == []
+    assert [row["item"] for row in read_rows(tmp_path)] == list(range(10))
+    assert not list((tmp_path / "leases").iterdir())
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_a_living_worker_keeps_its_unit(tmp_path):
+    units = plan_units(4, 2)
+    with Ledger(tmp_path, units, World(rank=0, world_size=2)) as first:
+        claimed = next(first.claims())
+        assert drain(tmp_path, units, World(rank=1, world_size=2)) == ["00001"]
+        first.complete(claimed, [{"item": 0}, {"item": 1}])
+    assert finished(tmp_path) == {"00000", "00001"}
+
+
+def _claim_and_hang(run: str, ready) -> None:
+    with Ledger(Path(run), plan_units(4, 2), World()) as ledger:
+        next(ledger.claims())
+        ready.set()
+        time.sleep(60)
+
+
+def test_the_unit_of_a_killed_worker_is_taken_over_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    worker = context.Process(target=_claim_and_hang, args=(str(tmp_path), ready))
+    worker.start()
+    assert ready.wait(30)
+    assert count(tmp_path, 2).leased == 1
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
+    assert drain(tmp_path, plan_units(4, 2)) == ["00000", "00001"]
+
+
+def test_a_silent_worker_on_another_machine_loses_its_unit_after_the_timeout(tmp_path):
+    units = plan_units(2, 2)
+    with Ledger(tmp_path, units, World()) as ledger:
+        next(ledger.claims())
+        lease = tmp_path / "leases" / "00000"
+        owner = json.loads(lease.read_text()) | {"host": "elsewhere"}
+    lease.write_text(json.dumps(owner))
+    assert drain(tmp_path, units, lease_timeout=60) == []
+    os.utime(lease, (time.time() - 61, time.time() - 61))
+    assert drain(tmp_path, units, lease_timeout=60) == ["00000"]
+
+
+def test_a_failed_unit_keeps_its_reason_and_waits_for_retry_failed(tmp_path):
+    units = plan_units(3, 1)
+    with pytest.raises(ZeroDivisionError) as caught, Ledger(tmp_path, units, World()) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                ledger.complete(unit, [{"x": 1 / (unit.start - 1)}])
+    assert "rank 0, unit 00001" in caught.value.__notes__[0]
+    record = json.loads((tmp_path / "failed" / "00001.json").read_text())
+    assert record["attempts"] == 1
+    assert record["reason"] == "ZeroDivisionError: division by zero"
+    assert "Traceback" in record["traceback"]
+    with pytest.raises(UnitsFailed, match="1 of 3 units failed .00001.*retry_failed=true"):
+        drain(tmp_path, units)
+    assert finished(tmp_path) == {"00000", "00002"}
+    assert drain(tmp_path, units, retry_failed=True) == ["00001"]
+    assert count(tmp_path, 3).failed == 0
+
+
+def test_attempts_are_used_up_before_the_run_stops(tmp_path):
+    units, calls = plan_units(1, 1), []
+    with Ledger(tmp_path, units, World(), max_attempts=3) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                calls.append(unit.name)
+                if len(calls) < 3:
+                    raise OSError("flaky")
+                ledger.complete(unit, [{}])
+    assert len(calls) == 3
+    assert finished(tmp_path) == {"00000"}
+
+
+def test_a_stop_request_gives_the_unit_back(tmp_path):
+    world = World()
+    with pytest.raises(StopRequested), Ledger(tmp_path, plan_units(2, 1), world) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                world.request_stop()
+                world.check_stop()
+    assert not list((tmp_path / "leases").iterdir())
+    assert finished(tmp_path) == set()
