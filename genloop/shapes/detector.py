@@ -1,0 +1,129 @@
+"""The exact detector of the embedded world: colour labelling, connected components, template matching.
+
+Every pixel gets the nearest of the ten colours or the background; the 8-connected components of each colour are
+compared with the ten templates at nine shifts; the best intersection over union (IoU) is the class and the score.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from genloop.records import COLORS, Detection
+from genloop.shapes.render import BACKGROUND, COLOR_VALUES, TEMPLATES
+from genloop.shapes.scenes import SHAPES
+
+MIN_PIXELS = 10  # smaller components are dust
+MIN_SCORE = 0.75  # IoU with the best template
+_CANVAS = 11  # a 7 x 7 template in the middle leaves two pixels on every side
+_MARGIN = (_CANVAS - TEMPLATES.shape[1]) // 2
+_IN_PLANE = np.array([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))], dtype=bool)  # neighbours within an image
+
+
+@dataclass(frozen=True, slots=True)
+class _Component:
+    image: int
+    box: tuple[int, int, int, int]  # x1, y1, x2, y2
+    pixels: np.ndarray  # (y2 - y1, x2 - x1) bool
+
+
+class ShapesDetector:
+    """Finds the ten shapes and names their colours; implements the Detector and ColorClassifier protocols."""
+
+    classes: Sequence[str] = SHAPES
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        """Images (H, W, 3) uint8 RGB, sizes may differ -> the detections of each, unsorted."""
+        found: list[list[Detection]] = [[] for _ in images]
+        by_size: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, image in enumerate(images):
+            _check(image)
+            by_size[image.shape].append(i)
+        for shape, members in by_size.items():
+            stack = np.stack([images[i] for i in members])
+            for component, class_name, score in _match(_components(nearest_colors(stack))):
+                x1, y1, x2, y2 = component.box
+                mask = np.zeros(shape[:2], dtype=bool)
+                mask[y1:y2, x1:x2] = component.pixels
+                box = (float(x1), float(y1), float(x2), float(y2))
+                found[members[component.image]].append(Detection(class_name, score, box, mask))
+        return found
+
+    def colors(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
+        """The most frequent of the ten colours inside each detection's mask, or inside its box when it has none."""
+        _check(image)
+        labels = nearest_colors(image[None])[0]
+        return [COLORS[_majority(labels, detection)] for detection in detections]
+
+
+def nearest_colors(images: np.ndarray) -> np.ndarray:
+    """(B, H, W, 3) uint8 -> (B, H, W) int8: index of the nearest colour in COLORS, -1 for background."""
+    values = np.concatenate([np.array([BACKGROUND], dtype=np.float32), COLOR_VALUES.astype(np.float32)])  # (11, 3)
+    pixels = images.reshape(-1, 3).astype(np.float32)
+    closeness = pixels @ (2 * values.T) - (values**2).sum(axis=1)  # (P, 11): exact, all integers below 2**24
+    return (closeness.argmax(axis=1) - 1).astype(np.int8).reshape(images.shape[:-1])
+
+
+def _check(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"an image must be (H, W, 3) uint8, found {image.shape} {image.dtype}")
+
+
+def _components(labels: np.ndarray) -> list[_Component]:
+    """(B, H, W) colour labels -> the components of one colour that could be an object."""
+    found = []
+    for color in range(len(COLORS)):
+        numbered, _ = ndimage.label(labels == color, structure=_IN_PLANE)
+        for number, (plane, rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
+            if rows.stop - rows.start > _CANVAS or columns.stop - columns.start > _CANVAS:
+                continue
+            pixels = numbered[plane.start, rows, columns] == number
+            if pixels.sum() >= MIN_PIXELS:
+                found.append(_Component(plane.start, (columns.start, rows.start, columns.stop, rows.stop), pixels))
+    return found
+
+
+def _match(components: Sequence[_Component]) -> list[tuple[_Component, str, float]]:
+    """The components whose best IoU over templates and shifts reaches MIN_SCORE, with class and score."""
+    if not components:
+        return []
+    canvases = np.zeros((len(components), _CANVAS, _CANVAS), dtype=np.float32)
+    for canvas, component in zip(canvases, components, strict=True):
+        height, width = component.pixels.shape
+        top, left = (_CANVAS - height) // 2, (_CANVAS - width) // 2
+        canvas[top : top + height, left : left + width] = component.pixels
+    flat = canvases.reshape(len(components), -1)  # (M, 121)
+    shared = flat @ _SHIFTED.T  # (M, 90)
+    union = flat.sum(axis=1, keepdims=True) + _SHIFTED.sum(axis=1) - shared
+    overlap = (shared / union).reshape(len(components), len(SHAPES), -1).max(axis=2)  # (M, 10)
+    best = overlap.argmax(axis=1)
+    scores = overlap[np.arange(len(components)), best]
+    return [
+        (component, SHAPES[shape], float(score))
+        for component, shape, score in zip(components, best, scores, strict=True)
+        if score >= MIN_SCORE
+    ]
+
+
+def _majority(labels: np.ndarray, detection: Detection) -> int:
+    if detection.mask is not None:
+        inside = labels[detection.mask]
+    else:
+        x1, y1, x2, y2 = (round(value) for value in detection.box)
+        inside = labels[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)].ravel()
+    return int(np.bincount(inside[inside >= 0], minlength=len(COLORS)).argmax())
+
+
+def _shifted_templates() -> np.ndarray:
+    """(90, 121) float32: ten templates, each at nine shifts of the canvas's middle."""
+    span = TEMPLATES.shape[1]
+    canvas = np.zeros((len(SHAPES), 9, _CANVAS, _CANVAS), dtype=np.float32)
+    for shift in range(9):
+        top, left = _MARGIN + shift // 3 - 1, _MARGIN + shift % 3 - 1
+        canvas[:, shift, top : top + span, left : left + span] = TEMPLATES
+    return canvas.reshape(len(SHAPES) * 9, -1)
+
+
+_SHIFTED = _shifted_templates()
