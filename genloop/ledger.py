@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from genloop.config import IndependentConfig
 from genloop.distributed import World
 from genloop.records import Unit
 from genloop.rundir import json_line, write_atomic, write_json
@@ -97,6 +98,18 @@ class Ledger:
         self._started = time.time()
         self._closing = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="ledger-heartbeat", daemon=True)
+
+    @classmethod
+    def of(cls, config: IndependentConfig, units: Sequence[Unit], world: World) -> "Ledger":
+        """The ledger of a job's run folder under its launch settings."""
+        return cls(
+            config.out,
+            units,
+            world,
+            lease_timeout=config.lease_timeout,
+            max_attempts=config.max_attempts,
+            retry_failed=config.retry_failed,
+        )
 
     def __enter__(self) -> "Ledger":
         for folder in ("rows", "leases", "failed", "tmp", "logs"):

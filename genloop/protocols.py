@@ -31,6 +31,7 @@ class Sampler(Protocol):
     """Turns prompts into image tokens step by step."""
 
     num_steps: int
+    grid: tuple[int, int]  # rows, columns of image tokens
 
     def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed]) -> State:
         """One row for each (prompt, seed) pair, all image tokens masked."""
@@ -55,7 +56,7 @@ class Judge(Protocol):
 class Strategy(Protocol):
     """Spends a budget of candidates on each image."""
 
-    def search(self, prompts: Sequence[Prompt], samples: Sequence[int], run_seed: int) -> list[Choice]:
+    def search(self, pairs: Sequence[tuple[Prompt, int]], run_seed: int) -> list[Choice]:
         """One choice for each (prompt, sample) pair."""
 
 

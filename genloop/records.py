@@ -106,12 +106,21 @@ class Candidate:
     p_yes: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a choice took: decoding steps of single candidates (guided ones count once), images shown to a judge."""
+
+    generator_steps: int
+    judge_calls: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Choice:
     """What a strategy decided for one image: the index of the chosen candidate among all it drew."""
 
     chosen: int
     candidates: Sequence[Candidate]
+    cost: Cost
 
 
 def pack_tokens(tokens: np.ndarray) -> str:

@@ -1,0 +1,92 @@
+"""Check every file of a run folder against the sha256 that its rows recorded.
+
+    genloop run verify run=runs/a out=runs/a-verified
+
+Reads   RUN/rows/*.jsonl and the images that they name, RUN/plan.json.
+Writes  OUT/rows/*.jsonl: one line a checked image; the verdict goes to standard output.
+Resume  the same command. Exit code 1 when anything is missing, changed, unfinished or doubled.
+"""
+
+import collections
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from genloop.config import IndependentConfig
+from genloop.distributed import World
+from genloop.job import run as run_job
+from genloop.ledger import Ledger, count, finished, plan_units
+from genloop.rundir import read_run, sha256_file
+
+KIND = "independent"
+
+
+class Config(IndependentConfig):
+    run: Path = Field(description="the run folder to check")
+    unit_size: int = Field(64, ge=1, description="row files in one unit of work")
+
+
+class CorruptRun(RuntimeError):
+    """A run folder whose files are not what its rows say."""
+
+
+def check(config: Config) -> None:
+    """The run must be one."""
+    if read_run(config.run) is None:
+        raise ValueError(f"run: {config.run} is not a run folder (it has no run.json)")
+
+
+def inputs(config: Config) -> dict[str, str]:
+    """Which row files there are: a run that has grown is another input."""
+    return {"run": f"{len(finished(config.run))} of {_total(config.run)} units"}
+
+
+def main(config: Config, world: World) -> None:
+    names = sorted(finished(config.run), key=int)[: config.limit]
+    units = plan_units(len(names), config.unit_size)
+    with Ledger.of(config, units, world) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                rows = [row for name in names[unit.start : unit.stop] for row in _check_rows(config.run, name)]
+                ledger.advance(len(unit))
+                ledger.complete(unit, rows)
+    if count(config.out, len(units)).done == len(units):
+        _report(config)
+
+
+def _check_rows(run: Path, name: str) -> list[dict[str, Any]]:
+    found = []
+    for line in (run / "rows" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        key = [row["prompt_index"], row["sample"]]
+        problem = ""
+        if "sha256" in row:
+            path = run / row["image"]
+            problem = "missing" if not path.is_file() else "" if sha256_file(path) == row["sha256"] else "changed"
+        found.append({"unit": name, "key": key, "image": row["image"], "problem": problem})
+    return found
+
+
+def _report(config: Config) -> None:
+    """Print what was found; raise when it is not clean."""
+    from genloop.ledger import read_rows
+
+    rows = list(read_rows(config.out))
+    doubled = [key for key, n in collections.Counter(tuple(row["key"]) for row in rows).items() if n > 1]
+    bad = [row for row in rows if row["problem"]]
+    left = 0 if config.limit else _total(config.run) - len(finished(config.run))
+    print(f"{config.run}: {len(rows)} images checked, {len(bad)} bad, {len(doubled)} doubled, {left} units unfinished")
+    if bad or doubled or left:
+        listed = [f"{row['image']} {row['problem']}" for row in bad[:5]] + [f"doubled {key}" for key in doubled[:5]]
+        raise CorruptRun(f"{config.run} is not clean: {'; '.join(listed) or f'{left} units unfinished'}")
+
+
+def _total(run: Path) -> int:
+    path = run / "plan.json"
+    return json.loads(path.read_text())["units"] if path.is_file() else 0
+
+
+if __name__ == "__main__":
+    run_job(main, Config)

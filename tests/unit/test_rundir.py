@@ -1,0 +1,90 @@
+"""The run folder: atomic files, hashes, fingerprints."""
+
+import json
+import resource
+from pathlib import Path
+
+import pytest
+
+from genloop import environment
+from genloop.rundir import (
+    RunError,
+    append_metrics,
+    check_run,
+    fingerprint,
+    read_run,
+    sha256_tree,
+    start_run,
+    write_atomic,
+)
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):
+    target = tmp_path / "a.bin"
+    write_atomic(target, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # what a full disk does: the write stops half-way
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_atomic(target, b"x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert target.read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_the_hash_of_a_folder_knows_names_and_contents_but_not_its_place(tmp_path):
+    for place in ("a", "b"):
+        (tmp_path / place / "inner").mkdir(parents=True)
+        (tmp_path / place / "inner" / "x").write_text("1")
+    assert sha256_tree(tmp_path / "a") == sha256_tree(tmp_path / "b")
+    (tmp_path / "b" / "inner" / "x").rename(tmp_path / "b" / "inner" / "y")
+    assert sha256_tree(tmp_path / "a") != sha256_tree(tmp_path / "b")
+
+
+def test_a_run_resumes_with_its_own_config_only(tmp_path):
+    run = tmp_path / "run"
+    mark = fingerprint("generate", {"search.n": 20, "seed": 0}, {"prompts": "aa"})
+    check_run(run, mark)
+    assert not run.exists()
+    start_run(run, "seed: 0\n", mark, environment.describe())
+    check_run(run, mark)
+    with pytest.raises(RunError, match=r"started with search.n=20, this config has search.n=8; use another `out`"):
+        check_run(run, fingerprint("generate", {"search.n": 8, "seed": 0}, {"prompts": "aa"}))
+    with pytest.raises(RunError, match="another content of `prompts`"):
+        check_run(run, fingerprint("generate", {"search.n": 20, "seed": 0}, {"prompts": "bb"}))
+    with pytest.raises(RunError, match="job generate, this is evaluate"):
+        check_run(run, fingerprint("evaluate", {"search.n": 20, "seed": 0}, {"prompts": "aa"}))
+    assert read_run(run)["keys"] == {"search.n": 20, "seed": 0}
+
+
+def test_provenance_names_code_packages_and_hardware(tmp_path):
+    start_run(tmp_path, "seed: 0\n", fingerprint("generate", {}, {}), environment.describe())
+    found = json.loads((tmp_path / "env.json").read_text())
+    assert found["packages"]["torch"].startswith("2.")
+    assert found["cpu"]["cores"] >= 1
+    assert {"genloop", "git", "python", "gpus", "command", "started"} <= set(found)
+
+
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_an_out_below_a_file_is_refused(tmp_path, below):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="is a file; a run needs a folder"):
+        check_run(tmp_path / "file" / below, fingerprint("generate", {}, {}))
+
+
+def test_a_place_without_write_access_is_refused():
+    with pytest.raises(RunError, match="cannot write below /proc"):
+        check_run(Path("/proc/genloop-run"), fingerprint("generate", {}, {}))
+
+
+def test_results_of_unknown_origin_are_not_overwritten(tmp_path):
+    (tmp_path / "rows").mkdir()
+    with pytest.raises(RunError, match="holds results but no"):
+        check_run(tmp_path, fingerprint("generate", {}, {}))
+
+
+def test_metrics_are_appended(tmp_path):
+    append_metrics(tmp_path, {"step": 1})
+    append_metrics(tmp_path, {"step": 2, "text": "ü"})
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == ['{"step":1}', '{"step":2,"text":"ü"}']
