@@ -1,0 +1,46 @@
+"""The verdict as a judge: P(yes) is 1 where an image shows what its prompt asks for, else 0.
+
+With the exact detector of the embedded world this is that world's oracle.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from geneval.detectors import color_classifier_class, detector_class
+from geneval.verdict import VerdictOptions, judge
+from genloop.data.images import to_uint8
+from genloop.protocols import ColorClassifier, Detector
+from genloop.records import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class VerdictJudge:
+    """Judges outcomes by a detector and GenEval's rules; implements the Judge protocol."""
+
+    def __init__(self, detector: Detector, colors: ColorClassifier, options: VerdictOptions | None = None) -> None:
+        self.detector, self.colors, self.options = detector, colors, options or VerdictOptions()
+
+    def p_yes(self, question: str, prompts: Sequence[Prompt], images: "Tensor") -> "Tensor":
+        """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) of 0.0 and 1.0; the only question is "outcome".
+
+        The images are judged as the 8-bit pixels that would be written.
+        """
+        if question != "outcome":
+            raise ValueError(f"the verdict judge answers 'outcome' only, not {question!r}")
+        for prompt in prompts:
+            if prompt.tag is None:
+                raise ValueError(f"prompt {prompt.index} {prompt.text!r} has no GenEval metadata to judge by")
+        pixels = to_uint8(images)
+        found = self.detector.detect(list(pixels))
+        verdicts = [
+            judge(image, prompt, detections, self.colors, self.options).correct
+            for image, prompt, detections in zip(pixels, prompts, found, strict=True)
+        ]
+        return images.new_tensor(verdicts).float()
+
+
+def shapes_oracle() -> VerdictJudge:
+    """The oracle of the embedded world."""
+    return VerdictJudge(detector_class("shapes")(), color_classifier_class("shapes")())

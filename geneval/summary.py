@@ -1,0 +1,157 @@
+"""Rows -> the score: our table with intervals, and the reference's result file and summary, byte for byte.
+
+The overall score is the unweighted mean of the tasks that are present (Ghosh et al. 2023); an absent task is named.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from genloop.metrics.statistics import Interval, clustered_wilson, mean_of
+from genloop.records import TAGS
+
+Row = Mapping[str, Any]  # as `evaluate` writes it, or as the reference does: `metadata` an object or its JSON text
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """The images of one task; the interval treats prompts as clusters."""
+
+    tag: str
+    num_images: int
+    num_correct: int
+    num_prompts: int
+    accuracy: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """An evaluation in numbers."""
+
+    num_images: int
+    num_correct: int
+    num_prompts: int
+    num_prompts_solved: int  # with at least one correct image
+    images_per_prompt: tuple[int, int]  # fewest, most
+    tasks: tuple[TaskScore, ...]  # in the order of TAGS, unknown ones last
+    missing_tasks: tuple[str, ...]
+    overall: Interval
+    unreadable: tuple[str, ...]  # images that did not decode: counted as wrong
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as plain values; intervals as {"estimate", "low", "high"}."""
+        plain = asdict(self)
+        plain["overall"] = self.overall._asdict()
+        plain["tasks"] = [{**asdict(task), "accuracy": task.accuracy._asdict()} for task in self.tasks]
+        return plain
+
+
+def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = ()) -> Summary:
+    """The numbers of an evaluation. Raises ValueError without rows."""
+    prompts = _by_prompt(rows)
+    sizes = [len(found) for found in prompts.values()]
+    present = {row["tag"] for row in rows}
+    order = [tag for tag in TAGS if tag in present] + sorted(present.difference(TAGS))
+    tasks = tuple(_task(tag, [row for row in rows if row["tag"] == tag]) for tag in order)
+    return Summary(
+        num_images=len(rows),
+        num_correct=sum(row["correct"] for row in rows),
+        num_prompts=len(prompts),
+        num_prompts_solved=sum(any(found) for found in prompts.values()),
+        images_per_prompt=(min(sizes), max(sizes)),
+        tasks=tasks,
+        missing_tasks=tuple(tag for tag in TAGS if tag not in present),
+        overall=mean_of([task.accuracy for task in tasks]),
+        unreadable=tuple(unreadable),
+    )
+
+
+def format_table(summary: Summary) -> str:
+    """The summary as lines of text: every accuracy with its 95 % interval and n."""
+    lines = [f"{'task':<14} {'accuracy':>8}   {'95 % interval':<15} {'correct':>7} {'images':>6} {'prompts':>7}"]
+    lines += [_line(t.tag, t.accuracy, t.num_correct, t.num_images, t.num_prompts) for t in summary.tasks]
+    total = summary.num_correct, summary.num_images, summary.num_prompts
+    lines.append(_line("overall", summary.overall, *total))
+    solved = summary.num_prompts_solved / summary.num_prompts
+    lines.append(f"overall is the mean of {_count(len(summary.tasks), 'task')}; ")
+    lines[-1] += f"{solved:.1%} of prompts have a correct image ({summary.num_prompts_solved} of {summary.num_prompts})"
+    if summary.missing_tasks:
+        lines.append(f"no images of {', '.join(summary.missing_tasks)}: overall is not comparable with six tasks")
+    fewest, most = summary.images_per_prompt
+    if fewest != most:
+        lines.append(f"prompts have between {fewest} and {most} images each")
+    if summary.unreadable:
+        shown = ", ".join(summary.unreadable[:5]) + (", ..." if len(summary.unreadable) > 5 else "")
+        lines.append(f"{_count(len(summary.unreadable), 'image')} could not be read and counted as wrong: {shown}")
+    return "\n".join(lines) + "\n"
+
+
+def format_reference(rows: Sequence[Row]) -> str:
+    """What the reference's summary prints for these rows, byte for byte. Raises ValueError without rows."""
+    prompts = _by_prompt(rows)
+    tasks: dict[str, list[bool]] = {}  # in order of first appearance
+    for row in rows:
+        tasks.setdefault(row["tag"], []).append(bool(row["correct"]))
+    lines = [
+        "Summary",
+        "=======",
+        f"Total images: {len(rows)}",
+        f"Total prompts: {len(prompts)}",
+        f"% correct images: {np.mean([bool(row['correct']) for row in rows]):.2%}",
+        f"% correct prompts: {np.mean([any(found) for found in prompts.values()]):.2%}",
+        "",
+        "Task breakdown",
+        "==============",
+        *(f"{tag:<16} = {np.mean(found):.2%} ({sum(found)} / {len(found)})" for tag, found in tasks.items()),
+        "",
+        f"Overall score (avg. over tasks): {np.mean([np.mean(found) for found in tasks.values()]):.5f}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def reference_line(row: Row, images: str) -> bytes:
+    """Our row as a line of the reference's result file; `images` is the image folder as it was given."""
+    values = {
+        "filename": f"{images.rstrip('/')}/{row['image']}",
+        "tag": row["tag"],
+        "prompt": row["prompt"],
+        "correct": row["correct"],
+        "reason": row["reason"],
+        "metadata": json.dumps(row["metadata"]),
+        "details": json.dumps(row["details"]),
+    }
+    return (json.dumps(values, separators=(",", ":")).replace("/", "\\/") + "\n").encode()
+
+
+def _task(tag: str, rows: Sequence[Row]) -> TaskScore:
+    prompts = [_prompt_key(row) for row in rows]
+    correct = [float(row["correct"]) for row in rows]
+    accuracy = clustered_wilson(correct, prompts)
+    return TaskScore(tag, len(rows), int(sum(correct)), len(set(prompts)), accuracy)
+
+
+def _by_prompt(rows: Sequence[Row]) -> dict[str, list[bool]]:
+    """Equal metadata is one prompt, in whatever folder: {metadata: [correct, ...]}."""
+    if not rows:
+        raise ValueError("no rows to summarize: nothing was evaluated")
+    prompts: dict[str, list[bool]] = {}
+    for row in rows:
+        prompts.setdefault(_prompt_key(row), []).append(bool(row["correct"]))
+    return prompts
+
+
+def _prompt_key(row: Row) -> str:
+    metadata = row["metadata"]
+    return metadata if isinstance(metadata, str) else json.dumps(metadata)
+
+
+def _line(name: str, accuracy: Interval, correct: int, images: int, prompts: int) -> str:
+    interval = f"{accuracy.low:.1%} .. {accuracy.high:.1%}"
+    return f"{name:<14} {accuracy.estimate:>8.1%}   {interval:<15} {correct:>7} {images:>6} {prompts:>7}"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
