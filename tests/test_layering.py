@@ -15,7 +15,7 @@ ALLOWED = {
     "launch": {"core", "contracts"},  # jobs and reports are reached by name
     "jobs": {"geneval", "ckpts", "core", "contracts", "report"}
     | {"data", "models", "sampling", "rewards", "search", "training", "metrics", "shapes"},
-    "geneval": {"core", "contracts", "data", "models"},
+    "geneval": {"core", "contracts", "data", "metrics", "models"},
     "ckpts": {"core", "contracts"},
     "contracts": set(),
     "core": {"contracts"},
