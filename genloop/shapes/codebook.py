@@ -5,15 +5,13 @@ in every colour, so combinations that no prompt names have codes too. A patch th
 B = images, K = codes, N = patches of an image.
 """
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save
 from torch import Tensor
 
+from genloop.checkpoint import load_tensors, read_json, save_folder
 from genloop.records import COLORS
-from genloop.rundir import write_atomic
 from genloop.shapes.render import render
 from genloop.shapes.scenes import CELL, GRID, SHAPES, SPAN, Thing
 
@@ -72,21 +70,21 @@ class PatchCodebook:
         return patches.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).float() / 255
 
     def save(self, folder: Path) -> None:
-        """Write model.safetensors and config.json into `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write a checkpoint folder: config.json, the patches, a manifest."""
         config = {"_class_name": CLASS_NAME, "grid": list(self.grid), "background_code": self.background_code}
-        write_atomic(folder / "model.safetensors", save({"patches": self.patches.contiguous()}))
-        write_atomic(folder / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+        save_folder(folder, {"patches": self.patches}, {"config.json": config})
 
-    @classmethod
-    def load(cls, folder: Path) -> "PatchCodebook":
-        """Read what `save` wrote."""
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config.get("_class_name") != CLASS_NAME:
-            raise ValueError(f"{folder}/config.json: _class_name is {config.get('_class_name')!r}, not {CLASS_NAME!r}")
-        rows, columns = config["grid"]
-        patches = load_file(folder / "model.safetensors")["patches"]
-        return cls(patches, (rows, columns), config["background_code"])
+
+def load_codebook(folder: Path, *, device: str = "cpu") -> PatchCodebook:
+    """Read what `PatchCodebook.save` wrote."""
+    config = read_json(folder / "config.json")
+    if config.get("_class_name") != CLASS_NAME:
+        raise ValueError(f"{folder}/config.json: _class_name is {config.get('_class_name')!r}, not {CLASS_NAME!r}")
+    tensors = load_tensors(folder, device=device)
+    if list(tensors) != ["patches"]:
+        raise ValueError(f"{folder}: a patch codebook holds `patches`, found {', '.join(tensors)}")
+    rows, columns = config["grid"]
+    return PatchCodebook(tensors["patches"], (rows, columns), config["background_code"])
 
 
 def _cut(images: Tensor, size: int) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from genloop.records import COLORS, TAGS
-from genloop.shapes.codebook import PatchCodebook
+from genloop.shapes.codebook import PatchCodebook, load_codebook
 from genloop.shapes.prompts import pool
 from genloop.shapes.render import render
 from genloop.shapes.scenes import SHAPES, Thing, scene_for
@@ -64,14 +64,16 @@ def test_other_grids_are_decoded_and_wrong_ones_refused():
 def test_saved_and_loaded_it_is_the_same(tmp_path):
     CODEBOOK.save(tmp_path / "a")
     CODEBOOK.save(tmp_path / "b")
-    loaded = PatchCodebook.load(tmp_path / "a")
+    loaded = load_codebook(tmp_path / "a")
     assert torch.equal(loaded.patches, CODEBOOK.patches)
     assert (loaded.grid, loaded.background_code) == ((6, 6), 0)
-    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    assert (tmp_path / "a/pytorch_model.safetensors").read_bytes() == (
+        tmp_path / "b/pytorch_model.safetensors"
+    ).read_bytes()
 
 
 def test_another_class_of_checkpoint_is_refused(tmp_path):
     CODEBOOK.save(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "MAGVITv2"}))
     with pytest.raises(ValueError, match="not 'PatchCodebook'"):
-        PatchCodebook.load(tmp_path)
+        load_codebook(tmp_path)
