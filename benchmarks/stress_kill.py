@@ -1,0 +1,89 @@
+"""Kill workers of one run at random, a hundred times, and show that nothing is lost or doubled.
+
+    python benchmarks/stress_kill.py --kills 100 --workers 3
+
+Runs `generate` on the embedded world twice: once undisturbed, once with a pool of workers of which a random one is
+killed with SIGKILL at a random moment and replaced, until the number of kills is reached. Then compares every byte of
+rows/ and images/. The exit code is 0 when the two are equal.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from genloop.environment import cpu_model, package_versions
+from genloop.ledger import finished, read_rows
+from tests.runs import contents, start
+
+PRESET = "shapes"
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--kills", type=int, default=100)
+    options.add_argument("--workers", type=int, default=3)
+    options.add_argument("--limit", type=int, default=400, help="prompts; more when the run ends before the kills do")
+    options.add_argument("--seed", type=int, default=0)
+    choice = options.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="genloop-stress-"))
+    words = ["unit_size=2", f"limit={choice.limit}", "search.strategy=best_of_n", "search.n=4", "images_per_prompt=2"]
+    print(f"{cpu_model()}, {os.cpu_count()} cores, {package_versions()}")
+    quiet, wild = root / "quiet", root / "wild"
+    begin = time.monotonic()
+    start("generate", PRESET, f"out={quiet}", *words).communicate()
+    print(f"undisturbed: {len(finished(quiet))} units in {time.monotonic() - begin:.0f} s")
+    kills, mid_unit = _disturb(wild, words, choice)
+    rows = collections.Counter((row["prompt_index"], row["sample"]) for row in read_rows(wild))
+    wanted = {(row["prompt_index"], row["sample"]) for row in read_rows(quiet)}
+    lost, doubled = len(wanted - set(rows)), sum(count - 1 for count in rows.values())
+    equal = contents(quiet) == contents(wild)
+    left = [str(path.relative_to(wild)) for folder in ("tmp", "leases") for path in (wild / folder).iterdir()]
+    print(f"{kills} kills ({mid_unit} of a worker with a unit): {lost} lost, {doubled} doubled, {len(left)} leftovers")
+    print(f"rows and images byte-identical: {'yes' if equal else 'no'}")
+    shutil.rmtree(root)
+    return 0 if equal and not lost and not doubled and not left and kills >= choice.kills else 1
+
+
+def _disturb(out: Path, words: list[str], choice: argparse.Namespace) -> tuple[int, int]:
+    """Keep the pool full and kill -> (kills, of which in the middle of a unit)."""
+    chance = random.Random(choice.seed)
+    pool = [start("generate", PRESET, f"out={out}", *words) for _ in range(choice.workers)]
+    kills = mid_unit = 0
+    while kills < choice.kills:
+        time.sleep(chance.uniform(0.05, 0.6))
+        index = chance.randrange(len(pool))
+        if pool[index].poll() is None and (chance.random() < 0.1 or _holds_unit(out, pool[index].pid)):
+            mid_unit += _holds_unit(out, pool[index].pid)
+            pool[index].send_signal(signal.SIGKILL)
+            kills += 1
+        if pool[index].poll() is not None:
+            pool[index].communicate()
+            pool[index] = start("generate", PRESET, f"out={out}", *words)
+    for worker in pool:
+        worker.communicate()
+    start("generate", PRESET, f"out={out}", *words).communicate()
+    return kills, mid_unit
+
+
+def _holds_unit(out: Path, pid: int) -> bool:
+    for lease in (out / "leases").glob("*"):
+        try:
+            if json.loads(lease.read_text())["pid"] == pid:
+                return True
+        except FileNotFoundError:
+            continue
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

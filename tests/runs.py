@@ -1,0 +1,41 @@
+"""What tests of whole runs share: starting workers as processes, and comparing run folders by their bytes."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPARED = ("rows", "images")
+
+
+def start(job: str, *words: str, rank: int = 0, world_size: int = 1) -> "subprocess.Popen[str]":
+    """One worker of a job as its own process."""
+    place = {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", f"jobs.{job}", *words],
+        cwd=ROOT,
+        env={**os.environ, **place},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def genloop(*words: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+    """The command, to its end."""
+    command = [sys.executable, "-m", "launch.cli", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def contents(run: Path, folders: Sequence[str] = COMPARED) -> dict[str, str]:
+    """{relative path: sha256} of everything a run computed."""
+    files = [path for name in folders for path in sorted((run / name).rglob("*")) if path.is_file()]
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def rows_text(run: Path) -> bytes:
+    """All rows in unit order: what does not depend on how units are cut."""
+    return b"".join(path.read_bytes() for path in sorted((run / "rows").glob("*.jsonl")))

@@ -1,0 +1,103 @@
+"""A result depends on its config alone: not on workers, batches, units, kills or restarts."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from genloop.distributed import World
+from genloop.ledger import finished
+from jobs import generate
+from tests.runs import contents, genloop, rows_text, start
+
+SEARCHES = {
+    "none": ["search.strategy=none"],
+    "best_of_n": ["search.strategy=best_of_n", "search.n=3", "sampling.order=object_first"],
+}
+
+
+def run_here(out: Path, *words: str) -> None:
+    """One worker in this process."""
+    from genloop.job import parse, prepare
+
+    config = parse(generate, ["tiny", f"out={out}", *words])
+    prepare(generate, config)
+    generate.main(config, World())
+
+
+@pytest.fixture(scope="module", params=list(SEARCHES))
+def reference(request, tmp_path_factory):
+    """One worker, undisturbed -> (its words, its contents, its rows)."""
+    out = tmp_path_factory.mktemp(request.param) / "reference"
+    words = SEARCHES[request.param]
+    run_here(out, *words)
+    return words, contents(out), rows_text(out)
+
+
+def test_the_reference_is_complete(reference):
+    _, files, _ = reference
+    assert sum(name.endswith(".png") for name in files) == 24
+    assert sum(name.startswith("rows") for name in files) == 3
+
+
+@pytest.mark.parametrize("batching", [{"prompts_per_batch": 1}, {"prompts_per_batch": 3, "rows_per_forward": 7}])
+def test_what_is_decoded_side_by_side_changes_nothing(reference, tmp_path, batching):
+    words, files, _ = reference
+    run_here(tmp_path / "run", *words, *(f"{key}={value}" for key, value in batching.items()))
+    assert contents(tmp_path / "run") == files
+
+
+def test_another_cut_into_units_gives_the_same_rows_and_images(reference, tmp_path):
+    words, files, rows = reference
+    run_here(tmp_path / "run", *words, "unit_size=5")
+    assert rows_text(tmp_path / "run") == rows
+    images = {name: digest for name, digest in files.items() if name.startswith("images")}
+    assert contents(tmp_path / "run", ["images"]) == images
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_any_number_of_workers_gives_the_same_bytes(reference, tmp_path, workers):
+    words, files, _ = reference
+    done = genloop("run", "generate", "tiny", f"out={tmp_path / 'run'}", *words, "--procs", str(workers))
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "run") == files
+
+
+def test_killed_workers_lose_nothing_and_double_nothing(reference, tmp_path):
+    words, files, _ = reference
+    chance = random.Random(0)
+    out = tmp_path / "run"
+    for world_size in (2, 1, 3):
+        workers = [
+            start("generate", "tiny", f"out={out}", *words, rank=r, world_size=world_size) for r in range(world_size)
+        ]
+        deadline = time.monotonic() + 120
+        while not list(out.glob("leases/*")) and any(w.poll() is None for w in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 0.3))
+        for worker in workers:
+            worker.send_signal(signal.SIGKILL)
+            worker.communicate()
+    run_here(out, *words)
+    assert contents(out) == files
+    assert not list((out / "tmp").iterdir())
+
+
+def test_a_stopped_worker_exits_with_75_and_its_run_goes_on(reference, tmp_path):
+    words, files, _ = reference
+    out = tmp_path / "run"
+    worker = start("generate", "tiny", f"out={out}", *words, "unit_size=1")
+    deadline = time.monotonic() + 120
+    while not finished(out):
+        assert time.monotonic() < deadline
+        assert worker.poll() is None
+        time.sleep(0.01)
+    worker.send_signal(signal.SIGTERM)
+    _, errors = worker.communicate(timeout=60)
+    assert worker.returncode == 75, errors
+    assert not list((out / "leases").iterdir())
+    run_here(out, *words, "unit_size=1")
+    assert contents(out, ["images"]) == {n: d for n, d in files.items() if n.startswith("images")}
