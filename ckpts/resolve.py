@@ -1,0 +1,72 @@
+"""Names of checkpoints: `shapes/showo` or a path -> the folder that holds it.
+
+ckpts/registry.yaml lists what is known: folder, files with their sha256, licence, source. A folder is looked for beside
+this file, so shipped weights are found wherever a job is started.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from genloop.config import read_yaml
+from genloop.registry import did_you_mean
+from genloop.rundir import sha256_file
+
+HERE = Path(__file__).resolve().parent
+REGISTRY = HERE / "registry.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One known checkpoint. `files` maps names inside the folder to their sha256."""
+
+    name: str
+    folder: Path
+    licence: str
+    source: str
+    files: dict[str, str]
+
+
+@cache
+def registry(path: Path = REGISTRY) -> dict[str, Entry]:
+    """{name: entry} of a registry file."""
+    found = {}
+    for name, row in read_yaml(path).items():
+        folder = path.parent / row["folder"]
+        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]))
+    return found
+
+
+def resolve(name_or_path: str | Path, *, path: Path = REGISTRY) -> Path:
+    """A path that exists, or the folder of a registered name; FileNotFoundError says what is known."""
+    known = registry(path)
+    if str(name_or_path) in known:
+        return _folder(known[str(name_or_path)])
+    direct = Path(name_or_path)
+    if direct.exists():
+        return direct
+    raise FileNotFoundError(
+        f"no checkpoint {str(name_or_path)!r}: neither a path nor a known name"
+        f"{did_you_mean(str(name_or_path), known)} ({', '.join(known)})"
+    )
+
+
+def verify(name: str, *, path: Path = REGISTRY) -> None:
+    """Check every file of a registered checkpoint against its sha256; ValueError lists the files that differ."""
+    known = registry(path)
+    if name not in known:
+        raise FileNotFoundError(f"no checkpoint named {name!r}{did_you_mean(name, known)} ({', '.join(known)})")
+    entry = known[name]
+    folder = _folder(entry)
+    changed = [file for file, digest in entry.files.items() if sha256_file(folder / file) != digest]
+    if changed:
+        raise ValueError(f"{folder}: other content than registered as {name!r}: {', '.join(changed)}; copy them again")
+
+
+def _folder(entry: Entry) -> Path:
+    absent = [file for file in entry.files if not (entry.folder / file).is_file()]
+    if absent:
+        raise FileNotFoundError(
+            f"checkpoint {entry.name!r} is not complete: put {', '.join(absent)} into {entry.folder} ({entry.source})"
+        )
+    return entry.folder

@@ -1,0 +1,50 @@
+"""Names of checkpoints lead to folders whose content is what was registered."""
+
+import pytest
+
+from ckpts.resolve import REGISTRY, registry, resolve, verify
+
+REGISTERED = sorted(registry())
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_shipped_checkpoint_is_complete_and_unchanged(name):
+    verify(name)
+    assert resolve(name) == REGISTRY.parent / name
+
+
+def test_shipped_weights_stay_small_and_licensed():
+    assert all(entry.licence == "Apache-2.0" for entry in registry().values())
+    files = [path for path in (REGISTRY.parent / "shapes").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 6 * 2**20
+
+
+def test_a_path_that_exists_is_itself(tmp_path):
+    assert resolve(tmp_path) == tmp_path
+    assert resolve(str(tmp_path)) == tmp_path
+
+
+def test_an_unknown_name_is_answered_with_the_closest():
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'shapes/tokenizer'\? \(.*shapes/tokenizer"):
+        resolve("shapes/tokeniser")
+    with pytest.raises(FileNotFoundError, match="no checkpoint named"):
+        verify("nowhere")
+
+
+def own_registry(folder, digest):
+    file = folder / "registry.yaml"
+    file.write_text(f"a/b:\n  folder: a/b\n  licence: MIT\n  source: example\n  files:\n    w.bin: '{digest}'\n")
+    return file
+
+
+def test_missing_files_are_named_with_the_place_to_put_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"put w\.bin into .*a/b \(example\)"):
+        resolve("a/b", path=own_registry(tmp_path, "0" * 64))
+
+
+def test_changed_files_are_named(tmp_path):
+    file = own_registry(tmp_path, "0" * 64)
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/w.bin").write_bytes(b"other")
+    with pytest.raises(ValueError, match=r"other content than registered as 'a/b': w\.bin"):
+        verify("a/b", path=file)
