@@ -5,34 +5,26 @@ detection comes first, of two relations the horizontal one.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
+from pydantic import Field
 
 from geneval.geometry import iou, relative_position
+from genloop.config import Settings
 from genloop.protocols import ColorClassifier
 from genloop.records import COLORS, Clause, Detection, Prompt, Verdict
 
 Objects = Mapping[str, Sequence[Detection]]  # class -> what was kept of it, most confident first; no empty classes
 
 
-@dataclass(frozen=True, slots=True)
-class VerdictOptions:
-    """GenEval's settings. Scores must be strictly above the threshold; an overlap of 1.0 suppresses nothing."""
+class VerdictOptions(Settings):
+    """GenEval's settings; the defaults are its own."""
 
-    threshold: float = 0.3
-    counting_threshold: float = 0.9  # for every class of a counting prompt
-    max_objects: int = 16  # per class
-    max_overlap: float = 1.0  # intersection over union from which the less confident object is dropped
-    position_threshold: float = 0.1  # dead zone, in sums of object sizes
-
-    def __post_init__(self) -> None:
-        for name in ("threshold", "counting_threshold", "max_overlap"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must be in [0, 1], found {getattr(self, name)}")
-        for name in ("max_objects", "position_threshold"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, found {getattr(self, name)}")
+    threshold: float = Field(0.3, ge=0, le=1, description="a detection's score must be above it")
+    counting_threshold: float = Field(0.9, ge=0, le=1, description="the same, for every class of a counting prompt")
+    max_objects: int = Field(16, ge=0, description="of each class, the most confident ones")
+    max_overlap: float = Field(1.0, ge=0, le=1, description="intersection over union that drops an object; 1 keeps all")
+    position_threshold: float = Field(0.1, ge=0, description="dead zone of a relation, in sums of object sizes")
 
 
 def judge(

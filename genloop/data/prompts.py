@@ -7,12 +7,12 @@ have wrong is refused here, before work starts, with one line that names the fil
 
 import difflib
 import json
-import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genloop.records import COLORS, RELATIONS, TAGS, Clause, Prompt
+from genloop.rundir import write_atomic
 
 PROMPTS_FILE = "generation_prompts.txt"
 METADATA_FILE = "evaluation_metadata.jsonl"
@@ -283,7 +283,5 @@ def write_prompts(folder: Path, prompts: Iterable[Prompt]) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / PROMPTS_FILE, folder / METADATA_FILE
     for path, data in zip(paths, (texts, rows)):
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_bytes(data)
-        partial.replace(path)
+        write_atomic(path, data)
     return paths
