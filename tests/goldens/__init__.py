@@ -1,0 +1,1 @@
+"""Recordings of the reference implementations, replayed: whatever sets lie under the golden roots."""
