@@ -1,0 +1,41 @@
+"""The config keys of MaskGIT sampling. No torch."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from genloop.config import Settings
+
+Preview = Literal["sampled", "argmax"]
+Order = Literal["confidence", "object_first", "random"]
+TemperatureMode = Literal["maskgit", "cumulative", "reference"]
+
+
+class SamplingConfig(Settings):
+    """How image tokens are drawn and in which order they are kept."""
+
+    steps: int = Field(18, ge=1, description="decoding steps")
+    guidance_scale: float = Field(
+        1.75, ge=0, description="g in (1 + g) * conditional - g * unconditional; 0 switches guidance off"
+    )
+    schedule: str = Field(
+        "cosine",
+        pattern=r"^(cosine|linear|sigmoid|pow\d+(\.\d+)?)$",
+        description="share still masked over time: cosine, linear, sigmoid or pow followed by its exponent",
+    )
+    temperature: float = Field(1.0, ge=0, description="Gumbel noise on the choice of the tokens that are kept")
+    temperature_mode: TemperatureMode = Field(
+        "maskgit",
+        description="maskgit: falls linearly to 0; cumulative: Show-o's product of the same factors; reference: "
+        "cumulative, and 0 for all but the first candidate of a prompt, as the published numbers were made",
+    )
+    token_temperature: float = Field(1.0, gt=0, description="divides the logits before a token is drawn")
+    order: Order = Field(
+        "confidence", description="which tokens are kept first: the likely, those that are not background, or any"
+    )
+    object_bonus: float = Field(
+        4.0, description="order=object_first: added to the log-probability of tokens that are not background"
+    )
+    preview: Preview = Field(
+        "sampled", description="how a preview fills masked tokens: with the drawn or the likeliest codes"
+    )
