@@ -26,7 +26,7 @@ setup(
     ],
     package_data={
         "": ["*.txt", "*.json", "*.jsonl", "*.html", "*.css", "*.js", "templates/*"],
-        "configs": ["**/*.yaml", "**/*.json"],
+        "configs": ["**/*.yaml", "**/*.json", "prompts/*/*"],
         "ckpts": ["registry.yaml", "shapes/**/*"],
     },
     install_requires=[

@@ -1,0 +1,227 @@
+"""The state of a run, read from its folder alone: units done, rate, time left, failures, and what each worker does."""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from genloop import ledger
+from genloop.rundir import read_run
+
+SILENT_AFTER = 15.0  # seconds without a sign of life after which a worker counts as lost
+OVER = {"finished", "stopped", "failed"}
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """One worker as it last described itself; `state` is "lost" when it went silent."""
+
+    name: str
+    rank: int
+    state: str
+    unit: str | None
+    items: int
+    units: int
+    rate: float  # items a second
+    silent: float  # seconds since its last sign of life
+
+    @property
+    def alive(self) -> bool:
+        return self.state not in {*OVER, "lost"}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A unit that gave up."""
+
+    unit: str
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One look at a run. Items are what its workers count: images, rows, files."""
+
+    run: str
+    job: str
+    state: str  # starting, running, done, failed, stopped
+    units: int
+    units_done: int
+    units_failed: int
+    items: int
+    items_done: int
+    rate: float
+    seconds_left: float | None
+    step: dict[str, Any]  # last line of metrics.jsonl of a job that counts steps
+    workers: tuple[WorkerState, ...]
+    failures: tuple[Failure, ...]
+
+
+def read_state(run: Path) -> RunState:
+    """Look at a run folder; ValueError when it is none."""
+    mark = read_run(run)
+    if mark is None:
+        raise ValueError(f"{run} is not a run folder (it has no run.json)")
+    workers = tuple(_workers(run))
+    plan = _read_json(run / "plan.json")
+    units, prompts = plan.get("units", 0), plan.get("items", 0)
+    done, failed = _settled(run)
+    step = _last_step(run)
+    state = _state(units, len(done), len(failed), workers, bool(step))
+    alive = [worker for worker in workers if worker.alive] if state == "running" else []
+    each = _setting(run, "images_per_prompt", 1)
+    in_unit = _setting(run, "unit_size", 1) * each
+    short = units * in_unit - prompts * each if f"{units - 1:05d}" in done else 0  # the last unit may be shorter
+    under_way = sum(max(0, worker.items - worker.units * in_unit) for worker in alive)
+    items_done = len(done) * in_unit - short + under_way
+    rate = sum(worker.rate for worker in alive)
+    left = prompts * each - items_done - len(failed) * in_unit
+    return RunState(
+        run=str(run),
+        job=mark["job"],
+        state=state,
+        units=units,
+        units_done=len(done),
+        units_failed=len(failed),
+        items=prompts * each,
+        items_done=items_done,
+        rate=rate,
+        seconds_left=left / rate if rate and left > 0 else None,
+        step=step,
+        workers=workers,
+        failures=tuple(_failures(run, failed)),
+    )
+
+
+def lines(state: RunState) -> list[str]:
+    """A run as plain text: one line of totals, one a worker, one a failure."""
+    workers = [
+        f"  worker {worker.rank}: {worker.state}"
+        + (f" on unit {worker.unit}" if worker.unit else "")
+        + f", {worker.items} items, {worker.rate:.2g} items/s"
+        + (f", silent for {duration(worker.silent)}" if worker.state == "lost" else "")
+        for worker in state.workers
+    ]
+    failures = [f"  unit {f.unit} failed (attempt {f.attempts}): {f.reason}" for f in state.failures]
+    hidden = state.units_failed - len(state.failures)
+    return [totals(state), *workers, *failures, *([f"  and {hidden} more failed units"] if hidden > 0 else [])]
+
+
+def totals(state: RunState) -> str:
+    """The run in one line."""
+    parts = [f"{state.job} {state.state}"]
+    if state.units:
+        share = 100 * state.units_done / state.units
+        parts += [f"{state.units_done}/{state.units} units ({share:.0f} %)", f"{state.items_done}/{state.items} items"]
+    parts += [f"{key} {value}" for key, value in state.step.items()]
+    if state.rate:
+        parts.append(f"{state.rate:.3g} items/s")
+    if state.seconds_left is not None:
+        parts.append(f"{duration(state.seconds_left)} left")
+    if state.units_failed:
+        parts.append(f"{state.units_failed} failed")
+    if state.state == "running":
+        alive = sum(worker.alive for worker in state.workers)
+        parts.append(f"{alive} worker{'' if alive == 1 else 's'}")
+    return ", ".join(parts)
+
+
+def as_json(state: RunState) -> str:
+    """The state as one JSON object."""
+    return json.dumps(asdict(state), indent=1, ensure_ascii=False)
+
+
+def duration(seconds: float) -> str:
+    """3725 -> 1h02m, 125 -> 2m05s, 7 -> 7s."""
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def _state(units: int, done: int, failed: int, workers: Sequence[WorkerState], stepped: bool) -> str:
+    if units and done == units:
+        return "done"
+    if any(worker.alive for worker in workers):
+        return "running"
+    if failed:
+        return "failed"
+    return "stopped" if workers or stepped else "starting"
+
+
+def _settled(run: Path) -> tuple[set[str], set[str]]:
+    done = ledger.finished(run)
+    return done, {path.stem for path in (run / "failed").glob("*.json") if not path.name.startswith(".")} - done
+
+
+def _workers(run: Path) -> Iterator[WorkerState]:
+    """The workers of the last start and all that still live, by rank."""
+    now = time.time()
+    found = [_read_json(path) for path in (run / "logs").glob("*.status.json")]
+    found = [status for status in found if status]
+    fresh = [s for s in found if s["state"] not in OVER and now - s["updated"] < SILENT_AFTER]
+    since = min([_last_start(run), *(s["started"] for s in fresh)])
+    for status in sorted(found, key=lambda status: (status["rank"], status["started"])):
+        if status["started"] < since - 1:
+            continue
+        silent = max(0.0, now - status["updated"])
+        over = status["state"] in OVER
+        yield WorkerState(
+            name=status["worker"],
+            rank=status["rank"],
+            state=status["state"] if over or silent < SILENT_AFTER else "lost",
+            unit=status["unit"]["name"] if status["unit"] else None,
+            items=status["items"],
+            units=status["units"],
+            rate=status["items"] / max(status["updated"] - status["started"], 1e-3),
+            silent=silent,
+        )
+
+
+def _last_start(run: Path) -> float:
+    try:
+        return (run / "logs" / "sessions.jsonl").stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _failures(run: Path, names: set[str], *, limit: int = 5) -> Iterator[Failure]:
+    for name in sorted(names, key=int)[:limit]:
+        record = _read_json(run / "failed" / f"{name}.json")
+        if record:
+            yield Failure(name, record["attempts"], " ".join(record["reason"].split()))
+
+
+def _last_step(run: Path) -> dict[str, Any]:
+    """Step and loss from the last line of metrics.jsonl, for a job that counts steps."""
+    whole = _tail(run / "metrics.jsonl", 4096).rpartition("\n")[0]
+    last = whole.rpartition("\n")[2]
+    row = json.loads(last) if last.startswith("{") else {}
+    return {key: row[key] for key in ("step", "loss") if key in row and "step" in row}
+
+
+def _tail(path: Path, size: int) -> str:
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _setting(run: Path, key: str, default: int) -> int:
+    """A whole number at the top level of config.yaml."""
+    found = re.search(rf"^{key}: (\d+)$", _tail(run / "config.yaml", 1 << 16), re.M)
+    return int(found[1]) if found else default
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A small file that another process may be replacing; empty when it is not there."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
