@@ -1,0 +1,141 @@
+"""Bad input is refused before work starts: one line, exit code 2, nothing written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ckpts.resolve import resolve
+from genloop.job import run_command
+from genloop.rundir import MIN_FREE_BYTES
+from jobs import generate
+
+TEXTS = ["a photo of a circle", "a photo of two stars"]
+METADATA = [
+    {"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": TEXTS[0]},
+    {
+        "tag": "counting",
+        "include": [{"class": "star", "count": 2}],
+        "exclude": [{"class": "star", "count": 3}],
+        "prompt": TEXTS[1],
+    },
+]
+
+
+def write(folder: Path, texts: object, metadata: object) -> list[str]:
+    """Prompt files as text, bytes or rows -> the words that name them."""
+    folder.mkdir(exist_ok=True)
+    prompts, rows = folder / "prompts.txt", folder / "metadata.jsonl"
+    for path, content in ((prompts, texts), (rows, metadata)):
+        if isinstance(content, list):
+            content = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in content)
+        if content is not None:
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return [f"prompts={prompts}", f"metadata={rows}"]
+
+
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line that a refused command printed."""
+    out = tmp_path / "out"
+    assert run_command(generate, ["tiny", f"out={out}", "limit=2", *words]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("genloop: ")
+    assert errors.count("\n") == 1, errors
+    assert not out.exists()
+    return errors
+
+
+def change(row: int, **changes: object) -> list[dict[str, object]]:
+    """The metadata with other values in one row."""
+    rows = json.loads(json.dumps(METADATA))
+    rows[row] |= changes
+    return rows
+
+
+BAD_FILES = {
+    "a missing prompt file": (None, METADATA, "prompts.txt"),
+    "an empty prompt file": ("", [], "prompts.txt"),
+    "metadata of another length": (TEXTS, METADATA[:1], "metadata.jsonl"),
+    "metadata with another prompt": (TEXTS, change(1, prompt="a photo of two moons"), "metadata.jsonl:2"),
+    "broken JSON": (TEXTS, [METADATA[0], '{"tag": "counting", '], "metadata.jsonl:2"),
+    "an unknown task": (TEXTS, change(0, tag="single_objekt"), "did you mean 'single_object'"),
+    "an unknown class": (TEXTS, change(0, include=[{"class": "cirle", "count": 1}]), "did you mean 'circle'"),
+    "an unknown colour": (TEXTS, change(0, include=[{"class": "circle", "count": 1, "color": "grey"}]), "grey"),
+    "a position without target": (
+        TEXTS,
+        change(0, include=[{"class": "circle", "count": 1, "position": ["above", 3]}]),
+        "metadata.jsonl:1",
+    ),
+    "prompts that are not UTF-8": (b"a photo\xff\n", METADATA, "UTF-8"),
+    "metadata that is not UTF-8": (TEXTS, b'{"prompt": "\xff"}\n', "UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD_FILES))
+def test_bad_prompt_files(tmp_path, capsys, name):
+    texts, metadata, message = BAD_FILES[name]
+    words = write(tmp_path / "in", texts, metadata)
+    assert message in refused(tmp_path, capsys, *words, "search.strategy=best_of_n", "search.n=2")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sampling.stepz=3"], "sampling.stepz: unknown key; did you mean 'steps'?"),
+        (["sampling.steps=0"], "sampling.steps:"),
+        (["sampling.steps=many"], "found 'many'"),
+        (["sampling.order=confidense"], "did you mean 'confidence'?"),
+        (["sampling.schedule=cosin"], "cosin"),
+        (["search.strategy=best_of"], "unknown strategy 'best_of'; did you mean 'best_of_n'?"),
+        (["search.strategy=best_of_n", "search.judge=oracle"], "unknown judge 'oracle'"),
+        (["search.n=4"], "strategy 'none' draws one candidate, found 4"),
+        (["seed=-1"], "seed:"),
+        (["images_per_prompt=0"], "images_per_prompt:"),
+        (["model.dtype=float64"], "model.dtype:"),
+        (["model.showo=shapes/shwo"], "did you mean 'shapes/showo'?"),
+        (["model.tokenizer=nowhere"], "nowhere"),
+        (["search.strategy=best_of_n", "search.n=2", "metadata=null"], "needs GenEval metadata"),
+    ],
+)
+def test_bad_keys(tmp_path, capsys, words, message):
+    assert message in refused(tmp_path, capsys, *words)
+
+
+def _cut(folder: Path) -> None:
+    weights = next(folder.glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def _other_shape(folder: Path) -> None:
+    path = folder / "phi" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 2}))
+
+
+def _other_codebook(folder: Path) -> None:
+    path = folder / "config.json"
+    data = json.loads(path.read_text())
+    change = {key: data[key] - 1 for key in ("codebook_size", "mask_token_id", "vocab_size")}
+    path.write_text(json.dumps(data | change))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(_cut, "truncated"), (_other_shape, "unexpected"), (_other_codebook, "misshapen")],
+)
+def test_bad_checkpoints(tmp_path, capsys, damage, message):
+    folder = tmp_path / "showo"
+    shutil.copytree(resolve("shapes/showo"), folder)
+    damage(folder)
+    assert message in refused(tmp_path, capsys, f"model.showo={folder}")
+
+
+def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": MIN_FREE_BYTES - 1})())
+    assert "MiB free below" in refused(tmp_path, capsys)
+
+
+def test_an_unwritable_out_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert run_command(generate, ["tiny", f"out={tmp_path / 'file' / 'run'}"]) == 2
+    assert "is a file; a run needs a folder" in capsys.readouterr().err
