@@ -1,0 +1,189 @@
+"""The page itself: everything the template shows, put together, rendered and written.
+
+One HTML file that needs nothing else: styles and images are inside, no script, no request leaves it. The bytes depend
+on the run folders alone.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from genloop.metrics.statistics import Interval
+from genloop.report import gallery, provenance, scores, tables
+from genloop.report.chart import Chart, dot_and_whisker
+from genloop.report.runs import Run, read_runs
+from genloop.rundir import write_atomic
+
+SCORE_TICKS = [(tick / 100, f"{tick} %" if tick == 100 else str(tick)) for tick in (0, 25, 50, 75, 100)]
+OUTCOMES = {"right": "right", "wrong": "wrong", "mixed": "runs differ"}
+METHOD = (
+    "Intervals of a task are Wilson's, with prompts as clusters; the overall score is the unweighted mean of the tasks."
+)
+DIFFERENCE_METHOD = (
+    "Runs are compared prompt by prompt. Intervals are a paired bootstrap over prompts; p is McNemar's exact test over "
+    "prompts, corrected for the number of tasks (Holm). A task counts as better or worse when p < 0.05, the overall "
+    "score when its interval excludes 0."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A comparison and its chart; no chart when the runs cannot be compared."""
+
+    comparison: scores.Comparison
+    chart: Chart | None
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: int = 48, num_closeups: int = 6) -> Path:
+    """Write index.html, table.md and table.json into the folder `out` -> the path of the page.
+
+    `runs` are folders of evaluate; the first is the base of all comparisons, and its report/ the default of `out`.
+    ValueError or FileNotFoundError when one of them is something else or has no finished unit.
+    """
+    found = read_runs(runs)
+    out = out or runs[0] / "report"
+    columns = [scores.score(run) for run in found]
+    comparisons = [scores.compare(found[0], run) for run in found[1:]]
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomic(out / "table.md", tables.markdown(found, columns, comparisons).encode())
+    numbers = json.dumps(tables.as_json(found, columns, comparisons), indent=1, ensure_ascii=False) + "\n"
+    write_atomic(out / "table.json", numbers.encode())
+    page = out / "index.html"
+    write_atomic(page, _render(_content(found, columns, comparisons, num_cards, num_closeups)).encode())
+    return page
+
+
+def _content(
+    runs: Sequence[Run],
+    columns: Sequence[Sequence[scores.Score]],
+    comparisons: Sequence[scores.Comparison],
+    num_cards: int,
+    num_closeups: int,
+) -> dict[str, Any]:
+    """What the template needs, by name."""
+    found = gallery.cases(runs)
+    cards = gallery.cards(found, num_cards)
+    tags = list(dict.fromkeys(card.case.tag for card in cards))
+    outcomes = [name for name in OUTCOMES if any(card.case.outcome == name for card in cards)]
+    return {
+        "title": _title(runs),
+        "lead": _lead(runs, comparisons),
+        "notices": list(_notices(runs)),
+        "runs": runs,
+        "heads": [(run, column[-1], _origin(run)) for run, column in zip(runs, columns)],
+        "method": METHOD,
+        "chart_of_scores": _score_chart(columns),
+        "tasks": tables.tasks(columns),
+        "columns": [{score.task: score for score in column} for column in columns],
+        "difference_method": DIFFERENCE_METHOD,
+        "contrasts": [Contrast(c, _difference_chart(c) if c.differences else None) for c in comparisons],
+        "results": tables.RESULTS,
+        "cards": cards,
+        "num_cases": len(found),
+        "tags": tags,
+        "outcomes": [(name, OUTCOMES[name]) for name in outcomes],
+        "kinds": {(card.case.tag, card.case.outcome) for card in cards},
+        "closeups": gallery.closeups(found, num_closeups),
+        "records": provenance.records(runs),
+        "overall": scores.OVERALL,
+    }
+
+
+def _title(runs: Sequence[Run]) -> str:
+    names = [run.name for run in runs]
+    if len(names) == 1:
+        return f"Evaluation of {names[0]}"
+    return f"{', '.join(names[:-1])} and {names[-1]} compared"
+
+
+def _lead(runs: Sequence[Run], comparisons: Sequence[scores.Comparison]) -> str:
+    """The finding in one sentence."""
+    compared = [c for c in comparisons if c.differences]
+    if len(runs) != 2 or not compared:
+        images, prompts = sum(len(run.images) for run in runs), len({key for run in runs for key in run.by_prompt})
+        return f"{images} images of {prompts} prompts, judged by GenEval's rules."
+    overall = compared[0].differences[-1]
+    points, low, high = (100 * value for value in overall.points)
+    direction = "higher" if points >= 0 else "lower"
+    claim = "significant" if overall.significant else "not significant"
+    return (
+        f"{runs[1].name} scores {abs(points):.1f} points {direction} than {runs[0].name} "
+        f"(95 % interval of the difference {low:+.1f} to {high:+.1f}): {claim}."
+    )
+
+
+def _notices(runs: Sequence[Run]) -> Iterator[str]:
+    """What a reader has to know before believing a number."""
+    for run in runs:
+        name = f"{run.letter} {run.name}" if len(runs) > 1 else run.name
+        state = run.counts
+        if state.done < state.total:
+            failed = f", {state.failed} failed" if state.failed else ""
+            yield f"{name} is unfinished: {state.done} of {state.total} units are done{failed}. Others do not count."
+        absent = ", ".join(scores.missing_tasks(run))
+        if absent:
+            yield f"{name} has no image of {absent}: its overall score is not comparable with one of six tasks."
+        lost = gallery.missing_images(run)
+        if lost:
+            yield f"{name}: {lost} of {len(run.images)} image files are missing. Their verdicts still count."
+
+
+def _origin(run: Run) -> str:
+    """How the images of a run were made, in a few words; empty when no row says so."""
+    makings = [image.making for image in run.images if image.making is not None]
+    if not makings:
+        return ""
+    strategies = sorted({making.strategy for making in makings})
+    steps = sum(making.cost.get("generator_steps", 0) for making in makings) / len(makings)
+    calls = sum(making.cost.get("judge_calls", 0) for making in makings) / len(makings)
+    judged = f", {calls:g} judge calls" if calls else ""
+    return f"strategy {', '.join(strategies)}: {round(steps, 1):g} generator steps{judged} an image"
+
+
+def _score_chart(columns: Sequence[Sequence[scores.Score]]) -> Chart:
+    by_task = [{score.task: score.accuracy for score in column} for column in columns]
+    rows: list[tuple[str, list[tuple[int, Interval | None]]]] = [
+        (task, [(number, column.get(task)) for number, column in enumerate(by_task)]) for task in tables.tasks(columns)
+    ]
+    return dot_and_whisker(rows, SCORE_TICKS)
+
+
+def _difference_chart(comparison: scores.Comparison) -> Chart:
+    reach = max(abs(bound) for row in comparison.differences for bound in row.points)
+    step = next(step for step in (5, 10, 20, 50) if reach <= 2 * step / 100 or step == 50)
+    ticks = [(tick / 100, f"{tick:+d}" if tick else "0") for tick in range(-2 * step, 2 * step + 1, step)]
+    return dot_and_whisker([(row.task, [(comparison.run.number, row.points)]) for row in comparison.differences], ticks)
+
+
+def _render(content: dict[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("genloop.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": _percent, "signed": _signed, "p_value": _p_value, "words": _words}
+    return environment.get_template("page.html.j2").render(content)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}"
+
+
+def _signed(share: float) -> str:
+    """Points with a typographic minus; a rounded zero has no sign."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "−")
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

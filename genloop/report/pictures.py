@@ -1,0 +1,82 @@
+"""Images for the page: small data URIs, and the frames of an unmasking filmstrip as overlays drawn in SVG.
+
+A frame is the final image with a hatched cover over the cells that were still masked at that step, so one embedded
+image serves all frames of a strip.
+"""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+PIXEL_ART = 96  # px: images up to this side are kept as they are and shown with hard pixel edges
+THUMBNAIL = 224  # px: longest side of the embedded copy of larger images
+JPEG_QUALITY = 78
+FRAME_WIDTH = 96  # units of the filmstrip drawings; the height follows the grid
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An embedded image: its data URI and the size at which to reserve space for it, in pixels."""
+
+    uri: str
+    width: int
+    height: int
+
+    @property
+    def is_pixel_art(self) -> bool:
+        return max(self.width, self.height) <= PIXEL_ART
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What was known after `step` steps: the share of revealed tokens, and the SVG path over the masked cells."""
+
+    step: int
+    share: float
+    cover: str
+
+
+def embed(path: Path) -> Picture | None:
+    """The image as a data URI, small ones losslessly, others as a JPEG thumbnail; None if it is not there or torn."""
+    try:
+        with Image.open(path) as image:
+            pixels = image.convert("RGB")
+    except (FileNotFoundError, NotADirectoryError, UnidentifiedImageError, OSError):
+        return None
+    pixels.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    if max(pixels.size) <= PIXEL_ART:
+        pixels.save(buffer, "PNG", optimize=True)
+        kind = "png"
+    else:
+        pixels.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
+        kind = "jpeg"
+    text = base64.b64encode(buffer.getvalue()).decode()
+    return Picture(f"data:image/{kind};base64,{text}", *pixels.size)
+
+
+def filmstrip(revealed_at: np.ndarray, grid: Sequence[int], num_steps: int, *, num_frames: int) -> list[Frame]:
+    """Frames at evenly spaced steps, the last step included.
+
+    `revealed_at` (h*w,) holds the step, from 0, at which each token was fixed; tokens known from the start hold -1.
+    """
+    height, width = grid
+    order = np.asarray(revealed_at).reshape(height, width)
+    steps = np.unique(np.linspace(1, num_steps, min(num_frames, num_steps)).round().astype(int))
+    cell = FRAME_WIDTH / width
+    return [Frame(int(step), float((order < step).mean()), cover_path(order >= step, cell)) for step in steps]
+
+
+def cover_path(masked: np.ndarray, cell: float) -> str:
+    """(h, w) bool -> one SVG path with a rectangle for each horizontal run of masked cells of side `cell`."""
+    edges = np.diff(np.pad(masked.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    starts, stops = np.argwhere(edges == 1), np.argwhere(edges == -1)
+    return "".join(
+        f"M{x * cell:g} {y * cell:g}h{(end - x) * cell:g}v{cell:g}H{x * cell:g}z"
+        for (y, x), (_, end) in zip(starts.tolist(), stops.tolist())
+    )

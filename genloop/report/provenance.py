@@ -1,0 +1,84 @@
+"""What a run was made from: config, code, versions, hardware, input hashes, time. Read from its folder, as text."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genloop import rundir
+from genloop.report.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One run folder: of evaluate, or of the generate run that made its images."""
+
+    run: Run
+    job: str
+    name: str
+    facts: tuple[tuple[str, str], ...]
+    config: str
+
+
+def records(runs: Sequence[Run]) -> list[Record]:
+    """Every folder that had a part in the runs, evaluations first."""
+    folders = [(run, run.folder) for run in runs] + [(run, run.generate) for run in runs if run.generate]
+    unique = {folder.resolve(): (run, folder) for run, folder in reversed(folders)}
+    return [_record(run, folder) for run, folder in folders if unique[folder.resolve()] == (run, folder)]
+
+
+def _record(run: Run, folder: Path) -> Record:
+    mark = rundir.read_run(folder) or {}
+    facts = [("fingerprint", mark.get("digest", "")), *_environment(folder), *_inputs(mark), *_work(folder)]
+    config = folder / "config.yaml"
+    return Record(
+        run,
+        mark.get("job", ""),
+        run.name if folder == run.folder else folder.resolve().name,
+        tuple((name, value) for name, value in facts if value),
+        config.read_text(encoding="utf-8").rstrip() if config.is_file() else "",
+    )
+
+
+def _environment(folder: Path) -> Iterator[tuple[str, str]]:
+    """The lines of env.json for a reader."""
+    env = _read_json(folder / "env.json")
+    git, cpu = env.get("git") or {}, env.get("cpu") or {}
+    yield "code", f"{git['commit']}{' with local changes' if git.get('dirty') else ''}" if git else ""
+    yield "genloop", str(env.get("genloop", ""))
+    versions = {"python": env.get("python", ""), **(env.get("packages") or {})}
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    yield "platform", str(env.get("platform", ""))
+    yield "processor", f"{cpu['model']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB" if cpu else ""
+    yield "GPUs", "; ".join(env.get("gpus") or [])
+    yield "command", " ".join(env.get("command") or [])
+    yield "started", str(env.get("started", ""))
+
+
+def _inputs(mark: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, digest in mark.get("inputs", {}).items():
+        yield f"input {key}", str(digest)
+
+
+def _work(folder: Path) -> Iterator[tuple[str, str]]:
+    """What the workers did: sums of metrics.jsonl, and the time between the first start and the last sign of life."""
+    totals: dict[str, float] = {}
+    for row in _lines(folder / "metrics.jsonl"):
+        for name, value in row.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                totals[name] = totals.get(name, 0) + value
+    yield "work", ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in totals.items())
+    workers = [_read_json(path) for path in sorted((folder / "logs").glob("*.status.json"))]
+    if workers:
+        seconds = max(worker["updated"] for worker in workers) - min(worker["started"] for worker in workers)
+        yield "time", f"{seconds:.0f} s from the first start to the last sign of life, {len(workers)} workers"
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.is_file():
+        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())

@@ -1,0 +1,199 @@
+"""Evaluate runs as the report sees them: judged images, how each came about, and what is unfinished or missing.
+
+How an image came about stands in the rows of the generate run that lies around its images folder. Images that were
+made elsewhere have none; then the page shows verdicts only.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genloop import ledger, rundir
+from genloop.config import read_yaml
+from genloop.records import TAGS, unpack_tokens
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Making:
+    """One image's row of a generate run: when each token was fixed, and what the judge said of every candidate."""
+
+    strategy: str
+    grid: tuple[int, int]
+    num_steps: int
+    revealed_at: np.ndarray  # (h*w,) step from 0; -1 where known from the start
+    chosen: int
+    p_yes: Mapping[int, float | None]  # P(yes) of each candidate to the question that decides; None when dropped
+    cost: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JudgedImage:
+    """One image with its prompt and its verdict."""
+
+    prompt_index: int
+    sample: int
+    prompt: str
+    tag: str
+    metadata: str  # the prompt's GenEval metadata as canonical JSON
+    path: Path
+    correct: bool
+    reason: str
+    making: Making | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What makes two prompts the same prompt, in any run."""
+        return self.prompt, self.metadata
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.prompt_index, self.sample
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluate run; `generate` is the folder of the run that made its images, when it is there."""
+
+    number: int
+    name: str
+    folder: Path
+    images: tuple[JudgedImage, ...]
+    counts: ledger.Counts
+    generate: Path | None
+
+    @property
+    def letter(self) -> str:
+        """A, B, ... Z, A2, B2, ..."""
+        return chr(ord("A") + self.number % 26) + (str(self.number // 26 + 1) if self.number >= 26 else "")
+
+    @cached_property
+    def by_prompt(self) -> dict[tuple[str, str], list[JudgedImage]]:
+        """The images of each prompt, in the order of the prompt file."""
+        groups: dict[tuple[str, str], list[JudgedImage]] = {}
+        for image in self.images:
+            groups.setdefault(image.key, []).append(image)
+        return groups
+
+    @cached_property
+    def tags(self) -> list[str]:
+        """The tasks of this run in GenEval's order, unknown ones last."""
+        found = {image.tag for image in self.images}
+        return [tag for tag in TAGS if tag in found] + sorted(found.difference(TAGS))
+
+
+def check_runs(folders: Sequence[Path]) -> None:
+    """ValueError or FileNotFoundError unless every folder is a run of evaluate with a finished unit."""
+    if not folders:
+        raise ValueError("no run given; name at least one run folder of `evaluate`")
+    for folder in folders:
+        mark = rundir.read_run(folder)
+        if mark is None:
+            raise FileNotFoundError(
+                f"{folder} is not a run folder: it has no run.json; name the `out` of an evaluate run"
+            )
+        if mark["job"] != "evaluate":
+            hint = f"; judge its images first: images={folder / 'images'}" if mark["job"] == "generate" else ""
+            raise ValueError(f"{folder} is a run of {mark['job']}, a report shows runs of evaluate{hint}")
+        if not ledger.finished(folder):
+            raise ValueError(f"{folder} has no finished unit yet, there is nothing to report")
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """The given evaluate runs, whole or as far as they are; errors of `check_runs`."""
+    check_runs(folders)
+    names = short_names(folders)
+    return [_read_run(folder, number, names[number]) for number, folder in enumerate(folders)]
+
+
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """The shortest trailing part of each path that tells it from the others; equal paths stay equal."""
+    parts = [folder.resolve().parts for folder in folders]
+
+    def tail(i: int) -> str:
+        others = [other for other in parts if other != parts[i]]
+        depth = 1
+        while depth < len(parts[i]) and any(other[-depth:] == parts[i][-depth:] for other in others):
+            depth += 1
+        return "/".join(parts[i][-depth:])
+
+    return [tail(i) for i in range(len(parts))]
+
+
+def _read_run(folder: Path, number: int, name: str) -> Run:
+    images_folder = _locate(Path(read_yaml(folder / "config.yaml")["images"]), folder)
+    generate = _generate_run(images_folder)
+    makings = _makings(generate) if generate else {}
+    rows = sorted(_rows(folder), key=lambda row: (row["prompt_index"], row["sample"]))
+    images = tuple(_image(row, images_folder, makings) for row in rows)
+    return Run(number, name, folder, images, _counts(folder), generate)
+
+
+def _image(row: Mapping[str, Any], images: Path, makings: Mapping[str, Making]) -> JudgedImage:
+    return JudgedImage(
+        prompt_index=row["prompt_index"],
+        sample=row["sample"],
+        prompt=row["prompt"],
+        tag=row["tag"],
+        metadata=json.dumps(row.get("metadata") or {}, sort_keys=True),
+        path=images / row["image"],
+        correct=row["correct"],
+        reason=row["reason"],
+        making=makings.get(f"images/{row['image']}"),
+    )
+
+
+def _locate(images: Path, run: Path) -> Path:
+    """The images folder as the config has it; a relative one may have been meant from any folder above the run."""
+    places = [images, *(above / images for above in run.resolve().parents)]
+    return next((place for place in places if place.is_dir()), images)
+
+
+def _generate_run(images: Path) -> Path | None:
+    mark = rundir.read_run(images.parent)
+    return images.parent if mark is not None and mark["job"] == "generate" else None
+
+
+def _makings(run: Path) -> dict[str, Making]:
+    return {row["image"]: _making(row) for row in _rows(run)}
+
+
+def _making(row: Mapping[str, Any]) -> Making:
+    scores = {candidate["candidate"]: candidate.get("p_yes") or {} for candidate in row["candidates"]}
+    questions = list(dict.fromkeys(question for p_yes in scores.values() for question in p_yes))
+    decides = "outcome" if "outcome" in questions else questions[-1] if questions else ""
+    return Making(
+        strategy=row["strategy"],
+        grid=(row["grid"][0], row["grid"][1]),
+        num_steps=row["num_steps"],
+        revealed_at=_steps(row["revealed_at"]),
+        chosen=row["chosen"],
+        p_yes={index: p_yes.get(decides) for index, p_yes in scores.items()},
+        cost=row.get("cost") or {},
+    )
+
+
+def _steps(text: str) -> np.ndarray:
+    """Packed steps; the packing is unsigned, so a token known from the start (-1) comes as 65535."""
+    steps = unpack_tokens(text)
+    return np.where(steps == 65535, -1, steps)
+
+
+def _counts(folder: Path) -> ledger.Counts:
+    """Units in each state; a run without plan.json counts what is there."""
+    plan = folder / "plan.json"
+    done = len(ledger.finished(folder))
+    return ledger.count(folder, json.loads(plan.read_text())["units"] if plan.exists() else done)
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    try:
+        return list(ledger.read_rows(folder))
+    except ValueError as error:
+        raise ValueError(
+            f"{folder / 'rows'}: a row is not readable JSON ({error}); run `verify` on this folder"
+        ) from None

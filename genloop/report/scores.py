@@ -1,0 +1,137 @@
+"""The numbers of the page: accuracy by task with intervals, and paired differences between two runs.
+
+Images of one prompt are not independent: intervals of a task treat prompts as clusters; the overall score is GenEval's,
+the unweighted mean of the tasks. Two runs are compared prompt by prompt, and only over the same prompts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genloop.metrics.statistics import Interval, clustered_wilson, mcnemar, mean_of, paired_bootstrap
+from genloop.records import TAGS
+from genloop.report.runs import Run
+
+SIGNIFICANT = 0.05
+OVERALL = "overall"
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """The accuracy of one task, or of all (`task` is "overall": the mean of the tasks)."""
+
+    task: str
+    accuracy: Interval
+    correct: int
+    images: int
+    prompts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Accuracy of a later run minus the base in one task (or "overall"), and in how many prompts it did better."""
+
+    task: str
+    points: Interval
+    better: int
+    worse: int
+    p: float  # exact McNemar over prompts; of a task Holm-corrected for the number of tasks
+    significant: bool
+
+    @property
+    def result(self) -> str:
+        """better, worse or same: what may be claimed of the later run."""
+        if not self.significant:
+            return "same"
+        return "better" if self.points.estimate > 0 else "worse"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`run` against `base`; without differences `refusal` says why they cannot be compared."""
+
+    base: Run
+    run: Run
+    differences: tuple[Difference, ...]
+    refusal: str = ""
+
+
+def score(run: Run) -> list[Score]:
+    """Each task of a run in GenEval's order, then the overall score."""
+    by_task = []
+    for tag in run.tags:
+        images = [image for image in run.images if image.tag == tag]
+        prompts = [image.key for image in images]
+        accuracy = clustered_wilson([float(image.correct) for image in images], prompts)
+        by_task.append(Score(tag, accuracy, sum(i.correct for i in images), len(images), len(set(prompts))))
+    total = Score(
+        OVERALL,
+        mean_of([task.accuracy for task in by_task]),
+        sum(task.correct for task in by_task),
+        len(run.images),
+        len(run.by_prompt),
+    )
+    return [*by_task, total]
+
+
+def missing_tasks(run: Run) -> list[str]:
+    """The tasks of GenEval that the run has no image of: its overall score is not the mean of six."""
+    return [tag for tag in TAGS if tag not in run.tags]
+
+
+def compare(base: Run, run: Run) -> Comparison:
+    """Paired differences by task and overall; a refusal when the runs do not cover the same prompts."""
+    ours, theirs = run.by_prompt, base.by_prompt
+    shared = [key for key in theirs if key in ours]
+    if len(shared) != len(theirs) or len(shared) != len(ours):
+        return Comparison(
+            base,
+            run,
+            (),
+            f"they cover different prompts ({base.letter} {len(theirs)}, {run.letter} {len(ours)}, "
+            f"{len(shared)} in both), so their images do not belong together pair by pair",
+        )
+    tags = [theirs[key][0].tag for key in shared]
+    after, before = [_rate(run, key) for key in shared], [_rate(base, key) for key in shared]
+    by_task = [_difference(tag, tags, after, before) for tag in base.tags]
+    corrected = holm([task.p for task in by_task])
+    tasks = [
+        Difference(task.task, task.points, task.better, task.worse, p, p < SIGNIFICANT)
+        for task, p in zip(by_task, corrected)
+    ]
+    points = paired_bootstrap(after, before, shared, BOOTSTRAP_SEED, tags=tags)
+    better, worse = _signs(after, before)
+    excludes_zero = points.low > 0 or points.high < 0
+    return Comparison(
+        base, run, (*tasks, Difference(OVERALL, points, better, worse, mcnemar(better, worse), excludes_zero))
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for how many there are (Holm 1979): the smallest counts m times, the next m - 1 times, ..."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, floor = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = floor
+    return corrected
+
+
+def _difference(tag: str, tags: Sequence[str], after: Sequence[float], before: Sequence[float]) -> Difference:
+    rows = [i for i, other in enumerate(tags) if other == tag]
+    ours, theirs = [after[i] for i in rows], [before[i] for i in rows]
+    better, worse = _signs(ours, theirs)
+    points = paired_bootstrap(ours, theirs, rows, BOOTSTRAP_SEED)
+    return Difference(tag, points, better, worse, mcnemar(better, worse), False)
+
+
+def _rate(run: Run, key: tuple[str, str]) -> float:
+    """The share of right images of a prompt."""
+    images = run.by_prompt[key]
+    return sum(image.correct for image in images) / len(images)
+
+
+def _signs(after: Sequence[float], before: Sequence[float]) -> tuple[int, int]:
+    """In how many prompts the later run is better, and in how many worse."""
+    pairs = list(zip(after, before))
+    return sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)

@@ -1,0 +1,42 @@
+"""Which images the page shows: a fixed number, spread over tasks and verdicts; the same ones for the same rows."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+
+class Showable(Protocol):
+    """Something with a task and an outcome; the outcomes of a task share its places evenly."""
+
+    @property
+    def tag(self) -> str: ...
+    @property
+    def outcome(self) -> str: ...
+
+
+T = TypeVar("T", bound=Showable)
+
+
+def spread(items: Sequence[T], limit: int) -> list[T]:
+    """At most `limit` items, in their order: places are dealt in turn to the tasks, within a task to the outcomes,
+    and the items of an outcome are taken at even distances."""
+    groups: dict[str, dict[str, list[int]]] = {}
+    for position, item in enumerate(items):
+        groups.setdefault(item.tag, {}).setdefault(item.outcome, []).append(position)
+    chosen: list[int] = []
+    places = deal([sum(map(len, outcomes.values())) for outcomes in groups.values()], limit)
+    for outcomes, share in zip(groups.values(), places):
+        ordered = [outcomes[name] for name in sorted(outcomes)]
+        for group, count in zip(ordered, deal([len(group) for group in ordered], share)):
+            chosen += [group[i * len(group) // count] for i in range(count)]
+    return [items[position] for position in sorted(chosen)]
+
+
+def deal(sizes: Sequence[int], places: int) -> list[int]:
+    """How many places each group gets when they are dealt in turn and no group gets more than its size."""
+    given = [0] * len(sizes)
+    while places > 0 and given != list(sizes):
+        for i, size in enumerate(sizes):
+            if places > 0 and given[i] < size:
+                given[i] += 1
+                places -= 1
+    return given

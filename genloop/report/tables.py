@@ -1,0 +1,97 @@
+"""The numbers of the page as text: a Markdown table for people, JSON for programs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from genloop.metrics.statistics import Interval
+from genloop.report.runs import Run
+from genloop.report.scores import OVERALL, Comparison, Score
+
+
+def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons: Sequence[Comparison]) -> str:
+    """Score by task of every run, then the paired differences; percent and points with 95 % intervals."""
+    lines = _rows(["task", *(f"{run.letter} {run.name}" for run in runs)])
+    for task in tasks(scores):
+        cells = [next((_cell(score) for score in column if score.task == task), "") for column in scores]
+        lines.append(_row([task, *cells]))
+    for comparison in comparisons:
+        base, run = comparison.base, comparison.run
+        lines += ["", f"{run.letter} {run.name} minus {base.letter} {base.name}, in points", ""]
+        if comparison.refusal:
+            lines.append(f"not compared: {comparison.refusal}")
+            continue
+        lines += _rows(["task", "difference", "prompts better", "prompts worse", "p", "result"])
+        for row in comparison.differences:
+            points = f"{_points(row.points.estimate)} ({_points(row.points.low)} to {_points(row.points.high)})"
+            lines.append(_row([row.task, points, str(row.better), str(row.worse), f"{row.p:.3g}", RESULTS[row.result]]))
+    return "\n".join(lines) + "\n"
+
+
+def as_json(
+    runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons: Sequence[Comparison]
+) -> dict[str, Any]:
+    """The same numbers unrounded."""
+    return {
+        "runs": [
+            {
+                "run": run.letter,
+                "name": run.name,
+                "units": {"total": run.counts.total, "done": run.counts.done, "failed": run.counts.failed},
+                "scores": [
+                    {"task": s.task, **_interval(s.accuracy), "k": s.correct, "n": s.images, "prompts": s.prompts}
+                    for s in column
+                ],
+            }
+            for run, column in zip(runs, scores)
+        ],
+        "comparisons": [
+            {
+                "base": comparison.base.letter,
+                "run": comparison.run.letter,
+                "refusal": comparison.refusal,
+                "differences": [
+                    {
+                        "task": d.task,
+                        **_interval(d.points),
+                        "better": d.better,
+                        "worse": d.worse,
+                        "p": d.p,
+                        "significant": d.significant,
+                    }
+                    for d in comparison.differences
+                ],
+            }
+            for comparison in comparisons
+        ],
+    }
+
+
+RESULTS = {"better": "better", "worse": "worse", "same": "not significant"}
+
+
+def tasks(scores: Sequence[Sequence[Score]]) -> list[str]:
+    """The tasks of any run, "overall" last."""
+    names = dict.fromkeys(score.task for column in scores for score in column if score.task != OVERALL)
+    return [*names, OVERALL]
+
+
+def _cell(score: Score) -> str:
+    value = score.accuracy
+    count = f"n={score.images}" if score.task == OVERALL else f"{score.correct}/{score.images}"
+    return f"{100 * value.estimate:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f}; {count})"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return dict(interval._asdict())
+
+
+def _rows(names: Sequence[str]) -> list[str]:
+    return [_row(names), _row(["---"] * len(names))]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -1,0 +1,47 @@
+"""Show evaluate runs as one self-contained page: scores with intervals, paired differences, gallery, close-ups.
+
+    genloop report runs/a-verdicts
+    genloop report runs/a-verdicts runs/b-verdicts --out runs/a-and-b
+    genloop run report tiny out=runs/a-and-b runs=[runs/a-verdicts,runs/b-verdicts]
+
+Reads   runs of `evaluate`; the `generate` runs that their images came from, for close-ups and provenance.
+Writes  OUT/index.html (styles and images inside, no script), OUT/table.md, OUT/table.json.
+Resume  the same command draws the page again. Its bytes depend on the run folders alone. A run that is still going
+        is shown as far as it is, and marked so.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from genloop.config import LAUNCH, JobConfig
+from genloop.distributed import World
+from genloop.job import run
+
+KIND = "independent"
+
+
+class Config(JobConfig):
+    runs: list[Path] = Field(min_length=1, description="run folders of evaluate; the first is the base of comparisons")
+    gallery: Annotated[int, LAUNCH] = Field(48, ge=0, description="cards in the gallery")
+    closeups: Annotated[int, LAUNCH] = Field(6, ge=0, description="images whose unmasking is shown")
+
+
+def check(config: Config) -> None:
+    """Every run must be one of evaluate, with something in it."""
+    from genloop.report import check_runs
+
+    check_runs(config.runs)
+
+
+def main(config: Config, world: World) -> None:
+    from genloop.report import write_report
+
+    if world.rank == 0:
+        page = write_report(config.runs, config.out, num_cards=config.gallery, num_closeups=config.closeups)
+        print(page, flush=True)
+
+
+if __name__ == "__main__":
+    run(main, Config)
