@@ -1,0 +1,254 @@
+"""MaskGIT decoding (Chang et al. 2022) of Show-o's image tokens with classifier-free guidance.
+
+B = rows, n = image tokens, K = codebook size, R = tokens still masked, D = hidden size. Each step draws a code for each
+masked token and keeps the ones with the highest key: log-probability + temperature * Gumbel (+ a bonus for objects).
+
+A row depends on its prompt, its Seed and the settings alone: the text part is run once by itself, rows of equal text
+length share forward passes, equal rows are run once, and no matrix product has fewer than eight rows.
+"""
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from genloop.models.prefix import MIN_GEMM_ROWS, Prefix, encode_text, image_hidden
+from genloop.models.prompting import Layout
+from genloop.models.showo import ShowO
+from genloop.protocols import ImageTokenizer
+from genloop.records import Prompt, Seed
+from genloop.sampling.noise import KeyedNoise, NoiseSource, gumbel
+from genloop.sampling.schedule import choice_temperature, masked_after
+from genloop.sampling.settings import SamplingConfig
+
+_HEAD_ELEMENTS = 1 << 22  # logits held at a time
+
+
+@dataclass(frozen=True, eq=False)
+class MaskGitState:
+    """Paths in the middle of decoding; implements `genloop.protocols.State`. Nothing in it is changed in place."""
+
+    tokens: Tensor  # (B, n) int64 codes, K where masked
+    revealed_at: Tensor  # (B, n) int64: the step that fixed a token, -1 while masked, 0 where given from the start
+    step: int
+    guess: Tensor | None  # (B, n): all tokens as the last step would fill them; None before the first
+    seeds: tuple[Seed, ...]
+    prefixes: tuple[Prefix, ...]
+    scheduled: Tensor  # (B,) the number of tokens whose share the schedule keeps masked
+    round: int = 0  # keys the noise of a re-drawn path apart from the first
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def select(self, rows: Sequence[int]) -> "MaskGitState":
+        """The given rows, in that order."""
+        index = torch.as_tensor(list(rows), dtype=torch.int64, device=self.tokens.device)
+        return replace(
+            self,
+            tokens=self.tokens[index],
+            revealed_at=self.revealed_at[index],
+            guess=None if self.guess is None else self.guess[index],
+            seeds=tuple(self.seeds[row] for row in rows),
+            prefixes=tuple(self.prefixes[row] for row in rows),
+            scheduled=self.scheduled[index],
+        )
+
+
+class MaskGitSampler:
+    """Implements `genloop.protocols.Sampler` on a Show-o and an image tokenizer."""
+
+    def __init__(
+        self,
+        model: ShowO,
+        tokenizer: ImageTokenizer,
+        settings: SamplingConfig,
+        *,
+        rows_per_forward: int = 256,
+        noise: NoiseSource | None = None,
+    ) -> None:
+        if tokenizer.num_codes != model.config.codebook_size:
+            raise ValueError(
+                f"the image tokenizer has {tokenizer.num_codes} codes, the model {model.config.codebook_size}; "
+                "use the tokenizer that the model was trained with"
+            )
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings
+        self.num_steps = settings.steps
+        self.grid = model.config.grid
+        self.mask_code = model.config.codebook_size
+        self.rows_per_forward = rows_per_forward
+        self.noise = noise or KeyedNoise()
+        self.background_code: int | None = getattr(tokenizer, "background_code", None)
+        self._layout = Layout(model.config, model.text_tokenizer)
+        self._prefixes: weakref.WeakValueDictionary[str, Prefix] = weakref.WeakValueDictionary()
+        self._unconditional = self._prefix("") if settings.guidance_scale > 0 else None
+
+    def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed], known: Tensor | None = None) -> MaskGitState:
+        """One row for each (prompt, seed) pair: all masked, or `known` (B, n) with `mask_code` where to draw."""
+        n, device = self.model.config.num_vq_tokens, self.model.device
+        tokens = torch.full((len(prompts), n), self.mask_code, device=device)
+        if known is not None:
+            tokens = known.to(device=device, dtype=torch.int64, copy=True)
+        return MaskGitState(
+            tokens=tokens,
+            revealed_at=torch.where(tokens == self.mask_code, -1, 0),
+            step=0,
+            guess=None,
+            seeds=tuple(seeds),
+            prefixes=tuple(self._prefix(prompt.text) for prompt in prompts),
+            scheduled=torch.full((len(prompts),), n, device=device),
+        )
+
+    def remask(self, state: MaskGitState, drop: Tensor) -> MaskGitState:
+        """Start over with the tokens where `drop` (B, n) is True masked; the schedule runs over those tokens alone."""
+        return replace(
+            state,
+            tokens=state.tokens.masked_fill(drop, self.mask_code),
+            revealed_at=torch.where(drop, -1, 0),
+            step=0,
+            guess=None,
+            scheduled=drop.sum(1),
+            round=state.round + 1,
+        )
+
+    @torch.inference_mode()
+    def step(self, state: MaskGitState) -> MaskGitState:
+        """One decoding step for every row; the last one fixes all that is left."""
+        if state.step >= self.num_steps:
+            raise ValueError(f"all {self.num_steps} steps are done")
+        masked = state.tokens == self.mask_code
+        drawn, likeliest, log_p = self._fill(state, masked)
+        if state.step == self.num_steps - 1:
+            still_masked = torch.zeros_like(masked)
+        else:
+            still_masked = masked & self._lowest(self._keys(state, drawn, log_p, masked), state, masked)
+        fixed = masked & ~still_masked
+        tokens = torch.where(fixed, drawn, state.tokens)
+        filling = drawn if self.settings.preview == "sampled" else likeliest
+        return replace(
+            state,
+            tokens=tokens,
+            revealed_at=torch.where(fixed, state.step, state.revealed_at),
+            step=state.step + 1,
+            guess=torch.where(still_masked, filling, tokens),
+        )
+
+    def preview(self, state: MaskGitState) -> Tensor:
+        """The current full guess of every row as pixels: (B, 3, H, W) in [0, 1]."""
+        if state.guess is None:
+            raise ValueError("there is no guess before the first step")
+        return self.decode(state.guess)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(B, n) codes -> (B, 3, H, W) pixels in [0, 1]."""
+        return self.tokenizer.decode(tokens, self.grid)
+
+    def _prefix(self, text: str) -> Prefix:
+        """The text part in front of the image; kept for as long as a path needs it."""
+        prefix = self._prefixes.get(text)
+        if prefix is None:
+            ids = self._layout.t2i_text(text)
+            prefix = encode_text(self.model, ids, self.model.config.text_length - len(ids))
+            self._prefixes[text] = prefix
+        return prefix
+
+    def _fill(self, state: MaskGitState, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """-> drawn codes, likeliest codes (known tokens as they are), log-probability of the drawn, each (B, n)."""
+        rows, positions = masked.nonzero(as_tuple=True)  # (R,)
+        drawn, likeliest = state.tokens.clone(), state.tokens.clone()
+        log_p = torch.zeros(masked.shape, dtype=torch.float32, device=masked.device)
+        hidden = self._hidden(state, rows, positions)  # (R, D)
+        draw = self.noise.tokens(state.seeds, masked.shape[1], state.step, state.round)
+        size = max(MIN_GEMM_ROWS, _HEAD_ELEMENTS // self.mask_code)
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            at = rows[part], positions[part]
+            logits = self._logits(hidden[part]) / self.settings.token_temperature
+            probs = logits.softmax(-1)  # (R', K)
+            codes = draw(probs, at)
+            drawn[at], likeliest[at] = codes, logits.argmax(-1)
+            log_p[at] = probs.gather(1, codes[:, None])[:, 0].clamp(min=1e-20).log()
+        return drawn, likeliest, log_p
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """(R, D) -> (R, K) float32"""
+        short = MIN_GEMM_ROWS - len(hidden)
+        padded = torch.cat([hidden, hidden[:1].expand(short, -1)]) if short > 0 else hidden
+        return self.model.code_logits(padded)[: len(hidden)].float()
+
+    def _hidden(self, state: MaskGitState, rows: Tensor, positions: Tensor) -> Tensor:
+        """The guided hidden states of the tokens at (rows, positions): (R, D).
+
+        (1 + g) * conditional - g * unconditional is taken in front of the head, which is affine: the logits are the
+        same combination, at half the cost.
+        """
+        prefixes = list(state.prefixes)
+        if self._unconditional is not None:
+            prefixes += [self._unconditional] * len(state)
+        hidden, where = self._run(state.tokens, prefixes)
+        conditional = hidden[where[rows], positions]
+        if self._unconditional is None:
+            return conditional
+        unconditional = hidden[where[rows + len(state)], positions]
+        g = self.settings.guidance_scale
+        return ((1 + g) * conditional.float() - g * unconditional.float()).to(hidden.dtype)
+
+    def _run(self, tokens: Tensor, prefixes: Sequence[Prefix]) -> tuple[Tensor, Tensor]:
+        """tokens (B, n) behind prefixes (B or 2B, the tokens again) -> hidden of distinct rows (U, n, D), index (2B,).
+
+        Rows with equal tokens and text are run once: at the first step that is all rows of a prompt.
+        """
+        contents = [row.tobytes() for row in tokens.cpu().numpy()]
+        distinct: dict[tuple[int, bytes], int] = {}
+        first: list[int] = []
+        where = []
+        for index, prefix in enumerate(prefixes):
+            key = (id(prefix), contents[index % len(contents)])
+            if key not in distinct:
+                distinct[key] = len(first)
+                first.append(index)
+            where.append(distinct[key])
+        groups: dict[int, list[int]] = {}
+        for number, index in enumerate(first):
+            groups.setdefault(len(prefixes[index]), []).append(number)
+        width, n = self.model.config.phi.hidden_size, tokens.shape[1]
+        hidden = torch.empty(len(first), n, width, dtype=self.model.dtype, device=tokens.device)
+        for numbers in groups.values():
+            for start in range(0, len(numbers), self.rows_per_forward):
+                part = numbers[start : start + self.rows_per_forward]
+                members = [first[number] for number in part]
+                codes = tokens[[index % len(contents) for index in members]]
+                hidden[part] = image_hidden(self.model, codes, [prefixes[index] for index in members])
+        return hidden, torch.tensor(where, device=tokens.device)
+
+    def _keys(self, state: MaskGitState, drawn: Tensor, log_p: Tensor, masked: Tensor) -> Tensor:
+        """What the choice of kept tokens sorts by (B, n); infinite where a token is known."""
+        settings = self.settings
+        noise = gumbel(self.noise.uniforms(state.seeds, drawn.shape[1], state.step, state.round)).to(drawn.device)
+        if settings.order == "random":
+            return noise.masked_fill(~masked, torch.inf)
+        temperature = choice_temperature(settings.temperature_mode, settings.temperature, state.step, self.num_steps)
+        keys = log_p
+        if settings.order == "object_first":
+            keys = keys + settings.object_bonus * (drawn != self._background(drawn))
+        if settings.temperature_mode == "reference":
+            is_first = [seed.candidate == 0 and seed.sample == 0 for seed in state.seeds]
+            noise = noise * torch.tensor(is_first, device=noise.device)[:, None]
+        return (keys + temperature * noise).masked_fill(~masked, torch.inf)
+
+    def _background(self, drawn: Tensor) -> Tensor | int:
+        """The tokenizer's background code; without one, the code that a row's guess (B, n) shows most often (B, 1)."""
+        if self.background_code is not None:
+            return self.background_code
+        return drawn.mode(dim=1, keepdim=True).values
+
+    def _lowest(self, keys: Tensor, state: MaskGitState, masked: Tensor) -> Tensor:
+        """The tokens (B, n) that stay masked: as many as the schedule says, at least one, fewer than now."""
+        counts = [
+            masked_after(self.settings.schedule, state.step, self.num_steps, num) for num in state.scheduled.tolist()
+        ]
+        wanted = torch.tensor(counts, device=keys.device)
+        limit = torch.minimum(wanted, masked.sum(1) - 1).clamp(min=1, max=keys.shape[1] - 1)
+        threshold = keys.sort(dim=1).values.gather(1, limit[:, None])
+        return keys < threshold

@@ -1,0 +1,65 @@
+"""Random numbers keyed by what they are for: nothing else, above all not the rows beside, may change a draw.
+
+B = rows, n = image tokens, R = tokens to draw, K = codebook size. Numbers are drawn on the CPU by a counter-based
+generator (Philox), whose key is a hash of the candidate's Seed, the round, the step and the purpose.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloop.records import Seed
+
+DrawTokens = Callable[[Tensor, tuple[Tensor, Tensor]], Tensor]
+"""probs (R, K) of the tokens at (rows (R,), positions (R,)) -> codes (R,) int64"""
+
+
+class NoiseSource(Protocol):
+    """Every random decision of a sampler at one step, for rows keyed by seeds (B,)."""
+
+    def tokens(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> DrawTokens:
+        """How to draw the tokens of this step."""
+
+    def uniforms(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> Tensor:
+        """(B, n) float32 in [0, 1) on the CPU, for the choice of the tokens that are kept."""
+
+
+class KeyedNoise:
+    """Draws by inverse CDF: one uniform number per token."""
+
+    def tokens(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> DrawTokens:
+        """See `NoiseSource.tokens`."""
+        rows = [_generator(seed, "token", step, round).random(num_tokens) for seed in seeds]
+        keyed = torch.from_numpy(np.stack(rows))  # (B, n) float64
+
+        def draw(probs: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
+            return inverse_cdf(probs, keyed[at[0].cpu(), at[1].cpu()].to(probs.device))
+
+        return draw
+
+    def uniforms(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> Tensor:
+        """See `NoiseSource.uniforms`."""
+        rows = [_generator(seed, "choice", step, round).random(num_tokens, dtype=np.float32) for seed in seeds]
+        return torch.from_numpy(np.stack(rows))
+
+
+def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
+    """probs (R, K), uniform (R,) float64 in [0, 1) -> the first code whose cumulated probability exceeds it, (R,)"""
+    cumulated = probs.cumsum(-1, dtype=torch.float64)
+    target = uniform[:, None] * cumulated[:, -1:]
+    return torch.searchsorted(cumulated, target, right=True)[:, 0].clamp(max=probs.shape[-1] - 1)
+
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """(B, n) in [0, 1) -> standard Gumbel noise, logarithms clamped at 1e-20 as in MaskGIT."""
+    return -(-(uniform.clamp(min=1e-20).log())).clamp(min=1e-20).log()
+
+
+def _generator(seed: Seed, purpose: str, step: int, round: int) -> np.random.Generator:
+    text = f"{seed.run}/{seed.prompt}/{seed.sample}/{seed.candidate}/{round}/{step}/{purpose}"
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
