@@ -56,7 +56,7 @@ class TerminalView:
         from rich.console import Console
         from rich.live import Live
 
-        self._live = Live(console=Console(stderr=True), auto_refresh=False)
+        self._live = Live(console=Console(stderr=True, highlight=False), auto_refresh=False)
         self._live.start()
 
     def show(self, state: RunState, *, last: bool) -> None:
@@ -84,9 +84,11 @@ def table(state: RunState) -> "RenderableType":
         style = "red" if worker.state in {"lost", "failed"} else "" if worker.alive else "dim"
         cells = (str(worker.rank), worker.state, worker.unit or "", str(worker.items), f"{worker.rate:.2g}")
         workers.add_row(*cells, duration(worker.silent), style=style)
-    bar = ProgressBar(total=max(state.units, 1), completed=state.units_done, width=48)
+    bar = Table.grid()
+    if state.units:
+        bar.add_row(ProgressBar(total=state.units, completed=state.units_done, width=60))
     failures = [f"[red]unit {f.unit}: {escape(f.reason)}[/red]" for f in state.failures]
-    return Group(f"[bold]{escape(totals(state))}[/bold]", *([bar] if state.units else []), workers, *failures)
+    return Group(f"[bold]{escape(totals(state))}[/bold]", bar, workers, *failures)
 
 
 @contextmanager
