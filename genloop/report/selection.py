@@ -17,15 +17,17 @@ T = TypeVar("T", bound=Showable)
 
 
 def spread(items: Sequence[T], limit: int) -> list[T]:
-    """At most `limit` items, in their order: places are dealt in turn to the tasks, within a task to the outcomes,
-    and the items of an outcome are taken at even distances."""
+    """At most `limit` items, in their order: places are dealt in turn to the tasks, within a task to the outcomes
+    (each task begins with another one), and the items of an outcome are taken at even distances."""
     groups: dict[str, dict[str, list[int]]] = {}
     for position, item in enumerate(items):
         groups.setdefault(item.tag, {}).setdefault(item.outcome, []).append(position)
     chosen: list[int] = []
     places = deal([sum(map(len, outcomes.values())) for outcomes in groups.values()], limit)
-    for outcomes, share in zip(groups.values(), places):
-        ordered = [outcomes[name] for name in sorted(outcomes)]
+    for number, (outcomes, share) in enumerate(zip(groups.values(), places)):
+        names = sorted(outcomes)
+        first = number % len(names)
+        ordered = [outcomes[name] for name in names[first:] + names[:first]]
         for group, count in zip(ordered, deal([len(group) for group in ordered], share)):
             chosen += [group[i * len(group) // count] for i in range(count)]
     return [items[position] for position in sorted(chosen)]

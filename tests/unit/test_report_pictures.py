@@ -49,6 +49,11 @@ def test_a_spread_is_a_subset_in_order_with_every_kind_while_there_is_room(
         assert {(i.tag, i.outcome) for i in shown} == {(i.tag, i.outcome) for i in items}
 
 
+def test_one_item_a_task_still_shows_both_outcomes() -> None:
+    items = [Item(tag, outcome, 0) for tag in "abcd" for outcome in ("right", "wrong")]
+    assert [item.outcome for item in spread(items, 4)] == ["right", "wrong", "right", "wrong"]
+
+
 def test_a_strip_uncovers_everything_by_its_last_frame() -> None:
     revealed_at = np.array([0, 0, 1, 2, 2, 2, 3, 4, 4])
     frames = filmstrip(revealed_at, (3, 3), 5, num_frames=7)
