@@ -1,0 +1,76 @@
+"""The summary: every number with n and an interval, nothing silently left out."""
+
+import json
+
+import pytest
+
+from geneval.summary import format_reference, format_table, reference_line, summarize
+
+
+def row(tag="colors", prompt="a", correct=True, sample=0, **changes):
+    metadata = {"tag": tag, "include": [], "prompt": prompt}
+    image = f"{prompt}/samples/{sample:04d}.png"
+    base = {"tag": tag, "prompt": prompt, "correct": correct, "reason": "", "image": image, "details": {}}
+    return {**base, "metadata": metadata, **changes}
+
+
+ROWS = [
+    row("counting", "a", True),
+    row("counting", "a", False, sample=1),
+    row("counting", "b", False),
+    row("counting", "b", False, sample=1),
+    row("single_object", "c", True),
+]
+
+
+def test_tasks_come_in_genevals_order_with_images_and_prompts():
+    summary = summarize(ROWS)
+    assert [(t.tag, t.num_correct, t.num_images, t.num_prompts) for t in summary.tasks] == [
+        ("single_object", 1, 1, 1),
+        ("counting", 1, 4, 2),
+    ]
+    assert (summary.num_images, summary.num_correct, summary.num_prompts, summary.num_prompts_solved) == (5, 2, 3, 2)
+    assert summary.overall.estimate == pytest.approx((1 + 0.25) / 2)
+    assert 0 <= summary.overall.low < summary.overall.estimate < summary.overall.high <= 1
+
+
+def test_the_table_names_what_is_missing_uneven_or_unreadable():
+    text = format_table(summarize(ROWS, unreadable=["b/samples/0000.png"]))
+    assert "no images of two_object, colors, position, color_attr" in text
+    assert "between 1 and 2 images" in text
+    assert "1 image could not be read and counted as wrong: b/samples/0000.png" in text
+    full = format_table(summarize([row(tag, tag) for tag in ("single_object", "two_object", "counting")] + ROWS[:0]))
+    assert "could not be read" not in full
+    assert "between" not in full
+
+
+def test_the_summary_is_plain_json():
+    plain = summarize(ROWS).to_json()
+    assert json.loads(json.dumps(plain))["images_per_prompt"] == [1, 2]
+    assert set(plain["overall"]) == set(plain["tasks"][0]["accuracy"]) == {"estimate", "low", "high"}
+    assert plain["tasks"][1]["tag"] == "counting"
+
+
+def test_equal_metadata_is_one_prompt_whether_text_or_object():
+    text = row("counting", "a", metadata=json.dumps(row("counting", "a")["metadata"]))
+    assert summarize([row("counting", "a"), text]).num_prompts == 1
+
+
+def test_the_reference_lists_tasks_as_they_first_appear():
+    lines = format_reference(ROWS).splitlines()
+    assert lines[9:11] == ["counting         = 25.00% (1 / 4)", "single_object    = 100.00% (1 / 1)"]
+    assert lines[-1] == "Overall score (avg. over tasks): 0.62500"
+
+
+def test_a_reference_line_escapes_as_pandas_does():
+    line = reference_line(row(prompt="café", reason="x\ny"), "out/")
+    assert line == (
+        b'{"filename":"out\\/caf\\u00e9\\/samples\\/0000.png","tag":"colors","prompt":"caf\\u00e9","correct":true,'
+        b'"reason":"x\\ny","metadata":"{\\"tag\\": \\"colors\\", \\"include\\": [], \\"prompt\\": \\"caf\\\\u00e9\\"}",'
+        b'"details":"{}"}\n'
+    )
+
+
+def test_nothing_evaluated_is_an_error():
+    with pytest.raises(ValueError, match="no rows"):
+        summarize([])
