@@ -63,7 +63,7 @@ def embed(path: Path) -> Picture | None:
 def filmstrip(revealed_at: np.ndarray, grid: Sequence[int], num_steps: int, *, num_frames: int) -> list[Frame]:
     """Frames at evenly spaced steps, the last step included.
 
-    `revealed_at` (h*w,) holds the step, from 0, at which each token was fixed; tokens known from the start hold -1.
+    `revealed_at` (h*w,) holds the step, from 0, that fixed each token.
     """
     height, width = grid
     order = np.asarray(revealed_at).reshape(height, width)

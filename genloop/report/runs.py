@@ -25,7 +25,7 @@ class Making:
     strategy: str
     grid: tuple[int, int]
     num_steps: int
-    revealed_at: np.ndarray  # (h*w,) step from 0; -1 where known from the start
+    revealed_at: np.ndarray  # (h*w,) step, from 0, that fixed each token
     chosen: int
     p_yes: Mapping[int, float | None]  # P(yes) of each candidate to the question that decides; None when dropped
     cost: Mapping[str, float]
@@ -170,17 +170,11 @@ def _making(row: Mapping[str, Any]) -> Making:
         strategy=row["strategy"],
         grid=(row["grid"][0], row["grid"][1]),
         num_steps=row["num_steps"],
-        revealed_at=_steps(row["revealed_at"]),
+        revealed_at=unpack_tokens(row["revealed_at"]),
         chosen=row["chosen"],
         p_yes={index: p_yes.get(decides) for index, p_yes in scores.items()},
         cost=row.get("cost") or {},
     )
-
-
-def _steps(text: str) -> np.ndarray:
-    """Packed steps; the packing is unsigned, so a token known from the start (-1) comes as 65535."""
-    steps = unpack_tokens(text)
-    return np.where(steps == 65535, -1, steps)
 
 
 def _counts(folder: Path) -> ledger.Counts:

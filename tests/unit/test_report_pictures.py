@@ -62,8 +62,8 @@ def test_a_strip_uncovers_everything_by_its_last_frame() -> None:
     assert frames[-1].cover == ""
 
 
-def test_tokens_known_from_the_start_are_never_covered() -> None:
-    first = filmstrip(np.array([-1, 3, -1, 3]), (2, 2), 4, num_frames=4)[0]
+def test_a_frame_covers_what_later_steps_reveal() -> None:
+    first = filmstrip(np.array([0, 3, 0, 3]), (2, 2), 4, num_frames=4)[0]
     assert first.share == 0.5
     assert first.cover == f"M{FRAME_WIDTH // 2} 0h48v48H48zM48 48h48v48H48z"
 
