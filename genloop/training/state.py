@@ -1,0 +1,99 @@
+"""Saving and resuming a training run: RUN/checkpoints/step-0000500, whole or not there, safetensors only.
+
+A checkpoint holds the model, the optimiser's moments and the sums of the metrics window: all that the next step needs.
+Random numbers are keyed by the step, so there is no generator state to keep.
+"""
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from genloop.checkpoint import MANIFEST_FILE, compare_manifest, load_tensors, read_json, save_folder
+from genloop.rundir import json_line, write_atomic
+
+log = logging.getLogger(__name__)
+_MODEL, _MOMENT = "model.", "optimizer."
+
+
+@dataclass
+class Progress:
+    """Steps done, and the sums since the last line of metrics."""
+
+    step: int = 0
+    window_steps: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+    def add(self, sums: dict[str, float]) -> None:
+        """Count one step."""
+        self.window_steps += 1
+        for name, value in sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def mean(self) -> dict[str, float]:
+        """The sums divided by the weight of the window."""
+        weight = self.sums["weight"]
+        return {name: value / weight for name, value in self.sums.items() if name != "weight"}
+
+    def clear(self) -> None:
+        """Begin a new window."""
+        self.window_steps, self.sums = 0, {}
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The complete checkpoints of a run, oldest first."""
+    folders = (run / "checkpoints").glob("step-*")
+    return sorted(folder for folder in folders if (folder / MANIFEST_FILE).is_file())
+
+
+def save_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, keep: int) -> None:
+    """Write the checkpoint of this step, then delete all but the newest `keep`."""
+    tensors = {_MODEL + name: value for name, value in model.state_dict().items()} | _moments(model, optimizer)
+    folder = run / "checkpoints" / f"step-{progress.step:07d}"
+    save_folder(folder, tensors, {"progress.json": asdict(progress)})
+    for old in checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+    for leftover in (run / "checkpoints").glob(".*"):  # of processes that were killed while writing
+        shutil.rmtree(leftover)
+    log.info("saved %s", folder)
+
+
+def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Read the newest checkpoint into model and optimiser -> its progress; a fresh one when there is none."""
+    found = checkpoints(run)
+    if not found:
+        return Progress()
+    tensors = load_tensors(found[-1])
+    state = {name: tensors.pop(_MODEL + name) for name in model.state_dict() if _MODEL + name in tensors}
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    compare_manifest(expected, {name: tuple(value.shape) for name, value in state.items()}, found[-1])
+    model.load_state_dict(state)
+    names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for key, value in tensors.items():
+        name, _, moment = key.removeprefix(_MOMENT).rpartition("/")
+        parameter = names[name]
+        place = value if moment == "step" else value.to(parameter.device)
+        optimizer.state[parameter][moment] = place
+    log.info("resumed from %s", found[-1])
+    return Progress(**read_json(found[-1] / "progress.json"))
+
+
+def cut_metrics(run: Path, step: int) -> None:
+    """Drop the lines of metrics.jsonl after `step`: those steps are done again."""
+    path = run / "metrics.jsonl"
+    if not path.is_file():
+        return
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    write_atomic(path, b"".join(json_line(row) for row in rows if row.get("step", 0) <= step))
+
+
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    return {
+        f"{_MOMENT}{name}/{moment}": value
+        for name, parameter in model.named_parameters()
+        for moment, value in optimizer.state.get(parameter, {}).items()
+    }

@@ -1,0 +1,81 @@
+"""Write WebDataset shards of captioned scenes of the embedded world, to train its models on.
+
+    genloop run make_shapes tiny out=runs/shards
+    genloop run make_shapes shapes out=runs/shapes-data --procs 2
+
+Reads   an image tokenizer (for `codes.npy`), unless tokenizer is null.
+Writes  RUN/shards/00000.tar + 00000.index.json, one shard a unit: txt, json, codes.npy and (images=true) png;
+        RUN/text_tokenizer/, the world's word-level tokenizer; RUN/rows/*.jsonl, one line a shard.
+Resume  the same command; finished shards are kept, any number of workers may join or leave. A shard depends on the
+        config alone and its bytes are reproducible.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from ckpts.resolve import resolve
+from genloop.config import LAUNCH, IndependentConfig
+from genloop.data.shards import write_shard
+from genloop.distributed import World
+from genloop.job import run
+from genloop.ledger import Ledger, plan_units
+from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.records import TAGS
+
+KIND = "independent"
+
+
+class Config(IndependentConfig):
+    num_samples: int = Field(65536, ge=1)
+    unit_size: int = Field(4096, ge=1, description="samples in a shard")
+    weights: list[float] = Field([1.0] * len(TAGS), description="how often each of the six tasks is drawn")
+    tokenizer: str | None = Field("shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder")
+    images: bool = Field(False, description="keep the pixels, as PNG")
+    threads: Annotated[int, LAUNCH] = Field(1, ge=1, description="CPU threads of a worker")
+
+
+def check(config: Config) -> None:
+    """Weights and tokenizer, before anything is written."""
+    if len(config.weights) != len(TAGS) or min(config.weights) < 0 or sum(config.weights) == 0:
+        raise ValueError(f"weights: needs {len(TAGS)} numbers >= 0, not all 0, found {config.weights}")
+    if config.tokenizer is not None:
+        check_image_tokenizer(resolve(config.tokenizer))
+    elif not config.images:
+        raise ValueError("tokenizer: is null and images is false; the shards would hold captions only")
+
+
+def inputs(config: Config) -> dict[str, Path]:
+    """The tokenizer's content enters the fingerprint."""
+    return {} if config.tokenizer is None else {"tokenizer": resolve(config.tokenizer)}
+
+
+def main(config: Config, world: World) -> None:
+    import torch
+
+    from genloop.shapes.samples import training_samples
+    from genloop.shapes.text import write_text_tokenizer
+
+    torch.set_num_threads(config.threads)
+    tokenizer = None if config.tokenizer is None else load_image_tokenizer(resolve(config.tokenizer))
+    write_text_tokenizer(config.out / "text_tokenizer")  # the same bytes from every worker
+    total = min(config.num_samples, config.limit or config.num_samples)
+    with Ledger.of(config, plan_units(total, config.unit_size), world) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                samples = training_samples(
+                    config.seed,
+                    range(unit.start, unit.stop),
+                    tokenizer,
+                    weights=config.weights,
+                    pixels=config.images,
+                )
+                index = write_shard(config.out / "shards" / f"{unit.name}.tar", samples)
+                row = {"shard": index.path.name, "samples": len(unit), "bytes": index.num_bytes}
+                ledger.complete(unit, [row | {"sha256": index.sha256}])
+                ledger.advance(len(unit))
+
+
+if __name__ == "__main__":
+    run(main, Config)

@@ -1,0 +1,140 @@
+"""Train a Show-o from nothing (or go on from one) on captioned image codes: masked-token prediction.
+
+    genloop run train_showo tiny out=runs/showo-tiny
+    genloop run train_showo shapes out=runs/showo --procs 2
+    torchrun --nproc-per-node 2 -m jobs.train_showo shapes out=runs/showo
+
+Reads   WebDataset shards with txt and codes.npy (make_shapes writes them), an image tokenizer, a text tokenizer.
+Writes  RUN/showo, a checkpoint in the public layout; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
+        and masks follow from the config; one process gives the same bits with and without interruption.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from ckpts.resolve import resolve
+from genloop.config import LAUNCH, InputPath, JobConfig, Settings
+from genloop.data.shards import content_digest, read_indices
+from genloop.distributed import World, process_group
+from genloop.job import run
+from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.showo_config import PhiDims, ShowOConfig, check_showo_folder
+from genloop.training.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from genloop.models.showo import ShowO
+
+KIND = "collective"
+
+
+class ModelShape(Settings):
+    """Sizes of a new model; vocabulary and codebook follow from the tokenizers."""
+
+    hidden_size: int = Field(96, ge=8)
+    intermediate_size: int = Field(384, ge=8)
+    num_hidden_layers: int = Field(3, ge=1)
+    num_attention_heads: int = Field(4, ge=1)
+    partial_rotary_factor: float = Field(1.0, gt=0, le=1, description="share of a head that knows positions")
+    rope_theta: float = Field(100.0, gt=1, description="longest wavelength; a 6 x 6 grid needs no more")
+    max_seq_length: int = Field(16, ge=4, description="text tokens without the task token")
+
+
+class Config(JobConfig):
+    shards: Annotated[Path, LAUNCH] = Field(description="folder of shards; their content enters the fingerprint")
+    tokenizer: str = Field("shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder")
+    text_tokenizer: InputPath | None = Field(None, description="folder; default: that of `start`")
+    start: str | None = Field(None, description="a Show-o to go on from; default: a new one of `model`'s shape")
+    model: ModelShape = ModelShape()
+    drop_captions: float = Field(0.1, ge=0, le=1, description="share of captions dropped, for guidance")
+    labels: Literal["image_and_ends", "image"] = Field(
+        "image_and_ends", description="image_and_ends counts the soi and eoi positions too, as the reference does"
+    )
+    train: TrainSettings = TrainSettings()
+
+
+def check(config: Config) -> None:
+    """Shards, tokenizer and sizes, before anything is written."""
+    read_indices(config.shards)
+    num_codes = check_image_tokenizer(resolve(config.tokenizer))
+    if config.start is None:
+        if config.text_tokenizer is None:
+            raise ValueError("text_tokenizer: needs a folder when `start` is not given")
+        if config.model.hidden_size % (2 * config.model.num_attention_heads):
+            raise ValueError(
+                f"model.hidden_size: {config.model.hidden_size} does not give {config.model.num_attention_heads} heads "
+                "of an even width"
+            )
+    elif num_codes != (known := check_showo_folder(resolve(config.start))).codebook_size:
+        raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {known.codebook_size}")
+
+
+def inputs(config: Config) -> dict[str, Path | str]:
+    """Shards (by their sidecars) and checkpoints enter the fingerprint by content."""
+    found: dict[str, Path | str] = {"shards": content_digest(config.shards), "tokenizer": resolve(config.tokenizer)}
+    return found if config.start is None else found | {"start": resolve(config.start)}
+
+
+def main(config: Config, world: World) -> None:
+    import torch
+
+    from genloop.data.shards import Shards
+    from genloop.models.prompting import Layout
+    from genloop.models.showo import save_showo
+    from genloop.training.loop import Task, choose_device, train
+    from genloop.training.t2i import CaptionedCodeBatches, masked_token_loss
+
+    torch.set_num_threads(config.train.threads)
+    device = choose_device(config.train.device, world)
+    with process_group(world, device=device):
+        model = build(config, device)
+        layout = Layout(model.config, model.text_tokenizer)
+        batches = CaptionedCodeBatches(
+            Shards(config.shards),
+            seed=config.seed,
+            batch_size=config.train.batch_size,
+            num_tokens=model.config.num_vq_tokens,
+            drop_captions=config.drop_captions,
+        )
+        ends = config.labels == "image_and_ends"
+        task = Task(
+            model, batches, lambda batch, rows: masked_token_loss(model, layout, batch, rows, ends=ends), config.train
+        )
+        train(task, config.out, world)
+        if world.rank == 0:
+            save_showo(model, config.out / "showo")
+
+
+def build(config: Config, device: str) -> "ShowO":
+    """The model that training starts from: that of `start`, or a new one keyed by the seed."""
+    from genloop.models.showo import build_showo, load_showo
+    from genloop.models.text import FileTokenizer
+    from genloop.training.fresh import embed_patches, scale_by_fan_in
+
+    if config.start is not None:
+        return load_showo(resolve(config.start), device=device, text_tokenizer=config.text_tokenizer)
+    assert config.text_tokenizer is not None
+    text, tokenizer = FileTokenizer(config.text_tokenizer), load_image_tokenizer(resolve(config.tokenizer))
+    sizes = config.model.model_dump(exclude={"max_seq_length"})
+    shape = ShowOConfig(
+        codebook_size=tokenizer.num_codes,
+        num_vq_tokens=tokenizer.grid[0] * tokenizer.grid[1],
+        llm_vocab_size=text.num_tokens,
+        max_seq_length=config.model.max_seq_length,
+        phi=PhiDims(
+            **sizes,
+            num_key_value_heads=config.model.num_attention_heads,
+            max_position_embeddings=512,
+            hidden_act="gelu_pytorch_tanh",  # gelu_new in one kernel
+        ),
+    )
+    model = build_showo(shape, seed=config.seed, device=device, text_tokenizer=text)
+    scale_by_fan_in(model)
+    embed_patches(model, tokenizer, seed=config.seed + 1)
+    return model
+
+
+if __name__ == "__main__":
+    run(main, Config)

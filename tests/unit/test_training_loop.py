@@ -1,0 +1,166 @@
+"""The train loop: resuming changes nothing, ranks and micro-batches change nothing, a stop is clean."""
+
+import json
+import math
+import os
+import signal
+import socket
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from genloop.distributed import StopRequested, World, process_group
+from genloop.training.loop import Loss, Task, train
+from genloop.training.optimizer import build_optimizer, learning_rate
+from genloop.training.settings import TrainSettings
+from genloop.training.state import Progress, checkpoints, load_state, save_state
+
+SETTINGS = TrainSettings(num_steps=12, batch_size=6, lr=0.05, warmup_steps=3, save_every=4, log_every=5)
+
+
+def task(settings: TrainSettings = SETTINGS, before_step=lambda step: None) -> Task:
+    """A regression whose batch of step s is keyed by s."""
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5, generator=generator)
+
+    def batch_of(step: int) -> torch.Tensor:
+        before_step(step)
+        return torch.randn(settings.batch_size, 3, generator=torch.Generator().manual_seed(step))
+
+    def loss_of(x: torch.Tensor, rows) -> Loss:
+        rows = list(rows)
+        error = (model(x[rows])[:, 0] - x[rows].prod(dim=1)).square()
+        return Loss(error.sum(), float(len(rows)), {"worst": float(error.detach().max())})
+
+    return Task(model, batch_of, loss_of, settings)
+
+
+def weights(task: Task) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in task.model.parameters()]
+
+
+def metrics(run: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "samples_per_s"} for row in rows]
+
+
+def whole_run(folder: Path) -> list[torch.Tensor]:
+    whole = task()
+    folder.mkdir()
+    train(whole, folder, World())
+    return weights(whole)
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 7, 11])
+def test_a_stopped_and_resumed_run_gives_the_same_bits(tmp_path, stop_at):
+    expected = whole_run(tmp_path / "whole")
+    run = tmp_path / "run"
+    run.mkdir()
+    world = World()
+    with pytest.raises(StopRequested):
+        train(task(before_step=lambda step: world.request_stop() if step == stop_at else None), run, world)
+    assert checkpoints(run)[-1].name == f"step-{stop_at:07d}"
+    resumed = task()
+    train(resumed, run, World())
+    assert all(torch.equal(a, b) for a, b in zip(weights(resumed), expected))
+    assert metrics(run) == metrics(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kill_at", [3, 6, 10])
+def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(tmp_path, kill_at):
+    expected = whole_run(tmp_path / "whole")
+    run = tmp_path / "run"
+    run.mkdir()
+    child = os.fork()
+    if child == 0:
+        train(
+            task(before_step=lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == kill_at else None),
+            run,
+            World(),
+        )
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    (run / "checkpoints" / ".step-0000099.torn.tmp").mkdir(parents=True)  # what a kill while saving leaves
+    resumed = task()
+    train(resumed, run, World())
+    assert all(torch.equal(a, b) for a, b in zip(weights(resumed), expected))
+    assert metrics(run) == metrics(tmp_path / "whole")
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-0000008", "step-0000012"]
+
+
+def test_two_ranks_learn_what_one_learns(tmp_path, monkeypatch):
+    expected = whole_run(tmp_path / "whole")
+    run = tmp_path / "run"
+    run.mkdir()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(probe.getsockname()[1]))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    children = []
+    for rank in range(2):
+        child = os.fork()
+        if child == 0:
+            world = World(rank, 2, rank)
+            with process_group(world):
+                train(task(), run, world)
+            os._exit(0)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+    shared = task()
+    assert load_state(run, shared.model, build_optimizer(shared.model, SETTINGS)).step == 12
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(shared), expected))
+    assert [row["step"] for row in metrics(run)] == [5, 10]
+
+
+def test_micro_batches_only_change_the_order_of_additions(tmp_path):
+    expected = whole_run(tmp_path / "whole")
+    small = task(SETTINGS.model_copy(update={"rows_per_forward": 2}))
+    train(small, tmp_path, World())
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(small), expected))
+
+
+def test_the_finished_run_has_nothing_left_to_do(tmp_path):
+    expected = whole_run(tmp_path / "whole")
+    again = task(before_step=lambda step: pytest.fail(f"step {step} was done again"))
+    train(again, tmp_path / "whole", World())
+    assert all(torch.equal(a, b) for a, b in zip(weights(again), expected))
+
+
+def test_metrics_are_means_over_the_window_and_the_loss_falls(tmp_path):
+    long = SETTINGS.model_copy(update={"num_steps": 200, "log_every": 50, "save_every": 500})
+    train(task(long), tmp_path, World())
+    rows = metrics(tmp_path)
+    assert [row["step"] for row in rows] == [50, 100, 150, 200]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert {"loss", "worst", "lr", "grad_norm"} <= set(rows[0])
+
+
+def test_the_rate_warms_up_and_ends_at_its_share():
+    settings = SETTINGS.model_copy(update={"num_steps": 100, "warmup_steps": 10, "lr": 1.0, "min_lr": 0.05})
+    rates = [learning_rate(step, settings) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[-1] == pytest.approx(0.05)
+    assert max(rates) == rates[9]
+    assert all(later <= earlier for earlier, later in pairwise(rates[9:]))
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
+    broken = task()
+    with torch.no_grad():
+        broken.model[0].weight[0, 0] = math.nan
+    with pytest.raises(RuntimeError, match="non-finite"):
+        train(broken, tmp_path, World())
+    assert checkpoints(tmp_path) == []
+
+
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
+    first = task()
+    save_state(tmp_path, first.model, build_optimizer(first.model, SETTINGS), Progress(4), keep=1)
+    other = nn.Sequential(nn.Linear(3, 9), nn.Tanh(), nn.Linear(9, 1))
+    with pytest.raises(ValueError, match=r"misshapen \(0\.weight is \[8, 3\], expected \[9, 3\]"):
+        load_state(tmp_path, other, build_optimizer(other, SETTINGS))
