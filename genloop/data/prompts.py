@@ -245,6 +245,8 @@ def _string(row: Mapping[str, Any], key: str, where: str) -> str:
     value = row[key]
     if not isinstance(value, str) or not value:
         raise ValueError(f"{where}: {key} must be a text, found {_shown(value)}")
+    if any("\ud800" <= character <= "\udfff" for character in value):  # good JSON, but no text
+        raise ValueError(f"{where}: {key} holds half of a character: {_shown(value)}")
     return value
 
 

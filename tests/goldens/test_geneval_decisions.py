@@ -15,7 +15,7 @@ from genloop.data.prompts import parse_metadata
 from genloop.records import Clause, Detection, Prompt
 from tests.goldens.roots import golden_name, golden_paths
 
-FILES = golden_paths("geneval/decisions*.jsonl.gz")
+FILES = golden_paths("geneval/**/decisions*.jsonl.gz")
 
 
 class RecordedColors:

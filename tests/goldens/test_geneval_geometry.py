@@ -13,7 +13,7 @@ from tests.goldens.roots import golden_name, golden_paths
 TOLERANCE = 1e-6
 
 
-@pytest.mark.parametrize("file", golden_paths("geneval/geometry*.jsonl.gz"), ids=golden_name)
+@pytest.mark.parametrize("file", golden_paths("geneval/**/geometry*.jsonl.gz"), ids=golden_name)
 def test_every_recorded_pair_of_boxes_is_ours(file: Path) -> None:
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         pairs = [json.loads(line) for line in lines]

@@ -18,7 +18,7 @@ PUBLISHED = {
 }
 RECORDED = [
     entry
-    for file in golden_paths("geneval/prompts/generator_hashes.json")
+    for file in golden_paths("geneval/**/*hashes*.json")
     for entry in json.loads(file.read_text(encoding="utf-8"))
 ]
 
@@ -43,7 +43,7 @@ def test_every_recorded_seed_gives_the_same_bytes(entry: dict[str, Any]) -> None
 
 def published_folders() -> list[Path]:
     """Folders with both published files, and one written by us, which has the same bytes."""
-    return [file.parent for root in golden_roots() for file in root.glob(f"geneval/prompts/{METADATA_FILE}")]
+    return [file.parent for root in golden_roots() for file in root.glob(f"geneval/**/{METADATA_FILE}")]
 
 
 def test_published_files_are_read_checked_and_written_back(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.goldens.roots import golden_name, golden_paths
 
 CASES = [
     (file, name, expected)
-    for file in golden_paths("geneval/summary/*expected.json")
+    for file in golden_paths("geneval/**/*expected.json")
     for name, expected in json.loads(file.read_text(encoding="utf-8")).items()
 ]
 

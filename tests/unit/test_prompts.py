@@ -185,6 +185,7 @@ def test_a_broken_metadata_file_is_refused_with_its_line(tmp_path, data, message
         (line(prompt=None), "prompt is missing"),
         (line(prompt=""), "prompt must be a text"),
         (line(prompt=" "), "prompt must be one line of text"),
+        (line(prompt="a \ud83d dog"), r"prompt holds half of a character: \"a \\ud83d dog\""),
         (line(prompt="two\nlines"), "prompt must be one line of text"),
         (line(include=None), "include is missing"),
         (line(include=[]), r"include must be a list of clauses, found \[\]"),
