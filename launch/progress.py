@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -39,7 +40,7 @@ class PlainView:
     def show(self, state: RunState, *, last: bool) -> None:
         """Print the totals."""
         line = totals(state)
-        if line != self._shown and (last or state.workers or state.step):
+        if line != self._shown and (last or state.workers or state.steps):
             print(line, file=sys.stderr, flush=True)
             self._shown = line
 
@@ -85,10 +86,11 @@ def table(state: RunState) -> "RenderableType":
         cells = (str(worker.rank), worker.state, worker.unit or "", str(worker.items), f"{worker.rate:.2g}")
         workers.add_row(*cells, duration(worker.silent), style=style)
     bar = Table.grid()
-    if state.units:
-        bar.add_row(ProgressBar(total=state.units, completed=state.units_done, width=60))
+    total, done = (state.steps.total, state.steps.done) if state.steps else (state.units, state.units_done)
+    if total:
+        bar.add_row(ProgressBar(total=total, completed=done, width=60))
     failures = [f"[red]unit {f.unit}: {escape(f.reason)}[/red]" for f in state.failures]
-    return Group(f"[bold]{escape(totals(state))}[/bold]", bar, workers, *failures)
+    return Group(f"[bold]{escape(totals(state))}[/bold]", bar, *([workers] if state.workers else []), *failures)
 
 
 @contextmanager
@@ -132,7 +134,10 @@ def _look(run: Path, view: View, over: threading.Event) -> None:
             last = over.wait(pause)
             began = time.monotonic()
             with suppress(OSError, ValueError):  # the folder is not there yet, or is being written: look again
-                view.show(read_state(run), last=last)
+                state = read_state(run)
+                if last and state.steps and state.state == "running":  # its workers have just ended
+                    state = replace(state, state="stopped")
+                view.show(state, last=last)
             pause = max(view.interval, SCAN_SHARE * (time.monotonic() - began))
             if last:
                 return

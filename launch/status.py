@@ -1,17 +1,18 @@
 """The state of a run, read from its folder alone: units done, rate, time left, failures, and what each worker does."""
 
 import json
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from genloop import ledger
+from genloop.config import read_yaml
 from genloop.rundir import read_run
 
 SILENT_AFTER = 15.0  # seconds without a sign of life after which a worker counts as lost
+STEPS_SILENT_AFTER = 120.0  # the same for a training job, which writes to metrics.jsonl now and then
 OVER = {"finished", "stopped", "failed"}
 
 
@@ -43,6 +44,17 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """How far a training job is: the last line of metrics.jsonl."""
+
+    done: int
+    total: int
+    loss: float
+    rate: float  # steps a second
+    silent: float  # seconds since that line was written
+
+
+@dataclass(frozen=True)
 class RunState:
     """One look at a run. Items are what its workers count: images, rows, files."""
 
@@ -56,7 +68,7 @@ class RunState:
     items_done: int
     rate: float
     seconds_left: float | None
-    step: dict[str, Any]  # last line of metrics.jsonl of a job that counts steps
+    steps: Steps | None  # of a training job
     workers: tuple[WorkerState, ...]
     failures: tuple[Failure, ...]
 
@@ -66,20 +78,22 @@ def read_state(run: Path) -> RunState:
     mark = read_run(run)
     if mark is None:
         raise ValueError(f"{run} is not a run folder (it has no run.json)")
+    config, plan = read_yaml(run / "config.yaml"), _read_json(run / "plan.json")
     workers = tuple(_workers(run))
-    plan = _read_json(run / "plan.json")
     units, prompts = plan.get("units", 0), plan.get("items", 0)
     done, failed = _settled(run)
-    step = _last_step(run)
-    state = _state(units, len(done), len(failed), workers, bool(step))
+    steps = _steps(run, config.get("train", {}))
+    state = _state(units, len(done), len(failed), workers, steps)
     alive = [worker for worker in workers if worker.alive] if state == "running" else []
-    each = _setting(run, "images_per_prompt", 1)
-    in_unit = _setting(run, "unit_size", 1) * each
+    each = config.get("images_per_prompt", 1)
+    in_unit = config.get("unit_size", 1) * each
     short = units * in_unit - prompts * each if f"{units - 1:05d}" in done else 0  # the last unit may be shorter
     under_way = sum(max(0, worker.items - worker.units * in_unit) for worker in alive)
     items_done = len(done) * in_unit - short + under_way
     rate = sum(worker.rate for worker in alive)
     left = prompts * each - items_done - len(failed) * in_unit
+    if steps and state == "running":
+        rate, left = steps.rate, steps.total - steps.done
     return RunState(
         run=str(run),
         job=mark["job"],
@@ -91,7 +105,7 @@ def read_state(run: Path) -> RunState:
         items_done=items_done,
         rate=rate,
         seconds_left=left / rate if rate and left > 0 else None,
-        step=step,
+        steps=steps,
         workers=workers,
         failures=tuple(_failures(run, failed)),
     )
@@ -117,14 +131,15 @@ def totals(state: RunState) -> str:
     if state.units:
         share = 100 * state.units_done / state.units
         parts += [f"{state.units_done}/{state.units} units ({share:.0f} %)", f"{state.items_done}/{state.items} items"]
-    parts += [f"{key} {value}" for key, value in state.step.items()]
+    if state.steps:
+        parts += [f"step {state.steps.done}/{state.steps.total}", f"loss {state.steps.loss:.4g}"]
     if state.rate:
-        parts.append(f"{state.rate:.3g} items/s")
+        parts.append(f"{state.rate:.3g} {'steps' if state.steps else 'items'}/s")
     if state.seconds_left is not None:
         parts.append(f"{duration(state.seconds_left)} left")
     if state.units_failed:
         parts.append(f"{state.units_failed} failed")
-    if state.state == "running":
+    if state.state == "running" and state.workers:
         alive = sum(worker.alive for worker in state.workers)
         parts.append(f"{alive} worker{'' if alive == 1 else 's'}")
     return ", ".join(parts)
@@ -143,14 +158,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
 
 
-def _state(units: int, done: int, failed: int, workers: Sequence[WorkerState], stepped: bool) -> str:
-    if units and done == units:
+def _state(units: int, done: int, failed: int, workers: Sequence[WorkerState], steps: Steps | None) -> str:
+    if (units and done == units) or (steps and steps.done == steps.total):
         return "done"
-    if any(worker.alive for worker in workers):
+    if any(worker.alive for worker in workers) or (steps and steps.silent < STEPS_SILENT_AFTER):
         return "running"
     if failed:
         return "failed"
-    return "stopped" if workers or stepped else "starting"
+    return "stopped" if workers or steps else "starting"
 
 
 def _settled(run: Path) -> tuple[set[str], set[str]]:
@@ -196,27 +211,20 @@ def _failures(run: Path, names: set[str], *, limit: int = 5) -> Iterator[Failure
             yield Failure(name, record["attempts"], " ".join(record["reason"].split()))
 
 
-def _last_step(run: Path) -> dict[str, Any]:
-    """Step and loss from the last line of metrics.jsonl, for a job that counts steps."""
-    whole = _tail(run / "metrics.jsonl", 4096).rpartition("\n")[0]
-    last = whole.rpartition("\n")[2]
-    row = json.loads(last) if last.startswith("{") else {}
-    return {key: row[key] for key in ("step", "loss") if key in row and "step" in row}
-
-
-def _tail(path: Path, size: int) -> str:
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def _setting(run: Path, key: str, default: int) -> int:
-    """A whole number at the top level of config.yaml."""
-    found = re.search(rf"^{key}: (\d+)$", _tail(run / "config.yaml", 1 << 16), re.M)
-    return int(found[1]) if found else default
+def _steps(run: Path, settings: Mapping[str, Any]) -> Steps | None:
+    """From the last whole line of metrics.jsonl, for a job that counts steps."""
+    path = run / "metrics.jsonl"
+    if "num_steps" not in settings or not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        last = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2]
+    row = json.loads(last or b"{}")
+    if "step" not in row:
+        return None
+    rate = row.get("samples_per_s", 0.0) / settings["batch_size"]
+    silent = max(0.0, time.time() - path.stat().st_mtime)
+    return Steps(row["step"], settings["num_steps"], row["loss"], rate, silent)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

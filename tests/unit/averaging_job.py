@@ -1,4 +1,4 @@
-"""Average a vector over all workers, step by step: the smallest collective job, for the tests of the launcher.
+"""Average a number over all workers, step by step: the smallest collective job, for the tests of the launcher.
 
     genloop run tests.unit.averaging_job out=runs/average --procs 2
 
@@ -16,6 +16,7 @@ from genloop.config import LAUNCH, InputPath, JobConfig
 from genloop.distributed import World, process_group
 from genloop.job import run
 from genloop.rundir import append_metrics
+from genloop.training.settings import TrainSettings
 
 KIND = "collective"
 
@@ -24,17 +25,17 @@ class Config(JobConfig):
     """Whose numbers, and how often."""
 
     numbers: InputPath
-    steps: int = Field(2, ge=1)
+    train: TrainSettings = TrainSettings(num_steps=2)
     seconds: Annotated[float, LAUNCH] = Field(0.0, ge=0, description="how long one step takes")
 
 
 def main(config: Config, world: World) -> None:
-    """All-reduce the rank's number `steps` times."""
+    """All-reduce the rank's number `num_steps` times."""
     import torch
     import torch.distributed as dist
 
     with process_group(world, timeout=60):
-        for step in range(config.steps):
+        for step in range(1, config.train.num_steps + 1):
             stop = torch.tensor([float(world.stop_requested())])
             dist.all_reduce(stop, dist.ReduceOp.MAX)
             if stop.item():
@@ -44,7 +45,8 @@ def main(config: Config, world: World) -> None:
             value = torch.tensor([float(config.numbers.read_text().splitlines()[world.rank])])
             dist.all_reduce(value)
             if world.rank == 0:
-                append_metrics(config.out, {"step": step, "loss": value.item() / world.world_size})
+                row = {"step": step, "loss": value.item() / world.world_size, "samples_per_s": 32.0}
+                append_metrics(config.out, row)
     if world.rank == 0:
         print(f"average {value.item() / world.world_size}")
 

@@ -129,6 +129,7 @@ def test_a_collective_job_runs_on_all_workers_together(tmp_path):
     done = genloop("run", AVERAGE, f"numbers={source}", f"out={tmp_path / 'run'}", "--procs", "2")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "average 2.5\n"
+    assert "averaging_job done, step 2/2, loss 2.5" in done.stderr
 
 
 def test_a_collective_failure_shows_its_cause_and_not_the_echo(tmp_path):
@@ -141,17 +142,18 @@ def test_a_collective_failure_shows_its_cause_and_not_the_echo(tmp_path):
 
 def test_a_collective_job_stops_together_and_exits_75(tmp_path):
     source, out = numbers(tmp_path, "1", "4"), tmp_path / "run"
-    command = launch(AVERAGE, f"numbers={source}", f"out={out}", "steps=4000", "seconds=0.05", "--procs", "2")
+    command = launch(AVERAGE, f"numbers={source}", f"out={out}", "train.num_steps=4000", "seconds=0.05", "--procs", "2")
     wait_until((out / "metrics.jsonl").exists)
     command.terminate()
     _, errors = command.communicate(timeout=60)
     assert command.returncode == 75, errors
+    assert "averaging_job stopped, step " in errors
     assert workers_of(out) == []
 
 
 def test_collective_workers_do_not_outlive_a_killed_launcher(tmp_path):
     source, out = numbers(tmp_path, "1", "4"), tmp_path / "run"
-    command = launch(AVERAGE, f"numbers={source}", f"out={out}", "steps=4000", "seconds=0.05", "--procs", "2")
+    command = launch(AVERAGE, f"numbers={source}", f"out={out}", "train.num_steps=4000", "seconds=0.05", "--procs", "2")
     wait_until((out / "metrics.jsonl").exists)
     command.kill()
     command.communicate()
