@@ -17,9 +17,7 @@ PUBLISHED = {
     METADATA_FILE: "5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13",
 }
 RECORDED = [
-    entry
-    for file in golden_paths("geneval/**/*hashes*.json")
-    for entry in json.loads(file.read_text(encoding="utf-8"))
+    entry for file in golden_paths("geneval/**/*hashes*.json") for entry in json.loads(file.read_text(encoding="utf-8"))
 ]
 
 
