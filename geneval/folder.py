@@ -28,11 +28,6 @@ class Sample:
     metadata: str  # the JSON object of the folder, as GenEval's rows repeat it
 
 
-def image_folder(path: Path) -> Path:
-    """The image folder behind a path: the path itself, or the images/ of a run folder."""
-    return path / "images" if (path / "run.json").is_file() and (path / "images").is_dir() else path
-
-
 def find_samples(images: Path, *, classes: Collection[str] | None = None, limit: int | None = None) -> list[Sample]:
     """Every sample of the first `limit` prompt folders, by folder and sample number.
 
