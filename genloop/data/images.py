@@ -1,7 +1,6 @@
-"""Pixels in and out of files: tensors in [0, 1] <-> uint8 arrays <-> PNG."""
+"""Pixels on their way to a file: tensors in [0, 1] -> uint8 arrays -> PNG."""
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,11 +22,3 @@ def encode_png(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="PNG")
     return stream.getvalue()
-
-
-def read_rgb(path: Path) -> np.ndarray:
-    """An image file -> (H, W, 3) uint8 RGB, EXIF orientation applied; OSError when it cannot be read."""
-    from PIL import Image, ImageOps
-
-    with Image.open(path) as image:
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
