@@ -40,7 +40,7 @@ class PlainView:
     def show(self, state: RunState, *, last: bool) -> None:
         """Print the totals."""
         line = totals(state)
-        if line != self._shown and (last or state.workers or state.steps):
+        if line != self._shown and state.state != "starting":
             print(line, file=sys.stderr, flush=True)
             self._shown = line
 
@@ -61,8 +61,8 @@ class TerminalView:
         self._live.start()
 
     def show(self, state: RunState, *, last: bool) -> None:
-        """Redraw."""
-        self._live.update(table(state), refresh=True)
+        """Redraw; a job that counts nothing leaves nothing behind."""
+        self._live.update("" if last and state.state == "starting" else table(state), refresh=True)
 
     def close(self) -> None:
         """Keep the last picture and give the screen back."""
