@@ -42,15 +42,15 @@ format: $(READY) ## rewrite the code in the project's format
 	$(VENV)/bin/ruff check --fix .
 
 demo: $(READY) ## the main loop end to end on the CPU: prompts, images, verdicts, report
-	rm -rf $(DEMO)
+	@rm -rf $(DEMO)
 	$(RUN) make_prompts geneval out=$(DEMO)/prompts
-	$(RUN) generate tiny search.strategy=none out=$(DEMO)/none --procs 2
-	$(RUN) generate tiny search.strategy=best_of_n out=$(DEMO)/best_of_n --procs 2
-	$(RUN) generate tiny prompts=$(DEMO)/prompts/generation_prompts.txt \
-	  metadata=$(DEMO)/prompts/evaluation_metadata.jsonl limit=8 out=$(DEMO)/geneval --procs 2
-	$(RUN) evaluate tiny images=$(DEMO)/none/images out=$(DEMO)/none-verdicts --procs 2
-	$(RUN) evaluate tiny images=$(DEMO)/best_of_n/images out=$(DEMO)/best_of_n-verdicts --procs 2
-	$(VENV)/bin/genloop report $(DEMO)/none-verdicts $(DEMO)/best_of_n-verdicts
+	$(RUN) generate tiny out=$(DEMO)/geneval limit=8 prompts=$(DEMO)/prompts/generation_prompts.txt \
+	  metadata=$(DEMO)/prompts/evaluation_metadata.jsonl --procs 2
+	$(RUN) generate shapes out=$(DEMO)/none limit=60 --procs 2
+	$(RUN) generate shapes out=$(DEMO)/best_of_n limit=60 search.strategy=best_of_n search.n=8 --procs 2
+	$(RUN) evaluate shapes images=$(DEMO)/none out=$(DEMO)/none-verdicts --procs 2
+	$(RUN) evaluate shapes images=$(DEMO)/best_of_n out=$(DEMO)/best_of_n-verdicts --procs 2
+	$(VENV)/bin/genloop report $(DEMO)/none-verdicts $(DEMO)/best_of_n-verdicts --out $(DEMO)/report
 
 clean: ## remove .venv, the caches and the demo's runs (other runs stay)
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
