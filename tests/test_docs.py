@@ -1,0 +1,174 @@
+"""The documents say what is: examples run as they stand, the table of layers is the law's, links lead somewhere."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from geneval.detectors import DETECTORS
+from genloop.job import run_command
+from genloop.ledger import read_rows
+from genloop.rewards import JUDGES
+from genloop.search import NEEDS_JUDGE, STRATEGIES
+from tests.test_layering import ALLOWED
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PROMPTS = ROOT / "configs" / "prompts" / "shapes_tiny"
+
+
+def examples() -> dict[str, str]:
+    """{path: source} of the Python blocks of docs/extending.md; each opens with a comment that says its path."""
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", text, re.S)
+    assert len(blocks) == text.count("```python")
+    return dict(blocks)
+
+
+@pytest.fixture
+def extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the example modules, on the import path."""
+    folder = tmp_path / "extra"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    for path, source in examples().items():
+        (folder / Path(path).name).write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def showo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Show-o of the embedded world with random weights."""
+    from ckpts.resolve import resolve
+    from genloop.models.image_tokenizers import load_image_tokenizer
+    from genloop.models.showo import build_showo, save_showo
+    from genloop.models.showo_config import PhiDims, ShowOConfig
+    from genloop.models.text import FileTokenizer
+    from genloop.shapes.text import write_text_tokenizer
+
+    folder = tmp_path_factory.mktemp("weights")
+    write_text_tokenizer(folder / "text")
+    text, tokenizer = FileTokenizer(folder / "text"), load_image_tokenizer(resolve("shapes/tokenizer"))
+    phi = PhiDims(
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    shape = ShowOConfig(
+        codebook_size=tokenizer.num_codes,
+        num_vq_tokens=tokenizer.grid[0] * tokenizer.grid[1],
+        llm_vocab_size=text.num_tokens,
+        max_seq_length=16,
+        phi=phi,
+    )
+    save_showo(build_showo(shape, seed=0, device="cpu", text_tokenizer=text), folder / "showo")
+    return folder / "showo"
+
+
+def generate(showo: Path, out: Path, *words: str) -> list[dict[str, Any]]:
+    """A few images of the tiny prompts -> their rows."""
+    from jobs import generate as job
+
+    settings = [f"model.showo={showo}", f"out={out}", "limit=4", "images_per_prompt=1", "sampling.steps=4"]
+    code = run_command(
+        job,
+        [
+            f"prompts={PROMPTS}/generation_prompts.txt",
+            f"metadata={PROMPTS}/evaluation_metadata.jsonl",
+            *settings,
+            *words,
+        ],
+    )
+    assert code == 0
+    return list(read_rows(out))
+
+
+def test_the_example_job_runs_on_two_workers(extra: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "launch.cli", "run", "extra.count_words", "unit_size=2", "--procs", "2"]
+    words = [f"prompts={PROMPTS}/generation_prompts.txt", f"out={tmp_path / 'run'}", "min_letters=2"]
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [*command, *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (PROMPTS / "generation_prompts.txt").read_text(encoding="utf-8").splitlines()
+    counts = [sum(len(word) >= 2 for word in line.split()) for line in lines]
+    assert [row["num_words"] for row in read_rows(tmp_path / "run")] == counts
+
+
+def test_the_example_strategy_chooses_as_best_of_n_does_with_a_yes_no_judge(
+    extra: Path, showo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STRATEGIES, "first_good", "extra.first_good:FirstGood")
+    monkeypatch.setattr("jobs.generate.NEEDS_JUDGE", NEEDS_JUDGE | {"first_good"})
+    ours = generate(showo, tmp_path / "a", "search.strategy=first_good", "search.n=3")
+    theirs = generate(showo, tmp_path / "b", "search.strategy=best_of_n", "search.n=3")
+    assert [(row["chosen"], row["sha256"]) for row in ours] == [(row["chosen"], row["sha256"]) for row in theirs]
+    assert all(len(row["candidates"]) <= 3 and row["cost"]["judge_calls"] == len(row["candidates"]) for row in ours)
+
+
+def test_the_example_judge_decides_best_of_n(
+    extra: Path, showo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(JUDGES, "vivid", "extra.vivid:Vivid")
+    rows = generate(showo, tmp_path / "a", "search.strategy=best_of_n", "search.n=3", "search.judge=vivid")
+    for row in rows:
+        scores = [candidate["p_yes"]["outcome"] for candidate in row["candidates"]]
+        assert row["chosen"] == scores.index(max(scores)) and 0 < min(scores) < max(scores) < 1
+
+
+def test_the_example_detector_is_used_by_evaluate(extra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from jobs import evaluate as job
+    from tests.unit.report_runs import Sketch, write_runs
+
+    monkeypatch.setitem(DETECTORS, "one_circle", "extra.one_circle:OneCircle")
+    write_runs(tmp_path, "a", Sketch(prompts_per_task=1, tags=("single_object",)))
+    circle = {"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": "a photo of a circle"}
+    (tmp_path / "a" / "images" / "00000" / "metadata.jsonl").write_text(json.dumps(circle))
+    words = [f"images={tmp_path / 'a' / 'images'}", f"out={tmp_path / 'b'}", "detector=one_circle", "colors=shapes"]
+    assert run_command(job, words) == 0
+    rows = list(read_rows(tmp_path / "b"))
+    assert [(row["correct"], row["details"]) for row in rows] == [(True, {"circle": [[0.0, 0.0, 24.0, 24.0, 1.0]]})]
+
+
+def test_the_table_of_layers_is_the_law() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table = text.split("| layer | imports |")[1].split("\n\n")[0]
+    documented: dict[str, set[str]] = {}
+    for layers, imports in re.findall(r"^\| (.+?) \| (.+?) \|$", table, re.M):
+        for layer in layers.split(", "):
+            documented[layer] = set(imports.partition(";")[0].split(", "))
+    assert documented.pop("jobs") == {"everything below"}
+    law = {layer: allowed for layer, allowed in ALLOWED.items() if allowed and layer != "jobs"}
+    assert documented == law
+    assert ALLOWED["jobs"] == set(ALLOWED) - {"jobs", "launch"}
+
+
+@pytest.mark.parametrize("document", [path.relative_to(ROOT).as_posix() for path in DOCUMENTS])
+def test_links_lead_to_files_that_are_there(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
+
+
+def test_files_that_the_documents_name_are_there() -> None:
+    tops = "launch|jobs|geneval|ckpts|configs|genloop|tests|benchmarks|docs"
+    named = {
+        path
+        for document in DOCUMENTS
+        for path in re.findall(rf"`((?:{tops})/[\w./-]+\.\w+)`", document.read_text(encoding="utf-8"))
+    }
+    assert sorted(path for path in named - set(examples()) if "NAME" not in path and not (ROOT / path).exists()) == []
+
+
+def test_guidelines_stay_short() -> None:
+    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 80
