@@ -7,7 +7,7 @@ MADE := $(VENV)/.made-$(shell pwd | cksum | tr ' ' '-')
 READY := $(VENV)/.ready-$(shell cat setup.py constraints.txt | cksum | tr ' ' '-')
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 RUN := $(VENV)/bin/genloop run
 DEMO := runs/demo
 
