@@ -138,9 +138,14 @@ def _bars(making: Making) -> tuple[Bar, ...]:
     if len(scores) < 2 or all(value is None for value in scores.values()):
         return ()
     return tuple(
-        Bar("dropped" if p is None else f"{p:.2f}", round(BAR_HEIGHT * (p or 0.0), 1), index == making.chosen)
+        Bar("dropped" if p is None else f"{p:.2f}", _bar_height(p), index == making.chosen)
         for index, p in scores.items()
     )
+
+
+def _bar_height(p_yes: float | None) -> float:
+    """In px; a score of 0 is still seen, a dropped candidate is not."""
+    return 0.0 if p_yes is None else round(max(BAR_HEIGHT * p_yes, 2.0), 1)
 
 
 def _choice(making: Making) -> str:
