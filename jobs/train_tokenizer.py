@@ -1,0 +1,129 @@
+"""Make an image tokenizer for the embedded world: the lossless patch codebook, or a trained MAGVIT-v2.
+
+    genloop run train_tokenizer tiny out=runs/tokenizer-tiny
+    genloop run train_tokenizer shapes out=runs/tokenizer
+    genloop run train_tokenizer magvit2 out=runs/magvit2 --procs 2
+
+Reads   kind=patches: nothing. kind=magvit2: WebDataset shards with png (make_shapes images=true writes them).
+Writes  RUN/tokenizer, a checkpoint folder; RUN/survival.json, what encode and decode leave of fresh scenes;
+        kind=magvit2 also RUN/checkpoints/step-*, to resume from, and RUN/metrics.jsonl.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks. On one process the
+        result has the same bits with and without interruption.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from genloop.config import LAUNCH, JobConfig, Settings
+from genloop.data.shards import content_digest, read_indices
+from genloop.distributed import World, process_group
+from genloop.job import run
+from genloop.models.magvit2_config import MagvitConfig
+from genloop.rundir import write_json
+from genloop.training.settings import TrainSettings
+
+KIND = "collective"
+
+
+class ModelShape(Settings):
+    """Sizes of a MAGVIT-v2; a token is 2 ** (levels - 1) pixels wide."""
+
+    num_bits: int = Field(10, ge=1, le=16)
+    width: int = Field(32, ge=4)
+    encoder_mult: tuple[int, ...] = (1, 1, 2)
+    encoder_blocks: tuple[int, ...] = (1, 1, 1)
+    decoder_mult: tuple[int, ...] = (1, 1, 2)
+    decoder_blocks: tuple[int, ...] = (1, 1, 1)
+    num_groups: int = Field(8, ge=1)
+    resolution: int = Field(24, ge=4, description="pixels on a side of the images")
+
+
+class LossShape(Settings):
+    """Weights beside the reconstruction."""
+
+    commitment: float = Field(0.1, ge=0)
+    entropy: float = Field(0.05, ge=0)
+    temperature: float = Field(0.1, gt=0, description="of the soft codes in the entropy term")
+
+
+class Config(JobConfig):
+    kind: Literal["patches", "magvit2"] = "patches"
+    shards: Annotated[Path | None, LAUNCH] = Field(None, description="folder of shards with png, for kind=magvit2")
+    model: ModelShape = ModelShape()
+    loss: LossShape = LossShape()
+    train: TrainSettings = TrainSettings()
+    num_scenes: int = Field(2000, ge=0, description="fresh scenes of the embedded world to measure survival on")
+
+
+def check(config: Config) -> None:
+    """Shards and sizes, before anything is written."""
+    if config.kind == "patches":
+        return
+    if config.shards is None:
+        raise ValueError("shards: needs a folder when kind is magvit2")
+    read_indices(config.shards)
+    shape = MagvitConfig(**config.model.model_dump())
+    levels = {len(getattr(shape, f"{side}_{what}")) for side in ("encoder", "decoder") for what in ("mult", "blocks")}
+    if len(levels) != 1:
+        raise ValueError("model: encoder_mult, encoder_blocks, decoder_mult and decoder_blocks differ in length")
+    if shape.resolution % shape.factor or shape.width % shape.num_groups:
+        raise ValueError(
+            f"model: resolution {shape.resolution} must be a multiple of {shape.factor}, "
+            f"width {shape.width} one of num_groups {shape.num_groups}"
+        )
+
+
+def inputs(config: Config) -> dict[str, Path | str]:
+    """Shards enter the fingerprint by content."""
+    return {} if config.shards is None else {"shards": content_digest(config.shards)}
+
+
+def main(config: Config, world: World) -> None:
+    from genloop.models.image_tokenizers import load_image_tokenizer
+    from genloop.shapes.codebook import PatchCodebook
+    from genloop.shapes.survival import measure_survival
+
+    if config.kind == "magvit2":
+        train_magvit2(config, world)
+    elif world.rank == 0:
+        PatchCodebook.enumerate().save(config.out / "tokenizer")
+    if world.rank == 0 and config.num_scenes:
+        tokenizer = load_image_tokenizer(config.out / "tokenizer")
+        found = measure_survival(tokenizer, seed=config.seed, num_scenes=config.num_scenes)
+        write_json(config.out / "survival.json", found)
+        print(f"{found['survived']} of {found['scenes']} scenes survive, PSNR {found['psnr'] or 'infinite'}")
+
+
+def train_magvit2(config: Config, world: World) -> None:
+    """Train on the shards' pixels and write RUN/tokenizer."""
+    import torch
+
+    from genloop.data.shards import Shards
+    from genloop.models.magvit2 import build_magvit2, save_magvit2
+    from genloop.training.loop import Task, choose_device, train
+    from genloop.training.tokenizer import LossWeights, PixelRows, reconstruction_loss
+
+    assert config.shards is not None
+    torch.set_num_threads(config.train.threads)
+    device = choose_device(config.train.device, world)
+    with process_group(world, device=device):
+        model = build_magvit2(MagvitConfig(**config.model.model_dump()), seed=config.seed, device=device)
+        pixels = PixelRows(Shards(config.shards), seed=config.seed, batch_size=config.train.batch_size)
+        weights = LossWeights(**config.loss.model_dump())
+        task = Task(
+            model,
+            pixels.rows,
+            lambda batch, rows: reconstruction_loss(
+                model, pixels.images([batch[row] for row in rows]).to(device), weights
+            ),
+            config.train,
+        )
+        train(task, config.out, world)
+        if world.rank == 0:
+            save_magvit2(model, config.out / "tokenizer")
+
+
+if __name__ == "__main__":
+    run(main, Config)
