@@ -4,7 +4,7 @@ B = rows (candidates), n = image tokens, H, W = pixels.
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -27,19 +27,22 @@ class State(Protocol):
         """The given rows, in that order."""
 
 
-class Sampler(Protocol):
-    """Turns prompts into image tokens step by step."""
+S = TypeVar("S", bound=State)
+
+
+class Sampler(Protocol[S]):
+    """Turns prompts into image tokens step by step; S is its kind of state."""
 
     num_steps: int
     grid: tuple[int, int]  # rows, columns of image tokens
 
-    def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed]) -> State:
+    def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed]) -> S:
         """One row for each (prompt, seed) pair, all image tokens masked."""
 
-    def step(self, state: State) -> State:
+    def step(self, state: S) -> S:
         """One decoding step for every row."""
 
-    def preview(self, state: State) -> "Tensor":
+    def preview(self, state: S) -> "Tensor":
         """The current full guess of every row as pixels: (B, 3, H, W) in [0, 1]."""
 
     def decode(self, tokens: "Tensor") -> "Tensor":

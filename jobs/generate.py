@@ -98,7 +98,7 @@ def main(config: Config, world: World) -> None:
     prompts = read_prompts(config.prompts, config.metadata, limit=config.limit)
     units = plan_units(len(prompts), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
-        work: tuple[Sampler, Strategy] | None = None
+        work: tuple[Sampler[Any], Strategy] | None = None
         for unit in ledger.claims():
             work = work or _load(config)  # a finished run loads nothing
             with ledger.working(unit):
@@ -111,12 +111,12 @@ def main(config: Config, world: World) -> None:
                 _log_unit(config, unit, rows)
 
 
-def _load(config: Config) -> "tuple[Sampler, Strategy]":
+def _load(config: Config) -> "tuple[Sampler[Any], Strategy]":
     sampler = build_sampler(config)
     return sampler, build_strategy(config, sampler)
 
 
-def build_sampler(config: Config) -> "Sampler":
+def build_sampler(config: Config) -> "Sampler[Any]":
     """The sampler over the configured weights, on its device."""
     import torch
 
@@ -137,7 +137,7 @@ def build_sampler(config: Config) -> "Sampler":
     return MaskGitSampler(model, tokenizer, config.sampling, rows_per_forward=config.rows_per_forward)
 
 
-def build_strategy(config: Config, sampler: "Sampler") -> "Strategy":
+def build_strategy(config: Config, sampler: "Sampler[Any]") -> "Strategy":
     """The configured search over `sampler`, with its judge when it asks one."""
     judge = None
     if config.search.strategy in NEEDS_JUDGE:
@@ -146,7 +146,7 @@ def build_strategy(config: Config, sampler: "Sampler") -> "Strategy":
 
 
 def _generate(
-    config: Config, batch: Sequence[Prompt], sampler: "Sampler", strategy: "Strategy", ledger: Ledger
+    config: Config, batch: Sequence[Prompt], sampler: "Sampler[Any]", strategy: "Strategy", ledger: Ledger
 ) -> list[dict[str, Any]]:
     """All images of a batch of prompts, written -> their rows."""
     import torch
@@ -173,7 +173,7 @@ def _generate(
 
 
 def _row(
-    config: Config, prompt: Prompt, sample: int, choice: Choice, image: str, digest: str, sampler: "Sampler"
+    config: Config, prompt: Prompt, sample: int, choice: Choice, image: str, digest: str, sampler: "Sampler[Any]"
 ) -> dict[str, Any]:
     best = choice.candidates[choice.chosen]
     return {

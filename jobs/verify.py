@@ -4,10 +4,12 @@
 
 Reads   RUN/rows/*.jsonl and the images that they name, RUN/plan.json.
 Writes  OUT/rows/*.jsonl: one line a checked image; the verdict goes to standard output.
-Resume  the same command. Exit code 1 when anything is missing, changed, unfinished or doubled.
+Resume  the same command; a run that has changed since needs another `out`. Exit code 1 when anything is missing,
+        changed, unfinished or doubled.
 """
 
 import collections
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from pydantic import Field
 from genloop.config import IndependentConfig
 from genloop.distributed import World
 from genloop.job import run as run_job
-from genloop.ledger import Ledger, count, finished, plan_units
+from genloop.ledger import Ledger, count, finished, plan_units, read_rows
 from genloop.rundir import read_run, sha256_file
 
 KIND = "independent"
@@ -39,8 +41,12 @@ def check(config: Config) -> None:
 
 
 def inputs(config: Config) -> dict[str, str]:
-    """Which row files there are: a run that has grown is another input."""
-    return {"run": f"{len(finished(config.run))} of {_total(config.run)} units"}
+    """The state of every file by size and time: a run that has changed since is another input."""
+    digest = hashlib.sha256()
+    for path in sorted(p for name in ("rows", "images") for p in (config.run / name).rglob("*")):
+        state = path.stat()
+        digest.update(f"{path.relative_to(config.run)} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return {"run": digest.hexdigest()}
 
 
 def main(config: Config, world: World) -> None:
@@ -71,8 +77,6 @@ def _check_rows(run: Path, name: str) -> list[dict[str, Any]]:
 
 def _report(config: Config) -> None:
     """Print what was found; raise when it is not clean."""
-    from genloop.ledger import read_rows
-
     rows = list(read_rows(config.out))
     doubled = [key for key, n in collections.Counter(tuple(row["key"]) for row in rows).items() if n > 1]
     bad = [row for row in rows if row["problem"]]

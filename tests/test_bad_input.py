@@ -55,9 +55,9 @@ def change(row: int, **changes: object) -> list[dict[str, object]]:
 
 BAD_FILES = {
     "a missing prompt file": (None, METADATA, "prompts.txt"),
-    "an empty prompt file": ("", [], "prompts.txt"),
+    "an empty prompt file": ("", METADATA, "prompts.txt"),
     "metadata of another length": (TEXTS, METADATA[:1], "metadata.jsonl"),
-    "metadata with another prompt": (TEXTS, change(1, prompt="a photo of two moons"), "metadata.jsonl:2"),
+    "metadata with another prompt": (TEXTS, change(1, prompt="a photo of two moons"), "prompts.txt:2"),
     "broken JSON": (TEXTS, [METADATA[0], '{"tag": "counting", '], "metadata.jsonl:2"),
     "an unknown task": (TEXTS, change(0, tag="single_objekt"), "did you mean 'single_object'"),
     "an unknown class": (TEXTS, change(0, include=[{"class": "cirle", "count": 1}]), "did you mean 'circle'"),

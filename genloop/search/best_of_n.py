@@ -4,6 +4,7 @@ The first of equals wins, as published.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from genloop.protocols import Judge, Sampler
 from genloop.records import Choice, Cost, Prompt
@@ -13,7 +14,7 @@ from genloop.search.paths import candidate, finish, seeds_of
 class BestOfN:
     """Draw N candidates an image side by side and let the judge choose."""
 
-    def __init__(self, sampler: Sampler, judge: Judge | None, num_candidates: int) -> None:
+    def __init__(self, sampler: Sampler[Any], judge: Judge | None, num_candidates: int) -> None:
         if judge is None:
             raise ValueError("search.judge: strategy 'best_of_n' needs a judge")
         self.sampler, self.judge, self.num_candidates = sampler, judge, num_candidates

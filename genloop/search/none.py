@@ -1,6 +1,7 @@
 """No search: one candidate an image, nobody is asked."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from genloop.protocols import Judge, Sampler
 from genloop.records import Choice, Cost, Prompt
@@ -10,7 +11,7 @@ from genloop.search.paths import candidate, finish, seeds_of
 class OneCandidate:
     """Draw candidate 0 of every image and take it."""
 
-    def __init__(self, sampler: Sampler, judge: Judge | None = None, num_candidates: int = 1) -> None:
+    def __init__(self, sampler: Sampler[Any], judge: Judge | None = None, num_candidates: int = 1) -> None:
         if num_candidates != 1:
             raise ValueError(f"search.n: strategy 'none' draws one candidate, found {num_candidates}")
         self.sampler = sampler

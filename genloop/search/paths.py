@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from genloop.protocols import Sampler, State
+from genloop.protocols import S, Sampler, State
 from genloop.records import Candidate, Prompt, Seed
 
 
@@ -15,7 +15,7 @@ def seeds_of(pairs: Sequence[tuple[Prompt, int]], num_candidates: int, run_seed:
     ]
 
 
-def finish(sampler: Sampler, state: State) -> State:
+def finish(sampler: Sampler[S], state: S) -> S:
     """All remaining steps of every row."""
     while state.step < sampler.num_steps:
         state = sampler.step(state)

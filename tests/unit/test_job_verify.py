@@ -1,0 +1,64 @@
+"""The verify job finds what was changed, removed or left unfinished."""
+
+import pytest
+
+from genloop.distributed import World
+from genloop.job import parse, prepare, run_command
+from jobs import generate, verify
+
+
+@pytest.fixture
+def run(tmp_path):
+    config = parse(generate, ["tiny", f"out={tmp_path / 'run'}", "limit=4", "sampling.steps=2", "unit_size=2"])
+    prepare(generate, config)
+    generate.main(config, World())
+    return tmp_path / "run"
+
+
+def check(run) -> int:
+    try:
+        return run_command(verify, [f"run={run}", f"out={run.parent / 'verified'}"])
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+def test_a_clean_run_passes(run, capsys):
+    assert check(run) == 0
+    assert "8 images checked, 0 bad, 0 doubled, 0 units unfinished" in capsys.readouterr().out
+
+
+def test_a_changed_and_a_missing_image_are_named(run, capsys):
+    changed, missing = run / "images/00001/samples/0000.png", run / "images/00003/samples/0001.png"
+    changed.write_bytes(changed.read_bytes() + b" ")
+    missing.unlink()
+    assert check(run) == 1
+    captured = capsys.readouterr()
+    assert "8 images checked, 2 bad" in captured.out
+    assert "images/00001/samples/0000.png changed; images/00003/samples/0001.png missing" in captured.err
+
+
+def test_an_unfinished_run_does_not_pass(run, capsys):
+    (run / "rows" / "00001.jsonl").unlink()
+    assert check(run) == 1
+    assert "1 units unfinished" in capsys.readouterr().out
+
+
+def test_a_doubled_row_does_not_pass(run, capsys):
+    rows = run / "rows" / "00001.jsonl"
+    rows.write_text(rows.read_text() + rows.read_text().splitlines()[0] + "\n")
+    assert check(run) == 1
+    assert "1 doubled" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    (tmp_path / "other").mkdir()
+    assert check(tmp_path / "other") == 2
+    assert "is not a run folder" in capsys.readouterr().err
+
+
+def test_a_run_that_changed_after_its_check_is_not_passed_from_memory(run, capsys):
+    assert check(run) == 0
+    image = run / "images/00001/samples/0000.png"
+    image.write_bytes(image.read_bytes() + b" ")
+    assert check(run) == 2
+    assert "another content of `run`; use another `out`" in capsys.readouterr().err
