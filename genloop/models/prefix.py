@@ -7,6 +7,7 @@ positions stay those of the padded sequence.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,8 +29,14 @@ class Prefix:
         return self.keys.shape[2]
 
 
+class Cache(Protocol):
+    """What the stock attention calls with new keys and values (B, H, Q, C); it attends to what comes back."""
+
+    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]: ...
+
+
 class _Recorder:
-    """Stands in for a cache in the stock attention and keeps the keys and values that pass."""
+    """Keeps the keys and values that pass."""
 
     def __init__(self) -> None:
         self.keys: list[Tensor] = []
@@ -42,7 +49,7 @@ class _Recorder:
 
 
 class _ReadOnly:
-    """Stands in for a cache in the stock attention: puts the prefixes of B rows in front, stores nothing."""
+    """Puts the prefixes of B rows in front, stores nothing."""
 
     def __init__(self, prefixes: Sequence[Prefix]) -> None:
         shared = all(prefix is prefixes[0] for prefix in prefixes)
@@ -63,7 +70,7 @@ def encode_text(model: ShowO, ids: Sequence[int], position: int) -> Prefix:
     """Causal ids (P,), the first at `position` -> their keys and values. Always computed alone."""
     recorder = _Recorder()
     rows = torch.tensor([list(ids)], device=model.device)
-    _run_layers(model, rows, position, recorder, is_causal=True)
+    run_layers(model, rows, position, recorder, is_causal=True)
     return Prefix(torch.cat(recorder.keys), torch.cat(recorder.values), position + len(ids))
 
 
@@ -78,12 +85,14 @@ def image_hidden(model: ShowO, codes: Tensor, prefixes: Sequence[Prefix]) -> Ten
     ids[:, 0], ids[:, -1] = config.soi_id, config.eoi_id
     repeats = -(-MIN_GEMM_ROWS // ids.numel())
     cache = _ReadOnly(list(prefixes) * repeats)
-    hidden = _run_layers(model, ids.repeat(repeats, 1), prefixes[0].position, cache, is_causal=False)
+    hidden = run_layers(model, ids.repeat(repeats, 1), prefixes[0].position, cache, is_causal=False)
     return hidden[: len(codes), 1:-1]
 
 
-def _run_layers(model: ShowO, ids: Tensor, position: int, cache: _Recorder | _ReadOnly, *, is_causal: bool) -> Tensor:
-    """ids (B, Q), the first at `position` -> (B, Q, D)"""
+def run_layers(
+    model: ShowO, ids: Tensor, position: int, cache: Cache, *, is_causal: bool, mask: Tensor | None = None
+) -> Tensor:
+    """ids (B, Q), the first at `position`, behind what the cache puts in front -> (B, Q, D)"""
     phi = model.showo.model
     hidden = phi.embed_tokens(ids)
     positions = torch.arange(position, position + ids.shape[1], device=ids.device)[None]
@@ -91,7 +100,7 @@ def _run_layers(model: ShowO, ids: Tensor, position: int, cache: _Recorder | _Re
     for layer in phi.layers:
         hidden = layer(
             hidden,
-            attention_mask=None,
+            attention_mask=mask,
             position_embeddings=rotary,
             past_key_values=cache,
             is_causal=is_causal,

@@ -84,7 +84,9 @@ class MaskGitSampler:
         self._prefixes: weakref.WeakValueDictionary[str, Prefix] = weakref.WeakValueDictionary()
         self._unconditional = self._prefix("") if settings.guidance_scale > 0 else None
 
-    def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed], known: Tensor | None = None) -> MaskGitState:
+    def start(
+        self, prompts: Sequence[Prompt], seeds: Sequence[Seed], known: Tensor | None = None, *, round: int = 0
+    ) -> MaskGitState:
         """One row for each (prompt, seed) pair: all masked, or `known` (B, n) with `mask_code` where to draw."""
         n, device = self.model.config.num_vq_tokens, self.model.device
         tokens = torch.full((len(prompts), n), self.mask_code, device=device)
@@ -98,6 +100,7 @@ class MaskGitSampler:
             seeds=tuple(seeds),
             prefixes=tuple(self._prefix(prompt.text) for prompt in prompts),
             scheduled=torch.full((len(prompts),), n, device=device),
+            round=round,
         )
 
     def remask(self, state: MaskGitState, drop: Tensor) -> MaskGitState:
@@ -122,7 +125,7 @@ class MaskGitSampler:
         if state.step == self.num_steps - 1:
             still_masked = torch.zeros_like(masked)
         else:
-            still_masked = masked & self._lowest(self._keys(state, drawn, log_p, masked), state, masked)
+            still_masked = masked & self._stay_masked(self._keys(state, drawn, log_p, masked), state, masked)
         fixed = masked & ~still_masked
         tokens = torch.where(fixed, drawn, state.tokens)
         filling = drawn if self.settings.preview == "sampled" else likeliest
@@ -155,9 +158,11 @@ class MaskGitSampler:
 
     def _fill(self, state: MaskGitState, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """-> drawn codes, likeliest codes (known tokens as they are), log-probability of the drawn, each (B, n)."""
-        rows, positions = masked.nonzero(as_tuple=True)  # (R,)
         drawn, likeliest = state.tokens.clone(), state.tokens.clone()
         log_p = torch.zeros(masked.shape, dtype=torch.float32, device=masked.device)
+        rows, positions = masked.nonzero(as_tuple=True)  # (R,)
+        if not len(rows):
+            return drawn, likeliest, log_p
         hidden = self._hidden(state, rows, positions)  # (R, D)
         draw = self.noise.tokens(state.seeds, masked.shape[1], state.step, state.round)
         size = max(MIN_GEMM_ROWS, _HEAD_ELEMENTS // self.mask_code)
@@ -243,12 +248,16 @@ class MaskGitSampler:
             return self.background_code
         return drawn.mode(dim=1, keepdim=True).values
 
-    def _lowest(self, keys: Tensor, state: MaskGitState, masked: Tensor) -> Tensor:
+    def _stay_masked(self, keys: Tensor, state: MaskGitState, masked: Tensor) -> Tensor:
         """The tokens (B, n) that stay masked: as many as the schedule says, at least one, fewer than now."""
         counts = [
             masked_after(self.settings.schedule, state.step, self.num_steps, num) for num in state.scheduled.tolist()
         ]
-        wanted = torch.tensor(counts, device=keys.device)
-        limit = torch.minimum(wanted, masked.sum(1) - 1).clamp(min=1, max=keys.shape[1] - 1)
-        threshold = keys.sort(dim=1).values.gather(1, limit[:, None])
-        return keys < threshold
+        fewer = torch.minimum(torch.tensor(counts, device=keys.device), masked.sum(1) - 1)
+        return lowest(keys, fewer.clamp(min=1))
+
+
+def lowest(keys: Tensor, counts: Tensor) -> Tensor:
+    """keys (B, n), counts (B,) -> True for the `counts` lowest of each row; fewer where keys are equal."""
+    place = counts.clamp(max=keys.shape[1] - 1)[:, None]
+    return keys < keys.sort(dim=1).values.gather(1, place)
