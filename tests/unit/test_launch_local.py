@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from genloop.ledger import finished, read_rows
+from launch.local import Child, StopRequests, supervise
 from tests.runs import ROOT, genloop
 
 COUNT, AVERAGE = "tests.unit.counting_job", "tests.unit.averaging_job"
@@ -122,6 +123,25 @@ def test_a_killed_worker_fails_the_command(tmp_path):
     assert command.returncode == 1
     assert "was killed by SIGKILL" in errors
     assert workers_of(out) == []
+
+
+def test_a_worker_that_does_not_listen_is_killed_when_another_fails(tmp_path):
+    deaf = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 600 & wait; sleep 600"], process_group=0)
+    failing = subprocess.Popen(["sh", "-c", "exit 3"])
+    children = [Child(process, rank, tmp_path / "no.log") for rank, process in enumerate([deaf, failing])]
+    code, culprit = supervise(children, StopRequests())
+    os.killpg(deaf.pid, signal.SIGKILL)  # its own children
+    assert code == 1
+    assert culprit is not None and culprit.rank == 1
+    assert deaf.returncode == -signal.SIGKILL
+
+
+def test_torchrun_starts_a_job_too(tmp_path):
+    words = ["--standalone", "--nproc-per-node=2", "-m", COUNT, f"out={tmp_path / 'run'}", "limit=9"]
+    command = [sys.executable, "-m", "torch.distributed.run", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [row["item"] for row in read_rows(tmp_path / "run")] == list(range(9))
 
 
 def test_a_collective_job_runs_on_all_workers_together(tmp_path):
