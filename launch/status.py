@@ -129,8 +129,8 @@ def totals(state: RunState) -> str:
     """The run in one line."""
     parts = [f"{state.job} {state.state}"]
     if state.units:
-        share = 100 * state.units_done / state.units
-        parts += [f"{state.units_done}/{state.units} units ({share:.0f} %)", f"{state.items_done}/{state.items} items"]
+        share = 100 * state.units_done // state.units
+        parts += [f"{state.units_done}/{state.units} units ({share} %)", f"{state.items_done}/{state.items} items"]
     if state.steps:
         parts += [f"step {state.steps.done}/{state.steps.total}", f"loss {state.steps.loss:.4g}"]
     if state.rate:
