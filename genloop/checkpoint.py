@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from genloop.registry import require
@@ -159,11 +160,24 @@ def load_tensors(folder: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
             read_header(path)
             part = require("safetensors.torch").load_file(path, device=device)
         else:
-            _check_archive(path)
-            part = require("torch").load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
+            part = _load_archive(path, device)
         tensors |= _owned(path, part, weights.owner)
     _check_index(folder, weights, tensors)
     return tensors
+
+
+def _load_archive(path: Path, device: str) -> "dict[str, Tensor]":
+    """The tensors of a .bin file; whatever else it holds is refused, not run."""
+    torch = require("torch")
+    _check_archive(path)
+    try:
+        part = torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (UnpicklingError, RuntimeError, EOFError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path}: not readable as plain tensors ({first}); use a safetensors file") from None
+    if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
+        raise ValueError(f"{path}: holds other things than named tensors; use the file with the weights alone")
+    return part
 
 
 def _owned(path: Path, part: Mapping[str, Any], owner: Mapping[str, str] | None) -> dict[str, Any]:
