@@ -42,43 +42,11 @@ def extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def showo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Show-o of the embedded world with random weights."""
-    from ckpts.resolve import resolve
-    from genloop.models.image_tokenizers import load_image_tokenizer
-    from genloop.models.showo import build_showo, save_showo
-    from genloop.models.showo_config import PhiDims, ShowOConfig
-    from genloop.models.text import FileTokenizer
-    from genloop.shapes.text import write_text_tokenizer
-
-    folder = tmp_path_factory.mktemp("weights")
-    write_text_tokenizer(folder / "text")
-    text, tokenizer = FileTokenizer(folder / "text"), load_image_tokenizer(resolve("shapes/tokenizer"))
-    phi = PhiDims(
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-    )
-    shape = ShowOConfig(
-        codebook_size=tokenizer.num_codes,
-        num_vq_tokens=tokenizer.grid[0] * tokenizer.grid[1],
-        llm_vocab_size=text.num_tokens,
-        max_seq_length=16,
-        phi=phi,
-    )
-    save_showo(build_showo(shape, seed=0, device="cpu", text_tokenizer=text), folder / "showo")
-    return folder / "showo"
-
-
-def generate(showo: Path, out: Path, *words: str) -> list[dict[str, Any]]:
+def generate(out: Path, *words: str) -> list[dict[str, Any]]:
     """A few images of the tiny prompts -> their rows."""
     from jobs import generate as job
 
-    settings = [f"model.showo={showo}", f"out={out}", "limit=4", "images_per_prompt=1", "sampling.steps=4"]
+    settings = [f"out={out}", "limit=6", "images_per_prompt=1", "sampling.steps=9"]
     code = run_command(
         job,
         [
@@ -106,21 +74,20 @@ def test_the_example_job_runs_on_two_workers(extra: Path, tmp_path: Path) -> Non
 
 
 def test_the_example_strategy_chooses_as_best_of_n_does_with_a_yes_no_judge(
-    extra: Path, showo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    extra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(STRATEGIES, "first_good", "extra.first_good:FirstGood")
     monkeypatch.setattr("jobs.generate.NEEDS_JUDGE", NEEDS_JUDGE | {"first_good"})
-    ours = generate(showo, tmp_path / "a", "search.strategy=first_good", "search.n=3")
-    theirs = generate(showo, tmp_path / "b", "search.strategy=best_of_n", "search.n=3")
+    ours = generate(tmp_path / "a", "search.strategy=first_good", "search.n=3")
+    theirs = generate(tmp_path / "b", "search.strategy=best_of_n", "search.n=3")
     assert [(row["chosen"], row["sha256"]) for row in ours] == [(row["chosen"], row["sha256"]) for row in theirs]
-    assert all(len(row["candidates"]) <= 3 and row["cost"]["judge_calls"] == len(row["candidates"]) for row in ours)
+    assert all(row["cost"]["judge_calls"] == len(row["candidates"]) <= 3 for row in ours)
+    assert min(len(row["candidates"]) for row in ours) < 3  # some were good at once
 
 
-def test_the_example_judge_decides_best_of_n(
-    extra: Path, showo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_judge_decides_best_of_n(extra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(JUDGES, "vivid", "extra.vivid:Vivid")
-    rows = generate(showo, tmp_path / "a", "search.strategy=best_of_n", "search.n=3", "search.judge=vivid")
+    rows = generate(tmp_path / "a", "search.strategy=best_of_n", "search.n=3", "search.judge=vivid")
     for row in rows:
         scores = [candidate["p_yes"]["outcome"] for candidate in row["candidates"]]
         assert row["chosen"] == scores.index(max(scores)) and 0 < min(scores) < max(scores) < 1
