@@ -198,13 +198,14 @@ class Codebook(nn.Module):
 
     def bits(self, codes: Tensor, shape: tuple[int, int]) -> Tensor:
         """(B, h*w) -> (B, z, h, w) of -1 and 1"""
-        return self.embedding[codes].transpose(1, 2).unflatten(2, shape)
+        return self.embedding[codes].transpose(1, 2).contiguous().unflatten(2, shape)
 
 
 class MagvitV2(nn.Module):
     """The tokenizer; implements `genloop.protocols.ImageTokenizer`.
 
-    Images go through the network one at a time, so that a result never depends on its neighbours in a batch.
+    Images go through the network one at a time and in one memory layout, so that a result never depends on its
+    neighbours in a batch.
     """
 
     def __init__(self, config: MagvitConfig) -> None:
@@ -225,7 +226,7 @@ class MagvitV2(nn.Module):
                 f"{self.config.factor}x{self.config.factor}; resize or crop them"
             )
         weight = self.encoder.conv_in.weight
-        pixels = images.to(device=weight.device, dtype=weight.dtype) * 2 - 1
+        pixels = images.to(device=weight.device, dtype=weight.dtype).contiguous() * 2 - 1
         return torch.cat([self.quantize.codes(self.encoder(pixels[i : i + 1])) for i in range(len(pixels))])
 
     @torch.inference_mode()
