@@ -128,9 +128,7 @@ def run_workers(workers: Workers, kind: str) -> int:
                 if child.process.poll() is None:
                     child.process.kill()
                     child.process.wait()
-    for rank in starts:
-        sys.stdout.write(_text(output_file(workers.logs, rank)))
-        output_file(workers.logs, rank).unlink(missing_ok=True)
+    _print_output(workers.logs, list(starts))
     news = {rank: _text(log_file(workers.logs, rank))[start:] for rank, start in starts.items()}
     if code == STOPPED and any("genloop: failed:" in text for text in news.values()):
         code = FAILED
@@ -180,6 +178,15 @@ def _signal(children: Sequence[Child], number: int) -> None:
     for child in children:
         if child.process.poll() is None:
             child.process.send_signal(number)
+
+
+def _print_output(logs: Path, ranks: Sequence[int]) -> None:
+    """What the workers printed, in rank order; what several printed alike, once."""
+    texts = [_text(output_file(logs, rank)) for rank in ranks]
+    sys.stdout.write("".join(dict.fromkeys(texts)))
+    sys.stdout.flush()
+    for rank in ranks:
+        output_file(logs, rank).unlink(missing_ok=True)
 
 
 def _end_with_parent() -> None:
