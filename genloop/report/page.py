@@ -107,12 +107,12 @@ def _lead(runs: Sequence[Run], comparisons: Sequence[scores.Comparison]) -> str:
         images, prompts = sum(len(run.images) for run in runs), len({key for run in runs for key in run.by_prompt})
         return f"{images} images of {prompts} prompts, judged by GenEval's rules."
     overall = compared[0].differences[-1]
-    points, low, high = (100 * value for value in overall.points)
+    points, low, high = overall.points
     direction = "higher" if points >= 0 else "lower"
     claim = "significant" if overall.significant else "not significant"
     return (
-        f"{runs[1].name} scores {abs(points):.1f} points {direction} than {runs[0].name} "
-        f"(95 % interval of the difference {low:+.1f} to {high:+.1f}): {claim}."
+        f"{runs[1].name} scores {_percent(abs(points))} points {direction} than {runs[0].name} "
+        f"(95 % interval of the difference {_signed(low)} to {_signed(high)}): {claim}."
     )
 
 
@@ -154,8 +154,8 @@ def _score_chart(columns: Sequence[Sequence[scores.Score]]) -> Chart:
 
 def _difference_chart(comparison: scores.Comparison) -> Chart:
     reach = max(abs(bound) for row in comparison.differences for bound in row.points)
-    step = next(step for step in (5, 10, 20, 50) if reach <= 2 * step / 100 or step == 50)
-    ticks = [(tick / 100, f"{tick:+d}" if tick else "0") for tick in range(-2 * step, 2 * step + 1, step)]
+    step = next(step for step in (2, 5, 10, 15, 20, 30, 50) if reach <= 2 * step / 100 or step == 50)
+    ticks = [(tick / 100, _minus(f"{tick:+d}") if tick else "0") for tick in range(-2 * step, 2 * step + 1, step)]
     return dot_and_whisker([(row.task, [(comparison.run.number, row.points)]) for row in comparison.differences], ticks)
 
 
@@ -176,9 +176,14 @@ def _percent(share: float, digits: int = 1) -> str:
 
 
 def _signed(share: float) -> str:
-    """Points with a typographic minus; a rounded zero has no sign."""
+    """Points; a rounded zero has no sign."""
     text = f"{100 * share:+.1f}"
-    return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "−")
+    return "0.0" if text in {"+0.0", "-0.0"} else _minus(text)
+
+
+def _minus(number: str) -> str:
+    """With a minus sign as wide as the plus sign, which a line does not end on."""
+    return number.replace("-", "−")
 
 
 def _p_value(p: float) -> str:
