@@ -31,6 +31,9 @@ class Config(IndependentConfig):
     detector: str = Field(description="who finds the objects: shapes")
     colors: str = Field(description="who names their colours: shapes")
     options: VerdictOptions = VerdictOptions()
+    unknown_classes: Annotated[Literal["refuse", "absent"], LAUNCH] = Field(
+        "refuse", description="classes that the detector does not know: an error, or never found (as in GenEval)"
+    )
     format: Annotated[Literal["genloop", "reference"], LAUNCH] = "genloop"
     limit: int | None = Field(None, ge=1, description="only the first so many prompt folders")
     unit_size: int = Field(32, ge=1, description="images in one unit of work")
@@ -48,7 +51,8 @@ def check(config: Config) -> None:
     from geneval.folder import find_samples
 
     color_classifier_class(config.colors)
-    find_samples(config.images, classes=detector_class(config.detector).classes, limit=config.limit)
+    known = detector_class(config.detector).classes
+    find_samples(config.images, classes=known if config.unknown_classes == "refuse" else None, limit=config.limit)
 
 
 def inputs(config: Config) -> dict[str, Path]:

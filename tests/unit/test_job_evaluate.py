@@ -230,3 +230,11 @@ def test_metadata_may_be_spread_over_lines_and_other_files_are_passed_over(own_i
         (folder / "samples" / "0000.txt").write_bytes(b"")
     (own_images / "notes").mkdir()
     assert results(run(own_images, tmp_path / "run")) == results(base)
+
+
+def test_classes_that_the_detector_does_not_know_can_count_as_absent(own_images, tmp_path):
+    line = '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}'
+    (own_images / "00000" / "metadata.jsonl").write_text(line + "\n")
+    rows = list(read_rows(run(own_images, tmp_path / "run", "unknown_classes=absent")))
+    assert [row["correct"] for row in rows[:2]] == [False, False]
+    assert rows[0]["reason"] == "expected bench>=1, found 0"
