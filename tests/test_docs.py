@@ -137,5 +137,20 @@ def test_files_that_the_documents_name_are_there() -> None:
     assert sorted(path for path in named - set(examples()) if "NAME" not in path and not (ROOT / path).exists()) == []
 
 
+def test_commands_that_the_documents_show_name_jobs_and_presets_that_are_there() -> None:
+    shown = {
+        command
+        for document in DOCUMENTS
+        for command in re.findall(r"(?:genloop run|-m jobs\.)\s?([a-z]\w+) ([a-z]\w+)\b(?!=)", document.read_text())
+    }
+    own = {Path(path).stem for path in examples()}
+    assert len(shown) > 5
+    assert [(job, preset) for job, preset in shown if job not in own and not _preset(job, preset).is_file()] == []
+
+
+def _preset(job: str, preset: str) -> Path:
+    return ROOT / "configs" / job / f"{preset}.yaml"
+
+
 def test_guidelines_stay_short() -> None:
     assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 80

@@ -9,7 +9,7 @@ from genloop.report.runs import JudgedImage, Making, Run
 from genloop.report.selection import spread
 
 BAR_HEIGHT = 36.0  # px for P(yes) = 1
-NUM_FRAMES = 7
+NUM_FRAMES = 8
 
 
 @dataclass(frozen=True, slots=True)
