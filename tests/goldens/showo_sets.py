@@ -40,6 +40,7 @@ class ShowOSet:
 
     @cached_property
     def model(self) -> ShowO:
+        torch.set_num_threads(1)  # as recorded
         sizes = read_json(self.folder / "tiny_config.json")
         return load_showo(self.folder, max_seq_length=sizes["max_seq_length"])
 

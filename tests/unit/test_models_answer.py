@@ -36,7 +36,7 @@ def recomputed(
 
 def talkative() -> ShowO:
     """Image codes are ruled out, so that answers are words."""
-    model = tiny_showo()
+    model = tiny_showo.__wrapped__()
     model.showo.lm_head.bias.data[model.config.llm_vocab_size :] = -30.0
     return model
 

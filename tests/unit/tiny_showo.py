@@ -62,7 +62,8 @@ def tiny_config(
 
 @lru_cache
 def tiny_showo(config: ShowOConfig | None = None) -> ShowO:
-    """Random weights, large enough that rows, texts and steps differ."""
+    """Random weights, large enough that rows, texts and steps differ. One thread: more only wait for each other."""
+    torch.set_num_threads(1)
     return build_showo(config or tiny_config(), seed=5, text_tokenizer=LetterTokenizer()).eval()
 
 
