@@ -1,0 +1,46 @@
+"""The shipped Show-o of the embedded world draws what it is asked for, on combinations that it was never told too."""
+
+import pytest
+import torch
+
+from ckpts.resolve import resolve
+from geneval.verdict import VerdictOptions, judge
+from genloop.data.images import to_uint8
+from genloop.models.image_tokenizers import load_image_tokenizer
+from genloop.models.showo import load_showo
+from genloop.records import Seed
+from genloop.sampling.maskgit import MaskGitSampler
+from genloop.sampling.settings import SamplingConfig
+from genloop.shapes.detector import ShapesDetector
+from genloop.shapes.prompts import pool
+
+
+@pytest.fixture(scope="module")
+def sampler() -> MaskGitSampler:
+    torch.set_num_threads(1)
+    tokenizer = load_image_tokenizer(resolve("shapes/tokenizer"))
+    return MaskGitSampler(load_showo(resolve("shapes/showo")), tokenizer, SamplingConfig())
+
+
+def accuracy(sampler: MaskGitSampler, name: str, tag: str, images: int) -> float:
+    prompts = [pool(name, tag)[i % len(pool(name, tag))] for i in range(images)]
+    state = sampler.start(prompts, [Seed(0, prompt.index, sample, 0) for sample, prompt in enumerate(prompts)])
+    while state.step < sampler.num_steps:
+        state = sampler.step(state)
+    detector, options = ShapesDetector(), VerdictOptions()
+    pictures = to_uint8(sampler.decode(state.tokens))
+    found = detector.detect(list(pictures))
+    rows = zip(pictures, prompts, found, strict=True)
+    return sum(judge(image, prompt, seen, detector, options).correct for image, prompt, seen in rows) / images
+
+
+@pytest.mark.parametrize(
+    "name, tag, at_least",
+    [("test", "single_object", 0.7), ("test", "colors", 0.7), ("test", "two_object", 0.4), ("heldout", "colors", 0.35)],
+)
+def test_most_images_are_right(sampler, name, tag, at_least):
+    assert accuracy(sampler, name, tag, 40) >= at_least
+
+
+def test_there_is_room_above(sampler):
+    assert accuracy(sampler, "test", "color_attr", 40) <= 0.6
