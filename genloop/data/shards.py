@@ -123,11 +123,8 @@ class Shards:
             raise IndexError(f"sample {position} of {len(self)}")
         shard = bisect.bisect_right(self._starts, position) - 1
         index, row = self.indices[shard], position - self._starts[shard]
-        file = self._open(index.path)
-        fields = {}
-        for field, (offset, size) in index.places[row].items():
-            file.seek(offset)
-            fields[field] = file.read(size)
+        number = self._open(index.path).fileno()
+        fields = {field: os.pread(number, size, offset) for field, (offset, size) in index.places[row].items()}
         return Sample(index.keys[row], fields)
 
     def __iter__(self) -> Iterator[Sample]:
