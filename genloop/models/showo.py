@@ -178,6 +178,8 @@ def _finish(model: ShowO, device: str) -> ShowO:
 
 def _phi_config(config: ShowOConfig) -> Any:
     dims = asdict(config.phi)
+    if dims["hidden_act"] == "gelu_new":  # the same function in one kernel instead of eight: a fifth of a CPU step
+        dims["hidden_act"] = "gelu_pytorch_tanh"
     rope = {
         "rope_type": "default",
         "rope_theta": dims.pop("rope_theta"),
