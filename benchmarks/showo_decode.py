@@ -184,9 +184,11 @@ def matmul_peak(dtype: torch.dtype, device: str, size: int) -> float:
 
 
 def full_model(device: str, images: int, config: ShowOConfig, tokenizer: MagvitConfig, matmul_size: int) -> None:
-    """Print images a second and the share of the measured matrix peak, for different prompts' worth of rows."""
+    """Print images a second, eight candidates a prompt, and the share of the measured matrix peak."""
     for dtype in (torch.bfloat16, torch.float32):
         peak = matmul_peak(dtype, device, matmul_size)
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
         model = build_showo(config, seed=1, dtype=dtype, device=device, text_tokenizer=Letters()).eval()
         pixels = build_magvit2(tokenizer, seed=2, device=device).eval()
         seeds = [Seed(0, index // 8, 0, index % 8) for index in range(images)]
