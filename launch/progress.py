@@ -1,5 +1,7 @@
 """The live view of a run: a table that redraws itself on a terminal, a plain line every few seconds elsewhere."""
 
+import os
+import pdb
 import sys
 import threading
 import time
@@ -107,7 +109,9 @@ def shown(run: Path) -> Iterator[None]:
 
     def pause(*arguments: object, **options: object) -> object:
         close()
-        return hook(*arguments, **options)
+        if hook is not sys.__breakpointhook__ or os.environ.get("PYTHONBREAKPOINT"):
+            return hook(*arguments, **options)
+        return pdb.Pdb().set_trace(sys._getframe(1))  # in the caller, not here
 
     sys.breakpointhook = pause
     thread.start()

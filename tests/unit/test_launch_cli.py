@@ -92,3 +92,22 @@ def test_a_terminal_gets_a_picture_that_redraws_itself(tmp_path):
     text = seen.decode()
     assert "\x1b[" in text and "items/s" in text and "worker" in text
     assert "6/6 units (100 %)" in text
+
+
+def test_a_debugger_stops_in_the_job_and_the_view_is_out_of_its_way(tmp_path):
+    source = (ROOT / "tests" / "unit" / "counting_job.py").read_text()
+    package = tmp_path / "debugged"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "counting.py").write_text(source.replace("rows = []", "rows = []; breakpoint()"))
+    done = subprocess.run(
+        [sys.executable, "-m", "launch", "run", "debugged.counting", "limit=2", f"out={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        input="p unit.stop * 1000\nc\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(Pdb) 2000\n" in done.stdout
