@@ -1,7 +1,6 @@
 """The live view of a run: a table that redraws itself on a terminal, a plain line every few seconds elsewhere."""
 
 import os
-import pdb
 import sys
 import threading
 import time
@@ -111,7 +110,10 @@ def shown(run: Path) -> Iterator[None]:
         close()
         if hook is not sys.__breakpointhook__ or os.environ.get("PYTHONBREAKPOINT"):
             return hook(*arguments, **options)
-        return pdb.Pdb().set_trace(sys._getframe(1))  # in the caller, not here
+        import pdb
+
+        pdb.Pdb().set_trace(sys._getframe(1))  # in the caller, not here
+        return None
 
     sys.breakpointhook = pause
     thread.start()
