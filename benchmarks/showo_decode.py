@@ -229,7 +229,8 @@ def describe_machine() -> str:
     cpu = names[0] if names else platform.processor()
     return (
         f"{cpu}, {os.cpu_count()} CPUs ({torch.backends.cpu.get_cpu_capability()}), {gpu}; "
-        f"Python {platform.python_version()}, torch {torch.__version__}"
+        f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"transformers {require('transformers').__version__}"
     )
 
 

@@ -4,7 +4,8 @@ B = rows, n = image tokens, K = codebook size, R = tokens still masked, D = hidd
 masked token and keeps the ones with the highest key: log-probability + temperature * Gumbel (+ a bonus for objects).
 
 A row depends on its prompt, its Seed and the settings alone: the text part is run once by itself, rows of equal text
-length share forward passes, equal rows are run once, and no matrix product has fewer than eight rows.
+length share forward passes, equal rows are run once, and no matrix product has fewer than eight rows. On a CPU with a
+fixed number of threads that holds to the last bit; on a GPU kernels may differ with the shape of a batch.
 """
 
 import weakref
