@@ -10,8 +10,6 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 PIP = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 RUN := $(VENV)/bin/genloop run
 DEMO := runs/demo
-PROMPTS = prompts=$(DEMO)/$(1)-prompts/generation_prompts.txt metadata=$(DEMO)/$(1)-prompts/evaluation_metadata.jsonl
-SHAPES = $(call PROMPTS,shapes) unit_size=4
 
 .PHONY: help demo test check format clean
 help: ## this list
@@ -45,13 +43,15 @@ format: $(READY) ## rewrite the code in the project's format
 
 demo: $(READY) ## the main loop end to end on the CPU: prompts, images, verdicts, report
 	@rm -rf $(DEMO)
-	$(RUN) make_prompts geneval out=$(DEMO)/prompts
-	$(RUN) generate tiny out=$(DEMO)/geneval limit=8 prompts=$(DEMO)/prompts/generation_prompts.txt \
-	  metadata=$(DEMO)/prompts/evaluation_metadata.jsonl --procs 2
 	$(RUN) generate shapes out=$(DEMO)/none images_per_prompt=1 --procs 2
 	$(RUN) generate shapes out=$(DEMO)/best_of_n images_per_prompt=1 search.strategy=best_of_n search.n=4 --procs 2
 	$(RUN) evaluate shapes images=$(DEMO)/none out=$(DEMO)/none-verdicts --procs 2
 	$(RUN) evaluate shapes images=$(DEMO)/best_of_n out=$(DEMO)/best_of_n-verdicts --procs 2
+	@# GenEval's own 553 prompts, the first few: the small model does not know their words and draws shapes.
+	$(RUN) make_prompts geneval out=$(DEMO)/geneval-prompts
+	$(RUN) generate tiny out=$(DEMO)/geneval limit=8 prompts=$(DEMO)/geneval-prompts/generation_prompts.txt \
+	  metadata=$(DEMO)/geneval-prompts/evaluation_metadata.jsonl --procs 2
+	$(RUN) evaluate shapes images=$(DEMO)/geneval out=$(DEMO)/geneval-verdicts unknown_classes=absent format=reference
 	$(VENV)/bin/genloop report $(DEMO)/none-verdicts $(DEMO)/best_of_n-verdicts --out $(DEMO)/report
 
 clean: ## remove .venv, the caches and the demo's runs (other runs stay)

@@ -11,16 +11,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from genloop.registry import did_you_mean
 
+INSTALLED = Path(__file__).resolve().parent.parent  # holds configs/ and ckpts/, in a checkout and when installed
 LAUNCH = "launch"
 INPUT = "input"
-InputPath = Annotated[Path, INPUT]
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
+
+
+def _shipped(path: Path) -> Path:
+    """A relative path as it is, or, when there is nothing, the file of that name that came with genloop."""
+    return INSTALLED / path if not path.exists() and (INSTALLED / path).exists() else path
+
+
+InputPath = Annotated[Path, INPUT, AfterValidator(_shipped)]
 
 
 class ConfigError(ValueError):
@@ -120,7 +128,7 @@ def find_preset(job: str, name: str, roots: Sequence[Path]) -> Path:
 
 def preset_roots() -> list[Path]:
     """Where presets are looked for: ./configs, then the configs installed with genloop."""
-    return [Path("configs"), Path(__file__).resolve().parent.parent / "configs"]
+    return [Path("configs"), INSTALLED / "configs"]
 
 
 def marked(config: Settings, marker: str) -> Iterator[tuple[str, Any]]:

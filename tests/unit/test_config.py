@@ -95,3 +95,12 @@ def test_a_dumped_config_loads_to_the_same_config(tmp_path):
     again = tmp_path / "again.yaml"
     again.write_text(dump_yaml(config.model_dump(mode="json")))
     assert load_config(Config, again) == config
+
+
+def test_files_that_ship_with_genloop_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load(tmp_path, "prompts: configs/prompts/shapes_tiny/generation_prompts.txt")
+    assert config.prompts.read_text().startswith("a photo of")
+    (tmp_path / "configs/prompts/shapes_tiny").mkdir(parents=True)
+    (tmp_path / "configs/prompts/shapes_tiny/generation_prompts.txt").write_text("mine")
+    assert load(tmp_path, "prompts: configs/prompts/shapes_tiny/generation_prompts.txt").prompts.read_text() == "mine"
