@@ -32,11 +32,11 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--kills", type=int, default=100)
     options.add_argument("--workers", type=int, default=3)
-    options.add_argument("--limit", type=int, default=400, help="prompts; more when the run ends before the kills do")
+    options.add_argument("--limit", type=int, default=396, help="prompts")
     options.add_argument("--seed", type=int, default=0)
     choice = options.parse_args()
     root = Path(tempfile.mkdtemp(prefix="genloop-stress-"))
-    words = ["unit_size=2", f"limit={choice.limit}", "search.strategy=best_of_n", "search.n=4", "images_per_prompt=2"]
+    words = ["unit_size=2", f"limit={choice.limit}", "search.strategy=best_of_n", "search.n=8", "images_per_prompt=2"]
     print(f"{cpu_model()}, {os.cpu_count()} cores, {package_versions()}")
     quiet, wild = root / "quiet", root / "wild"
     begin = time.monotonic()
