@@ -1,4 +1,4 @@
-"""Checkpoint folders: find, check, read and write their weights. No torch until tensors are read.
+"""Checkpoint folders: find, check, read and write their weights. No torch until tensors or .bin files are read.
 
 A folder holds one of `{model,pytorch_model}.safetensors`, the same sharded with an index, or the `.bin` forms, which
 are read with `weights_only=True`: nothing is unpickled. Folders are written whole: temporary name, fsync, rename.
@@ -137,16 +137,16 @@ def _check_header(path: Path, header: Mapping[str, Any], data_size: int) -> dict
     return shapes
 
 
-def read_shapes(folder: Path) -> dict[str, Shape] | None:
-    """{key: shape} of a folder from the headers alone; None for .bin files, of which only the archive is checked."""
+def read_shapes(folder: Path) -> dict[str, Shape]:
+    """{key: shape} of a folder without its values: from the headers of safetensors files, the pickles of .bin files."""
     weights = find_weights(folder)
-    if not weights.is_safetensors:
-        for path in weights.files:
-            _check_archive(path)
-        return None
     shapes: dict[str, Shape] = {}
     for path in weights.files:
-        shapes |= _owned(path, read_header(path), weights.owner)
+        if weights.is_safetensors:
+            part = read_header(path)
+        else:
+            part = {key: tuple(value.shape) for key, value in _load_archive(path, "meta").items()}
+        shapes |= _owned(path, part, weights.owner)
     _check_index(folder, weights, shapes)
     return shapes
 

@@ -31,7 +31,7 @@ def check_image_tokenizer(folder: Path) -> int:
 
 def check_codebook_folder(folder: Path) -> int:
     """The header of a patch codebook -> its number of codes."""
-    shape = (read_shapes(folder) or {}).get("patches", ())
+    shape = read_shapes(folder).get("patches", ())
     if len(shape) != 4:
         raise ValueError(f"{folder}: a patch codebook holds `patches` (K, 3, p, p), found {list(shape)}")
     return shape[0]

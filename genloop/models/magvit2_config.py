@@ -90,8 +90,7 @@ def check_magvit2_folder(folder: Path) -> int:
     """Refuse a folder whose files are torn or do not fit its config.json -> its number of codes; reads headers only."""
     shapes = read_shapes(folder)
     config = read_magvit2_config(folder)
-    if shapes is not None:
-        compare_manifest(magvit2_manifest(config), shapes, folder)
+    compare_manifest(magvit2_manifest(config), shapes, folder)
     return config.num_codes
 
 

@@ -204,6 +204,5 @@ def check_showo_folder(folder: Path) -> ShowOConfig:
     """Refuse a folder whose files are torn or do not fit its config.json; reads headers only."""
     shapes = read_shapes(folder)
     config = read_showo_config(folder)
-    if shapes is not None:
-        compare_manifest(showo_manifest(config), shapes, folder)
+    compare_manifest(showo_manifest(config), shapes, folder)
     return config

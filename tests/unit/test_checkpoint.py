@@ -69,8 +69,8 @@ def test_every_public_form_loads(write: Callable[[Path], None], tmp_path: Path) 
     assert all(torch.equal(loaded[key], value) and loaded[key].dtype == value.dtype for key, value in TENSORS.items())
 
 
-@pytest.mark.parametrize("write", [whole_safetensors, sharded_safetensors])
-def test_headers_give_the_shapes(write: Callable[[Path], None], tmp_path: Path) -> None:
+@pytest.mark.parametrize("write", FORMS)
+def test_the_shapes_are_known_before_the_values_are_read(write: Callable[[Path], None], tmp_path: Path) -> None:
     write(tmp_path)
     assert read_shapes(tmp_path) == SHAPES
 

@@ -177,10 +177,11 @@ def test_tensors_that_do_not_fit_are_all_listed(tmp_path: Path) -> None:
     tensors["showo.model.final_layernorm.weight"] = torch.zeros(5)
     (folder / "pytorch_model.safetensors").unlink()
     torch.save(dict(tensors), folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="does not fit") as caught:
-        load_showo(folder)
-    for part in ("1 missing (showo.lm_head.bias", "1 unexpected (showo.extra [2])", "final_layernorm.weight is [5]"):
-        assert part in str(caught.value)
+    for read in (load_showo, check_showo_folder):
+        with pytest.raises(ValueError, match="does not fit") as caught:
+            read(folder)
+        for part in ("1 missing (showo.lm_head.bias", "1 unexpected (showo.extra [2])", "final_layernorm.weight is [5]"):
+            assert part in str(caught.value)
 
 
 def test_a_checkpoint_of_another_shape_is_refused_from_its_header(tmp_path: Path) -> None:
