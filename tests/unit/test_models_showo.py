@@ -180,7 +180,11 @@ def test_tensors_that_do_not_fit_are_all_listed(tmp_path: Path) -> None:
     for read in (load_showo, check_showo_folder):
         with pytest.raises(ValueError, match="does not fit") as caught:
             read(folder)
-        for part in ("1 missing (showo.lm_head.bias", "1 unexpected (showo.extra [2])", "final_layernorm.weight is [5]"):
+        for part in (
+            "1 missing (showo.lm_head.bias",
+            "1 unexpected (showo.extra [2])",
+            "final_layernorm.weight is [5]",
+        ):
             assert part in str(caught.value)
 
 
