@@ -86,6 +86,21 @@ def test_sigterm_saves_and_exits_with_75(tmp_path, job, out):
     assert not (tmp_path / out).exists()
 
 
+@pytest.mark.parametrize("job, out", [(train_showo, "showo"), (train_tokenizer, "tokenizer")])
+def test_a_killed_job_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path, job, out):
+    steps = ["train.num_steps=40", "train.save_every=4"]
+    assert run_command(job, ["tiny", f"out={tmp_path / 'whole'}", *steps]) == 0
+    child = os.fork()
+    if child == 0:
+        os._exit(run_command(job, ["tiny", f"out={tmp_path / 'killed'}", *steps]))
+    while not any((tmp_path / "killed/checkpoints").glob("step-*")):
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert run_command(job, ["tiny", f"out={tmp_path / 'killed'}", *steps]) == 0
+    assert files(tmp_path / "killed" / out) == files(tmp_path / "whole" / out)
+
+
 @pytest.mark.parametrize(
     "job, arguments, message",
     [
