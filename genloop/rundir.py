@@ -4,6 +4,7 @@ Layout: config.yaml, env.json, run.json (job, fingerprint, input hashes), rows/,
 report/; leases/, failed/ and tmp/ belong to the ledger.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MIN_FREE_BYTES = 64 << 20
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class RunError(ValueError):
@@ -28,15 +30,53 @@ def write_atomic(path: Path, data: bytes, *, staging: Path | None = None) -> Non
     """
     temporary = (staging or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        _write_synced(temporary, data)
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
+            error.filename = os.fspath(path)
         raise
     sync_folder(path.parent)
+
+
+def write_new(path: Path, data: bytes, *, staging: Path | None = None) -> bool:
+    """Create a file whole, unless there is one of that name -> whether this call made it; one of several callers does.
+
+    FileNotFoundError when its folder, or `staging`, was tidied up meanwhile.
+    """
+    if path.exists():
+        return False
+    temporary = (staging or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        _write_synced(temporary, data)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _create(path, data)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _create(path: Path, data: bytes) -> bool:
+    """`write_new` where a file system has no hard links: for a moment the file is there without its content."""
+    try:
+        with open(path, "xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    return True
 
 
 def sync_folder(folder: Path) -> None:
@@ -50,7 +90,11 @@ def sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` of indented JSON with a trailing newline."""
-    write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(path, _json_bytes(value))
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def json_line(row: Mapping[str, Any]) -> bytes:
@@ -94,7 +138,7 @@ def check_run(run: Path, mark: Mapping[str, Any]) -> None:
     existing = read_run(run)
     if existing is None:
         strangers = [p.name for p in run.iterdir() if not p.name.startswith(".")] if run.is_dir() else []
-        if "rows" in strangers or "config.yaml" in strangers:
+        if "rows" in strangers:
             raise RunError(f"{run} holds results but no run.json; use another `out`")
         return
     if existing["digest"] == mark["digest"]:
@@ -114,21 +158,27 @@ def check_run(run: Path, mark: Mapping[str, Any]) -> None:
 def read_run(run: Path) -> dict[str, Any] | None:
     """The fingerprint of a run folder, or None when it has none."""
     try:
-        return json.loads((run / "run.json").read_text(encoding="utf-8"))
+        mark = json.loads((run / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
-        raise RunError(f"{run / 'run.json'} is not readable JSON; use another `out`") from None
+        mark = None
+    if not isinstance(mark, dict) or not {"job", "keys", "inputs", "digest"} <= mark.keys():
+        raise RunError(f"{run / 'run.json'} is damaged; use another `out`")
+    return mark
 
 
 def start_run(run: Path, config_text: str, mark: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-    """Create the run folder with its provenance; a resumed one only gets a line in logs/sessions.jsonl."""
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "logs").mkdir(exist_ok=True)
-    if not (run / "run.json").exists():
-        write_atomic(run / "config.yaml", config_text.encode())
-        write_json(run / "env.json", environment)
-        write_json(run / "run.json", mark)
+    """Create the run folder with its provenance; a resumed one only gets a line in logs/sessions.jsonl.
+
+    Of several that start one folder at the same moment the first decides; RunError for one with another config.
+    """
+    (run / "logs").mkdir(parents=True, exist_ok=True)
+    if not write_new(run / "run.json", _json_bytes(mark)):
+        check_run(run, mark)
+    for name, data in (("config.yaml", config_text.encode()), ("env.json", _json_bytes(environment))):
+        if not (run / name).exists():
+            write_atomic(run / name, data)
     with open(run / "logs" / "sessions.jsonl", "ab") as file:
         file.write(json_line(environment))
 

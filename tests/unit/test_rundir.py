@@ -1,6 +1,8 @@
 """The run folder: atomic files, hashes, fingerprints."""
 
+import errno
 import json
+import os
 import resource
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from genloop.rundir import (
     sha256_tree,
     start_run,
     write_atomic,
+    write_new,
 )
 
 
@@ -40,6 +43,46 @@ def test_the_hash_of_a_folder_knows_names_and_contents_but_not_its_place(tmp_pat
     assert sha256_tree(tmp_path / "a") == sha256_tree(tmp_path / "b")
     (tmp_path / "b" / "inner" / "x").rename(tmp_path / "b" / "inner" / "y")
     assert sha256_tree(tmp_path / "a") != sha256_tree(tmp_path / "b")
+
+
+def test_one_of_many_creates_a_file_whether_or_not_there_are_hard_links(tmp_path, monkeypatch):
+    assert write_new(tmp_path / "a", b"1")
+    assert not write_new(tmp_path / "a", b"2")
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), source)
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert write_new(tmp_path / "b", b"1")
+    assert not write_new(tmp_path / "b", b"2")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1", "b": b"1"}
+
+
+def test_a_start_that_was_killed_half_way_goes_on(tmp_path):
+    mark = fingerprint("generate", {"seed": 0}, {})
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    check_run(tmp_path, mark)
+    start_run(tmp_path, "seed: 0\n", mark, {})
+    (tmp_path / "config.yaml").unlink()
+    start_run(tmp_path, "seed: 0\n", mark, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "env.json", "logs", "run.json"}
+
+
+def test_the_second_of_two_starts_with_different_configs_is_refused(tmp_path):
+    first, second = (fingerprint("generate", {"seed": seed}, {}) for seed in (0, 1))
+    check_run(tmp_path, first)
+    check_run(tmp_path, second)  # nothing is there yet
+    start_run(tmp_path, "seed: 0\n", first, {})
+    with pytest.raises(RunError, match="started with seed=0, this config has seed=1"):
+        start_run(tmp_path, "seed: 1\n", second, {})
+    assert (tmp_path / "config.yaml").read_text() == "seed: 0\n"
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"job": "generate"}'])
+def test_a_damaged_fingerprint_is_refused_in_one_line(tmp_path, text):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RunError, match=r"run.json is damaged; use another `out`"):
+        check_run(tmp_path, fingerprint("generate", {}, {}))
 
 
 def test_a_run_resumes_with_its_own_config_only(tmp_path):
