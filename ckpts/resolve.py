@@ -18,13 +18,13 @@ REGISTRY = HERE / "registry.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One known checkpoint. `files` maps names inside the folder to their sha256."""
+    """One known checkpoint. `files` maps names inside the folder to their sha256; None: whatever was published."""
 
     name: str
     folder: Path
     licence: str
     source: str
-    files: dict[str, str]
+    files: dict[str, str | None]
 
 
 @cache
@@ -58,7 +58,7 @@ def verify(name: str, *, path: Path = REGISTRY) -> None:
         raise FileNotFoundError(f"no checkpoint named {name!r}{did_you_mean(name, known)} ({', '.join(known)})")
     entry = known[name]
     folder = _folder(entry)
-    changed = [file for file, digest in entry.files.items() if sha256_file(folder / file) != digest]
+    changed = [file for file, digest in entry.files.items() if digest not in (None, sha256_file(folder / file))]
     if changed:
         raise ValueError(f"{folder}: other content than registered as {name!r}: {', '.join(changed)}; copy them again")
 

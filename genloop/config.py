@@ -63,7 +63,7 @@ class IndependentConfig(JobConfig):
 class PromptConfig(IndependentConfig):
     """Keys of every independent job that walks a prompt file."""
 
-    prompts: InputPath = Field(description="prompt file, one prompt a line")
+    prompts: InputPath = Field(description="prompt file, one prompt a line, or a metadata file (.jsonl)")
     metadata: InputPath | None = Field(None, description="GenEval metadata, one JSON object a line")
 
 

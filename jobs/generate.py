@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from ckpts.resolve import resolve
-from genloop.config import LAUNCH, Device, DType, InputPath, PromptConfig, Settings
+from genloop.config import LAUNCH, Device, DType, PromptConfig, Settings
 from genloop.data.prompts import read_prompts
 from genloop.distributed import World
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
 from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo_config import check_showo_folder
+from genloop.models.text import FileTokenizer, check_text_tokenizer
 from genloop.records import Choice, Prompt, Unit, pack_tokens
 from genloop.registry import load, lookup
 from genloop.rewards import JUDGE_CLASSES, JUDGES
@@ -45,7 +46,9 @@ class ModelConfig(Settings):
 
     showo: str = Field("shapes/showo", description="Show-o checkpoint: a name of `ckpts` or a folder")
     tokenizer: str = Field("shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder")
-    text_tokenizer: InputPath | None = Field(None, description="text tokenizer folder, when the checkpoint has none")
+    text_tokenizer: Annotated[str | None, LAUNCH] = Field(
+        None, description="text tokenizer, when the checkpoint has none: a name or a folder; fingerprinted by content"
+    )
     dtype: DType = "float32"
     device: Device = "auto"
 
@@ -77,10 +80,11 @@ def check(config: Config) -> None:
     elif config.search.n != 1:
         raise ValueError(f"search.n: strategy {config.search.strategy!r} draws one candidate, found {config.search.n}")
     classes = load(JUDGE_CLASSES[config.search.judge]) if judged and config.search.judge in JUDGE_CLASSES else None
-    if judged and config.metadata is None:
+    prompts = read_prompts(config.prompts, config.metadata, limit=config.limit, classes=classes)
+    if judged and prompts[0].tag is None:
         raise ValueError(f"metadata: judge {config.search.judge!r} needs GenEval metadata beside the prompts")
-    read_prompts(config.prompts, config.metadata, limit=config.limit, classes=classes)
     showo = check_showo_folder(resolve(config.model.showo))
+    check_text_tokenizer(FileTokenizer(_text_tokenizer(config)), showo.llm_vocab_size, config.model.showo)
     num_codes = check_image_tokenizer(resolve(config.model.tokenizer))
     if num_codes != showo.codebook_size:
         raise ValueError(
@@ -91,7 +95,14 @@ def check(config: Config) -> None:
 
 def inputs(config: Config) -> dict[str, Path]:
     """Checkpoints, whose content enters the fingerprint."""
-    return {"model.showo": resolve(config.model.showo), "model.tokenizer": resolve(config.model.tokenizer)}
+    found = {"model.showo": resolve(config.model.showo), "model.tokenizer": resolve(config.model.tokenizer)}
+    return found | ({"model.text_tokenizer": _text_tokenizer(config)} if config.model.text_tokenizer else {})
+
+
+def _text_tokenizer(config: Config) -> Path:
+    """The folder of the text tokenizer: the configured one, else that of the checkpoint."""
+    named = config.model.text_tokenizer
+    return resolve(named) if named else resolve(config.model.showo) / "tokenizer"
 
 
 def main(config: Config, world: World) -> None:
@@ -131,7 +142,7 @@ def build_sampler(config: Config) -> "Sampler[Any]":
         resolve(config.model.showo),
         dtype=getattr(torch, config.model.dtype),
         device=device,
-        text_tokenizer=config.model.text_tokenizer,
+        text_tokenizer=_text_tokenizer(config),
     )
     tokenizer = load_image_tokenizer(resolve(config.model.tokenizer), device=device)
     return MaskGitSampler(model, tokenizer, config.sampling, rows_per_forward=config.rows_per_forward)

@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from ckpts.resolve import resolve
-from genloop.job import run_command
+from ckpts.resolve import registry, resolve
+from genloop.job import parse, run_command
 from genloop.rundir import MIN_FREE_BYTES
 from jobs import generate
 
@@ -119,15 +121,56 @@ def _other_codebook(folder: Path) -> None:
     path.write_text(json.dumps(data | change))
 
 
+def _bin_of_another_shape(folder: Path) -> None:
+    weights = next(folder.glob("*.safetensors"))
+    torch.save(load_file(weights) | {"more": torch.ones(1)}, folder / "pytorch_model.bin")
+    weights.unlink()
+
+
+def _no_tokenizer(folder: Path) -> None:
+    shutil.rmtree(folder / "tokenizer")
+
+
+def _torn_tokenizer(folder: Path) -> None:
+    path = folder / "tokenizer" / "tokenizer.json"
+    path.write_bytes(path.read_bytes()[:100])
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [(_cut, "truncated"), (_other_shape, "unexpected"), (_other_codebook, "misshapen")],
+    [
+        (_cut, "truncated"),
+        (_other_shape, "unexpected"),
+        (_other_codebook, "misshapen"),
+        (_bin_of_another_shape, "1 unexpected (more [1])"),
+        (_no_tokenizer, "no text tokenizer"),
+        (_torn_tokenizer, "tokenizer.json: not a file of the tokenizers library"),
+    ],
 )
 def test_bad_checkpoints(tmp_path, capsys, damage, message):
     folder = tmp_path / "showo"
     shutil.copytree(resolve("shapes/showo"), folder)
     damage(folder)
     assert message in refused(tmp_path, capsys, f"model.showo={folder}")
+
+
+def test_a_text_tokenizer_that_is_not_there_is_refused(tmp_path, capsys):
+    assert "nowhere" in refused(tmp_path, capsys, "model.text_tokenizer=nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "no text tokenizer" in refused(tmp_path, capsys, f"model.text_tokenizer={tmp_path / 'empty'}")
+
+
+@pytest.mark.parametrize("preset", ["showo_256", "showo_512"])
+def test_presets_for_published_weights_name_registered_folders_and_take_a_prompt_file_alone(preset):
+    config = parse(generate, [preset, "out=x", "prompts=prompts.txt"])
+    assert config.metadata is None
+    assert {config.model.showo, config.model.tokenizer, config.model.text_tokenizer} <= set(registry())
+
+
+def test_a_metadata_file_alone_is_enough_for_a_judge(tmp_path):
+    rows = write(tmp_path / "in", TEXTS, METADATA)[1].removeprefix("metadata=")
+    words = ["tiny", f"prompts={rows}", "metadata=null", "search.strategy=best_of_n", "search.n=2", "out=x"]
+    assert generate.check(parse(generate, words)) is None
 
 
 def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):

@@ -83,6 +83,9 @@ def read_prompts(
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, found {limit}")
+    for path in (prompts, metadata):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(f"{path}: no such file; `genloop run make_prompts geneval` writes GenEval's")
     if metadata is None and prompts is not None and prompts.suffix in (".jsonl", ".json"):
         prompts, metadata = None, prompts
     if metadata is None:
@@ -148,7 +151,10 @@ def read_utf8(path: Path) -> str:
 def _check_same(prompts: Path, texts: Sequence[str], metadata: Path, expected: Sequence[str]) -> None:
     for number, (text, other) in enumerate(zip(texts, expected), 1):
         if text != other:
-            raise ValueError(f"{prompts}:{number}: prompt {text!r} is {other!r} on line {number} of {metadata}")
+            raise ValueError(
+                f"{prompts}:{number}: prompt {text!r} is {other!r} on line {number} of {metadata}; "
+                "give the `metadata` of these prompts, or metadata=null for none"
+            )
     if len(texts) != len(expected):
         raise ValueError(
             f"{metadata}: has {len(expected)} lines, {prompts} has {len(texts)} prompts; they must match line by line"

@@ -19,7 +19,7 @@ from genloop.models.showo_config import (
     read_showo_config,
     showo_manifest,
 )
-from genloop.models.text import FileTokenizer, TextTokenizer
+from genloop.models.text import FileTokenizer, TextTokenizer, check_text_tokenizer
 from genloop.registry import require
 
 __all__ = [
@@ -132,11 +132,8 @@ def load_showo(
     """
     config = read_showo_config(folder, max_seq_length=max_seq_length)
     tokenizer = _find_tokenizer(folder, text_tokenizer)
-    if tokenizer is not None and tokenizer.num_tokens > config.llm_vocab_size:
-        raise ValueError(
-            f"{folder}: the text tokenizer has {tokenizer.num_tokens} tokens, "
-            f"config.json has room for {config.llm_vocab_size}"
-        )
+    if tokenizer is not None:
+        check_text_tokenizer(tokenizer, config.llm_vocab_size, folder)
     tensors = load_tensors(folder, device=device)
     compare_manifest(showo_manifest(config), {key: tuple(value.shape) for key, value in tensors.items()}, folder)
     model = _empty_showo(config, tokenizer)

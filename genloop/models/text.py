@@ -28,7 +28,7 @@ class FileTokenizer:
         if not path.is_file():
             raise FileNotFoundError(f"no text tokenizer {path}; put the language model's tokenizer files there")
         self.folder = folder
-        self._tokenizer = require("tokenizers").Tokenizer.from_file(str(path))
+        self._tokenizer = _read(path)
         self.num_tokens: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self.bos_id = self._special("bos_token")
         self.eos_id = self._special("eos_token")
@@ -56,3 +56,19 @@ class FileTokenizer:
                 raise ValueError(f"{self.folder / source}: {name} {text!r} is not in the vocabulary")
             return int(index)
         raise ValueError(f"{self.folder}: no {name} in tokenizer_config.json or special_tokens_map.json")
+
+
+def check_text_tokenizer(tokenizer: TextTokenizer, llm_vocab_size: int, where: object) -> None:
+    """ValueError unless every token has its row in the checkpoint at `where`."""
+    if tokenizer.num_tokens > llm_vocab_size:
+        raise ValueError(
+            f"{where}: the text tokenizer has {tokenizer.num_tokens} tokens, config.json has room for {llm_vocab_size}"
+        )
+
+
+def _read(path: Path) -> Any:
+    tokenizers = require("tokenizers")
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{path}: not a file of the tokenizers library ({error}); download it again") from error
