@@ -64,21 +64,23 @@ def train(task: Task[B], run: Path, world: World) -> None:
     if world.rank == 0:
         cut_metrics(run, progress.step)
     task.model.train()
-    clock = time.monotonic()
+    clock, clocked = time.monotonic(), progress.step
     while progress.step < settings.num_steps:
         step = progress.step + 1
         rate = learning_rate(step, settings)
         stop, norm = _step(task, optimizer, progress, step, rate, world)
-        if step % settings.log_every == 0 and world.rank == 0:
+        is_last = step == settings.num_steps
+        is_logged = is_last or step % settings.log_every == 0
+        if is_logged and world.rank == 0:
             now = time.monotonic()
-            speed = settings.batch_size * progress.window_steps / (now - clock)
+            speed = settings.batch_size * (step - clocked) / (now - clock)
             append_metrics(
                 run, {"step": step, **progress.mean(), "lr": rate, "grad_norm": norm, "samples_per_s": speed}
             )
-            clock = now
-        if step % settings.log_every == 0:
+            clock, clocked = now, step
+        if is_logged:
             progress.clear()
-        if (stop or step % settings.save_every == 0 or step == settings.num_steps) and world.rank == 0:
+        if (stop or is_last or step % settings.save_every == 0) and world.rank == 0:
             save_state(run, task.model, optimizer, progress, keep=settings.keep)
         if stop:
             raise StopRequested

@@ -25,12 +25,10 @@ class Progress:
     """Steps done, and the sums since the last line of metrics."""
 
     step: int = 0
-    window_steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, sums: dict[str, float]) -> None:
-        """Count one step."""
-        self.window_steps += 1
+        """Add the sums of one step."""
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
@@ -41,7 +39,7 @@ class Progress:
 
     def clear(self) -> None:
         """Begin a new window."""
-        self.window_steps, self.sums = 0, {}
+        self.sums = {}
 
 
 def checkpoints(run: Path) -> list[Path]:
