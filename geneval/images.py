@@ -17,7 +17,10 @@ def read_image(path: Path) -> np.ndarray:
     data = path.read_bytes()  # a failing disk is not a broken image: its OSError passes
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+            return np.asarray(upright.convert("RGB"))
     except UnidentifiedImageError:
         raise UnreadableImage("not an image file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
