@@ -8,7 +8,7 @@ C = clusters, R = resamples.
 
 from collections.abc import Hashable, Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -102,11 +102,24 @@ def paired_bootstrap(
     num_resamples: int = 4000,
     level: float = 0.95,
 ) -> Interval:
-    """mean(a) - mean(b) of pairs (same prompt, same sample), with an interval as `cluster_bootstrap` gives it."""
+    """mean(a) - mean(b) of pairs (same prompt, same sample), with an interval as `cluster_bootstrap` gives it.
+
+    For 0/1 values. Where all clusters differ by the same amount there is nothing to resample: then the interval is that
+    of the pairs and of two more in each tag, one better and one worse (after Bonett and Price 2012).
+    """
     if len(a) != len(b):
         raise ValueError(f"pairs need equally many values, found {len(a)} and {len(b)}")
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    return cluster_bootstrap(difference.tolist(), clusters, seed, tags=tags, num_resamples=num_resamples, level=level)
+    options: dict[str, Any] = {"num_resamples": num_resamples, "level": level}
+    found = cluster_bootstrap(difference.tolist(), clusters, seed, tags=tags, **options)
+    if found.low < found.high:
+        return found
+    tags = [None] * len(a) if tags is None else tags
+    strata = list(dict.fromkeys(tags))
+    values = [*difference.tolist(), *[1.0, -1.0] * len(strata)]
+    pairs = [*clusters, *(("added", tag, sign) for tag in strata for sign in "+-")]
+    wide = cluster_bootstrap(values, pairs, seed, tags=[*tags, *(tag for tag in strata for _ in "+-")], **options)
+    return Interval(found.estimate, min(wide.low, found.low), max(wide.high, found.high))
 
 
 def mcnemar(b: int, c: int) -> float:

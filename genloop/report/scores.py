@@ -101,10 +101,9 @@ def compare(base: Run, run: Run) -> Comparison:
     ]
     points = paired_bootstrap(after, before, shared, BOOTSTRAP_SEED, tags=tags)
     better, worse = _signs(after, before)
-    excludes_zero = points.low > 0 or points.high < 0
-    return Comparison(
-        base, run, (*tasks, Difference(OVERALL, points, better, worse, mcnemar(better, worse), excludes_zero))
-    )
+    p = mcnemar(better, worse)
+    significant = p < SIGNIFICANT and (points.low > 0 or points.high < 0)
+    return Comparison(base, run, (*tasks, Difference(OVERALL, points, better, worse, p, significant)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

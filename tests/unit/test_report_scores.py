@@ -1,5 +1,6 @@
 """The numbers of the report: those of evaluate, and paired differences that claim no more than they may."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,16 @@ def test_a_run_does_not_differ_from_itself(tmp_path: Path) -> None:
     run = write_runs(tmp_path, "a", Sketch(prompts_per_task=10))
     differences = compare(*read_runs([run, run])).differences
     assert {row.result for row in differences} == {"same"}
-    assert all(row.points == (0, 0, 0) and row.p == 1 and row.better == row.worse == 0 for row in differences)
+    assert all(row.points.estimate == 0 and row.points.low < 0 < row.points.high for row in differences)
+    assert all(row.p == 1 and row.better == row.worse == 0 for row in differences)
+
+
+def test_one_prompt_proves_nothing(tmp_path: Path) -> None:
+    one = Sketch(prompts_per_task=1, tags=("colors",))
+    runs = [write_runs(tmp_path, f"a{share}", replace(one, accuracy=share)) for share in (0, 1)]
+    task, overall = compare(*read_runs(runs)).differences
+    assert task.points == overall.points
+    assert (overall.points.estimate, overall.p, overall.result) == (1, 1, "same")
 
 
 def coin(number: int, seed: int) -> Run:

@@ -151,8 +151,28 @@ def test_pairs_take_out_what_they_share():
     assert found.low > 0
     alone = cluster_bootstrap(after.tolist(), range(100), 0)
     assert found.high - found.low < alone.high - alone.low
-    same = paired_bootstrap(before.tolist(), before.tolist(), range(100), 0)
-    assert same == Interval(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("gain", "num_pairs"), [(0.0, 1), (0.0, 10), (1.0, 1), (1.0, 4), (-1.0, 12), (0.5, 3)])
+@pytest.mark.parametrize("num_tags", [1, 3])
+def test_pairs_that_all_differ_alike_still_leave_doubt(gain, num_pairs, num_tags):
+    before = [0.0 if gain >= 0 else 1.0] * num_pairs * num_tags
+    after = [value + gain for value in before]
+    tags = [i % num_tags for i in range(len(before))]
+    found = paired_bootstrap(after, before, range(len(before)), 0, tags=tags)
+    assert found.estimate == gain
+    assert -1 <= found.low <= gain <= found.high <= 1
+    assert found.high - found.low > 0.5 / num_pairs
+
+
+def test_the_interval_of_few_pairs_covers_the_true_difference():
+    rng = np.random.default_rng(5)
+    hits = 0
+    for seed in range(200):
+        after, before = (rng.random(5) < 0.2).astype(float), (rng.random(5) < 0.1).astype(float)
+        found = paired_bootstrap(after.tolist(), before.tolist(), range(5), seed, num_resamples=200)
+        hits += found.low <= 0.1 <= found.high
+    assert hits >= 0.72 * 200  # 0.62 of them when equal pairs had no width
 
 
 def test_swapped_pairs_give_the_opposite():
