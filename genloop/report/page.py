@@ -26,7 +26,7 @@ METHOD = (
 DIFFERENCE_METHOD = (
     "Runs are compared prompt by prompt. Intervals are a paired bootstrap over prompts; p is McNemar's exact test over "
     "prompts, corrected for the number of tasks (Holm). A task counts as better or worse when p < 0.05, the overall "
-    "score when its interval excludes 0."
+    "score when besides its interval excludes 0."
 )
 
 
@@ -48,13 +48,16 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: in
     out = out or runs[0] / "report"
     columns = [scores.score(run) for run in found]
     comparisons = [scores.compare(found[0], run) for run in found[1:]]
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "table.md", tables.markdown(found, columns, comparisons).encode())
     numbers = json.dumps(tables.as_json(found, columns, comparisons), indent=1, ensure_ascii=False) + "\n"
-    write_atomic(out / "table.json", numbers.encode())
-    page = out / "index.html"
-    write_atomic(page, _render(_content(found, columns, comparisons, num_cards, num_closeups)).encode())
-    return page
+    files = {
+        "table.md": tables.markdown(found, columns, comparisons),
+        "table.json": numbers,
+        "index.html": _render(_content(found, columns, comparisons, num_cards, num_closeups)),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        write_atomic(out / name, text.encode())
+    return out / "index.html"
 
 
 def _content(

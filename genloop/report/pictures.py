@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 PIXEL_ART = 96  # px: images up to this side are kept as they are and shown with hard pixel edges
 THUMBNAIL = 224  # px: longest side of the embedded copy of larger images
@@ -42,11 +42,11 @@ class Frame:
 
 
 def embed(path: Path) -> Picture | None:
-    """The image as a data URI, small ones losslessly, others as a JPEG thumbnail; None if it is not there or torn."""
+    """The image as a data URI, small ones losslessly, others as a JPEG thumbnail; None if it is not there or broken."""
     try:
         with Image.open(path) as image:
             pixels = image.convert("RGB")
-    except (FileNotFoundError, NotADirectoryError, UnidentifiedImageError, OSError):
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # all that Pillow raises
         return None
     pixels.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()

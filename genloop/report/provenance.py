@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,5 +81,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.is_file():
-        yield from map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    """The rows of a JSON-lines file, less those that a kill or a full disk has torn."""
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        with suppress(ValueError):
+            yield json.loads(line)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from genloop import rundir
 from genloop.report import write_report
@@ -143,6 +144,23 @@ def test_missing_and_torn_images_leave_a_gap_and_a_notice(tmp_path: Path) -> Non
     assert "1 of 24 image files are missing" in page.text
     assert page.text.count("image missing") == 2
     assert len(page.all("img")) == 22
+
+
+def test_images_that_no_decoder_takes_leave_a_gap(tmp_path: Path) -> None:
+    run = write_runs(tmp_path, "a", Sketch())
+    bomb, rows = tmp_path / "a" / "images" / "00000" / "samples" / "0000.png", np.zeros((14000, 14000), dtype=bool)
+    Image.fromarray(rows).save(bomb)
+    broken = bytearray((tmp_path / "a" / "images" / "00001" / "samples" / "0000.png").read_bytes())
+    broken[45] ^= 255  # within the compressed pixels
+    (tmp_path / "a" / "images" / "00001" / "samples" / "0000.png").write_bytes(broken)
+    assert page_of(write_report([run])).text.count("image missing") == 2
+
+
+def test_a_line_that_a_kill_has_torn_does_not_stop_the_page(tmp_path: Path) -> None:
+    run = write_runs(tmp_path, "a", Sketch())
+    with open(tmp_path / "a" / "metrics.jsonl", "a") as file:
+        file.write('{"unit": "00001", "ima\n\xff\n')
+    assert "generator steps 216" in page_of(write_report([run])).text
 
 
 def test_images_without_a_generate_run_have_a_gallery_but_no_close_ups(tmp_path: Path) -> None:
