@@ -27,10 +27,11 @@ from typing import Any
 from genloop.config import IndependentConfig
 from genloop.distributed import World
 from genloop.records import Unit
-from genloop.rundir import json_line, write_atomic, write_json
+from genloop.rundir import json_line, write_atomic, write_json, write_new
 
 log = logging.getLogger(__name__)
 HEARTBEAT = 1.0  # seconds between two signs of life
+TORN = 10.0  # seconds after which a lease without content is one that a crash of the machine has torn
 
 
 class UnitsFailed(RuntimeError):
@@ -69,6 +70,13 @@ def count(run: Path, total: int) -> Counts:
     failed = _names(run / "failed", ".json") - done
     leased = _names(run / "leases", "") - done - failed
     return Counts(total, len(done), len(failed), len(leased))
+
+
+def unsettled(run: Path) -> int:
+    """How many planned units are neither done nor failed; 0 for a run without units."""
+    plan = run / "plan.json"
+    state = count(run, _read_object(plan.read_text()).get("units", 0) if plan.is_file() else 0)
+    return max(0, state.total - state.done - state.failed)
 
 
 def read_rows(run: Path) -> Iterator[dict[str, Any]]:
@@ -114,7 +122,9 @@ class Ledger:
     def __enter__(self) -> "Ledger":
         for folder in ("rows", "leases", "failed", "tmp", "logs"):
             (self.run / folder).mkdir(parents=True, exist_ok=True)
-        write_json(self.run / "plan.json", {"units": len(self.units), "items": sum(map(len, self.units))})
+        plan = json_line({"units": len(self.units), "items": sum(map(len, self.units))})
+        if not (self.run / "plan.json").is_file() or (self.run / "plan.json").read_bytes() != plan:
+            write_atomic(self.run / "plan.json", plan)
         self._beat.start()
         return self
 
@@ -199,15 +209,11 @@ class Ledger:
         return True
 
     def _link(self, lease: Path) -> bool:
-        body = self.staging / f"lease.{uuid.uuid4().hex}"
-        body.write_text(json.dumps({"worker": self.world.name, **_process(os.getpid()), "time": time.time()}))
+        body = {"worker": self.world.name, **_process(os.getpid()), "time": time.time()}
         try:
-            os.link(body, lease)
-            return True
-        except (FileExistsError, FileNotFoundError):  # leased already, or the run was finished and tidied up
+            return write_new(lease, json_line(body), staging=self.staging)
+        except FileNotFoundError:  # the run was finished and tidied up
             return False
-        finally:
-            body.unlink(missing_ok=True)
 
     def _clear_stale(self, lease: Path) -> bool:
         """Remove a lease whose owner is gone; only one of several workers succeeds."""
@@ -216,7 +222,7 @@ class Ledger:
             silence = self._filesystem_now() - lease.stat().st_mtime
         except FileNotFoundError:
             return True
-        if not _owner_is_gone(json.loads(text)) and silence < self.lease_timeout:
+        if silence < self.lease_timeout and not _owner_is_gone(_read_object(text), silence):
             return False
         grave = self.staging / f"stale.{uuid.uuid4().hex}"
         try:
@@ -238,10 +244,15 @@ class Ledger:
 
     def _record_failure(self, unit: Unit, error: Exception) -> int:
         path = self.run / "failed" / f"{unit.name}.json"
-        attempts = 1 + (json.loads(path.read_text())["attempts"] if path.exists() else 0)
+        attempts = 1 + (_read_object(path.read_text()).get("attempts", 0) if path.exists() else 0)
         trace = "".join(traceback.format_exception(error))
         reason = f"{type(error).__name__}: {error}"
-        write_json(path, {"attempts": attempts, "worker": self.world.name, "reason": reason, "traceback": trace})
+        record = {"attempts": attempts, "worker": self.world.name, "reason": reason, "traceback": trace}
+        try:
+            write_json(path, record)
+        except OSError as second:  # above all a full disk: the first error is the one to tell
+            error.add_note(f"not recorded: {second.strerror}")
+            return self.max_attempts
         return attempts
 
     def _raise_if_failed(self) -> None:
@@ -264,7 +275,7 @@ class Ledger:
         while not self._closing.wait(HEARTBEAT):
             unit = self._unit
             if unit is not None:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # a file server that stumbles must not end the heartbeat
                     os.utime(self.run / "leases" / unit.name)
             self._write_status("working" if unit else "looking")
 
@@ -283,7 +294,7 @@ class Ledger:
         }
         path = self.run / "logs" / f"{self.world.name}.status.json"
         temporary = self.staging / f"status.{self.world.name}"
-        with contextlib.suppress(FileNotFoundError):  # another worker tidies up a finished run
+        with contextlib.suppress(OSError):
             temporary.write_text(json.dumps(status))
             temporary.replace(path)
 
@@ -297,19 +308,31 @@ def _names(folder: Path, suffix: str) -> set[str]:
     return {name[: len(name) - end] for name in entries if name.endswith(suffix) and not name.startswith(".")}
 
 
-def _process(pid: int) -> dict[str, Any]:
-    """Identity of a process on its machine: number, start time, PID namespace."""
+def _read_object(text: str) -> dict[str, Any]:
+    """The JSON object of a small file; empty when a crash of the machine has torn it."""
     try:
-        start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _process(pid: int) -> dict[str, Any]:
+    """Identity of a process on its machine: number, start time, PID namespace; all empty when it has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
-        start = space = boot = ""
+        fields, space, boot = [], "", ""
+    start = fields[19] if fields and fields[0] not in {"Z", "X"} else ""  # a zombie works no more
     return {"host": socket.gethostname(), "pid": pid, "start": start, "space": space, "boot": boot}
 
 
-def _owner_is_gone(lease: Mapping[str, Any]) -> bool:
+def _owner_is_gone(lease: Mapping[str, Any], silence: float) -> bool:
     """Whether the lease's process is known to have ended; False when that cannot be told from here."""
+    if "pid" not in lease:
+        return silence > TORN
     here = _process(os.getpid())
     if not here["boot"] or any(here[key] != lease.get(key) for key in ("host", "space", "boot")):
         return False

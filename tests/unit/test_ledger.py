@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import time
@@ -57,7 +58,8 @@ def _claim_and_hang(run: str, ready) -> None:
         time.sleep(60)
 
 
-def test_the_unit_of_a_killed_worker_is_taken_over_at_once(tmp_path):
+@pytest.mark.parametrize("reaped", [True, False])
+def test_the_unit_of_a_killed_worker_is_taken_over_at_once(tmp_path, reaped):
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
     worker = context.Process(target=_claim_and_hang, args=(str(tmp_path), ready))
@@ -65,8 +67,64 @@ def test_the_unit_of_a_killed_worker_is_taken_over_at_once(tmp_path):
     assert ready.wait(30)
     assert count(tmp_path, 2).leased == 1
     os.kill(worker.pid, signal.SIGKILL)
-    worker.join()
+    if reaped:
+        worker.join()
+    else:  # a container without an init process keeps its dead as zombies
+        multiprocessing.connection.wait([worker.sentinel])
     assert drain(tmp_path, plan_units(4, 2)) == ["00000", "00001"]
+    worker.join()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"worker": "x"}'])
+def test_a_lease_that_a_crash_has_torn_is_taken_over(tmp_path, text):
+    units = plan_units(2, 2)
+    lease = tmp_path / "leases" / "00000"
+    lease.parent.mkdir()
+    lease.write_text(text)
+    assert drain(tmp_path, units) == []  # it may have been created just now
+    os.utime(lease, (time.time() - 11, time.time() - 11))
+    assert drain(tmp_path, units) == ["00000"]
+
+
+def test_a_failure_record_that_a_crash_has_torn_counts_from_one(tmp_path):
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "00000.json").write_text("")
+    with pytest.raises(ZeroDivisionError), Ledger(tmp_path, plan_units(1, 1), World(), retry_failed=True) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                ledger.complete(unit, [{"x": 1 / unit.start}])
+    assert json.loads((tmp_path / "failed" / "00000.json").read_text())["attempts"] == 1
+
+
+def test_a_failure_that_cannot_be_recorded_is_still_the_one_that_is_told(tmp_path):
+    with pytest.raises(ZeroDivisionError) as caught, Ledger(tmp_path, plan_units(1, 1), World()) as ledger:
+        for unit in ledger.claims():
+            (tmp_path / "failed").rmdir()
+            with ledger.working(unit):
+                ledger.complete(unit, [{"x": 1 / unit.start}])
+    assert "not recorded: No such file or directory" in caught.value.__notes__
+    assert not list((tmp_path / "leases").iterdir())
+
+
+def test_the_heartbeat_outlives_a_run_folder_that_is_out_of_reach(tmp_path, monkeypatch):
+    monkeypatch.setattr("genloop.ledger.HEARTBEAT", 0.01)
+    with Ledger(tmp_path, plan_units(1, 1), World()) as ledger:
+        unit = next(ledger.claims())
+        lease = tmp_path / "leases" / unit.name
+        for folder in ("leases", "logs"):
+            (tmp_path / folder).rename(tmp_path / f"{folder}-away")
+            (tmp_path / folder).write_text("")  # ENOTDIR, as a file server may answer anything
+        time.sleep(0.1)
+        for folder in ("leases", "logs"):
+            (tmp_path / folder).unlink()
+            (tmp_path / f"{folder}-away").rename(tmp_path / folder)
+        os.utime(lease, (0, 0))
+        deadline = time.monotonic() + 20
+        while lease.stat().st_mtime == 0:
+            assert time.monotonic() < deadline, "the heartbeat is over"
+            time.sleep(0.01)
+        ledger.complete(unit, [{}])
+    assert finished(tmp_path) == {"00000"}
 
 
 def test_a_silent_worker_on_another_machine_loses_its_unit_after_the_timeout(tmp_path):
