@@ -33,7 +33,7 @@ from genloop.config import (
     preset_roots,
 )
 from genloop.distributed import EXIT_STOPPED, StopRequested, World
-from genloop.ledger import UnitsFailed
+from genloop.ledger import UnitsFailed, unsettled
 from genloop.registry import MissingPackage
 from genloop.rundir import check_run, fingerprint, sha256_tree, start_run
 
@@ -95,6 +95,9 @@ def execute(module: ModuleType, config: JobConfig, world: World) -> int:
         with world.stop_signals():
             module.main(config, world)
             world.check_stop()
+        if world.world_size == 1 and (left := unsettled(config.out)):  # others of this world still look after theirs
+            log.info("%d units are in other workers' hands; the same command takes them up when those are gone", left)
+            return EXIT_STOPPED
     except (StopRequested, KeyboardInterrupt):
         log.info("stopped; the same command goes on from here")
         return EXIT_STOPPED

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from genloop.ledger import unsettled
 from launch.progress import shown
 from launch.worker import PR_SET_PDEATHSIG, log_file, output_file
 from launch.worklog import explain
@@ -132,6 +133,8 @@ def run_workers(workers: Workers, kind: str) -> int:
     news = {rank: _text(log_file(workers.logs, rank))[start:] for rank, start in starts.items()}
     if code == STOPPED and any("genloop: failed:" in text for text in news.values()):
         code = FAILED
+    if code == 0 and unsettled(workers.run):  # in the hands of workers elsewhere
+        code = STOPPED
     if code not in {0, STOPPED}:
         sys.stderr.write(explain(workers.logs, news, *(culprit.exit() if culprit else (None, None))))
     return code

@@ -52,6 +52,18 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(tmp_path, capsys, word
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_with_units_in_other_hands_is_not_done(tmp_path):
+    out = tmp_path / "run"
+    assert run_command(counting_job, [f"out={out}", "limit=4"]) == 0
+    (out / "rows" / "00001.jsonl").unlink()
+    lease = out / "leases" / "00001"
+    lease.write_text('{"pid": 1, "host": "elsewhere"}')
+    assert run_command(counting_job, [f"out={out}", "limit=4"]) == 75
+    os.utime(lease, (0, 0))
+    assert run_command(counting_job, [f"out={out}", "limit=4"]) == 0
+    assert [row["item"] for row in read_rows(out)] == [0, 1, 2, 3]
+
+
 def test_a_run_of_another_config_is_refused(tmp_path, capsys):
     out = tmp_path / "run"
     assert run_command(counting_job, [f"out={out}", "limit=4"]) == 0

@@ -59,6 +59,18 @@ def test_every_item_is_counted_once_by_any_number_of_workers(tmp_path, procs):
     assert "5/5 units (100 %)" in done.stderr
 
 
+def test_units_in_the_hands_of_workers_elsewhere_leave_work(tmp_path):
+    out = tmp_path / "run"
+    words = ["run", COUNT, f"out={out}", "limit=4", "--procs", "2"]
+    (out / "leases").mkdir(parents=True)
+    (out / "leases" / "00001").write_text('{"pid": 1, "host": "elsewhere"}')
+    assert genloop(*words).returncode == 75
+    assert finished(out) == {"00000"}
+    os.utime(out / "leases" / "00001", (0, 0))
+    assert genloop(*words).returncode == 0
+    assert finished(out) == {"00000", "00001"}
+
+
 def test_a_failure_ends_the_command_and_names_worker_unit_and_item(tmp_path):
     words = [f"out={tmp_path / 'run'}", "limit=40", "fail_at=4", "slow=0.2"]
     done = genloop("run", COUNT, *words, "--procs", "2")
