@@ -64,21 +64,28 @@ def main(config: Config, world: World) -> None:
 
 def _check_rows(run: Path, name: str) -> list[dict[str, Any]]:
     found = []
-    for line in (run / "rows" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        key = [row["prompt_index"], row["sample"]]
-        problem = ""
-        if "sha256" in row:
-            path = run / row["image"]
-            problem = "missing" if not path.is_file() else "" if sha256_file(path) == row["sha256"] else "changed"
-        found.append({"unit": name, "key": key, "image": row["image"], "problem": problem})
+    file = f"rows/{name}.jsonl"
+    for line in (run / file).read_bytes().splitlines():  # of bytes: a prompt may hold other line separators
+        try:
+            row = json.loads(line)
+            entry = {"unit": name, "key": [row["prompt_index"], row["sample"]], "image": row["image"]}
+        except (ValueError, KeyError, TypeError):
+            found.append({"unit": name, "key": [], "image": file, "problem": "unreadable"})
+            continue
+        found.append(entry | {"problem": _problem(run / row["image"], row.get("sha256"))})
     return found
+
+
+def _problem(image: Path, digest: str | None) -> str:
+    if digest is None:
+        return ""
+    return "missing" if not image.is_file() else "" if sha256_file(image) == digest else "changed"
 
 
 def _report(config: Config) -> None:
     """Print what was found; raise when it is not clean."""
     rows = list(read_rows(config.out))
-    doubled = [key for key, n in collections.Counter(tuple(row["key"]) for row in rows).items() if n > 1]
+    doubled = [key for key, n in collections.Counter(tuple(row["key"]) for row in rows).items() if key and n > 1]
     bad = [row for row in rows if row["problem"]]
     left = 0 if config.limit else _total(config.run) - len(finished(config.run))
     print(f"{config.run}: {len(rows)} images checked, {len(bad)} bad, {len(doubled)} doubled, {left} units unfinished")

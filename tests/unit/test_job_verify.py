@@ -62,3 +62,21 @@ def test_a_run_that_changed_after_its_check_is_not_passed_from_memory(run, capsy
     image.write_bytes(image.read_bytes() + b" ")
     assert check(run) == 2
     assert "another content of `run`; use another `out`" in capsys.readouterr().err
+
+
+def test_a_damaged_row_is_named(run, capsys):
+    path = run / "rows" / "00001.jsonl"
+    path.write_bytes(path.read_bytes()[:-300] + b"\n\xff\n")
+    assert check(run) == 1
+    printed = capsys.readouterr()
+    assert "2 bad, 0 doubled" in printed.out
+    assert "rows/00001.jsonl unreadable" in printed.err
+
+
+def test_a_prompt_may_hold_any_separator_but_a_new_line(tmp_path, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one \u2028 two \x85 three \x0b four \r five\n", encoding="utf-8")
+    words = ["tiny", f"prompts={prompts}", "metadata=null", f"out={tmp_path / 'run'}", "sampling.steps=2"]
+    assert run_command(generate, words) == 0
+    assert check(tmp_path / "run") == 0
+    assert "2 images checked, 0 bad" in capsys.readouterr().out
