@@ -30,19 +30,21 @@ class World:
 
     @classmethod
     def from_environment(cls) -> "World":
-        """Read torchrun's variables, or Slurm's, or stand alone; ValueError when they contradict each other."""
+        """Read torchrun's variables, or those of srun, or stand alone; ValueError when they contradict each other.
 
-        def number(names: tuple[str, ...], default: int) -> int:
-            for name in names:
-                if name in os.environ:
-                    return int(os.environ[name])
-            return default
-
-        rank = number(("RANK", "SLURM_PROCID"), 0)
-        world_size = number(("WORLD_SIZE", "SLURM_NTASKS"), 1)
+        Slurm counts only inside of srun: an allocation alone sets SLURM_NTASKS, but starts nothing.
+        """
+        torchrun = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        srun = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
+        names = torchrun if "RANK" in os.environ or "WORLD_SIZE" in os.environ else srun
+        if not all(name in os.environ for name in names[:2]):
+            if names is torchrun:
+                raise ValueError("only one of RANK and WORLD_SIZE is set; a launcher sets both, unset it to run alone")
+            return cls()
+        rank, world_size, local_rank = (_number(name) for name in names)
         if not 0 <= rank < world_size:
-            raise ValueError(f"RANK is {rank}, WORLD_SIZE is {world_size}: the rank must be below the world size")
-        return cls(rank, world_size, number(("LOCAL_RANK", "SLURM_LOCALID"), 0))
+            raise ValueError(f"{names[0]} is {rank}, {names[1]} is {world_size}: the rank must be below the world size")
+        return cls(rank, world_size, local_rank)
 
     @property
     def name(self) -> str:
@@ -75,6 +77,26 @@ class World:
         finally:
             for number, previous in before.items():
                 signal.signal(number, previous)
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "0")
+    if not text.isdecimal():
+        raise ValueError(f"{name} is {text!r}, expected a number")
+    return int(text)
+
+
+def choose_device(wanted: str, world: World) -> str:
+    """auto | cpu | cuda -> the torch device of this worker: workers of a machine take its GPUs in turn."""
+    import torch
+
+    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ValueError(f"device: {wanted} is asked for, but torch finds no GPU; use cpu or auto")
+    index = world.local_rank % torch.cuda.device_count()
+    torch.cuda.set_device(index)
+    return f"cuda:{index}"
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from pydantic import Field
 from ckpts.resolve import resolve
 from genloop.config import LAUNCH, Device, DType, PromptConfig, Settings
 from genloop.data.prompts import read_prompts
-from genloop.distributed import World
+from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
 from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
@@ -111,7 +111,7 @@ def main(config: Config, world: World) -> None:
     with Ledger.of(config, units, world) as ledger:
         work: tuple[Sampler[Any], Strategy] | None = None
         for unit in ledger.claims():
-            work = work or _load(config)  # a finished run loads nothing
+            work = work or _load(config, world)  # a finished run loads nothing
             with ledger.working(unit):
                 rows = []
                 for batch in _batches(prompts[unit.start : unit.stop], config.prompts_per_batch):
@@ -122,22 +122,20 @@ def main(config: Config, world: World) -> None:
                 _log_unit(config, unit, rows)
 
 
-def _load(config: Config) -> "tuple[Sampler[Any], Strategy]":
-    sampler = build_sampler(config)
+def _load(config: Config, world: World) -> "tuple[Sampler[Any], Strategy]":
+    sampler = build_sampler(config, world)
     return sampler, build_strategy(config, sampler)
 
 
-def build_sampler(config: Config) -> "Sampler[Any]":
-    """The sampler over the configured weights, on its device."""
+def build_sampler(config: Config, world: World) -> "Sampler[Any]":
+    """The sampler over the configured weights, on this worker's device."""
     import torch
 
     from genloop.models.showo import load_showo
     from genloop.sampling.maskgit import MaskGitSampler
 
     torch.set_num_threads(config.threads)
-    device = config.model.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = choose_device(config.model.device, world)
     model = load_showo(
         resolve(config.model.showo),
         dtype=getattr(torch, config.model.dtype),

@@ -18,7 +18,7 @@ from pydantic import Field
 from ckpts.resolve import resolve
 from genloop.config import LAUNCH, InputPath, JobConfig, Settings
 from genloop.data.shards import content_digest, read_indices
-from genloop.distributed import World, process_group
+from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
 from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo_config import PhiDims, ShowOConfig, check_showo_folder
@@ -83,7 +83,7 @@ def main(config: Config, world: World) -> None:
     from genloop.data.shards import Shards
     from genloop.models.prompting import Layout
     from genloop.models.showo import save_showo
-    from genloop.training.loop import Task, choose_device, train
+    from genloop.training.loop import Task, train
     from genloop.training.t2i import CaptionedCodeBatches, masked_token_loss
 
     torch.set_num_threads(config.train.threads)

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from genloop.config import LAUNCH, JobConfig, Settings
 from genloop.data.shards import content_digest, read_indices
-from genloop.distributed import World, process_group
+from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
 from genloop.models.magvit2_config import MagvitConfig
 from genloop.rundir import write_json
@@ -102,7 +102,7 @@ def train_magvit2(config: Config, world: World) -> None:
 
     from genloop.data.shards import Shards
     from genloop.models.magvit2 import build_magvit2, save_magvit2
-    from genloop.training.loop import Task, choose_device, train
+    from genloop.training.loop import Task, train
     from genloop.training.tokenizer import LossWeights, PixelRows, reconstruction_loss
 
     assert config.shards is not None

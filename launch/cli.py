@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from genloop.config import JobConfig
+    from genloop.distributed import World
 
 BAD_INPUT, STOPPED = 2, 75
 EXAMPLES = """
@@ -104,6 +105,7 @@ def _run(options: argparse.Namespace) -> int:
         options.parser.error(f"--procs: at least 1, found {options.procs}")
 
     from genloop import job
+    from genloop.distributed import World
     from genloop.registry import MissingPackage
     from launch.catalog import import_job, manual
 
@@ -112,26 +114,26 @@ def _run(options: argparse.Namespace) -> int:
         if options.help:
             print(manual(module))
             return 0
+        world = World.from_environment()
         config = job.parse(module, options.words)
         digest = job.prepare(module, config)
     except (ValueError, OSError, MissingPackage) as error:
         return _refuse(error)
     began = time.monotonic()
-    code = _execute(module, config, options, digest)
+    code = _execute(module, config, world, options, digest)
     _say_how_it_ended(code, options.job, config.out, time.monotonic() - began)
     return code
 
 
-def _execute(module: ModuleType, config: "JobConfig", options: argparse.Namespace, digest: str) -> int:
+def _execute(module: ModuleType, config: "JobConfig", world: "World", options: argparse.Namespace, digest: str) -> int:
     """In this process, where a debugger works, or in N workers."""
     from genloop import job
-    from genloop.distributed import World
     from launch.local import Workers, run_workers
     from launch.progress import shown
 
     if options.procs == 1:
         with shown(config.out):
-            return job.execute(module, config, World.from_environment())
+            return job.execute(module, config, world)
     workers = Workers(module.__name__, options.words, options.procs, config.out, {job.PREPARED: digest})
     return run_workers(workers, module.KIND)
 

@@ -45,14 +45,6 @@ class Task(Generic[B]):
     settings: TrainSettings
 
 
-def choose_device(wanted: str, world: World) -> str:
-    """auto | cpu | cuda -> the torch device of this rank."""
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
-        return "cpu"
-    torch.cuda.set_device(world.local_rank)
-    return f"cuda:{world.local_rank}"
-
-
 def train(task: Task[B], run: Path, world: World) -> None:
     """Train from the newest checkpoint in RUN/checkpoints (or from the model as it is) to `num_steps`.
 

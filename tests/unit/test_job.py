@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from genloop.distributed import World
+from genloop.distributed import World, choose_device
 from genloop.job import run_command
 from genloop.ledger import finished, read_rows
 from tests.runs import ROOT
@@ -104,20 +104,68 @@ def test_a_stop_signal_gives_the_unit_back_and_exits_with_75(tmp_path, number):
     assert len(finished(out)) < 3
 
 
-def test_the_world_is_read_from_the_launcher(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"):
+@pytest.fixture
+def no_launcher(monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"):
         monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+def test_the_world_is_read_from_the_launcher(no_launcher):
     assert World.from_environment().world_size == 1
-    monkeypatch.setenv("SLURM_PROCID", "2")
-    monkeypatch.setenv("SLURM_NTASKS", "4")
-    assert World.from_environment().rank == 2
-    monkeypatch.setenv("RANK", "1")
-    monkeypatch.setenv("WORLD_SIZE", "8")
+    for name, value in {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}.items():
+        no_launcher.setenv(name, value)
     world = World.from_environment()
-    assert (world.rank, world.world_size) == (1, 8)
-    monkeypatch.setenv("RANK", "8")
-    with pytest.raises(ValueError, match="the rank must be below the world size"):
-        World.from_environment()
+    assert (world.rank, world.world_size, world.local_rank) == (2, 4, 1)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "8", "LOCAL_RANK": "0"}.items():  # torchrun below srun
+        no_launcher.setenv(name, value)
+    world = World.from_environment()
+    assert (world.rank, world.world_size, world.local_rank) == (1, 8, 0)
+
+
+def test_an_allocation_of_slurm_alone_starts_nothing(no_launcher):
+    no_launcher.setenv("SLURM_NTASKS", "4")
+    assert World.from_environment().world_size == 1
+    no_launcher.setenv("SLURM_PROCID", "0")  # as in a batch script
+    assert World.from_environment().world_size == 1
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ({"RANK": "8", "WORLD_SIZE": "8"}, "RANK is 8, WORLD_SIZE is 8: the rank must be below the world size"),
+        ({"RANK": "0"}, "only one of RANK and WORLD_SIZE is set"),
+        ({"RANK": "zero", "WORLD_SIZE": "1"}, "RANK is 'zero', expected a number"),
+    ],
+)
+def test_a_contradictory_launcher_is_refused_in_one_line(no_launcher, tmp_path, place, message):
+    done = subprocess.run(
+        [sys.executable, "-m", "launch", "run", "tests.unit.counting_job", f"out={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env={**os.environ, **place},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("genloop: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_workers_of_a_machine_take_its_gpus_in_turn(monkeypatch):
+    chosen = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", chosen.append)
+    assert [choose_device("auto", World(rank, 3, rank)) for rank in range(3)] == ["cuda:0", "cuda:1", "cuda:0"]
+    assert chosen == [0, 1, 0]
+    assert choose_device("cpu", World()) == "cpu"
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert choose_device("auto", World()) == "cpu"
+    with pytest.raises(ValueError, match="torch finds no GPU"):
+        choose_device("cuda", World())
 
 
 def test_the_fingerprint_is_on_record(tmp_path):
