@@ -3,12 +3,12 @@
 B = rows (candidates), n = image tokens, H, W = pixels.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from genloop.records import Choice, Detection, Prompt, Seed, Verdict
+from genloop.records import Choice, Detection, Prompt, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,6 +91,3 @@ class ImageTokenizer(Protocol):
     def decode(self, codes: "Tensor", shape: tuple[int, int] | None = None) -> "Tensor":
         """(B, h*w) int64 of a grid of `shape` (default `grid`) -> (B, 3, H, W) in [0, 1]."""
 
-
-Rules = Callable[[np.ndarray, Prompt, Sequence[Detection]], Verdict]
-Metadata = dict[str, Any]
