@@ -90,4 +90,3 @@ class ImageTokenizer(Protocol):
 
     def decode(self, codes: "Tensor", shape: tuple[int, int] | None = None) -> "Tensor":
         """(B, h*w) int64 of a grid of `shape` (default `grid`) -> (B, 3, H, W) in [0, 1]."""
-
