@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.constructor import SafeConstructor
 
 from genloop.registry import did_you_mean
 
@@ -31,6 +32,13 @@ def _shipped(path: Path) -> Path:
 InputPath = Annotated[Path, INPUT, AfterValidator(_shipped)]
 
 
+def _named(value: Any) -> Any:
+    """An empty path would be the current folder."""
+    if value == "":
+        raise ValueError("needs a name")
+    return value
+
+
 class ConfigError(ValueError):
     """A config that cannot be used; the message is one line."""
 
@@ -38,13 +46,13 @@ class ConfigError(ValueError):
 class Settings(BaseModel):
     """A group of config keys: frozen, no unknown keys, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class JobConfig(Settings):
     """Keys of every job."""
 
-    out: Annotated[Path, LAUNCH] = Field(description="the run folder")
+    out: Annotated[Path, LAUNCH, BeforeValidator(_named)] = Field(description="the run folder")
     seed: int = Field(0, ge=0, lt=2**63, description="keys every random number of the run")
 
 
@@ -79,8 +87,6 @@ def load_config(model: type[C], preset: Path | None, overrides: Sequence[str] = 
         return model.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise ConfigError(_explain(error, model, data)) from None
-    except TypeError as error:
-        raise ConfigError(f"{preset}: {error}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -163,13 +169,25 @@ def _marks(annotation: Any) -> set[str]:
     return {mark for part in get_args(annotation) if not isinstance(part, str) for mark in _marks(part)}
 
 
+class _Constructor(SafeConstructor):
+    """Plain values only: YAML 1.2 has no dates, so `2024-01-31` is text."""
+
+
+_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
+
+
 def _parse_yaml(text: str, where: str) -> Any:
+    """Values that JSON has too; an anchor gives each place its own copy."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = _Constructor
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        return json.loads(json.dumps(yaml.load(text)))
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{where}{line}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
+    except (TypeError, ValueError, RecursionError) as error:  # bytes, a set, an anchor inside of itself
+        raise ConfigError(f"{where}: not plain values: {error}") from None
 
 
 def _override(data: dict[str, Any], word: str) -> None:

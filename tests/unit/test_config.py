@@ -46,11 +46,25 @@ def test_yaml_means_what_it_looks_like(tmp_path):
     config = load(tmp_path, "aspect: 16:9\nrate: 1e-4\nsizes: [3, 4]\nprompts: a.txt")
     assert (config.aspect, config.rate, config.sizes, config.prompts) == ("16:9", 1e-4, (3, 4), Path("a.txt"))
     assert load(tmp_path, "aspect: no").aspect == "no"
+    assert load(tmp_path, "aspect: 2024-01-31").aspect == "2024-01-31"
+    assert load(tmp_path, "", "aspect=2024-13-45").aspect == "2024-13-45"
+    assert load(tmp_path, "", "aspect=a=b").aspect == "a=b"
 
 
 def test_overrides_win_and_reach_into_groups(tmp_path):
     config = load(tmp_path, "search: {n: 4}", "search.n=8", "search.strategy=parm", "flag=true")
     assert (config.search.n, config.search.strategy, config.flag) == (8, "parm", True)
+
+
+def test_an_override_changes_its_own_place_and_not_those_that_share_an_anchor(tmp_path):
+    class Two(JobConfig):
+        a: Search = Search()
+        b: Search = Search()
+
+    preset = tmp_path / "p.yaml"
+    preset.write_text("{out: x, a: &shared {n: 4}, b: *shared}")
+    config = load_config(Two, preset, ["a.n=8"])
+    assert (config.a.n, config.b.n) == (8, 4)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +81,15 @@ def test_overrides_win_and_reach_into_groups(tmp_path):
         ("- a", [], "expected keys and values, found list"),
         ("a: [1", [], "p.yaml:"),
         ("rate: x\nsizes: y", [], "(and 1 more)"),
+        ("rate: .inf", [], "rate: input should be a finite number, found inf"),
+        ("", ["rate=.nan"], "rate: input should be a finite number, found nan"),
+        ("", ["out=''"], "out: needs a name, found ''"),
+        ("search: &a [*a]", [], "p.yaml: not plain values"),
+        ("? [a]\n: 3", [], "p.yaml: not plain values"),
+        ("flag: !!set {a, b}", [], "p.yaml: not plain values"),
+        ("flag: true\nflag: false", [], 'p.yaml:2: found duplicate key "flag"'),
+        ("", ["search={n: 1"], "search:1:"),
+        ("search: {n: 1}", ["search.n.x=1"], "search.n.x: n is 1, not a group of keys"),
     ],
 )
 def test_bad_configs_are_refused_in_one_line(tmp_path, text, words, message):
