@@ -57,7 +57,7 @@ class JudgedImage:
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluate run; `generate` is the folder of the run that made its images, when it is there."""
+    """One evaluate run; `generate` is the folder of the run that made its images, when it is there, `made` its units."""
 
     number: int
     name: str
@@ -65,6 +65,7 @@ class Run:
     images: tuple[JudgedImage, ...]
     counts: ledger.Counts
     generate: Path | None
+    made: ledger.Counts | None = None
 
     @property
     def letter(self) -> str:
@@ -130,7 +131,7 @@ def _read_run(folder: Path, number: int, name: str) -> Run:
     makings = _makings(generate) if generate else {}
     rows = sorted(_rows(folder), key=lambda row: (row["prompt_index"], row["sample"]))
     images = tuple(_image(row, images_folder, makings) for row in rows)
-    return Run(number, name, folder, images, _counts(folder), generate)
+    return Run(number, name, folder, images, _counts(folder), generate, _counts(generate) if generate else None)
 
 
 def _image(row: Mapping[str, Any], images: Path, makings: Mapping[str, Making]) -> JudgedImage:

@@ -121,6 +121,13 @@ def test_an_unfinished_run_is_shown_as_far_as_it_is_and_says_so(tmp_path: Path) 
     assert "has no image of position, color_attr" in page.text
 
 
+def test_images_of_an_unfinished_run_are_said_to_be_that(tmp_path: Path) -> None:
+    run = write_runs(tmp_path, "a", Sketch())
+    (tmp_path / "a" / "rows" / "00005.jsonl").unlink()
+    page = page_of(write_report([run]))
+    assert "a-verdicts: its images are those of an unfinished run, 5 of 6 units." in page.text
+
+
 def test_a_finished_run_has_no_notice(tmp_path: Path) -> None:
     page = page_of(write_report([write_runs(tmp_path, "a", Sketch())]))
     assert [p for p in page.all("p") if p.get("class") == "notice"] == []
