@@ -57,7 +57,7 @@ class JudgedImage:
 
 @dataclass(frozen=True)
 class Run:
-    """One evaluate run; `generate` is the folder of the run that made its images, when it is there, `made` its units."""
+    """One evaluate run; `generate` is the run folder that its images came from, when it is there, `made` its units."""
 
     number: int
     name: str
