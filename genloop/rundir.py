@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 MIN_FREE_BYTES = 64 << 20
+_LONGEST_LINE = 1 << 16
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -104,8 +105,17 @@ def json_line(row: Mapping[str, Any]) -> bytes:
 
 def append_metrics(run: Path, row: Mapping[str, Any]) -> None:
     """Add one line to RUN/metrics.jsonl; safe from several processes of one machine."""
-    with open(run / "metrics.jsonl", "ab") as file:
+    append_line(run / "metrics.jsonl", row)
+
+
+def append_line(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one row to a JSON-lines file, in place of a last line that a full disk or a crash has torn."""
+    with open(path, "a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _LONGEST_LINE))
+        torn = file.read().rpartition(b"\n")[2]
+        file.truncate(size - len(torn))
         file.write(json_line(row))
 
 
@@ -179,8 +189,7 @@ def start_run(run: Path, config_text: str, mark: Mapping[str, Any], environment:
     for name, data in (("config.yaml", config_text.encode()), ("env.json", _json_bytes(environment))):
         if not (run / name).exists():
             write_atomic(run / name, data)
-    with open(run / "logs" / "sessions.jsonl", "ab") as file:
-        file.write(json_line(environment))
+    append_line(run / "logs" / "sessions.jsonl", environment)
 
 
 def _check_place(run: Path) -> None:

@@ -127,6 +127,14 @@ def test_results_of_unknown_origin_are_not_overwritten(tmp_path):
         check_run(tmp_path, fingerprint("generate", {}, {}))
 
 
+def test_a_torn_last_line_makes_way_for_the_next(tmp_path):
+    append_metrics(tmp_path, {"step": 1})
+    with open(tmp_path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "lo')
+    append_metrics(tmp_path, {"step": 3})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step":1}\n{"step":3}\n'
+
+
 def test_metrics_are_appended(tmp_path):
     append_metrics(tmp_path, {"step": 1})
     append_metrics(tmp_path, {"step": 2, "text": "ü"})
