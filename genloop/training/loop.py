@@ -51,6 +51,8 @@ def train(task: Task[B], run: Path, world: World) -> None:
     Saves every `save_every` steps, at the end, and when a stop is asked for: then raises StopRequested on all ranks.
     """
     settings = task.settings
+    if world.world_size > settings.batch_size:
+        raise ValueError(f"train.batch_size: {settings.batch_size} rows are too few for {world.world_size} ranks")
     optimizer = build_optimizer(task.model, settings)
     progress = load_state(run, task.model, optimizer)
     if world.rank == 0:

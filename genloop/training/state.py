@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from genloop.checkpoint import MANIFEST_FILE, compare_manifest, load_tensors, read_json, save_folder
+from genloop.checkpoint import MANIFEST_FILE, compare_manifest, load_tensors, read_json, save_folder, verify_folder
 from genloop.rundir import json_line, write_atomic
 
 log = logging.getLogger(__name__)
@@ -61,14 +61,14 @@ def save_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, pr
 
 
 def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Read the newest checkpoint into model and optimiser -> its progress; a fresh one when there is none."""
-    found = checkpoints(run)
-    if not found:
+    """Read the newest whole checkpoint into model and optimiser -> its progress; a fresh one when there is none."""
+    newest = next((folder for folder in reversed(checkpoints(run)) if _is_whole(folder)), None)
+    if newest is None:
         return Progress()
-    tensors = load_tensors(found[-1])
+    tensors = load_tensors(newest)
     state = {name: tensors.pop(_MODEL + name) for name in model.state_dict() if _MODEL + name in tensors}
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    compare_manifest(expected, {name: tuple(value.shape) for name, value in state.items()}, found[-1])
+    compare_manifest(expected, {name: tuple(value.shape) for name, value in state.items()}, newest)
     model.load_state_dict(state)
     names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for key, value in tensors.items():
@@ -76,17 +76,26 @@ def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         parameter = names[name]
         place = value if moment == "step" else value.to(parameter.device)
         optimizer.state[parameter][moment] = place
-    log.info("resumed from %s", found[-1])
-    return Progress(**read_json(found[-1] / "progress.json"))
+    log.info("resumed from %s", newest)
+    return Progress(**read_json(newest / "progress.json"))
 
 
 def cut_metrics(run: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl after `step`: those steps are done again."""
+    """Drop the lines of metrics.jsonl after `step`, and a torn one: those steps are done again."""
     path = run / "metrics.jsonl"
     if not path.is_file():
         return
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
     write_atomic(path, b"".join(json_line(row) for row in rows if row.get("step", 0) <= step))
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        verify_folder(folder)
+    except ValueError as error:
+        log.warning("%s; the one before it will do", error)
+        return False
+    return True
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

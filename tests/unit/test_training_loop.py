@@ -124,6 +124,26 @@ def test_micro_batches_only_change_the_order_of_additions(tmp_path):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(small), expected))
 
 
+def test_a_damaged_checkpoint_and_a_torn_line_fall_back_to_the_one_before(tmp_path):
+    expected = whole_run(tmp_path / "whole")
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    train(task(), damaged, World())
+    newest = checkpoints(damaged)[-1] / "pytorch_model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-8])
+    with open(damaged / "metrics.jsonl", "a") as file:
+        file.write('{"step": 12, "lo')
+    again = task()
+    train(again, damaged, World())
+    assert all(torch.equal(a, b) for a, b in zip(weights(again), expected, strict=True))
+    assert metrics(damaged) == metrics(tmp_path / "whole")
+
+
+def test_more_ranks_than_rows_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"train.batch_size: 6 rows are too few for 7 ranks"):
+        train(task(), tmp_path, World(rank=6, world_size=7))
+
+
 def test_the_finished_run_has_nothing_left_to_do(tmp_path):
     expected = whole_run(tmp_path / "whole")
     again = task(before_step=lambda step: pytest.fail(f"step {step} was done again"))
