@@ -177,7 +177,7 @@ def _workers(run: Path) -> Iterator[WorkerState]:
     """The workers of the last start and all that still live, by rank."""
     now = time.time()
     found = [_read_json(path) for path in (run / "logs").glob("*.status.json")]
-    found = [status for status in found if status]
+    found = [status for status in found if "updated" in status]
     fresh = [s for s in found if s["state"] not in OVER and now - s["updated"] < SILENT_AFTER]
     since = min([_last_start(run), *(s["started"] for s in fresh)])
     for status in sorted(found, key=lambda status: (status["rank"], status["started"])):
@@ -207,8 +207,7 @@ def _last_start(run: Path) -> float:
 def _failures(run: Path, names: set[str], *, limit: int = 5) -> Iterator[Failure]:
     for name in sorted(names, key=int)[:limit]:
         record = _read_json(run / "failed" / f"{name}.json")
-        if record:
-            yield Failure(name, record["attempts"], " ".join(record["reason"].split()))
+        yield Failure(name, record.get("attempts", 1), " ".join(record.get("reason", "reason lost").split()))
 
 
 def _steps(run: Path, settings: Mapping[str, Any]) -> Steps | None:
@@ -228,8 +227,9 @@ def _steps(run: Path, settings: Mapping[str, Any]) -> Steps | None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """A small file that another process may be replacing; empty when it is not there."""
+    """A small file that another process may be replacing; empty when it is not there or a crash has torn it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
         return {}
+    return value if isinstance(value, dict) else {}

@@ -32,6 +32,19 @@ def test_a_finished_run_is_done(tmp_path):
     assert totals(state) == "counting_job done, 3/3 units (100 %), 5/5 items"
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_files_that_a_crash_has_torn_do_not_hide_the_rest(tmp_path, text):
+    run = tmp_path / "run"
+    count_to(run, "limit=6", "fail_at=3")
+    (run / "failed" / "00001.json").write_text(text)
+    (run / "logs" / "other.status.json").write_text(text)
+    state = read_state(run)
+    assert (state.state, state.units_done, len(state.workers)) == ("failed", 1, 1)
+    assert lines(state)[-1] == "  unit 00001 failed (attempt 1): reason lost"
+    (run / "plan.json").write_text(text)
+    assert read_state(run).units == 0
+
+
 def test_a_failed_unit_is_shown_with_its_reason(tmp_path):
     state = count_to(tmp_path / "run", "limit=6", "fail_at=3")
     assert (state.state, state.units_done, state.units_failed) == ("failed", 1, 1)
