@@ -149,8 +149,8 @@ def _image(row: Mapping[str, Any], images: Path, makings: Mapping[str, Making]) 
 
 
 def _locate(images: Path, run: Path) -> Path:
-    """The images folder as the config has it; a relative one may have been meant from any folder above the run."""
-    places = [images, *(above / images for above in run.resolve().parents)]
+    """The images folder as the config has it; a relative one was most likely meant from a folder above the run."""
+    places = [*(above / images for above in run.resolve().parents), images]
     return next((place for place in places if place.is_dir()), images)
 
 

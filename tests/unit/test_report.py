@@ -187,6 +187,19 @@ def test_images_are_found_when_the_run_folders_have_moved_together(tmp_path: Pat
     assert len(page.all("img")) == 24
 
 
+def test_a_moved_run_does_not_take_the_images_of_another_one_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [write_runs(tmp_path / place / "runs", "a", Sketch(seed=i)) for i, place in enumerate(("here", "there"))]
+    for run in runs:
+        config = run / "config.yaml"
+        config.write_text(config.read_text().replace(str(run.parent.parent) + "/", ""))
+    monkeypatch.chdir(tmp_path / "here")
+    page = write_report([runs[1]])
+    monkeypatch.chdir(tmp_path / "there")
+    assert page.read_bytes() == write_report([runs[1]], tmp_path / "again").read_bytes()
+
+
 def test_close_ups_show_the_unmasking_and_the_candidates(tmp_path: Path) -> None:
     page = page_of(write_report([write_runs(tmp_path, "a", Sketch(num_candidates=4))], num_closeups=2))
     frames = [svg["aria-label"] for svg in page.all("svg") if (svg.get("aria-label") or "").startswith("after step")]
