@@ -34,7 +34,9 @@ class Config(IndependentConfig):
     unknown_classes: Annotated[Literal["refuse", "absent"], LAUNCH] = Field(
         "refuse", description="classes that the detector does not know: an error, or never found (as in GenEval)"
     )
-    format: Annotated[Literal["genloop", "reference"], LAUNCH] = "genloop"
+    format: Annotated[Literal["genloop", "reference"], LAUNCH] = Field(
+        "genloop", description="reference: rows and summary as GenEval's own scripts print them"
+    )
     limit: int | None = Field(None, ge=1, description="only the first so many prompt folders")
     unit_size: int = Field(32, ge=1, description="images in one unit of work")
 

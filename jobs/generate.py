@@ -42,15 +42,15 @@ KIND = "independent"
 
 
 class ModelConfig(Settings):
-    """Which weights, and how they are held."""
+    """Which weights, each a name of `ckpts` or a folder, fingerprinted by content; and how they are held."""
 
-    showo: str = Field("shapes/showo", description="Show-o checkpoint: a name of `ckpts` or a folder")
-    tokenizer: str = Field("shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder")
+    showo: Annotated[str, LAUNCH] = Field("shapes/showo", description="Show-o checkpoint")
+    tokenizer: Annotated[str, LAUNCH] = Field("shapes/tokenizer", description="image tokenizer")
     text_tokenizer: Annotated[str | None, LAUNCH] = Field(
-        None, description="text tokenizer, when the checkpoint has none: a name or a folder; fingerprinted by content"
+        None, description="text tokenizer, if the checkpoint has none"
     )
-    dtype: DType = "float32"
-    device: Device = "auto"
+    dtype: DType = Field("float32", description="of Show-o; the image tokenizer stays in float32")
+    device: Device = Field("auto", description="auto: the GPU when there is one")
 
 
 class SearchConfig(Settings):
@@ -62,7 +62,7 @@ class SearchConfig(Settings):
 
 
 class Config(PromptConfig):
-    images_per_prompt: int = Field(4, ge=1)
+    images_per_prompt: int = Field(4, ge=1, description="samples of each prompt; each is searched for on its own")
     model: ModelConfig = ModelConfig()
     sampling: SamplingConfig = SamplingConfig()
     search: SearchConfig = SearchConfig()

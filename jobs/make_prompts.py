@@ -26,7 +26,9 @@ KIND = "independent"
 
 
 class Config(JobConfig):
-    source: Literal["geneval", "shapes_train", "shapes_test", "shapes_heldout"] = "geneval"
+    source: Literal["geneval", "shapes_train", "shapes_test", "shapes_heldout"] = Field(
+        "geneval", description="GenEval's generator, or a prompt set of the embedded world"
+    )
     num_prompts: int = Field(100, ge=0, description="prompts of each task, before duplicates are dropped")
 
 

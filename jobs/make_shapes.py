@@ -28,10 +28,12 @@ KIND = "independent"
 
 
 class Config(IndependentConfig):
-    num_samples: int = Field(65536, ge=1)
+    num_samples: int = Field(65536, ge=1, description="captioned scenes")
     unit_size: int = Field(4096, ge=1, description="samples in a shard")
     weights: list[float] = Field([1.0] * len(TAGS), description="how often each of the six tasks is drawn")
-    tokenizer: str | None = Field("shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder")
+    tokenizer: Annotated[str | None, LAUNCH] = Field(
+        "shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder; fingerprinted by content"
+    )
     images: bool = Field(False, description="keep the pixels, as PNG")
     threads: Annotated[int, LAUNCH] = Field(1, ge=1, description="CPU threads of a worker")
 

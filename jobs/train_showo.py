@@ -44,9 +44,13 @@ class ModelShape(Settings):
 
 class Config(JobConfig):
     shards: Annotated[Path, LAUNCH] = Field(description="folder of shards; their content enters the fingerprint")
-    tokenizer: str = Field("shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder")
+    tokenizer: Annotated[str, LAUNCH] = Field(
+        "shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder; fingerprinted by content"
+    )
     text_tokenizer: InputPath | None = Field(None, description="folder; default: that of `start`")
-    start: str | None = Field(None, description="a Show-o to go on from; default: a new one of `model`'s shape")
+    start: Annotated[str | None, LAUNCH] = Field(
+        None, description="a Show-o to go on from, fingerprinted by content; default: a new one of `model`'s shape"
+    )
     model: ModelShape = ModelShape()
     drop_captions: float = Field(0.1, ge=0, le=1, description="share of captions dropped, for guidance")
     labels: Literal["image_and_ends", "image"] = Field(

@@ -49,7 +49,7 @@ class LossShape(Settings):
 
 
 class Config(JobConfig):
-    kind: Literal["patches", "magvit2"] = "patches"
+    kind: Literal["patches", "magvit2"] = Field("patches", description="an enumerated codebook, or a trained MAGVIT-v2")
     shards: Annotated[Path | None, LAUNCH] = Field(None, description="folder of shards with png, for kind=magvit2")
     model: ModelShape = ModelShape()
     loss: LossShape = LossShape()

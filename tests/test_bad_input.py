@@ -173,6 +173,18 @@ def test_a_metadata_file_alone_is_enough_for_a_judge(tmp_path):
     assert generate.check(parse(generate, words)) is None
 
 
+def test_a_checkpoint_may_move_but_not_change_in_the_middle_of_a_run(tmp_path, capsys):
+    folder, moved, out = tmp_path / "showo", tmp_path / "elsewhere", tmp_path / "out"
+    shutil.copytree(resolve("shapes/showo"), folder)
+    words = ["tiny", f"out={out}", "limit=1", "sampling.steps=1", "images_per_prompt=1"]
+    assert run_command(generate, [*words, f"model.showo={folder}"]) == 0
+    folder.rename(moved)
+    assert run_command(generate, [*words, f"model.showo={moved}"]) == 0
+    (moved / "README.md").write_text("other content")
+    assert run_command(generate, [*words, f"model.showo={moved}"]) == 2
+    assert "another content of `model.showo`" in capsys.readouterr().err
+
+
 def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": MIN_FREE_BYTES - 1})())
     assert "MiB free below" in refused(tmp_path, capsys)
