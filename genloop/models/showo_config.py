@@ -4,6 +4,7 @@ Vocabulary: text tokens | [PAD] and nine task tokens | K image codes | mask. Sho
 dimensions of its language model: they come from `phi/config.json` in the folder, else they are Phi-1.5's.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -93,9 +94,9 @@ class ShowOConfig:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the square token grid."""
-        side = round(self.num_vq_tokens**0.5)
-        return side, side
+        """Rows and columns of the token grid: square as in all public models, else as nearly square as n allows."""
+        rows = next(r for r in range(math.isqrt(self.num_vq_tokens), 0, -1) if self.num_vq_tokens % r == 0)
+        return rows, self.num_vq_tokens // rows
 
     def to_json(self) -> dict[str, Any]:
         """The public config.json; keys that the public ones lack are only there when they differ from the default."""
@@ -139,8 +140,6 @@ def read_showo_config(folder: Path, *, max_seq_length: int | None = None) -> Sho
                 f"{path}: {key} is {data[key]}, but {config.llm_vocab_size} text tokens, {NUM_SPECIAL_TOKENS} special "
                 f"tokens and {config.codebook_size} codes make it {value}"
             )
-    if config.grid[0] * config.grid[1] != config.num_vq_tokens:
-        raise ValueError(f"{path}: num_vq_tokens is {config.num_vq_tokens}, not the number of cells of a square grid")
     return config
 
 

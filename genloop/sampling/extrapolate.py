@@ -31,7 +31,9 @@ def extrapolate(
 
     Each direction adds S/2 + overlap rows or columns.
     """
-    side = sampler.grid[0]
+    side, columns = sampler.grid
+    if side != columns:
+        raise ValueError(f"extrapolation needs a model with a square grid, found {side}x{columns} tokens")
     if not 0 <= overlap < side // 2:
         raise ValueError(f"overlap is {overlap}, expected 0 to {side // 2 - 1} for a grid of {side}x{side}")
     if min(canvas.shape[1:]) < side:

@@ -90,7 +90,6 @@ def test_phi_sizes_come_from_its_own_config(tmp_path: Path) -> None:
     [
         ({"codebook_size": 0}, "codebook_size is 0, expected a whole number above 0"),
         ({"num_vq_tokens": "256"}, "num_vq_tokens is '256'"),
-        ({"num_vq_tokens": 250}, "not the number of cells of a square grid"),
         ({"mask_token_id": 58496}, "mask_token_id is 58496, but .* make it 58497"),
         ({"vocab_size": 60000}, "vocab_size is 60000, but"),
         ({"llm_model_path": "google/gemma"}, r"'google/gemma', .*put its config\.json at"),
@@ -235,3 +234,8 @@ def test_code_logits_are_the_codebook_columns_of_the_head() -> None:
     mask = torch.ones(1, 1, 16, 16, dtype=torch.bool)
     columns = slice(model.config.code_offset, model.config.mask_token_id)
     torch.testing.assert_close(model.code_logits(model.hidden(ids, mask)), model(ids, mask)[..., columns])
+
+
+@pytest.mark.parametrize(("num_tokens", "grid"), [(36, (6, 6)), (12, (3, 4)), (7, (1, 7)), (1024, (32, 32))])
+def test_the_grid_is_as_nearly_square_as_the_tokens_allow(num_tokens, grid):
+    assert ShowOConfig(num_vq_tokens=num_tokens).grid == grid

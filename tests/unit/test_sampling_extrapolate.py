@@ -9,7 +9,7 @@ from genloop.sampling.extrapolate import extrapolate
 from genloop.sampling.inpaint import fill
 from genloop.sampling.maskgit import MaskGitSampler
 from genloop.sampling.settings import SamplingConfig
-from tests.unit.tiny_showo import PROMPTS, pixels_of, random_codes, seeds_of, tiny_showo
+from tests.unit.tiny_showo import PROMPTS, pixels_of, random_codes, seeds_of, tiny_config, tiny_showo
 
 TWO = PROMPTS[2:4]
 SIDE = 4
@@ -98,3 +98,11 @@ def test_a_canvas_below_the_grid_is_refused() -> None:
         extrapolate(grow, [TWO], seeds_of(TWO), square(grow)[:, :3], ["right"])
     with pytest.raises(ValueError, match="1 directions need as many lists of prompts, found 0"):
         extrapolate(grow, [], seeds_of(TWO), square(grow), ["right"])
+
+
+def test_a_model_whose_grid_is_not_square_is_refused() -> None:
+    model = tiny_showo(tiny_config(num_tokens=12))
+    wide = MaskGitSampler(model, pixels_of(model), SamplingConfig(steps=2))
+    assert wide.grid == (3, 4)
+    with pytest.raises(ValueError, match="needs a model with a square grid, found 3x4 tokens"):
+        extrapolate(wide, [PROMPTS[1:2]], seeds_of(PROMPTS[1:2]), torch.zeros(1, 4, 4, dtype=torch.int64), ["left"])
