@@ -2,8 +2,8 @@
 
     genloop run verify run=runs/a out=runs/a-verified
 
-Reads   RUN/rows/*.jsonl and the images that they name, RUN/plan.json.
-Writes  OUT/rows/*.jsonl: one line a checked image; the verdict goes to standard output.
+Reads   RUN/rows/*.jsonl and the images or shards that they name, RUN/plan.json, the manifests of saved checkpoints.
+Writes  OUT/rows/*.jsonl: one line a checked row; the verdict goes to standard output.
 Resume  the same command; a run that has changed since needs another `out`. Exit code 1 when anything is missing,
         changed, unfinished or doubled.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
+from genloop.checkpoint import MANIFEST_FILE, verify_folder
 from genloop.config import IndependentConfig
 from genloop.distributed import World
 from genloop.job import run as run_job
@@ -43,7 +44,8 @@ def check(config: Config) -> None:
 def inputs(config: Config) -> dict[str, str]:
     """The state of every file by size and time: a run that has changed since is another input."""
     digest = hashlib.sha256()
-    for path in sorted(p for name in ("rows", "images") for p in (config.run / name).rglob("*")):
+    folders = [config.run / name for name in ("rows", "images", "shards")] + _checkpoints(config.run)
+    for path in sorted(path for folder in folders for path in folder.rglob("*")):
         state = path.stat()
         digest.update(f"{path.relative_to(config.run)} {state.st_size} {state.st_mtime_ns}\n".encode())
     return {"run": digest.hexdigest()}
@@ -63,35 +65,51 @@ def main(config: Config, world: World) -> None:
 
 
 def _check_rows(run: Path, name: str) -> list[dict[str, Any]]:
-    found = []
-    file = f"rows/{name}.jsonl"
-    for line in (run / file).read_bytes().splitlines():  # of bytes: a prompt may hold other line separators
+    source = f"rows/{name}.jsonl"
+    lines = (run / source).read_bytes().splitlines()  # of bytes: a prompt may hold other line separators
+    found: list[dict[str, Any]] = [] if lines else [{"unit": name, "key": [], "image": source, "problem": "empty"}]
+    for line in lines:
         try:
             row = json.loads(line)
-            entry = {"unit": name, "key": [row["prompt_index"], row["sample"]], "image": row["image"]}
+            what = "shard" if "shard" in row else "image"
+            file = f"shards/{row[what]}" if what == "shard" else row[what]
+            key = [file] if what == "shard" else [row["prompt_index"], row["sample"]]
         except (ValueError, KeyError, TypeError):
-            found.append({"unit": name, "key": [], "image": file, "problem": "unreadable"})
+            found.append({"unit": name, "key": [], "image": source, "problem": "unreadable"})
             continue
-        found.append(entry | {"problem": _problem(run / row["image"], row.get("sha256"))})
+        problem = _problem(run / file, row["sha256"]) if "sha256" in row else None  # a verdict has no file of its own
+        found.append({"unit": name, "key": key, what: file, "problem": problem})
     return found
 
 
-def _problem(image: Path, digest: str | None) -> str:
-    if digest is None:
-        return ""
-    return "missing" if not image.is_file() else "" if sha256_file(image) == digest else "changed"
+def _problem(path: Path, digest: str) -> str:
+    return "missing" if not path.is_file() else "" if sha256_file(path) == digest else "changed"
 
 
 def _report(config: Config) -> None:
     """Print what was found; raise when it is not clean."""
     rows = list(read_rows(config.out))
     doubled = [key for key, n in collections.Counter(tuple(row["key"]) for row in rows).items() if key and n > 1]
-    bad = [row for row in rows if row["problem"]]
+    bad = [f"{row.get('image') or row['shard']} {row['problem']}" for row in rows if row["problem"]]
+    folders = [] if config.limit else _checkpoints(config.run)
+    for folder in folders:
+        try:
+            verify_folder(folder)
+        except ValueError as error:
+            bad.append(str(error))
     left = 0 if config.limit else _total(config.run) - len(finished(config.run))
-    print(f"{config.run}: {len(rows)} images checked, {len(bad)} bad, {len(doubled)} doubled, {left} units unfinished")
+    files = sum(row["problem"] is not None for row in rows)
+    print(
+        f"{config.run}: {len(rows)} rows, {files} files and {len(folders)} checkpoints checked, "
+        f"{len(bad)} bad, {len(doubled)} doubled, {left} units unfinished"
+    )
     if bad or doubled or left:
-        listed = [f"{row['image']} {row['problem']}" for row in bad[:5]] + [f"doubled {key}" for key in doubled[:5]]
+        listed = bad[:5] + [f"doubled {key}" for key in doubled[:5]]
         raise CorruptRun(f"{config.run} is not clean: {'; '.join(listed) or f'{left} units unfinished'}")
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    return sorted(path.parent for path in run.rglob(MANIFEST_FILE))
 
 
 def _total(run: Path) -> int:

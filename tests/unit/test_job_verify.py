@@ -4,7 +4,7 @@ import pytest
 
 from genloop.distributed import World
 from genloop.job import parse, prepare, run_command
-from jobs import generate, verify
+from jobs import generate, make_shapes, train_tokenizer, verify
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def check(run) -> int:
 
 def test_a_clean_run_passes(run, capsys):
     assert check(run) == 0
-    assert "8 images checked, 0 bad, 0 doubled, 0 units unfinished" in capsys.readouterr().out
+    assert "8 rows, 8 files and 0 checkpoints checked, 0 bad, 0 doubled, 0 units unfinished" in capsys.readouterr().out
 
 
 def test_a_changed_and_a_missing_image_are_named(run, capsys):
@@ -33,7 +33,7 @@ def test_a_changed_and_a_missing_image_are_named(run, capsys):
     missing.unlink()
     assert check(run) == 1
     captured = capsys.readouterr()
-    assert "8 images checked, 2 bad" in captured.out
+    assert "8 rows, 8 files and 0 checkpoints checked, 2 bad" in captured.out
     assert "images/00001/samples/0000.png changed; images/00003/samples/0001.png missing" in captured.err
 
 
@@ -48,6 +48,37 @@ def test_a_doubled_row_does_not_pass(run, capsys):
     rows.write_text(rows.read_text() + rows.read_text().splitlines()[0] + "\n")
     assert check(run) == 1
     assert "1 doubled" in capsys.readouterr().out
+
+
+def test_an_empty_row_file_does_not_pass(run, capsys):
+    (run / "rows" / "00001.jsonl").write_text("")
+    assert check(run) == 1
+    assert "rows/00001.jsonl empty" in capsys.readouterr().err
+
+
+def test_shards_are_checked_by_their_rows(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert run_command(make_shapes, ["tiny", f"out={run}", "num_samples=8", "unit_size=4"]) == 0
+    shard = run / "shards" / "00001.tar"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + b"x")
+    assert check(run) == 1
+    captured = capsys.readouterr()
+    assert "2 rows, 2 files and 0 checkpoints checked, 1 bad" in captured.out
+    assert "shards/00001.tar changed" in captured.err
+    shard.write_bytes(whole)
+    assert run_command(verify, [f"run={run}", f"out={tmp_path / 'again'}"]) == 0
+
+
+def test_checkpoints_are_checked_by_their_manifests(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert run_command(train_tokenizer, ["shapes", f"out={run}", "num_scenes=0"]) == 0
+    weights = next((run / "tokenizer").glob("*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert check(run) == 1
+    captured = capsys.readouterr()
+    assert "0 files and 1 checkpoints checked, 1 bad" in captured.out
+    assert "tokenizer: files missing or changed since they were written" in captured.err
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
@@ -79,4 +110,4 @@ def test_a_prompt_may_hold_any_separator_but_a_new_line(tmp_path, capsys):
     words = ["tiny", f"prompts={prompts}", "metadata=null", f"out={tmp_path / 'run'}", "sampling.steps=2"]
     assert run_command(generate, words) == 0
     assert check(tmp_path / "run") == 0
-    assert "2 images checked, 0 bad" in capsys.readouterr().out
+    assert "2 files and 0 checkpoints checked, 0 bad" in capsys.readouterr().out
