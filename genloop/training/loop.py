@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from genloop.distributed import StopRequested, World
+from genloop.job import note
 from genloop.rundir import append_metrics
 from genloop.training.optimizer import build_optimizer, learning_rate
 from genloop.training.settings import TrainSettings
@@ -62,7 +63,8 @@ def train(task: Task[B], run: Path, world: World) -> None:
     while progress.step < settings.num_steps:
         step = progress.step + 1
         rate = learning_rate(step, settings)
-        stop, norm = _step(task, optimizer, progress, step, rate, world)
+        with note(f"rank {world.rank}, step {step}"):
+            stop, norm = _step(task, optimizer, progress, step, rate, world)
         is_last = step == settings.num_steps
         is_logged = is_last or step % settings.log_every == 0
         if is_logged and world.rank == 0:

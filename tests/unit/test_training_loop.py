@@ -173,8 +173,9 @@ def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
     broken = task()
     with torch.no_grad():
         broken.model[0].weight[0, 0] = math.nan
-    with pytest.raises(RuntimeError, match="non-finite"):
+    with pytest.raises(RuntimeError, match="non-finite") as caught:
         train(broken, tmp_path, World())
+    assert caught.value.__notes__ == ["rank 0, step 1"]
     assert checkpoints(tmp_path) == []
 
 
