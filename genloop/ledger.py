@@ -67,8 +67,8 @@ def finished(run: Path) -> set[str]:
 def count(run: Path, total: int) -> Counts:
     """The state of all units, from three directory listings."""
     done = finished(run)
-    failed = _names(run / "failed", ".json") - done
-    leased = _names(run / "leases", "") - done - failed
+    leased = _names(run / "leases", "") - done
+    failed = _names(run / "failed", ".json") - done - leased  # a failed unit with a lease is being tried again
     return Counts(total, len(done), len(failed), len(leased))
 
 
@@ -150,17 +150,13 @@ class Ledger:
         An exception inside the loop body belongs to the unit: wrap the body in `working(unit)`. Ends when every unit
         is done, failed or in another worker's hands; raises UnitsFailed when all are settled but some failed.
         """
-        tried: set[str] = set()
         while True:
             claimed = 0
-            closed = finished(self.run)
-            if not self.retry_failed:
-                closed |= {name for name in _names(self.run / "failed", ".json") if name not in tried}
+            closed = finished(self.run) | (set() if self.retry_failed else self._given_up())
             for unit in self.units:
                 if unit.name in closed or not self._claim(unit):
                     continue
                 claimed += 1
-                tried.add(unit.name)
                 self.world.check_stop()
                 yield unit
                 self.world.check_stop()
@@ -244,7 +240,7 @@ class Ledger:
 
     def _record_failure(self, unit: Unit, error: Exception) -> int:
         path = self.run / "failed" / f"{unit.name}.json"
-        attempts = 1 + (_read_object(path.read_text()).get("attempts", 0) if path.exists() else 0)
+        attempts = 1 + self._attempts(unit.name)
         trace = "".join(traceback.format_exception(error))
         reason = f"{type(error).__name__}: {error}"
         record = {"attempts": attempts, "worker": self.world.name, "reason": reason, "traceback": trace}
@@ -255,13 +251,26 @@ class Ledger:
             return self.max_attempts
         return attempts
 
+    def _attempts(self, name: str) -> int:
+        """How often a unit has failed."""
+        try:
+            return int(_read_object((self.run / "failed" / f"{name}.json").read_text()).get("attempts", 0))
+        except FileNotFoundError:
+            return 0
+
+    def _given_up(self) -> set[str]:
+        """The units that have failed as often as they may."""
+        failed = _names(self.run / "failed", ".json")
+        return failed if self.max_attempts == 1 else {n for n in failed if self._attempts(n) >= self.max_attempts}
+
     def _raise_if_failed(self) -> None:
-        state = count(self.run, len(self.units))
-        if state.failed and state.done + state.failed == state.total:
-            names = sorted(_names(self.run / "failed", ".json"))
+        leased = _names(self.run / "leases", "")  # a failed unit among them is being tried again
+        done = finished(self.run)
+        names = sorted(self._given_up() - done - leased)
+        if names and len(done) + len(names) == len(self.units):
             shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
             raise UnitsFailed(
-                f"{state.failed} of {state.total} units failed ({shown}); reasons are in {self.run / 'failed'}; "
+                f"{len(names)} of {len(self.units)} units failed ({shown}); reasons are in {self.run / 'failed'}; "
                 "run again with retry_failed=true"
             )
 

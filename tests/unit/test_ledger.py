@@ -157,6 +157,27 @@ def test_a_failed_unit_keeps_its_reason_and_waits_for_retry_failed(tmp_path):
     assert count(tmp_path, 3).failed == 0
 
 
+def test_a_failed_unit_that_another_worker_tries_again_has_not_failed_the_run(tmp_path):
+    units = plan_units(2, 1)
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "00000.json").write_text('{"attempts": 1}')
+    with Ledger(tmp_path, units, World(rank=0, world_size=2), retry_failed=True) as first:
+        unit = next(first.claims())
+        assert drain(tmp_path, units, World(rank=1, world_size=2), retry_failed=True) == ["00001"]
+        first.complete(unit, [{"item": 0}])
+    assert finished(tmp_path) == {"00000", "00001"}
+
+
+def test_any_worker_may_spend_the_attempts_that_are_left(tmp_path):
+    units = plan_units(2, 1)
+    (tmp_path / "failed").mkdir()
+    (tmp_path / "failed" / "00000.json").write_text('{"attempts": 1}')
+    (tmp_path / "failed" / "00001.json").write_text('{"attempts": 2}')
+    with pytest.raises(UnitsFailed, match=r"1 of 2 units failed \(00001\)"):
+        drain(tmp_path, units, max_attempts=2)
+    assert finished(tmp_path) == {"00000"}
+
+
 def test_attempts_are_used_up_before_the_run_stops(tmp_path):
     units, calls = plan_units(1, 1), []
     with Ledger(tmp_path, units, World(), max_attempts=3) as ledger:
