@@ -26,8 +26,13 @@ def describe() -> dict[str, Any]:
         "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "memory_gib": memory_gib()},
         "gpus": gpu_names(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "started": now(),
     }
+
+
+def now() -> str:
+    """The time in UTC, as ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def package_versions() -> dict[str, str]:

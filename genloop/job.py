@@ -33,9 +33,9 @@ from genloop.config import (
     preset_roots,
 )
 from genloop.distributed import EXIT_STOPPED, StopRequested, World
-from genloop.ledger import UnitsFailed, unsettled
+from genloop.ledger import unsettled
 from genloop.registry import MissingPackage
-from genloop.rundir import check_run, fingerprint, sha256_tree, start_run
+from genloop.rundir import RunFailed, check_run, fingerprint, sha256_tree, start_run, write_json
 
 log = logging.getLogger(__name__)
 EXIT_FAILED = 1
@@ -98,10 +98,12 @@ def execute(module: ModuleType, config: JobConfig, world: World) -> int:
         if world.world_size == 1 and (left := unsettled(config.out)):  # others of this world still look after theirs
             log.info("%d units are in other workers' hands; the same command takes them up when those are gone", left)
             return EXIT_STOPPED
+        if world.rank == 0 and not (config.out / "plan.json").exists():  # a job without units: say that it is over
+            write_json(config.out / "done.json", {"finished": environment.now()})
     except (StopRequested, KeyboardInterrupt):
         log.info("stopped; the same command goes on from here")
         return EXIT_STOPPED
-    except UnitsFailed as error:
+    except RunFailed as error:
         print(f"genloop: {one_line(error)}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_FAILED) from error
     except Exception as error:

@@ -27,14 +27,14 @@ from typing import Any
 from genloop.config import IndependentConfig
 from genloop.distributed import World
 from genloop.records import Unit
-from genloop.rundir import json_line, write_atomic, write_json, write_new
+from genloop.rundir import RunFailed, json_line, write_atomic, write_json, write_new
 
 log = logging.getLogger(__name__)
 HEARTBEAT = 1.0  # seconds between two signs of life
 TORN = 10.0  # seconds after which a lease without content is one that a crash of the machine has torn
 
 
-class UnitsFailed(RuntimeError):
+class UnitsFailed(RunFailed):
     """The run is over but some of its units failed."""
 
 
@@ -54,9 +54,10 @@ class Counts:
 
 
 def plan_units(num_items: int, unit_size: int) -> list[Unit]:
-    """Cut `num_items` into units of `unit_size`; the last may be shorter."""
+    """Cut `num_items` into units of `unit_size`; the last may be shorter. Names sort as the units do."""
     starts = range(0, num_items, unit_size)
-    return [Unit(f"{i:05d}", start, min(start + unit_size, num_items)) for i, start in enumerate(starts)]
+    width = max(5, len(str(len(starts) - 1)))
+    return [Unit(f"{i:0{width}d}", start, min(start + unit_size, num_items)) for i, start in enumerate(starts)]
 
 
 def finished(run: Path) -> set[str]:

@@ -20,6 +20,10 @@ _LONGEST_LINE = 1 << 16
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
+class RunFailed(RuntimeError):
+    """A run came to its end and its outcome is a failure; the message is one line and needs no traceback."""
+
+
 class RunError(ValueError):
     """A run folder that cannot be used for this config; the message is one line."""
 

@@ -21,7 +21,7 @@ from genloop.config import IndependentConfig
 from genloop.distributed import World
 from genloop.job import run as run_job
 from genloop.ledger import Ledger, count, finished, plan_units, read_rows
-from genloop.rundir import read_run, sha256_file
+from genloop.rundir import RunFailed, read_run, sha256_file
 
 KIND = "independent"
 
@@ -29,10 +29,6 @@ KIND = "independent"
 class Config(IndependentConfig):
     run: Path = Field(description="the run folder to check")
     unit_size: int = Field(64, ge=1, description="row files in one unit of work")
-
-
-class CorruptRun(RuntimeError):
-    """A run folder whose files are not what its rows say."""
 
 
 def check(config: Config) -> None:
@@ -105,7 +101,7 @@ def _report(config: Config) -> None:
     )
     if bad or doubled or left:
         listed = bad[:5] + [f"doubled {key}" for key in doubled[:5]]
-        raise CorruptRun(f"{config.run} is not clean: {'; '.join(listed) or f'{left} units unfinished'}")
+        raise RunFailed(f"{config.run} is not clean: {'; '.join(listed) or f'{left} units unfinished'}")
 
 
 def _checkpoints(run: Path) -> list[Path]:

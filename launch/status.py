@@ -83,7 +83,8 @@ def read_state(run: Path) -> RunState:
     units, prompts = plan.get("units", 0), plan.get("items", 0)
     done, failed = _settled(run)
     steps = _steps(run, config.get("train", {}))
-    state = _state(units, len(done), len(failed), workers, steps)
+    over = (run / "done.json").exists()
+    state = "done" if over else _state(units, len(done), len(failed), workers, steps)
     alive = [worker for worker in workers if worker.alive] if state == "running" else []
     each = config.get("images_per_prompt", 1)
     in_unit = config.get("unit_size", 1) * each

@@ -7,7 +7,8 @@ import json
 import pytest
 
 from genloop.distributed import World
-from genloop.job import execute, parse, prepare
+from genloop.job import execute, parse, prepare, run_command
+from jobs import make_prompts
 from launch.progress import PlainView, table
 from launch.status import as_json, duration, lines, read_state, totals
 from tests.unit import counting_job
@@ -104,3 +105,8 @@ def test_plain_lines_appear_only_when_something_changed(tmp_path, capsys):
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "7s"), (125, "2m05s"), (3725, "1h02m"), (59.6, "1m00s")])
 def test_durations_are_short(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_job_without_units_is_done_when_it_has_ended(tmp_path):
+    assert run_command(make_prompts, ["tiny", f"out={tmp_path / 'prompts'}"]) == 0
+    assert totals(read_state(tmp_path / "prompts")) == "make_prompts done"

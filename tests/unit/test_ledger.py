@@ -33,6 +33,12 @@ def test_units_cover_every_item_once_whatever_the_size():
             assert len({unit.name for unit in units}) == len(units)
 
 
+def test_names_sort_as_the_units_do_also_beyond_five_digits():
+    names = [unit.name for unit in plan_units(100_003, 1)]
+    assert names == sorted(names)
+    assert plan_units(3, 1)[2].name == "00002"
+
+
 def test_all_units_are_done_once_and_a_second_pass_does_nothing(tmp_path):
     units = plan_units(10, 3)
     assert drain(tmp_path, units) == ["00000", "00001", "00002", "00003"]
