@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from genloop.models.magvit2 import MagvitConfig, MagvitV2, build_magvit2
 from genloop.models.prompting import Layout, omni_mask
 from genloop.models.showo import ShowO, additive_mask, build_showo
