@@ -1,4 +1,4 @@
-"""What tests of whole runs share: starting workers as processes, and comparing run folders by their bytes."""
+"""What tests of whole runs share: starting workers, comparing run folders by their bytes, what a refusal is."""
 
 import hashlib
 import os
@@ -6,6 +6,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from genloop.job import run_command
+
+if TYPE_CHECKING:
+    import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPARED = ("rows", "images")
@@ -28,6 +35,17 @@ def genloop(*words: str, timeout: float = 300) -> "subprocess.CompletedProcess[s
     """The command, to its end."""
     command = [sys.executable, "-m", "launch.cli", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def refusal(module: ModuleType, words: Sequence[str], place: Path, capsys: "pytest.CaptureFixture[str]") -> str:
+    """The one line of a job that is refused with exit code 2 and leaves `place` as it was."""
+    before = sorted(place.rglob("*"))
+    assert run_command(module, words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("genloop: ")
+    assert error.count("\n") == 1, error
+    assert sorted(place.rglob("*")) == before
+    return error
 
 
 def contents(run: Path, folders: Sequence[str] = COMPARED) -> dict[str, str]:

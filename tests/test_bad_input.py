@@ -12,6 +12,7 @@ from ckpts.resolve import registry, resolve
 from genloop.job import parse, run_command
 from genloop.rundir import MIN_FREE_BYTES
 from jobs import generate
+from tests.runs import refusal
 
 TEXTS = ["a photo of a circle", "a photo of two stars"]
 METADATA = [
@@ -39,13 +40,7 @@ def write(folder: Path, texts: object, metadata: object) -> list[str]:
 
 def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The one line that a refused command printed."""
-    out = tmp_path / "out"
-    assert run_command(generate, ["tiny", f"out={out}", "limit=2", *words]) == 2
-    errors = capsys.readouterr().err
-    assert errors.startswith("genloop: ")
-    assert errors.count("\n") == 1, errors
-    assert not out.exists()
-    return errors
+    return refusal(generate, ["tiny", f"out={tmp_path / 'out'}", "limit=2", *words], tmp_path, capsys)
 
 
 def change(row: int, **changes: object) -> list[dict[str, object]]:

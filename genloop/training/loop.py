@@ -117,7 +117,8 @@ def _sum_over_ranks(sums: dict[str, float], world: World) -> bool:
         return world.stop_requested()
     names = sorted(sums)
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    values = torch.tensor([sums[name] for name in names] + [float(world.stop_requested())], device=device).double()
+    numbers = [sums[name] for name in names] + [float(world.stop_requested())]
+    values = torch.tensor(numbers, dtype=torch.float64, device=device)
     dist.all_reduce(values)
     *totals, stops = values.tolist()
     sums.update(zip(names, totals, strict=True))

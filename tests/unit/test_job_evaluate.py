@@ -11,7 +11,7 @@ from genloop.distributed import StopRequested, World
 from genloop.job import parse, prepare, run_command
 from genloop.ledger import finished, read_rows
 from jobs import evaluate
-from tests.runs import contents, start
+from tests.runs import contents, refusal, start
 from tests.unit.image_folders import small_set, write_images
 
 RESULTS = ("summary.json", "summary.txt")
@@ -44,12 +44,7 @@ def results(out: Path) -> dict[str, bytes]:
 
 def refused(images: Path, out: Path, capsys, *more: str) -> str:
     """The one line of a run that is refused before anything is written."""
-    before = set(out.parent.iterdir())
-    assert run_command(evaluate, words(images, out, *more)) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("genloop: ") and error.count("\n") == 1
-    assert set(out.parent.iterdir()) == before
-    return error
+    return refusal(evaluate, words(images, out, *more), out.parent, capsys)
 
 
 def test_rows_hold_the_verdict_of_every_image_in_order(images, tmp_path):

@@ -14,6 +14,7 @@ from genloop.job import run_command
 from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo import check_showo_folder, load_showo
 from jobs import make_shapes, train_showo, train_tokenizer
+from tests.runs import refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,9 +118,4 @@ def test_a_killed_job_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path, job,
     ],
 )
 def test_bad_input_is_refused_in_one_line_before_anything_is_written(tmp_path, capsys, job, arguments, message):
-    out = tmp_path / "run"
-    assert run_command(job, [*arguments, f"out={out}"]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-    assert not out.exists()
+    assert message in refusal(job, [*arguments, f"out={tmp_path / 'run'}"], tmp_path, capsys)
