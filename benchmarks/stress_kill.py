@@ -42,47 +42,51 @@ def main() -> int:
     begin = time.monotonic()
     start("generate", PRESET, f"out={quiet}", *words).communicate()
     print(f"undisturbed: {len(finished(quiet))} units in {time.monotonic() - begin:.0f} s")
-    kills, mid_unit = _disturb(wild, words, choice)
+    kills = _disturb(wild, words, choice)
     rows = collections.Counter((row["prompt_index"], row["sample"]) for row in read_rows(wild))
     wanted = {(row["prompt_index"], row["sample"]) for row in read_rows(quiet)}
     lost, doubled = len(wanted - set(rows)), sum(count - 1 for count in rows.values())
     equal = contents(quiet) == contents(wild)
     left = [str(path.relative_to(wild)) for folder in ("tmp", "leases") for path in (wild / folder).iterdir()]
-    print(f"{kills} kills ({mid_unit} of a worker with a unit): {lost} lost, {doubled} doubled, {len(left)} leftovers")
+    what = ", ".join(f"{number} {doing}" for doing, number in kills.most_common())
+    print(f"{kills.total()} kills ({what}): {lost} lost, {doubled} doubled, {len(left)} leftovers")
     print(f"rows and images byte-identical: {'yes' if equal else 'no'}")
     shutil.rmtree(root)
-    return 0 if equal and not lost and not doubled and not left and kills >= choice.kills else 1
+    return 0 if equal and not lost and not doubled and not left and kills.total() >= choice.kills else 1
 
 
-def _disturb(out: Path, words: list[str], choice: argparse.Namespace) -> tuple[int, int]:
-    """Keep the pool full and kill -> (kills, of which in the middle of a unit)."""
+def _disturb(out: Path, words: list[str], choice: argparse.Namespace) -> "collections.Counter[str]":
+    """Keep the pool full and kill -> kills by what the worker was doing; most of them in the middle of decoding."""
     chance = random.Random(choice.seed)
     pool = [start("generate", PRESET, f"out={out}", *words) for _ in range(choice.workers)]
-    kills = mid_unit = 0
-    while kills < choice.kills:
+    kills: collections.Counter[str] = collections.Counter()
+    while kills.total() < choice.kills:
         time.sleep(chance.uniform(0.05, 0.6))
-        index = chance.randrange(len(pool))
-        if pool[index].poll() is None and (chance.random() < 0.1 or _holds_unit(out, pool[index].pid)):
-            mid_unit += _holds_unit(out, pool[index].pid)
+        index, wanted = chance.randrange(len(pool)), "decoding" if chance.random() < 0.8 else "anything"
+        doing = _doing(out, pool[index].pid)
+        if pool[index].poll() is None and wanted in (doing, "anything"):
             pool[index].send_signal(signal.SIGKILL)
-            kills += 1
+            kills[doing] += 1
         if pool[index].poll() is not None:
             pool[index].communicate()
             pool[index] = start("generate", PRESET, f"out={out}", *words)
     for worker in pool:
         worker.communicate()
     start("generate", PRESET, f"out={out}", *words).communicate()
-    return kills, mid_unit
+    return kills
 
 
-def _holds_unit(out: Path, pid: int) -> bool:
+def _doing(out: Path, pid: int) -> str:
+    """What a worker is at: starting, loading (it has its first unit), or decoding (it holds a later one)."""
     for lease in (out / "leases").glob("*"):
         try:
-            if json.loads(lease.read_text())["pid"] == pid:
-                return True
+            holds = json.loads(lease.read_text())["pid"] == pid
         except FileNotFoundError:
             continue
-    return False
+        if holds:
+            status = list((out / "logs").glob(f"*-{pid}-r0.status.json"))
+            return "decoding" if status and json.loads(status[0].read_text())["units"] else "loading"
+    return "starting"
 
 
 if __name__ == "__main__":

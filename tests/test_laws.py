@@ -3,13 +3,15 @@
 import random
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from genloop.distributed import World
+from genloop.job import parse, prepare, run_command
 from genloop.ledger import finished
-from jobs import generate
+from jobs import evaluate, generate
 from tests.runs import contents, genloop, rows_text, start
 
 SEARCHES = {
@@ -20,8 +22,6 @@ SEARCHES = {
 
 def run_here(out: Path, *words: str) -> None:
     """One worker in this process."""
-    from genloop.job import parse, prepare
-
     config = parse(generate, ["tiny", f"out={out}", *words])
     prepare(generate, config)
     generate.main(config, World())
@@ -65,25 +65,45 @@ def test_any_number_of_workers_gives_the_same_bytes(reference, tmp_path, workers
     assert contents(tmp_path / "run") == files
 
 
+def kill_in_the_middle(job: str, words: Sequence[str], out: Path, world_size: int, pause: float, sign: str) -> int:
+    """Start workers, kill all of them `pause` seconds after a new file like `sign` -> units they held."""
+    before = set(out.glob(sign))
+    workers = [start(job, *words, f"out={out}", rank=r, world_size=world_size) for r in range(world_size)]
+    deadline = time.monotonic() + 120
+    while set(out.glob(sign)) == before and any(worker.poll() is None for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    time.sleep(pause)
+    for worker in workers:
+        worker.send_signal(signal.SIGKILL)
+        worker.communicate()
+    return len(list((out / "leases").iterdir()))
+
+
 def test_killed_workers_lose_nothing_and_double_nothing(reference, tmp_path):
     words, files, _ = reference
     chance = random.Random(0)
     out = tmp_path / "run"
-    for world_size in (2, 1, 3):
-        workers = [
-            start("generate", "tiny", f"out={out}", *words, rank=r, world_size=world_size) for r in range(world_size)
-        ]
-        deadline = time.monotonic() + 120
-        while not list(out.glob("leases/*")) and any(w.poll() is None for w in workers):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(chance.uniform(0, 0.3))
-        for worker in workers:
-            worker.send_signal(signal.SIGKILL)
-            worker.communicate()
+    held = 0
+    for world_size, sign in ((2, "images/*/samples/*.png"), (1, "leases/*"), (3, "images/*/samples/*.png")):
+        words_here = ["tiny", *words, "prompts_per_batch=1"]  # images appear before their unit is done
+        held += kill_in_the_middle("generate", words_here, out, world_size, chance.uniform(0, 0.05), sign)
+    assert held > 0
     run_here(out, *words)
     assert contents(out) == files
     assert not list((out / "tmp").iterdir())
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_rows(tmp_path):
+    run_here(tmp_path / "generated", "sampling.steps=4")
+    words = ["tiny", f"images={tmp_path / 'generated'}", "unit_size=1"]
+    for out in ("quiet", "killed"):
+        if out == "killed":
+            kill_in_the_middle("evaluate", words, tmp_path / out, 2, 0.0, "rows/*.jsonl")
+            assert len(finished(tmp_path / out)) < 24
+        assert run_command(evaluate, [*words, f"out={tmp_path / out}"]) == 0
+    assert contents(tmp_path / "killed") == contents(tmp_path / "quiet")
+    assert (tmp_path / "killed/summary.json").read_bytes() == (tmp_path / "quiet/summary.json").read_bytes()
 
 
 def test_a_stopped_worker_exits_with_75_and_its_run_goes_on(reference, tmp_path):
