@@ -77,7 +77,7 @@ def _disturb(out: Path, words: list[str], choice: argparse.Namespace) -> "collec
 
 
 def _doing(out: Path, pid: int) -> str:
-    """What a worker is at: starting, loading (it has its first unit), or decoding (it holds a later one)."""
+    """What a worker is at: starting, loading (or at its first unit), or decoding (it holds a later one)."""
     for lease in (out / "leases").glob("*"):
         try:
             holds = json.loads(lease.read_text())["pid"] == pid

@@ -183,7 +183,7 @@ def read_run(run: Path) -> dict[str, Any] | None:
 
 
 def start_run(run: Path, config_text: str, mark: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
-    """Create the run folder with its provenance; a resumed one only gets a line in logs/sessions.jsonl.
+    """Create the run folder with its provenance; a resumed one only gets a line in logs/starts.jsonl.
 
     Of several that start one folder at the same moment the first decides; RunError for one with another config.
     """
@@ -193,7 +193,7 @@ def start_run(run: Path, config_text: str, mark: Mapping[str, Any], environment:
     for name, data in (("config.yaml", config_text.encode()), ("env.json", _json_bytes(environment))):
         if not (run / name).exists():
             write_atomic(run / name, data)
-    append_line(run / "logs" / "sessions.jsonl", environment)
+    append_line(run / "logs" / "starts.jsonl", environment)
 
 
 def _check_place(run: Path) -> None:

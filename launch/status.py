@@ -200,7 +200,7 @@ def _workers(run: Path) -> Iterator[WorkerState]:
 
 def _last_start(run: Path) -> float:
     try:
-        return (run / "logs" / "sessions.jsonl").stat().st_mtime
+        return (run / "logs" / "starts.jsonl").stat().st_mtime
     except FileNotFoundError:
         return 0.0
 

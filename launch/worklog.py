@@ -12,7 +12,7 @@ SECOND_HAND = re.compile(r"connection|timed? ?out|closed by peer|broken pipe|glo
 
 
 def explain(logs: Path, news: Mapping[int, str], code: int | None, rank: int | None) -> str:
-    """News are what each rank wrote to its log in this session; code and rank of the worker that failed first."""
+    """News are what each rank wrote to its log since this start; code and rank of the worker that failed first."""
     failed = _root_cause(news, rank)
     if failed is None:
         agent = logs / "torchrun.log"

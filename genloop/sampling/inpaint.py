@@ -1,6 +1,6 @@
 """Inpainting with MaskGIT: keep the tokens outside a hole, draw the ones inside (Show-o's t2i inpainting).
 
-B = images, H, W = pixels, n = tokens of the model's square grid.
+B = images, H, W = pixels, n = tokens of the model's grid.
 """
 
 from collections.abc import Sequence
