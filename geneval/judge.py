@@ -40,6 +40,10 @@ class VerdictJudge:
         ]
         return images.new_tensor(verdicts).float()
 
+    def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
+        """Detectors are not counted."""
+        return 0.0
+
 
 def shapes_oracle() -> VerdictJudge:
     """The oracle of the embedded world."""

@@ -50,10 +50,30 @@ class Sampler(Protocol[S]):
 
 
 class Judge(Protocol):
-    """Answers a yes/no question about images; deterministic."""
+    """Answers a yes/no question about images; deterministic, and no answer depends on the images beside it."""
 
     def p_yes(self, question: str, prompts: Sequence[Prompt], images: "Tensor") -> "Tensor":
-        """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]; question: outcome, clarity or potential."""
+        """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]; question: outcome, clarity or potential.
+
+        NaN marks an image that could not be judged, e.g. because a server did not answer.
+        """
+
+    def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
+        """Operations (2 a multiply-add) that these questions about one image take; 0 where nobody knows."""
+
+
+class Comparer(Protocol):
+    """A judge that can also say which of two images shows a prompt better."""
+
+    def p_first(self, prompts: Sequence[Prompt], first: "Tensor", second: "Tensor") -> "Tensor":
+        """Pairs of images, each (B, 3, H, W) in [0, 1] -> (B,): P(the first is better); 1 - p when swapped."""
+
+
+class Critic(Protocol):
+    """A judge that can also say in words what is wrong."""
+
+    def reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> list[str]:
+        """One prompt per image (B, 3, H, W) in [0, 1] -> why it does not show its prompt; "" where it does."""
 
 
 class Strategy(Protocol):
