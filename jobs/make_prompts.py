@@ -3,6 +3,7 @@
     genloop run make_prompts geneval out=runs/prompts
     genloop run make_prompts geneval out=runs/prompts-7 seed=7 num_prompts=20
     genloop run make_prompts shapes_heldout out=runs/heldout
+    genloop run make_prompts shapes_search out=runs/search
 
 Reads   nothing.
 Writes  RUN/generation_prompts.txt, one prompt a line; RUN/evaluation_metadata.jsonl, one JSON object a line. The
@@ -30,12 +31,15 @@ class Config(JobConfig):
         "geneval", description="GenEval's generator, or a prompt set of the embedded world"
     )
     num_prompts: int = Field(100, ge=0, description="prompts of each task, before duplicates are dropped")
+    repeat: bool = Field(False, description="go through the sentences of a small task again, up to num_prompts")
 
 
 def check(config: Config) -> None:
-    """A set of the embedded world cannot be empty; GenEval's always has its single objects."""
+    """A set of the embedded world cannot be empty; GenEval's always has its single objects, and no sentence twice."""
     if config.source != "geneval" and config.num_prompts < 1:
         raise ValueError(f"num_prompts: must be at least 1 for {config.source}, found {config.num_prompts}")
+    if config.source == "geneval" and config.repeat:
+        raise ValueError("repeat: GenEval's generator drops repeated prompts; use a set of the embedded world")
 
 
 def main(config: Config, world: World) -> None:
@@ -52,7 +56,7 @@ def _draw(config: Config) -> "list[Prompt]":
         return generate(config.seed, config.num_prompts)
     from genloop.shapes.prompts import prompt_set
 
-    return prompt_set(config.source.removeprefix("shapes_"), config.seed, config.num_prompts)
+    return prompt_set(config.source.removeprefix("shapes_"), config.seed, config.num_prompts, repeat=config.repeat)
 
 
 if __name__ == "__main__":

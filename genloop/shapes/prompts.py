@@ -7,7 +7,9 @@ All sentences that the world can word are split once and for all, independently 
 - **test**: names seen combinations only. Of `position` and `color_attr`, which have sentences to spare, these sentences
   are kept from training; of the other four tasks every seen sentence is in both sets.
 - **train**: the seen sentences that training may name.
-Sizes: see `pool`. A set never repeats a sentence, so small tasks give fewer than `per_tag` prompts.
+Sizes: see `pool`. A set never repeats a sentence, so small tasks give fewer than `per_tag` prompts, unless it is asked
+to: then it goes through the sentences of a small task again and again. A repeated sentence is another prompt with other
+noise, but the same cluster in statistics.
 """
 
 from collections.abc import Iterable, Iterator
@@ -76,9 +78,10 @@ def pool(name: str, tag: str) -> tuple[Prompt, ...]:
     return tuple(_prompt(index, tag, include) for index, include in enumerate(shuffled))
 
 
-def prompt_set(name: str, seed: int, per_tag: int) -> list[Prompt]:
+def prompt_set(name: str, seed: int, per_tag: int, *, repeat: bool = False) -> list[Prompt]:
     """Up to `per_tag` prompts of each task of a set (train, test, heldout), drawn without repetition, in task order.
 
+    With `repeat` exactly `per_tag` of every task that has sentences, each as often as the others or once more.
     Raises ValueError for an unknown set or a `per_tag` below 1.
     """
     _check_name(name)
@@ -88,6 +91,8 @@ def prompt_set(name: str, seed: int, per_tag: int) -> list[Prompt]:
     for tag in TAGS:
         candidates = pool(name, tag)
         order = np.random.default_rng([seed, SETS.index(name), TAGS.index(tag)]).permutation(len(candidates))
+        if repeat and len(order):
+            order = np.resize(order, per_tag)  # the same order, from its start again
         chosen += [candidates[i] for i in order[:per_tag]]
     return [Prompt(i, prompt.text, prompt.tag, prompt.include, prompt.exclude) for i, prompt in enumerate(chosen)]
 

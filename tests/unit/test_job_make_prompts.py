@@ -7,6 +7,7 @@ import pytest
 
 from genloop.data.prompts import METADATA_FILE, PROMPTS_FILE, read_prompts
 from genloop.job import run_command
+from genloop.records import TAGS
 from jobs import make_prompts
 from tests.runs import refusal
 
@@ -39,12 +40,21 @@ def test_the_tiny_preset_is_small_and_readable(tmp_path):
     assert 80 < len(prompts) <= 90
 
 
+@pytest.mark.parametrize("name", ["shapes_search", "shapes_search_train"])
+def test_the_presets_of_the_search_have_a_hundred_prompts_a_task(name, tmp_path):
+    assert run_command(make_prompts, [name, f"out={tmp_path / 'run'}"]) == 0
+    prompts = read_prompts(tmp_path / "run" / PROMPTS_FILE, tmp_path / "run" / METADATA_FILE)
+    assert [sum(prompt.tag == tag for prompt in prompts) for tag in TAGS] == [100] * 6
+    assert len({prompt.text for prompt in prompts}) == 10 + 72 + 24 + 90 + 100 + 100
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["geneval", "num_prompts=-1"], "num_prompts: input should be greater than or equal to 0, found -1"),
         (["shapes_test", "num_prompts=0"], "num_prompts: must be at least 1 for shapes_test, found 0"),
         (["geneval", "source=shapes"], "source: "),
+        (["geneval", "repeat=true"], "repeat: GenEval's generator drops repeated prompts"),
         (["geneval", "seeds=3"], "seeds: unknown key; did you mean 'seed'?"),
         (["genval"], "unknown preset 'genval' of job 'make_prompts'; did you mean 'geneval'?"),
     ],

@@ -76,6 +76,18 @@ def test_a_set_is_a_function_of_its_seed():
     assert [tags.count(tag) for tag in TAGS] == [10, 50, 24, 50, 50, 50]
 
 
+@pytest.mark.parametrize("name", SETS)
+def test_repetition_fills_every_task_evenly_and_begins_with_the_set_itself(name):
+    once, filled = prompt_set(name, 2, 100), prompt_set(name, 2, 100, repeat=True)
+    assert [prompt.index for prompt in filled] == list(range(len(filled)))
+    for tag in TAGS:
+        first, texts = ([prompt.text for prompt in prompts if prompt.tag == tag] for prompts in (once, filled))
+        assert len(texts) == (100 if first else 0)
+        assert texts[: len(first)] == first
+        counts = [texts.count(text) for text in first]
+        assert not counts or max(counts) - min(counts) <= 1
+
+
 def test_unknown_sets_and_empty_ones_are_refused():
     with pytest.raises(ValueError, match="unknown prompt set 'tests'"):
         prompt_set("tests", 0, 10)
