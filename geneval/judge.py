@@ -3,11 +3,13 @@
 With the exact detector of the embedded world this is that world's oracle.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geneval.detectors import color_classifier_class, detector_class
 from geneval.verdict import VerdictOptions, judge
+from genloop.config import Settings
 from genloop.data.images import to_uint8
 from genloop.protocols import ColorClassifier, Detector
 from genloop.records import Prompt
@@ -45,6 +47,40 @@ class VerdictJudge:
         return 0.0
 
 
+class ShapesOracle(VerdictJudge):
+    """The oracle of the embedded world, and its maker: no options, nothing to load."""
+
+    Options = Settings
+    needs_metadata = True
+
+    def __init__(self) -> None:
+        super().__init__(detector_class("shapes")(), color_classifier_class("shapes")())
+
+    @classmethod
+    def check(cls, options: Settings, resolve: Callable[[str], Path]) -> None:
+        """There is nothing to refuse."""
+
+    @classmethod
+    def inputs(cls, options: Settings, resolve: Callable[[str], Path]) -> dict[str, Path]:
+        """It reads no file."""
+        return {}
+
+    @classmethod
+    def questions(cls, options: Settings) -> tuple[str, ...]:
+        """Only a finished image shows its prompt or does not."""
+        return ("outcome",)
+
+    @classmethod
+    def classes(cls, options: Settings) -> Sequence[str]:
+        """The shapes of the world."""
+        return detector_class("shapes").classes
+
+    @classmethod
+    def load(cls, options: Settings, resolve: Callable[[str], Path], device: str) -> "ShapesOracle":
+        """It is the same on every device."""
+        return cls()
+
+
 def shapes_oracle() -> VerdictJudge:
     """The oracle of the embedded world."""
-    return VerdictJudge(detector_class("shapes")(), color_classifier_class("shapes")())
+    return ShapesOracle()

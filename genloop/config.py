@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.constructor import SafeConstructor
 
@@ -76,6 +77,7 @@ class PromptConfig(IndependentConfig):
 
 
 C = TypeVar("C", bound=JobConfig)
+G = TypeVar("G", bound=Settings)
 
 
 def load_config(model: type[C], preset: Path | None, overrides: Sequence[str] = ()) -> C:
@@ -87,6 +89,22 @@ def load_config(model: type[C], preset: Path | None, overrides: Sequence[str] = 
         return model.model_validate_json(json.dumps(data))
     except ValidationError as error:
         raise ConfigError(_explain(error, model, data)) from None
+
+
+def refusal(line: str) -> PydanticCustomError:
+    """For validators: an error that says everything itself; `line` follows the key that is validated."""
+    return PydanticCustomError("refusal", "{line}", {"line": line})
+
+
+def parse_options(model: type[G], options: Any) -> G:
+    """For validators: the options of a named part (a judge, a strategy) in its own model, with its own errors."""
+    if isinstance(options, model):
+        return options
+    try:
+        return model.model_validate_json(json.dumps(options, default=os.fspath))
+    except ValidationError as error:
+        line = _explain(error, model, options)
+        raise refusal(line if line.startswith(":") else f".{line}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -159,6 +177,9 @@ def _walk(config: Settings, prefix: str = "") -> Iterator[tuple[str, Any, set[An
         marks = {mark for mark in info.metadata if isinstance(mark, str)} | _marks(info.annotation)
         if isinstance(value, Settings):
             yield from _walk(value, f"{prefix}{name}.")
+        elif isinstance(value, tuple) and value and all(isinstance(part, Settings) for part in value):
+            for index, part in enumerate(value):
+                yield from _walk(part, f"{prefix}{name}.{index}.")
         else:
             yield f"{prefix}{name}", value, marks
 
@@ -208,9 +229,12 @@ def _explain(error: ValidationError, model: type[BaseModel], data: dict[str, Any
     first, *rest = error.errors()
     path = ".".join(str(part) for part in first["loc"])
     more = f" (and {len(rest)} more)" if rest else ""
+    if first["type"] == "refusal":
+        return f"{path}{first['msg']}{more}"
     if first["type"] == "extra_forbidden":
         fields = list(_fields_at(model, first["loc"][:-1]))
-        return f"{path}: unknown key{did_you_mean(str(first['loc'][-1]), fields)} (keys: {', '.join(fields)}){more}"
+        known = ", ".join(fields) or "none"
+        return f"{path}: unknown key{did_you_mean(str(first['loc'][-1]), fields)} (keys: {known}){more}"
     if first["type"] == "missing":
         return f"{path}: needs a value{more}"
     found = first["input"]

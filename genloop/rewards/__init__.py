@@ -1,7 +1,7 @@
-"""Judges: P(yes) for a question about an image. Each name stands for a function without arguments that builds one.
+"""Judges: P(yes) for a question about an image. Each name stands for a maker (`genloop.rewards.settings.JudgeMaker`).
 
-`shapes_oracle` is the exact detector of the embedded world under GenEval's rules; it knows `JUDGE_CLASSES` only.
+`shapes_oracle` is the exact detector of the embedded world under GenEval's rules.
 """
 
-JUDGES = {"shapes_oracle": "geneval.judge:shapes_oracle"}
+JUDGES = {"shapes_oracle": "geneval.judge:ShapesOracle"}
 JUDGE_CLASSES = {"shapes_oracle": "genloop.shapes.scenes:SHAPES"}

@@ -1,0 +1,77 @@
+"""Which judge, with which options: the config group of every job that asks one. No torch.
+
+`JUDGES` names makers. A maker is a class that knows, without loading anything, what its judge needs and answers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Protocol
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from genloop.config import LAUNCH, Settings, parse_options, refusal
+from genloop.protocols import Judge
+from genloop.registry import lookup
+from genloop.rewards import JUDGES
+
+QUESTIONS = ("outcome", "clarity", "potential")
+Resolve = Callable[[str], Path]  # the name of a checkpoint, or a path -> its folder
+
+
+class JudgeMaker(Protocol):
+    """What stands behind a name in `JUDGES`. A class that inherits from it only writes what differs, and `load`."""
+
+    Options: ClassVar[type[Settings]] = Settings  # its config keys
+    needs_metadata: ClassVar[bool] = False  # GenEval metadata beside the prompts
+
+    @classmethod
+    def check(cls, options: Any, resolve: Resolve) -> None:
+        """Refuse bad options with a ValueError or FileNotFoundError of one line; reads headers at most."""
+
+    @classmethod
+    def inputs(cls, options: Any, resolve: Resolve) -> Mapping[str, Path]:
+        """{option: file or folder} whose content decides the answers."""
+        return {}
+
+    @classmethod
+    def questions(cls, options: Any) -> tuple[str, ...]:
+        """The questions it answers."""
+        return QUESTIONS
+
+    @classmethod
+    def classes(cls, options: Any) -> Sequence[str] | None:
+        """The object classes that it knows; None: any."""
+        return None
+
+    @classmethod
+    def load(cls, options: Any, resolve: Resolve, device: str) -> Judge:
+        """The judge itself, on `device`."""
+        ...
+
+
+class JudgeSettings(Settings):
+    """Who answers questions about images. After validation `options` is an instance of the maker's `Options`."""
+
+    kind: str = Field("shapes_oracle", description=", ".join(JUDGES))
+    options: Any = Field({}, validate_default=True, description="keys of that kind of judge")
+    cache: Annotated[Path | None, LAUNCH] = Field(None, description="folder of scores that are never asked for twice")
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, kind: str) -> str:
+        try:
+            judge_maker(kind)
+        except ValueError as error:
+            raise refusal(f": {error}") from None
+        return kind
+
+    @field_validator("options", mode="plain")
+    @classmethod
+    def _parsed(cls, options: Any, info: ValidationInfo) -> Settings:
+        kind = info.data.get("kind")  # None when it was refused already
+        return parse_options(judge_maker(kind).Options, options) if kind else Settings()
+
+
+def judge_maker(kind: str) -> type[JudgeMaker]:
+    """The maker behind a name; ValueError with a suggestion when there is none."""
+    return lookup(JUDGES, kind, "judge")
