@@ -22,7 +22,7 @@ ALLOWED = {
     "data": {"core", "contracts"},
     "models": {"core", "contracts"},
     "sampling": {"core", "contracts", "models"},
-    "rewards": {"core", "contracts", "models"},
+    "rewards": {"core", "contracts", "data", "models"},
     "search": {"contracts"},
     "training": {"core", "contracts", "data", "models"},
     "metrics": {"core", "contracts"},
