@@ -223,9 +223,13 @@ def _abbreviate(names: list[str]) -> str:
 
 
 def save_folder(
-    folder: Path, tensors: "Mapping[str, Tensor]", files: Mapping[str, Mapping[str, Any] | bytes] | None = None
+    folder: Path,
+    tensors: "Mapping[str, Tensor]",
+    files: Mapping[str, Mapping[str, Any] | bytes] | None = None,
+    *,
+    weights: str = WEIGHTS_FILE,
 ) -> None:
-    """Write `pytorch_model.safetensors`, JSON objects and raw files, then a manifest of their sha256; all or nothing.
+    """Write the safetensors file `weights`, JSON objects and raw files, then a manifest of their sha256; all or nothing.
 
     An existing folder of that name is replaced. `files` maps relative names to objects (written as JSON) or bytes.
     """
@@ -234,7 +238,7 @@ def save_folder(
     temporary.mkdir()
     try:
         contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        require("safetensors.torch").save_file(contiguous, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        require("safetensors.torch").save_file(contiguous, temporary / weights, metadata={"format": "pt"})
         for name, content in (files or {}).items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
