@@ -180,6 +180,9 @@ def _walk(config: Settings, prefix: str = "") -> Iterator[tuple[str, Any, set[An
         elif isinstance(value, tuple) and value and all(isinstance(part, Settings) for part in value):
             for index, part in enumerate(value):
                 yield from _walk(part, f"{prefix}{name}.{index}.")
+        elif isinstance(value, dict) and value and all(isinstance(part, Settings) for part in value.values()):
+            for key, part in value.items():
+                yield from _walk(part, f"{prefix}{name}.{key}.")
         else:
             yield f"{prefix}{name}", value, marks
 
@@ -248,7 +251,8 @@ def _explain(error: ValidationError, model: type[BaseModel], data: dict[str, Any
 
 def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> Sequence[str]:
     current: Any = model
-    for part in loc:
+    parts = iter(loc)
+    for part in parts:
         info = (
             current.model_fields.get(str(part))
             if isinstance(current, type) and issubclass(current, BaseModel)
@@ -256,6 +260,8 @@ def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> Sequence[str
         )
         if info is None:
             return ()
+        if get_origin(info.annotation) in {dict, list, tuple}:
+            next(parts, None)  # the key or the place of one of several groups
         options = [info.annotation, *get_args(info.annotation)]
         current = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
     return list(current.model_fields) if current is not None else ()

@@ -113,6 +113,25 @@ def test_launch_settings_and_paths_stay_out_of_the_fingerprint(tmp_path):
     assert {key for key, _ in marked(config, LAUNCH)} == {"out", "workers"}
 
 
+class Several(JobConfig):
+    """Groups of keys by name."""
+
+    searches: dict[str, Search] = Field({})
+
+
+def test_groups_of_keys_by_name_are_walked_and_explained_as_others_are():
+    config = load_config(Several, None, ["out=x", "searches.wide.n=8", "searches.deep={strategy: parm}"])
+    keys = {key: value for key, value in computing_keys(config).items() if key.startswith("searches")}
+    assert keys == {
+        "searches.wide.strategy": "none",
+        "searches.wide.n": 8,
+        "searches.deep.strategy": "parm",
+        "searches.deep.n": 1,
+    }
+    with pytest.raises(ConfigError, match=r"searches.wide.nn: unknown key; did you mean 'n'\? \(keys: strategy, n\)"):
+        load_config(Several, None, ["out=x", "searches.wide.nn=8"])
+
+
 def test_a_dumped_config_loads_to_the_same_config(tmp_path):
     config = load(tmp_path, "aspect: 16:9\nrate: 1e-4\nsizes: [3, 4]")
     again = tmp_path / "again.yaml"
