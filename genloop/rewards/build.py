@@ -1,16 +1,24 @@
 """From settings to a judge: what it needs is checked before anything is written, what it reads is fingerprinted."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from genloop import __version__
+from genloop.config import INPUT, computing_keys, marked
 from genloop.protocols import Judge
 from genloop.records import Prompt
+from genloop.rewards.cache import ScoreStore, cached
 from genloop.rewards.settings import JudgeSettings, Resolve, judge_maker
+from genloop.rundir import sha256_tree
 
 
 def check_judge(settings: JudgeSettings, resolve: Resolve, needed: Sequence[str] = ()) -> None:
     """Refuse bad options, and a judge that does not answer one of the `needed` questions. Loads nothing."""
     maker = judge_maker(settings.kind)
+    if settings.cache is not None and settings.cache.exists() and not settings.cache.is_dir():
+        raise ValueError(f"judge.cache: {settings.cache} is a file; the score cache needs a folder")
     maker.check(settings.options, resolve)
     answers = maker.questions(settings.options)
     if missing := [question for question in needed if question not in answers]:
@@ -39,10 +47,41 @@ def judge_classes(settings: JudgeSettings) -> Sequence[str] | None:
 
 def needs_metadata(settings: JudgeSettings) -> bool:
     """Whether the judge, or one that it asks in turn, goes by GenEval metadata."""
-    members = getattr(settings.options, "members", ())
-    return judge_maker(settings.kind).needs_metadata or any(needs_metadata(member) for member in members)
+    return judge_maker(settings.kind).needs_metadata or any(map(needs_metadata, members(settings)))
+
+
+def members(settings: JudgeSettings) -> tuple[JudgeSettings, ...]:
+    """The judges that a judge asks in turn."""
+    return getattr(settings.options, "members", ())
 
 
 def build_judge(settings: JudgeSettings, resolve: Resolve, device: str = "cpu") -> Judge:
-    """The judge on `device`."""
-    return judge_maker(settings.kind).load(settings.options, resolve, device)
+    """The judge on `device`; with `settings.cache` it remembers its answers there.
+
+    Of a judge that asks others, the others' answers are kept: other weights then cost nothing.
+    """
+    settings = _cache_of_members(settings)
+    judge = judge_maker(settings.kind).load(settings.options, resolve, device)
+    if settings.cache is None:
+        return judge
+    mark = judge_fingerprint(settings, resolve, device)
+    return cached(judge, ScoreStore(settings.cache), mark, by_metadata=needs_metadata(settings))
+
+
+def judge_fingerprint(settings: JudgeSettings, resolve: Resolve, device: str) -> str:
+    """Hex digest of what a judge's answers depend on: kind, options, the content of its files, kind of device."""
+    options = settings.options
+    files = {key: path for key, path in marked(options, INPUT) if path is not None}
+    files |= judge_maker(settings.kind).inputs(options, resolve)
+    contents = {key: sha256_tree(path) for key, path in sorted(files.items())}
+    body = [__version__, settings.kind, computing_keys(options), contents, device.partition(":")[0]]
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _cache_of_members(settings: JudgeSettings) -> JudgeSettings:
+    inner = members(settings)
+    if settings.cache is None or not inner:
+        return settings
+    placed = tuple(m if m.cache else m.model_copy(update={"cache": settings.cache}) for m in inner)
+    options = settings.options.model_copy(update={"members": placed})
+    return settings.model_copy(update={"cache": None, "options": options})
