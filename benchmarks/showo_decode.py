@@ -93,12 +93,12 @@ def _published_candidate(model: ShowO, tokenizer: MagvitV2, seed: Seed) -> Tenso
         guided = (1 + g) * logits[:1] - g * logits[1:]
         probs = guided[0, first:last, config.code_offset : config.mask_token_id].softmax(-1)  # (n, K)
         unknown = codes == config.codebook_size
-        drawn = torch.where(unknown, noise.tokens([seed], n, step, 0)(probs, everywhere)[None], codes)
+        drawn = torch.where(unknown, noise.tokens([seed], n, [step], [0])(probs, everywhere)[None], codes)
         tokenizer.decode(drawn)  # the released code writes an image after every step
         chosen = probs.gather(1, drawn[0, :, None])[None, :, 0]
         confidence = torch.where(unknown, chosen, torch.finfo(torch.float32).max).clamp(min=1e-20).log()
         temperature = choice_temperature(SETTINGS.temperature_mode, SETTINGS.temperature, step, SETTINGS.steps)
-        keys = confidence + temperature * gumbel(noise.uniforms([seed], n, step, 0))
+        keys = confidence + temperature * gumbel(noise.uniforms([seed], n, [step], [0]))
         count = max(1, min(int(unknown.sum()) - 1, masked_after(SETTINGS.schedule, step, SETTINGS.steps, n)))
         codes = drawn.masked_fill(keys < keys.sort(dim=1).values[:, count, None], config.codebook_size)
     return drawn
@@ -108,7 +108,7 @@ def ours(model: ShowO, tokenizer: MagvitV2, seeds: Sequence[Seed], settings: Sam
     """The suite's sampler -> tokens (N, n)."""
     sampler = MaskGitSampler(model, tokenizer, settings)
     state = sampler.start([replace(PROMPT, index=seed.prompt) for seed in seeds], seeds)
-    while state.step < sampler.num_steps:
+    for _ in range(sampler.num_steps):
         state = sampler.step(state)
     sampler.decode(state.tokens)
     return state.tokens

@@ -3,7 +3,7 @@
 B = rows (candidates), n = image tokens, H, W = pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 
 
 class State(Protocol):
-    """Paths in the middle of decoding, one row a candidate."""
+    """Paths in the middle of decoding, one row a candidate. Rows may be at different steps; none refers to another."""
 
     tokens: "Tensor"  # (B, n) int64 codes; the sampler's `mask_code` where still masked
+    guess: "Tensor"  # (B, n) int64: every token as the last step would fill it; `tokens` before the first
     revealed_at: "Tensor"  # (B, n) int64: step at which a token was fixed; -1 while masked
-    step: int  # steps done
+    steps: tuple[int, ...]  # done, of each row, since it was started or masked again
+    lengths: tuple[int, ...]  # steps until each row is done
 
     def __len__(self) -> int: ...
 
@@ -35,12 +37,30 @@ class Sampler(Protocol[S]):
 
     num_steps: int
     grid: tuple[int, int]  # rows, columns of image tokens
+    slots: int  # how many paths it walks side by side at most
+    flops_per_step: float  # operations (2 a multiply-add) of one guided step of one path
+    flops_per_decode: float  # of one image from tokens to pixels
 
     def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed]) -> S:
         """One row for each (prompt, seed) pair, all image tokens masked."""
 
+    def join(self, states: Sequence[S]) -> S:
+        """All rows of the states, in order."""
+
+    def branch(self, state: S, seeds: Sequence[Seed]) -> S:
+        """The same paths with other noise from here on; one seed a row."""
+
+    def remask(self, state: S, drop: "Tensor", num_steps: int) -> S:
+        """Mask the tokens where `drop` (B, n) is True again; `num_steps` steps fill them, the others stay."""
+
     def step(self, state: S) -> S:
         """One decoding step for every row."""
+
+    def confidence(self, state: S) -> "Tensor":
+        """How well each token of the guess fits the text and the other tokens: (B, n), the lowest fit worst.
+
+        Counts as one and a half guided steps.
+        """
 
     def preview(self, state: S) -> "Tensor":
         """The current full guess of every row as pixels: (B, 3, H, W) in [0, 1]."""
@@ -77,10 +97,15 @@ class Critic(Protocol):
 
 
 class Strategy(Protocol):
-    """Spends a budget of candidates on each image."""
+    """Spends a budget of candidates on each image.
 
-    def search(self, pairs: Sequence[tuple[Prompt, int]], run_seed: int) -> list[Choice]:
-        """One choice for each (prompt, sample) pair."""
+    Built as `strategy(sampler, judge, num_candidates, options)`. The class has `Options`, its config keys;
+    `questions(options)`, what it asks a judge; and `check(num_candidates, num_steps, options)`, which refuses with a
+    ValueError. `genloop.search.strategy.Search` has all of them.
+    """
+
+    def search(self, pairs: Sequence[tuple[Prompt, int]], run_seed: int) -> Iterable[Choice]:
+        """One choice for each (prompt, sample) pair, in order."""
 
 
 class Detector(Protocol):

@@ -97,21 +97,45 @@ class Seed:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Judgement:
+    """One answer about a path: after how many of its steps, to which question, and the full guess (n,) that was shown.
+
+    `p_yes` is NaN where the judge gave no answer.
+    """
+
+    step: int
+    question: str
+    p_yes: float
+    guess: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """One finished path: its image tokens (n,), the step that revealed each (n,), and its scores by question."""
+    """One path: its image tokens (n,), the step that revealed each (n,), its last P(yes) by question, and its way.
+
+    A path that was cut has been walked for `cut_at` steps; its masked tokens hold the sampler's mask code, their step
+    is -1. `parent` is the candidate that a path branched off. `reason`: what was found wrong with it, in words.
+    """
 
     index: int
     tokens: np.ndarray
     revealed_at: np.ndarray
     p_yes: Mapping[str, float] = field(default_factory=dict)
+    trace: Sequence[Judgement] = ()
+    cut_at: int | None = None
+    parent: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a choice took: decoding steps of single candidates (guided ones count once), images shown to a judge."""
+    """What a choice took: decoding steps of single candidates (guided ones count once, a confidence one and a half),
+    images shown to a judge, and the operations of both and of decoding pixels.
+    """
 
-    generator_steps: int
+    generator_steps: float
     judge_calls: int
+    flops: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

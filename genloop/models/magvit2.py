@@ -16,6 +16,7 @@ from genloop.checkpoint import compare_manifest, load_tensors, save_folder
 from genloop.models.magvit2_config import (
     MagvitConfig,
     check_magvit2_folder,
+    decode_flops,
     magvit2_manifest,
     read_magvit2_config,
 )
@@ -213,6 +214,7 @@ class MagvitV2(nn.Module):
         self.config = config
         self.num_codes = config.num_codes
         self.grid = config.grid
+        self.flops_per_decode = decode_flops(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quantize = Codebook(config.num_bits)

@@ -86,6 +86,18 @@ def magvit2_manifest(config: MagvitConfig) -> dict[str, Shape]:
     return manifest
 
 
+def decode_flops(config: MagvitConfig) -> float:
+    """Operations (2 a multiply-add) of decoding one image of the training size; norms and activations not counted."""
+    area = config.grid[0] * config.grid[1]
+    width = config.width * config.decoder_mult[-1]
+    flops = 4.0 * width * area**2  # the attention of the middle; its projections are below
+    for name, inner, outer, kernel in _decoder(config):
+        if name.endswith("upsample.conv"):
+            area *= 4
+        flops += 2.0 * inner * outer * kernel**2 * area
+    return flops
+
+
 def check_magvit2_folder(folder: Path) -> int:
     """Refuse a folder whose files are torn or do not fit its config.json -> its number of codes; reads headers only."""
     shapes = read_shapes(folder)

@@ -54,6 +54,6 @@ def fill(
 ) -> MaskGitState:
     """known (B, n) with `mask_code` where to draw -> the finished paths."""
     state = sampler.start(prompts, seeds, known, round=round)
-    while state.step < sampler.num_steps:
+    for _ in range(sampler.num_steps):
         state = sampler.step(state)
     return state

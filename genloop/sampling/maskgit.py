@@ -9,9 +9,10 @@ fixed number of threads that holds to the last bit; on a GPU kernels may differ 
 """
 
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,41 +21,13 @@ from genloop.models.prompting import Layout
 from genloop.models.showo import ShowO
 from genloop.protocols import ImageTokenizer
 from genloop.records import Prompt, Seed
-from genloop.sampling.noise import KeyedNoise, NoiseSource, gumbel
+from genloop.sampling.flops import step_flops
+from genloop.sampling.noise import KeyedNoise, NoiseSource, gumbel, half_masks
 from genloop.sampling.schedule import choice_temperature, masked_after
 from genloop.sampling.settings import SamplingConfig
+from genloop.sampling.state import MaskGitState, join
 
 _HEAD_ELEMENTS = 1 << 22  # logits held at a time
-
-
-@dataclass(frozen=True, eq=False)
-class MaskGitState:
-    """Paths in the middle of decoding; implements `genloop.protocols.State`. Nothing in it is changed in place."""
-
-    tokens: Tensor  # (B, n) int64 codes, K where masked
-    revealed_at: Tensor  # (B, n) int64: the step that fixed a token, -1 while masked, 0 where given from the start
-    step: int
-    guess: Tensor | None  # (B, n): all tokens as the last step would fill them; None before the first
-    seeds: tuple[Seed, ...]
-    prefixes: tuple[Prefix, ...]
-    scheduled: Tensor  # (B,) the number of tokens whose share the schedule keeps masked
-    round: int = 0  # keys the noise of a re-drawn path apart from the first
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def select(self, rows: Sequence[int]) -> "MaskGitState":
-        """The given rows, in that order."""
-        index = torch.as_tensor(list(rows), dtype=torch.int64, device=self.tokens.device)
-        return replace(
-            self,
-            tokens=self.tokens[index],
-            revealed_at=self.revealed_at[index],
-            guess=None if self.guess is None else self.guess[index],
-            seeds=tuple(self.seeds[row] for row in rows),
-            prefixes=tuple(self.prefixes[row] for row in rows),
-            scheduled=self.scheduled[index],
-        )
 
 
 class MaskGitSampler:
@@ -67,6 +40,7 @@ class MaskGitSampler:
         settings: SamplingConfig,
         *,
         rows_per_forward: int = 256,
+        slots: int = 64,
         noise: NoiseSource | None = None,
     ) -> None:
         if tokenizer.num_codes != model.config.codebook_size:
@@ -75,8 +49,11 @@ class MaskGitSampler:
                 "use the tokenizer that the model was trained with"
             )
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
-        self.num_steps = settings.steps
+        self.num_steps = settings.num_steps
         self.grid = model.config.grid
+        self.slots = slots
+        self.flops_per_step = step_flops(model.config, settings)
+        self.flops_per_decode: float = getattr(tokenizer, "flops_per_decode", 0.0)
         self.mask_code = model.config.codebook_size
         self.rows_per_forward = rows_per_forward
         self.noise = noise or KeyedNoise()
@@ -89,60 +66,84 @@ class MaskGitSampler:
         self, prompts: Sequence[Prompt], seeds: Sequence[Seed], known: Tensor | None = None, *, round: int = 0
     ) -> MaskGitState:
         """One row for each (prompt, seed) pair: all masked, or `known` (B, n) with `mask_code` where to draw."""
-        n, device = self.model.config.num_vq_tokens, self.model.device
-        tokens = torch.full((len(prompts), n), self.mask_code, device=device)
+        n, device, rows = self.model.config.num_vq_tokens, self.model.device, len(prompts)
+        tokens = torch.full((rows, n), self.mask_code, device=device)
         if known is not None:
             tokens = known.to(device=device, dtype=torch.int64, copy=True)
         return MaskGitState(
             tokens=tokens,
             revealed_at=torch.where(tokens == self.mask_code, -1, 0),
-            step=0,
-            guess=None,
+            guess=tokens,
             seeds=tuple(seeds),
             prefixes=tuple(self._prefix(prompt.text) for prompt in prompts),
-            scheduled=torch.full((len(prompts),), n, device=device),
-            round=round,
+            steps=(0,) * rows,
+            lengths=(self.num_steps,) * rows,
+            horizons=(self.settings.steps,) * rows,
+            scheduled=(n,) * rows,
+            before=(0,) * rows,
+            rounds=(round,) * rows,
         )
 
-    def remask(self, state: MaskGitState, drop: Tensor) -> MaskGitState:
-        """Start over with the tokens where `drop` (B, n) is True masked; the schedule runs over those tokens alone."""
-        return replace(
-            state,
-            tokens=state.tokens.masked_fill(drop, self.mask_code),
-            revealed_at=torch.where(drop, -1, 0),
-            step=0,
-            guess=None,
-            scheduled=drop.sum(1),
-            round=state.round + 1,
-        )
+    def join(self, states: Sequence[MaskGitState]) -> MaskGitState:
+        """All rows of the states, in order; they may be at different steps."""
+        return join(states)
+
+    def branch(self, state: MaskGitState, seeds: Sequence[Seed]) -> MaskGitState:
+        """The same paths with other noise from here on; one seed a row."""
+        if len(seeds) != len(state):
+            raise ValueError(f"{len(state)} rows need as many seeds, found {len(seeds)}")
+        return replace(state, seeds=tuple(seeds))
+
+    def remask(self, state: MaskGitState, drop: Tensor, num_steps: int) -> MaskGitState:
+        """Mask the tokens where `drop` (B, n) is True again; a schedule of `num_steps` runs over those tokens alone."""
+        return state.again(drop.to(state.tokens.device), self.mask_code, num_steps)
 
     @torch.inference_mode()
     def step(self, state: MaskGitState) -> MaskGitState:
-        """One decoding step for every row; the last one fixes all that is left."""
-        if state.step >= self.num_steps:
-            raise ValueError(f"all {self.num_steps} steps are done")
+        """One decoding step for every row; a row's last one fixes all that is left."""
+        if any(done >= length for done, length in zip(state.steps, state.lengths)):
+            raise ValueError(f"all {max(state.lengths)} steps are done")
         masked = state.tokens == self.mask_code
         drawn, likeliest, log_p = self._fill(state, masked)
-        if state.step == self.num_steps - 1:
-            still_masked = torch.zeros_like(masked)
-        else:
-            still_masked = masked & self._stay_masked(self._keys(state, drawn, log_p, masked), state, masked)
-        fixed = masked & ~still_masked
-        tokens = torch.where(fixed, drawn, state.tokens)
-        filling = drawn if self.settings.preview == "sampled" else likeliest
+        goes_on = self._column([done + 1 < horizon for done, horizon in zip(state.steps, state.horizons)])
+        still_masked = masked & self._stay_masked(self._keys(state, drawn, log_p, masked), state, masked) & goes_on
+        tokens = torch.where(masked & ~still_masked, drawn, state.tokens)
+        guess = torch.where(still_masked, drawn if self.settings.preview == "sampled" else likeliest, tokens)
+        is_last = self._column([done + 1 == length for done, length in zip(state.steps, state.lengths)])
+        tokens = torch.where(is_last, guess, tokens)
+        fixed = masked & (tokens != self.mask_code)
         return replace(
             state,
             tokens=tokens,
-            revealed_at=torch.where(fixed, state.step, state.revealed_at),
-            step=state.step + 1,
-            guess=torch.where(still_masked, filling, tokens),
+            revealed_at=torch.where(fixed, self._column(map(sum, zip(state.before, state.steps))), state.revealed_at),
+            guess=guess,
+            steps=tuple(done + 1 for done in state.steps),
         )
 
     def preview(self, state: MaskGitState) -> Tensor:
         """The current full guess of every row as pixels: (B, 3, H, W) in [0, 1]."""
-        if state.guess is None:
+        if min(state.steps) == 0:
             raise ValueError("there is no guess before the first step")
         return self.decode(state.guess)
+
+    @torch.inference_mode()
+    def confidence(self, state: MaskGitState) -> Tensor:
+        """How well each token of the guess fits the text and the others: (B, n) float32, the lowest fit worst.
+
+        The mean of log p(token | text, tokens outside the mask) over three keyed masks, each over half of the tokens;
+        without the unconditional branch, so that it costs as much as one and a half guided steps.
+        """
+        halves = np.stack([half_masks(*key, state.tokens.shape[1]) for key in zip(state.seeds, state.rounds)], axis=1)
+        masks = torch.from_numpy(halves).to(state.tokens.device)  # (3, B, n)
+        flat = masks.flatten(0, 1)
+        hidden, where = self._run(state.guess.repeat(3, 1).masked_fill(flat, self.mask_code), state.prefixes * 3)
+        rows, positions = flat.nonzero(as_tuple=True)
+        codes = state.guess.repeat(3, 1)[rows, positions]
+        log_p = torch.zeros(flat.shape, device=flat.device)
+        for part, logits in self._logits_in_parts(hidden[where[rows], positions]):
+            chosen = logits.log_softmax(-1).gather(1, codes[part, None])[:, 0]
+            log_p[rows[part], positions[part]] = chosen
+        return log_p.view(masks.shape).sum(0) / masks.sum(0)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, n) codes -> (B, 3, H, W) pixels in [0, 1]."""
@@ -165,17 +166,22 @@ class MaskGitSampler:
         if not len(rows):
             return drawn, likeliest, log_p
         hidden = self._hidden(state, rows, positions)  # (R, D)
-        draw = self.noise.tokens(state.seeds, masked.shape[1], state.step, state.round)
-        size = max(MIN_GEMM_ROWS, _HEAD_ELEMENTS // self.mask_code)
-        for start in range(0, len(rows), size):
-            part = slice(start, start + size)
+        draw = self.noise.tokens(state.seeds, masked.shape[1], state.steps, state.rounds)
+        for part, raw in self._logits_in_parts(hidden):
             at = rows[part], positions[part]
-            logits = self._logits(hidden[part]) / self.settings.token_temperature
+            logits = raw / self.settings.token_temperature
             probs = logits.softmax(-1)  # (R', K)
             codes = draw(probs, at)
             drawn[at], likeliest[at] = codes, logits.argmax(-1)
             log_p[at] = probs.gather(1, codes[:, None])[:, 0].clamp(min=1e-20).log()
         return drawn, likeliest, log_p
+
+    def _logits_in_parts(self, hidden: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """(R, D) -> slices of R and their logits (R', K), as many as memory should hold at a time."""
+        size = max(MIN_GEMM_ROWS, _HEAD_ELEMENTS // self.mask_code)
+        for start in range(0, len(hidden), size):
+            part = slice(start, start + size)
+            yield part, self._logits(hidden[part])
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """(R, D) -> (R, K) float32"""
@@ -231,17 +237,22 @@ class MaskGitSampler:
     def _keys(self, state: MaskGitState, drawn: Tensor, log_p: Tensor, masked: Tensor) -> Tensor:
         """What the choice of kept tokens sorts by (B, n); infinite where a token is known."""
         settings = self.settings
-        noise = gumbel(self.noise.uniforms(state.seeds, drawn.shape[1], state.step, state.round)).to(drawn.device)
+        uniforms = self.noise.uniforms(state.seeds, drawn.shape[1], state.steps, state.rounds)
+        noise = gumbel(uniforms).to(drawn.device)
         if settings.order == "random":
             return noise.masked_fill(~masked, torch.inf)
-        temperature = choice_temperature(settings.temperature_mode, settings.temperature, state.step, self.num_steps)
         keys = log_p
         if settings.order == "object_first":
             keys = keys + settings.object_bonus * (drawn != self._background(drawn))
         if settings.temperature_mode == "reference":
-            is_first = [seed.candidate == 0 and seed.sample == 0 for seed in state.seeds]
-            noise = noise * torch.tensor(is_first, device=noise.device)[:, None]
-        return (keys + temperature * noise).masked_fill(~masked, torch.inf)
+            noise = noise * self._column([seed.candidate == 0 and seed.sample == 0 for seed in state.seeds])
+        temperatures = self._column(
+            [
+                choice_temperature(settings.temperature_mode, settings.temperature, step, horizon)
+                for step, horizon in zip(state.steps, state.horizons)
+            ]
+        )
+        return (keys + temperatures * noise).masked_fill(~masked, torch.inf)
 
     def _background(self, drawn: Tensor) -> Tensor | int:
         """The tokenizer's background code; without one, the code that a row's guess (B, n) shows most often (B, 1)."""
@@ -251,11 +262,14 @@ class MaskGitSampler:
 
     def _stay_masked(self, keys: Tensor, state: MaskGitState, masked: Tensor) -> Tensor:
         """The tokens (B, n) that stay masked: as many as the schedule says, at least one, fewer than now."""
-        counts = [
-            masked_after(self.settings.schedule, state.step, self.num_steps, num) for num in state.scheduled.tolist()
-        ]
+        rows = zip(state.steps, state.horizons, state.scheduled)
+        counts = [masked_after(self.settings.schedule, step, horizon, num) for step, horizon, num in rows]
         fewer = torch.minimum(torch.tensor(counts, device=keys.device), masked.sum(1) - 1)
         return lowest(keys, fewer.clamp(min=1))
+
+    def _column(self, values: Iterable[bool | int | float]) -> Tensor:
+        """One value a row -> (B, 1)."""
+        return torch.tensor(list(values), device=self.model.device)[:, None]
 
 
 def lowest(keys: Tensor, counts: Tensor) -> Tensor:

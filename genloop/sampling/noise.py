@@ -19,21 +19,21 @@ DrawTokens = Callable[[Tensor, tuple[Tensor, Tensor]], Tensor]
 
 
 class NoiseSource(Protocol):
-    """Every random decision of a sampler at one step, for rows keyed by seeds (B,)."""
+    """Every random decision of a sampler: each row at its step (B,) of its round (B,), keyed by its seed (B,)."""
 
-    def tokens(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> DrawTokens:
-        """How to draw the tokens of this step."""
+    def tokens(self, seeds: Sequence[Seed], num_tokens: int, steps: Sequence[int], rounds: Sequence[int]) -> DrawTokens:
+        """How to draw the tokens of these steps."""
 
-    def uniforms(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> Tensor:
+    def uniforms(self, seeds: Sequence[Seed], num_tokens: int, steps: Sequence[int], rounds: Sequence[int]) -> Tensor:
         """(B, n) float32 in [0, 1) on the CPU, for the choice of the tokens that are kept."""
 
 
 class KeyedNoise:
     """Draws by inverse CDF: one uniform number per token."""
 
-    def tokens(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> DrawTokens:
+    def tokens(self, seeds: Sequence[Seed], num_tokens: int, steps: Sequence[int], rounds: Sequence[int]) -> DrawTokens:
         """See `NoiseSource.tokens`."""
-        rows = [_generator(seed, "token", step, round).random(num_tokens) for seed in seeds]
+        rows = [_generator(*key, "token").random(num_tokens) for key in zip(seeds, steps, rounds)]
         keyed = torch.from_numpy(np.stack(rows))  # (B, n) float64
 
         def draw(probs: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
@@ -41,10 +41,18 @@ class KeyedNoise:
 
         return draw
 
-    def uniforms(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> Tensor:
+    def uniforms(self, seeds: Sequence[Seed], num_tokens: int, steps: Sequence[int], rounds: Sequence[int]) -> Tensor:
         """See `NoiseSource.uniforms`."""
-        rows = [_generator(seed, "choice", step, round).random(num_tokens, dtype=np.float32) for seed in seeds]
+        keys = zip(seeds, steps, rounds)
+        rows = [_generator(*key, "choice").random(num_tokens, dtype=np.float32) for key in keys]
         return torch.from_numpy(np.stack(rows))
+
+
+def half_masks(seed: Seed, round: int, num_tokens: int) -> np.ndarray:
+    """(3, n) bool: a random half, the other half, and another random half. Every token is in one of them at least."""
+    chance = _generator(seed, 0, round, "halves")
+    first, other = (np.argsort(chance.permutation(num_tokens)) < num_tokens // 2 for _ in range(2))
+    return np.stack([first, ~first, other])
 
 
 def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
@@ -59,7 +67,7 @@ def gumbel(uniform: Tensor) -> Tensor:
     return -(-(uniform.clamp(min=1e-20).log())).clamp(min=1e-20).log()
 
 
-def _generator(seed: Seed, purpose: str, step: int, round: int) -> np.random.Generator:
+def _generator(seed: Seed, step: int, round: int, purpose: str) -> np.random.Generator:
     text = f"{seed.run}/{seed.prompt}/{seed.sample}/{seed.candidate}/{round}/{step}/{purpose}"
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))

@@ -2,9 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from genloop.config import Settings
+from genloop.config import Settings, refusal
 
 Preview = Literal["sampled", "argmax"]
 Order = Literal["confidence", "object_first", "random"]
@@ -15,6 +15,9 @@ class SamplingConfig(Settings):
     """How image tokens are drawn and in which order they are kept."""
 
     steps: int = Field(18, ge=1, description="decoding steps")
+    stop_after: int | None = Field(
+        None, ge=1, description="stop after so many of the steps and take the rest as the preview fills it"
+    )
     guidance_scale: float = Field(
         1.75, ge=0, description="g in (1 + g) * conditional - g * unconditional; 0 switches guidance off"
     )
@@ -39,3 +42,14 @@ class SamplingConfig(Settings):
     preview: Preview = Field(
         "sampled", description="how a preview fills masked tokens: with the drawn or the likeliest codes"
     )
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that a path takes."""
+        return self.steps if self.stop_after is None else self.stop_after
+
+    @model_validator(mode="after")
+    def _stops_in_time(self) -> "SamplingConfig":
+        if self.num_steps > self.steps:
+            raise refusal(f".stop_after: {self.stop_after} is more than the {self.steps} steps there are")
+        return self

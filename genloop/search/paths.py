@@ -17,7 +17,7 @@ def seeds_of(pairs: Sequence[tuple[Prompt, int]], num_candidates: int, run_seed:
 
 def finish(sampler: Sampler[S], state: S) -> S:
     """All remaining steps of every row."""
-    while state.step < sampler.num_steps:
+    while state.steps < state.lengths:
         state = sampler.step(state)
     return state
 

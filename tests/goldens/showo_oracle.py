@@ -29,13 +29,15 @@ def full_recompute(
     config, layout = model.config, Layout(model.config, model.text_tokenizer)
     n, mask_code, g = config.num_vq_tokens, config.codebook_size, settings.guidance_scale
     tokens, sampled = start.clone(), []
+    rounds = [0] * len(seeds)
     for step in range(settings.steps):
+        steps = [step] * len(seeds)
         logits = _logits(model, layout, texts, tokens)
         if g > 0:
             logits = (1 + g) * logits - g * _logits(model, layout, [""] * len(texts), tokens)
         probs = logits[:, config.text_length + 1 : -1, config.code_offset : -1].softmax(-1)  # (B, n, K)
         everywhere = torch.ones_like(tokens, dtype=torch.bool).nonzero(as_tuple=True)
-        drawn = noise.tokens(seeds, n, step, 0)(probs.flatten(0, 1), everywhere).view(tokens.shape)
+        drawn = noise.tokens(seeds, n, steps, rounds)(probs.flatten(0, 1), everywhere).view(tokens.shape)
         unknown = tokens == mask_code
         drawn = torch.where(unknown, drawn, tokens)
         sampled.append(drawn)
@@ -44,7 +46,7 @@ def full_recompute(
         chosen = probs.gather(-1, drawn[..., None])[..., 0]
         confidence = torch.where(unknown, chosen, torch.finfo(torch.float32).max)
         temperature = choice_temperature(settings.temperature_mode, settings.temperature, step, settings.steps)
-        uniform = noise.uniforms(seeds, n, step, 0)
+        uniform = noise.uniforms(seeds, n, steps, rounds)
         counts = torch.full((len(texts),), masked_after(settings.schedule, step, settings.steps, n))
         counts = torch.minimum(counts, unknown.sum(1) - 1).clamp(min=1)
         tokens = drawn.masked_fill(_lowest(confidence, counts, temperature, uniform), mask_code)

@@ -130,12 +130,15 @@ class RecordedNoise:
 
     run: Run
 
-    def tokens(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> Any:
-        drawn = self.run.arrays["raw_multinomial"][step][[seed.candidate for seed in seeds]]
+    def tokens(self, seeds: Sequence[Seed], num_tokens: int, steps: Sequence[int], rounds: Sequence[int]) -> Any:
+        drawn = self._rows("raw_multinomial", seeds, steps)
         return lambda probs, at: drawn[at]
 
-    def uniforms(self, seeds: Sequence[Seed], num_tokens: int, step: int, round: int) -> Tensor:
-        return self.run.arrays["uniform"][step][[seed.candidate for seed in seeds]]
+    def uniforms(self, seeds: Sequence[Seed], num_tokens: int, steps: Sequence[int], rounds: Sequence[int]) -> Tensor:
+        return self._rows("uniform", seeds, steps)
+
+    def _rows(self, name: str, seeds: Sequence[Seed], steps: Sequence[int]) -> Tensor:
+        return torch.stack([self.run.arrays[name][step, seed.candidate] for seed, step in zip(seeds, steps)])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from genloop.models.showo import ShowO
 from genloop.records import Prompt, Seed
 from genloop.sampling.maskgit import MaskGitSampler
 from genloop.sampling.settings import SamplingConfig
+from genloop.sampling.state import MaskGitState
 from tests.unit.tiny_showo import PROMPTS, pixels_of, tiny_config, tiny_showo
 
 SIZES = {
@@ -32,9 +33,9 @@ def walk(sampler: MaskGitSampler, prompts: Sequence[Prompt], candidates: int) ->
     """{seed: tokens, revealed_at, guess one step before the end} of all candidates of the prompts in one batch."""
     pairs = [(prompt, Seed(7, prompt.index, 0, c)) for prompt in prompts for c in range(candidates)]
     state = sampler.start([prompt for prompt, _ in pairs], [seed for _, seed in pairs])
-    guess = state.tokens
+    guess = state.guess
     for _ in range(sampler.num_steps):
-        guess = state.tokens if state.guess is None else state.guess
+        guess = state.guess
         state = sampler.step(state)
     return {
         seed: (state.tokens[i].tolist(), state.revealed_at[i].tolist(), guess[i].tolist())
@@ -46,6 +47,13 @@ def sampler_of(model: ShowO, settings: str, rows_per_forward: int = 256) -> Mask
     return MaskGitSampler(model, pixels_of(model), SETTINGS[settings], rows_per_forward=rows_per_forward)
 
 
+def finish(sampler: MaskGitSampler, state: MaskGitState) -> MaskGitState:
+    """All steps that are left."""
+    while state.steps < state.lengths:
+        state = sampler.step(state)
+    return state
+
+
 @lru_cache
 def alone(size: str, settings: str) -> Paths:
     """Every candidate decoded by itself."""
@@ -54,9 +62,9 @@ def alone(size: str, settings: str) -> Paths:
         for candidate in range(2):
             sampler = sampler_of(tiny_showo(SIZES[size]), settings)
             state = sampler.start([prompt], [Seed(7, prompt.index, 0, candidate)])
-            guess = state.tokens
+            guess = state.guess
             for _ in range(sampler.num_steps):
-                guess = state.tokens if state.guess is None else state.guess
+                guess = state.guess
                 state = sampler.step(state)
             paths[state.seeds[0]] = (state.tokens[0].tolist(), state.revealed_at[0].tolist(), guess[0].tolist())
     return paths
@@ -89,11 +97,63 @@ def test_a_path_that_is_dropped_or_doubled_goes_on_as_before(rows: list[int]) ->
     for _ in range(sampler.num_steps):
         states.append(sampler.step(states[-1]))
     for step, state in enumerate(states):
-        part = state.select(rows)
-        while part.step < sampler.num_steps:
-            part = sampler.step(part)
+        part = finish(sampler, state.select(rows))
         assert torch.equal(part.tokens, states[-1].tokens[rows]), f"selected after {step} steps"
         assert torch.equal(part.revealed_at, states[-1].revealed_at[rows])
+
+
+def staggered(sampler: MaskGitSampler, waves: int) -> Paths:
+    """All candidates in one batch that never empties: a new wave joins after every step, done rows leave."""
+    jobs = [(prompt, Seed(7, prompt.index, 0, c)) for prompt in PROMPTS for c in range(2)]
+    paths: Paths = {}
+    state: MaskGitState | None = None
+    while jobs or state is not None:
+        wave, jobs = jobs[:waves], jobs[waves:]
+        parts = [state] if state is not None else []
+        parts += [sampler.start([prompt for prompt, _ in wave], [seed for _, seed in wave])] if wave else []
+        before = sampler.join(parts)
+        after = sampler.step(before)
+        for row, seed in enumerate(after.seeds):
+            if after.steps[row] == after.lengths[row]:
+                found = after.tokens[row], after.revealed_at[row], before.guess[row]
+                paths[seed] = tuple(values.tolist() for values in found)
+        going = [row for row in range(len(after)) if after.steps[row] < after.lengths[row]]
+        state = after.select(going) if going else None
+    return paths
+
+
+@pytest.mark.parametrize("waves", [1, 2, 5])
+@pytest.mark.parametrize(
+    ("size", "settings"), [(size, "default") for size in SIZES] + [("shapes", name) for name in SETTINGS]
+)
+def test_rows_at_other_steps_change_nothing(size: str, settings: str, waves: int) -> None:
+    assert staggered(sampler_of(tiny_showo(SIZES[size]), settings), waves) == alone(size, settings)
+
+
+def redrawn(sampler: MaskGitSampler, seeds: Sequence[Seed], final: MaskGitState) -> MaskGitState:
+    """Finished paths with their least confident third drawn again in two steps, under other seeds."""
+    state = sampler.branch(final, seeds)
+    worst = sampler.confidence(state).argsort(1)[:, : state.tokens.shape[1] // 3]
+    return sampler.remask(state, torch.zeros_like(state.tokens, dtype=torch.bool).scatter(1, worst, True), 2)
+
+
+@pytest.mark.parametrize("size", ["tiny", "shapes"])
+def test_paths_that_are_masked_again_do_not_see_their_neighbours(size: str) -> None:
+    sampler = sampler_of(tiny_showo(SIZES[size]), "objects")
+    prompts = PROMPTS[1:5]
+    final = finish(sampler, sampler.start(prompts, [Seed(7, prompt.index, 0, 0) for prompt in prompts]))
+    seeds = [Seed(7, prompt.index, 0, 9) for prompt in prompts]
+    fresh = sampler.step(sampler.start(PROMPTS[:3], [Seed(8, prompt.index, 0, 0) for prompt in PROMPTS[:3]]))
+    mixed = sampler.join([fresh.select([2]), redrawn(sampler, seeds, final), fresh.select([0, 1])])
+    for _ in range(2):
+        mixed = sampler.step(mixed)
+    for row in range(4):
+        alone = finish(sampler, redrawn(sampler, seeds[row : row + 1], final.select([row])))
+        assert torch.equal(mixed.tokens[row + 1], alone.tokens[0])
+        assert torch.equal(mixed.revealed_at[row + 1], alone.revealed_at[0])
+    together = sampler.confidence(final)
+    for row in range(4):
+        assert torch.equal(sampler.confidence(final.select([row]))[0], together[row])
 
 
 def test_the_global_generator_is_neither_read_nor_moved() -> None:

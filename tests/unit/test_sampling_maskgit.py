@@ -9,9 +9,11 @@ from torch import Tensor
 
 from genloop.models.showo import ShowO
 from genloop.records import Prompt, Seed
-from genloop.sampling.maskgit import MaskGitSampler, MaskGitState, lowest
+from genloop.sampling.maskgit import MaskGitSampler, lowest
+from genloop.sampling.noise import half_masks
 from genloop.sampling.schedule import masked_after
 from genloop.sampling.settings import SamplingConfig
+from genloop.sampling.state import MaskGitState
 from tests.unit.tiny_showo import PROMPTS, GreyTokenizer, pixels_of, random_codes, seeds_of, tiny_config, tiny_showo
 
 RED = PROMPTS[2]
@@ -25,7 +27,7 @@ def sampler_of(settings: SamplingConfig, model: ShowO | None = None) -> MaskGitS
 def walk(sampler: MaskGitSampler, state: MaskGitState) -> list[MaskGitState]:
     """The state before the first step and after each."""
     states = [state]
-    while states[-1].step < sampler.num_steps:
+    while states[-1].steps < states[-1].lengths:
         states.append(sampler.step(states[-1]))
     return states
 
@@ -55,7 +57,7 @@ def test_a_token_keeps_its_code_and_its_step_once_it_is_fixed() -> None:
         known = before.tokens != sampler.mask_code
         assert torch.equal(before.tokens[known], after.tokens[known])
         assert torch.equal(before.revealed_at[known], after.revealed_at[known])
-        assert (after.revealed_at[~known & (after.revealed_at >= 0)] == before.step).all()
+        assert (after.revealed_at[~known & (after.revealed_at >= 0)] == before.steps[0]).all()
 
 
 def test_more_steps_than_tokens_are_harmless() -> None:
@@ -102,7 +104,7 @@ def test_an_argmax_preview_does_not_change_what_is_drawn() -> None:
     drawn, likely = (sampler_of(SamplingConfig(steps=5, preview=kind)) for kind in ("sampled", "argmax"))
     for one, other in zip(walk(drawn, start(drawn))[1:], walk(likely, start(likely))[1:]):
         assert torch.equal(one.tokens, other.tokens)
-        if one.step < 4:
+        if one.steps[0] < 4:
             assert not torch.equal(one.guess, other.guess)
 
 
@@ -204,11 +206,13 @@ def test_a_path_can_be_masked_again_in_part() -> None:
     sampler, short = sampler_of(SamplingConfig(steps=6)), sampler_of(SamplingConfig(steps=3))
     final = walk(sampler, start(sampler))[-1]
     drop = torch.rand(final.tokens.shape, generator=torch.Generator().manual_seed(0)) < 0.4
-    again = short.remask(final, drop)
-    assert (again.step, again.round) == (0, 1)
+    again = short.remask(final, drop, 3)
+    assert (again.steps, again.lengths, again.rounds) == ((0,) * 4, (3,) * 4, (1,) * 4)
     states = walk(short, again)
     assert torch.equal(states[-1].tokens[~drop], final.tokens[~drop])
     assert (states[-1].tokens < short.mask_code).all()
+    assert torch.equal(states[-1].revealed_at[~drop], final.revealed_at[~drop])
+    assert set(states[-1].revealed_at[drop].tolist()) == {6, 7, 8}
     open_cells = [(state.tokens == short.mask_code).sum(1) for state in states]
     total = drop.sum(1)
     assert torch.equal(open_cells[0], total)
@@ -220,15 +224,60 @@ def test_a_path_can_be_masked_again_in_part() -> None:
 def test_another_round_draws_other_tokens() -> None:
     sampler = sampler_of(SamplingConfig(steps=3))
     state = start(sampler)
-    first, second = (walk(sampler, replace(state, round=number))[-1].tokens for number in (0, 1))
+    first, second = (walk(sampler, replace(state, rounds=(number,) * 4))[-1].tokens for number in (0, 1))
     assert not torch.equal(first, second)
 
 
 def test_masking_nothing_again_changes_nothing() -> None:
     sampler = sampler_of(SamplingConfig(steps=3))
     final = walk(sampler, start(sampler))[-1]
-    again = walk(sampler, sampler.remask(final, torch.zeros_like(final.tokens, dtype=torch.bool)))[-1]
+    again = walk(sampler, sampler.remask(final, torch.zeros_like(final.tokens, dtype=torch.bool), 3))[-1]
     assert torch.equal(again.tokens, final.tokens)
+
+
+def test_a_branch_keeps_what_is_fixed_and_draws_the_rest_anew() -> None:
+    sampler = sampler_of(SamplingConfig(steps=6))
+    states = walk(sampler, start(sampler))
+    middle = states[3]
+    branched = sampler.branch(middle, [Seed(0, RED.index, 0, 4 + row) for row in range(4)])
+    known = middle.tokens != sampler.mask_code
+    final = walk(sampler, branched)[-1]
+    assert torch.equal(final.tokens[known], middle.tokens[known])
+    assert torch.equal(final.revealed_at[known], middle.revealed_at[known])
+    assert (final.tokens != states[-1].tokens).any(1).all()
+    with pytest.raises(ValueError, match="4 rows need as many seeds, found 1"):
+        sampler.branch(middle, [Seed(0, 0, 0, 0)])
+
+
+def test_confidence_is_the_log_probability_of_hidden_tokens_under_the_text() -> None:
+    sampler = sampler_of(SamplingConfig(steps=4))
+    final = walk(sampler, start(sampler, 3))[-1]
+    found = sampler.confidence(final)
+    assert found.shape == (3, 16) and (found < 0).all()
+    literal = MaskGitSampler(sampler.model, sampler.tokenizer, SamplingConfig(guidance_scale=0.0))
+    for row, seed in enumerate(final.seeds):
+        masks = torch.from_numpy(half_masks(seed, 0, 16))
+        assert masks.any(0).all() and masks.sum(1).tolist() == [8, 8, 8]
+        total = torch.zeros(16)
+        for mask in masks:
+            hidden = final.tokens[row].masked_fill(mask, sampler.mask_code)[None]
+            state = literal.start([RED], [seed], hidden)
+            logits = literal._logits(literal._hidden(state, *mask[None].nonzero(as_tuple=True)))
+            total[mask] += logits.log_softmax(-1).gather(1, final.tokens[row][mask][:, None])[:, 0]
+        torch.testing.assert_close(found[row], total / masks.sum(0), atol=1e-5, rtol=1e-5)
+
+
+def test_stopping_early_takes_the_guess_of_that_step() -> None:
+    whole = sampler_of(SamplingConfig(steps=9, preview="argmax"))
+    short = sampler_of(SamplingConfig(steps=9, preview="argmax", stop_after=4))
+    states, stopped = walk(whole, start(whole)), walk(short, start(short))
+    assert len(stopped) == 5 and short.num_steps == 4
+    for one, other in zip(states[:4], stopped[:4]):
+        assert torch.equal(one.tokens, other.tokens)
+    assert torch.equal(stopped[-1].tokens, states[4].guess)
+    assert (stopped[-1].revealed_at >= 0).all() and stopped[-1].revealed_at.max() == 3
+    with pytest.raises(ValueError, match="5 is more than the 4 steps"):
+        SamplingConfig(steps=4, stop_after=5)
 
 
 def test_a_tokenizer_with_another_codebook_is_refused() -> None:

@@ -26,7 +26,7 @@ def sampler() -> MaskGitSampler:
 def accuracy(sampler: MaskGitSampler, name: str, tag: str, images: int) -> float:
     prompts = [pool(name, tag)[i % len(pool(name, tag))] for i in range(images)]
     state = sampler.start(prompts, [Seed(0, prompt.index, sample, 0) for sample, prompt in enumerate(prompts)])
-    while state.step < sampler.num_steps:
+    for _ in range(sampler.num_steps):
         state = sampler.step(state)
     detector, options = ShapesDetector(), VerdictOptions()
     pictures = to_uint8(sampler.decode(state.tokens))
