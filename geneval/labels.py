@@ -1,0 +1,46 @@
+"""Labels for judges, from verdicts: is the image right, can it be told already, can a path from here still succeed.
+
+For a path whose preview after step s is judged as if it were final, and whose K continuations from there (the path
+itself first) end in images that are right or wrong:
+    outcome    of the final image: whether it is right
+    potential  at s: the share of the K continuations that end right
+    clarity    at s: the share of the K continuations whose verdict the preview already has; with a threshold 1 or 0
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from geneval.verdict import VerdictOptions, judge
+from genloop.protocols import ColorClassifier, Detector
+from genloop.records import Prompt, Verdict
+
+
+class Labeller:
+    """Gives verdicts on images; an image that comes up again under its prompt is judged once."""
+
+    def __init__(self, detector: Detector, colors: ColorClassifier, options: VerdictOptions) -> None:
+        self.detector, self.colors, self.options = detector, colors, options
+
+    def verdicts(self, prompts: Sequence[Prompt], pixels: np.ndarray) -> list[Verdict]:
+        """One prompt per image (B, H, W, 3) uint8 -> their verdicts."""
+        keys = [(prompt.text, image.tobytes()) for prompt, image in zip(prompts, pixels, strict=True)]
+        first = {key: row for row, key in reversed(list(enumerate(keys)))}
+        rows = sorted(first.values())
+        found = self.detector.detect([pixels[row] for row in rows])
+        known = {
+            keys[row]: judge(pixels[row], prompts[row], detections, self.colors, self.options)
+            for row, detections in zip(rows, found, strict=True)
+        }
+        return [known[key] for key in keys]
+
+
+def step_labels(
+    preview_is_right: bool, ends_are_right: Sequence[bool], clarity_threshold: float | None = None
+) -> dict[str, float]:
+    """The labels of a preview from its own verdict and those of the K continuations."""
+    potential = sum(ends_are_right) / len(ends_are_right)
+    clarity = potential if preview_is_right else 1 - potential
+    if clarity_threshold is not None:
+        clarity = float(clarity >= clarity_threshold)
+    return {"clarity": clarity, "potential": potential}

@@ -1,0 +1,49 @@
+"""Why an image is wrong, in a few plain words: "no red circle", "three stars not two", "circle not left of star".
+
+Derived from a verdict's reasons, whose wording is fixed. The words are those of prompts, and "no", "not", "many".
+"""
+
+import re
+
+from genloop.data.prompts import NUMBERS, plural
+from genloop.records import Clause, Prompt, Verdict
+
+_MISSING = re.compile(r"expected (?P<name>.+)>=(?P<count>\d+), found (?P<found>\d+)(?P<colors> .+; and .*)?")
+_TOO_MANY = re.compile(r"expected (?P<name>.+)<(?P<count>\d+), found (?P<found>\d+)")
+
+
+def in_words(prompt: Prompt, verdict: Verdict) -> str:
+    """ "" for a correct image, else one phrase a failed clause, joined by "and"."""
+    phrases = [_phrase(prompt, line) for line in verdict.reason.split("\n") if line]
+    return " and ".join(dict.fromkeys(phrase for phrase in phrases if phrase))
+
+
+def number_word(count: int) -> str:
+    """two, ten, many."""
+    return NUMBERS[count] if count < len(NUMBERS) else "many"
+
+
+def _phrase(prompt: Prompt, line: str) -> str:
+    """The phrase for one line of a verdict; "" when another line already says it (a relation without its target)."""
+    if match := _MISSING.fullmatch(line):
+        count, found = int(match["count"]), int(match["found"])
+        return f"no {_named(match['name'], count)}" if found == 0 else _counted(match["name"], found, count)
+    if match := _TOO_MANY.fullmatch(line):
+        return _counted(match["name"], int(match["found"]), int(match["count"]) - 1)
+    related = next((clause for clause in prompt.include if _is_about(clause, line)), None)
+    if related is None or related.position is None:
+        return ""
+    relation, target = related.position
+    return f"{related.class_name} not {relation} {prompt.include[target].class_name}"
+
+
+def _is_about(clause: Clause, line: str) -> bool:
+    return clause.position is not None and line.startswith(f"expected {clause.class_name} {clause.position[0]} target")
+
+
+def _counted(name: str, found: int, wanted: int) -> str:
+    return f"{number_word(found)} {_named(name, found)} not {number_word(wanted)}"
+
+
+def _named(name: str, count: int) -> str:
+    return name if count == 1 else plural(name)

@@ -1,0 +1,176 @@
+"""Examples to train a judge on: an image, its prompt, and the share of yes for each question; in WebDataset shards.
+
+Fields of a sample: `png` the image, `json` an object with "source" (generate, scenes), "prompt" (GenEval metadata, or
+{"prompt": text}), "prompt_index", "sample", "candidate", "step" (decoding steps done), "num_steps" (step == num_steps:
+the final image; both 0 for a scene), "questions" {outcome | clarity | potential: label in [0, 1]}, "reason" (what is
+wrong in plain words, "" when nothing is or nobody said), and, for scenes, `cells.npy` (rows, columns, 2) uint8: shape
+and colour of each cell, 0 for background, else 1 + the index of the name in the object's "cells".
+
+Prompts are split by their sentence, so a sentence that comes up twice is never on both sides.
+"""
+
+import hashlib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from genloop.data.prompts import parse_metadata
+from genloop.data.shards import Sample
+from genloop.records import Prompt
+
+QUESTIONS = ("outcome", "clarity", "potential")
+SPLITS = ("train", "val")
+CELL_NAMES = ("shapes", "colors")  # the two planes of `cells.npy`
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeExample:
+    """One image under one prompt; `questions` are soft labels, `cells` names the values of `cells.npy`."""
+
+    key: str
+    source: str
+    prompt: Prompt
+    sample: int
+    candidate: int
+    step: int
+    num_steps: int
+    questions: Mapping[str, float]
+    reason: str = ""
+    cells: Mapping[str, Sequence[str]] | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the image is the finished one."""
+        return self.step == self.num_steps
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two images of one prompt at one step, the better one first, by their keys."""
+
+    better: str
+    worse: str
+    question: str
+    step: int
+    tag: str | None
+    prompt: str
+
+    def row(self) -> dict[str, Any]:
+        """The line of pairs.jsonl."""
+        return {
+            "better": self.better,
+            "worse": self.worse,
+            "question": self.question,
+            "step": self.step,
+            "tag": self.tag,
+            "prompt": self.prompt,
+        }
+
+
+def split_of(text: str, seed: int, val_share: float) -> str:
+    """train or val: a function of the sentence and the seed alone."""
+    return "val" if _uniform(f"{seed}/split/{text}") < val_share else "train"
+
+
+def to_sample(example: JudgeExample, png: bytes, cells: np.ndarray | None = None) -> Sample:
+    """The example as a sample of a shard; cells (rows, columns, 2) uint8."""
+    row: dict[str, Any] = {
+        "source": example.source,
+        "prompt": example.prompt.metadata(),
+        "prompt_index": example.prompt.index,
+        "sample": example.sample,
+        "candidate": example.candidate,
+        "step": example.step,
+        "num_steps": example.num_steps,
+        "questions": dict(example.questions),
+        "reason": example.reason,
+    }
+    fields = {"png": png}
+    if cells is not None and example.cells is not None:
+        row["cells"] = {name: list(values) for name, values in example.cells.items()}
+        stream = io.BytesIO()
+        np.save(stream, cells)
+        fields["cells.npy"] = stream.getvalue()
+    return Sample(example.key, fields | {"json": json.dumps(row, ensure_ascii=False).encode()})
+
+
+def from_sample(sample: Sample) -> JudgeExample:
+    """The example of a sample; ValueError names the sample and what is wrong with it."""
+    if "png" not in sample.fields or "json" not in sample.fields:
+        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; a judge's example needs png and json")
+    where = f"sample {sample.key}"
+    try:
+        row = json.loads(sample.fields["json"])
+        metadata, questions = row["prompt"], {str(q): float(p) for q, p in row["questions"].items()}
+        numbers = {key: int(row[key]) for key in ("sample", "candidate", "step", "num_steps")}
+        index, source, reason = int(row["prompt_index"]), str(row["source"]), str(row["reason"])
+        cells = row.get("cells")
+        text = metadata["prompt"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{where}: json is not a judge's example ({type(error).__name__}: {error})") from None
+    if unknown := [q for q in questions if q not in QUESTIONS]:
+        raise ValueError(f"{where}: unknown question {unknown[0]!r} ({', '.join(QUESTIONS)})")
+    if bad := [q for q, label in questions.items() if not 0 <= label <= 1]:
+        raise ValueError(f"{where}: label of {bad[0]!r} must be in [0, 1], found {questions[bad[0]]}")
+    prompt = parse_metadata(metadata, index, where=where) if "tag" in metadata else Prompt(index, text)
+    return JudgeExample(sample.key, source, prompt, questions=questions, reason=reason, cells=cells, **numbers)
+
+
+def read_cells(sample: Sample) -> np.ndarray | None:
+    """(rows, columns, 2) uint8 of a sample that has them."""
+    data = sample.fields.get("cells.npy")
+    if data is None:
+        return None
+    cells = np.load(io.BytesIO(data), allow_pickle=False)
+    if cells.ndim != 3 or cells.shape[2] != len(CELL_NAMES):
+        raise ValueError(f"sample {sample.key}: cells.npy must be (rows, columns, 2), found {list(cells.shape)}")
+    return cells.astype(np.uint8)
+
+
+def ranking_pairs(examples: Iterable[JudgeExample], *, margin: float = 0.0) -> list[Pair]:
+    """Every pair of images of one sentence at one step whose labels for a question differ by more than `margin`."""
+    groups: dict[tuple[str, str, int], list[tuple[float, JudgeExample]]] = defaultdict(list)
+    for example in examples:
+        for question, label in example.questions.items():
+            groups[example.prompt.text, question, example.step].append((label, example))
+    pairs = []
+    for (text, question, step), members in groups.items():
+        for label, example in members:
+            pairs += [
+                Pair(example.key, other.key, question, step, example.prompt.tag, text)
+                for lower, other in members
+                if label - lower > margin
+            ]
+    return pairs
+
+
+def balance(pairs: Sequence[Pair], seed: int, *, most: int) -> list[Pair]:
+    """For each question as many pairs of every task as the task with the fewest has, at most `most` of each sentence.
+
+    Which ones is decided by a keyed hash of the pair, so that it depends on nothing else; tasks without any pair are
+    left out of the count. The order is that of `pairs`.
+    """
+    rank = {id(pair): _uniform(f"{seed}/pair/{pair.better}/{pair.worse}/{pair.question}") for pair in pairs}
+    by_sentence: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        by_sentence[pair.question, pair.prompt].append(pair)
+    by_task: dict[str, dict[str | None, list[Pair]]] = defaultdict(lambda: defaultdict(list))
+    for (question, _), members in by_sentence.items():
+        for pair in sorted(members, key=lambda pair: rank[id(pair)])[:most]:
+            by_task[question][pair.tag].append(pair)
+    kept: set[int] = set()
+    for tasks in by_task.values():
+        fewest = min(map(len, tasks.values()))
+        for members in tasks.values():
+            kept |= {id(pair) for pair in sorted(members, key=lambda pair: rank[id(pair)])[:fewest]}
+    return [pair for pair in pairs if id(pair) in kept]
+
+
+def _uniform(text: str) -> float:
+    """A number in [0, 1) that is a function of the text."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") / 2**64
