@@ -1,0 +1,53 @@
+"""The text tokenizer of a LLaVA-OneVision folder: tokenizer.json, or the older vocab.json and merges.txt."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from genloop.registry import require
+
+_NAMES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_OLDER = ("vocab.json", "merges.txt")
+
+
+class LlavaTokenizer:
+    """Text <-> ids. Nothing is put in front or behind, as chats are cut into pieces around their images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tokenizer = _read(folder)
+        self.num_tokens: int = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+    def encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids) if text else []
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def word_id(self, word: str) -> int:
+        """The id of a word that is a token of its own; ValueError when it is none."""
+        ids = self.encode(word)
+        if len(ids) != 1 or ids[0] != self._tokenizer.token_to_id(word):
+            raise ValueError(
+                f"{self.folder}: the tokenizer has no single token {word!r} (it gives {ids}); "
+                "a judge needs 'yes' and 'no': use a tokenizer that knows them"
+            )
+        return ids[0]
+
+    def files(self) -> dict[str, bytes]:
+        """{name: content} of its files, to be saved beside the weights."""
+        paths = [self.folder / name for name in (*_NAMES, *_OLDER)]
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+
+
+def _read(folder: Path) -> Any:
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        try:
+            return require("tokenizers").Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises nothing narrower
+            raise ValueError(f"{path}: not a file of the tokenizers library ({error}); download it again") from error
+    if not all((folder / name).is_file() for name in _OLDER):
+        raise FileNotFoundError(f"no text tokenizer in {folder}; put the checkpoint's tokenizer.json there")
+    stock = require("transformers").AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    return stock.backend_tokenizer

@@ -1,0 +1,96 @@
+"""LLaVA-OneVision as a judge: what its options are, what it needs, what it answers. No torch until it is loaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from genloop.checkpoint import read_json
+from genloop.config import LAUNCH, DType, InputPath, Settings
+from genloop.models.llava_config import check_llava_folder
+from genloop.models.llava_text import LlavaTokenizer
+from genloop.rewards.questions import FILE, read_questions
+from genloop.rewards.settings import JudgeMaker, Resolve
+
+if TYPE_CHECKING:
+    from genloop.rewards.llava_judge import LlavaJudge
+
+
+class LlavaOptions(Settings):
+    """Keys of `judge.kind=llava`."""
+
+    checkpoint: Annotated[str, LAUNCH] = Field(description="name or folder, fingerprinted by content")
+    questions: InputPath | None = Field(None, description="file of other wordings; null: the released ones")
+    probability: Literal["raw", "two_way", "processed"] = Field(
+        "raw",
+        description="raw: 'yes' among all tokens; two_way: 'yes' against 'no'; processed: after the checkpoint's "
+        "top-k and top-p, as released",
+    )
+    tiling: Literal["pad", "anyres"] = Field("pad", description="one padded tile, or tiles at the image's own size")
+    dtype: DType = Field("float32", description="of the weights; probabilities are computed in float32")
+    tokens_per_batch: Annotated[int, LAUNCH] = Field(16384, ge=1, description="positions in one forward pass")
+    cache_gb: Annotated[float, LAUNCH] = Field(
+        2.0, ge=0, description="GB of keys and values of images that were asked about"
+    )
+
+
+class Llava(JudgeMaker):
+    """The maker behind `llava`."""
+
+    Options = LlavaOptions
+
+    @classmethod
+    def check(cls, options: LlavaOptions, resolve: Resolve) -> None:
+        """Another family, tensors that do not fit, a missing yes or no token, a bad or forgotten questions file."""
+        folder = resolve(options.checkpoint)
+        config = check_llava_folder(folder)
+        read_questions(options.questions)
+        if options.questions is None and (folder / FILE).is_file():
+            raise ValueError(
+                f"judge.options.questions: {options.checkpoint} was trained on questions of its own; "
+                f"set judge.options.questions={folder / FILE}"
+            )
+        tokenizer = LlavaTokenizer(folder)
+        if tokenizer.num_tokens > config.text.vocab_size:
+            raise ValueError(
+                f"{folder}: the tokenizer has {tokenizer.num_tokens} tokens, "
+                f"config.json has room for {config.text.vocab_size}; use the tokenizer that belongs to the checkpoint"
+            )
+        for word in ("yes", "no"):
+            tokenizer.word_id(word)
+
+    @classmethod
+    def inputs(cls, options: LlavaOptions, resolve: Resolve) -> dict[str, Path]:
+        """The checkpoint; a questions file is fingerprinted as the option that it is."""
+        return {"checkpoint": resolve(options.checkpoint)}
+
+    @classmethod
+    def questions(cls, options: LlavaOptions) -> tuple[str, ...]:
+        """Those of the questions file, or the released ones."""
+        return read_questions(options.questions).names
+
+    @classmethod
+    def load(cls, options: LlavaOptions, resolve: Resolve, device: str) -> "LlavaJudge":
+        """The judge, in eval mode."""
+        import torch
+
+        from genloop.models.llava import load_llava
+        from genloop.rewards.llava_judge import LlavaJudge
+
+        folder = resolve(options.checkpoint)
+        return LlavaJudge(
+            load_llava(folder, dtype=getattr(torch, options.dtype), device=device),
+            LlavaTokenizer(folder),
+            read_questions(options.questions),
+            probability=options.probability,
+            tiling=options.tiling,
+            tokens_per_batch=options.tokens_per_batch,
+            cache_bytes=int(options.cache_gb * 1e9),
+            generation=generation_of(folder),
+        )
+
+
+def generation_of(folder: Path) -> dict[str, Any]:
+    """generation_config.json of a checkpoint folder; {} where there is none."""
+    path = folder / "generation_config.json"
+    return read_json(path) if path.is_file() else {}
