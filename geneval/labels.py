@@ -7,13 +7,15 @@ itself first) end in images that are right or wrong:
     clarity    at s: the share of the K continuations whose verdict the preview already has; with a threshold 1 or 0
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from geneval.reasons import in_words
 from geneval.verdict import VerdictOptions, judge
+from genloop.data.judge_examples import JudgeExample
 from genloop.protocols import ColorClassifier, Detector
-from genloop.records import Prompt, Verdict
+from genloop.records import Prompt, Seed, Verdict
 
 
 class Labeller:
@@ -44,3 +46,33 @@ def step_labels(
     if clarity_threshold is not None:
         clarity = float(clarity >= clarity_threshold)
     return {"clarity": clarity, "potential": potential}
+
+
+def label_paths(
+    labeller: Labeller,
+    paths: Sequence[tuple[Prompt, Seed]],
+    images: Mapping[int, np.ndarray],
+    others: Mapping[int, Sequence[np.ndarray]],
+    clarity_threshold: float | None = None,
+) -> Iterator[tuple[JudgeExample, np.ndarray]]:
+    """Every image of the paths as an example, with its pixels (H, W, 3) uint8.
+
+    images: step -> (B, H, W, 3) uint8, the previews and, at the last step, the finals; others: step of a preview ->
+    the finals of its other continuations, each (B, H, W, 3).
+    """
+    prompts = [prompt for prompt, _ in paths]
+    num_steps = max(images)
+    found = {step: labeller.verdicts(prompts, pixels) for step, pixels in images.items()}
+    ends = {
+        step: [found[num_steps], *(labeller.verdicts(prompts, pixels) for pixels in others.get(step, ()))]
+        for step in images
+    }
+    for row, (prompt, seed) in enumerate(paths):
+        for step, pixels in images.items():
+            verdict = found[step][row]
+            questions: dict[str, float] = {"outcome": float(verdict.correct)}
+            if step < num_steps:
+                questions = step_labels(verdict.correct, [end[row].correct for end in ends[step]], clarity_threshold)
+            key = f"{prompt.index:05d}-{seed.sample:04d}-{seed.candidate:04d}-{step:03d}"
+            place = (seed.sample, seed.candidate, step, num_steps)
+            yield JudgeExample(key, "generate", prompt, *place, questions, in_words(prompt, verdict)), pixels[row]

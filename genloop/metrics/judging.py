@@ -96,7 +96,8 @@ def auc_within(answers: Answers, seed: int) -> tuple[Interval | None, int]:
     groups, num_groups = _numbered(answers.groups or answers.prompts)
     order = np.argsort(groups, kind="stable")
     values, prompts = [], []
-    for rows in np.split(order, np.searchsorted(groups[order], np.arange(1, num_groups))):
+    starts = np.searchsorted(groups[order], np.arange(1, num_groups))
+    for rows in (part.tolist() for part in np.split(order, starts)):
         value = float(area_under_curve(answers.labels[rows], answers.p_yes[rows]))
         if not np.isnan(value):
             values.append(value)

@@ -1,0 +1,84 @@
+"""Walk recorded paths again, step by step, to see what lay on the way; and other ways that could be gone from there.
+
+A path follows from its prompt and its Seed alone, so a finished candidate of any run can be replayed exactly; its end
+is compared with what the run recorded. B = paths, n = image tokens, H, W = pixels.
+"""
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from genloop.protocols import S, Sampler
+from genloop.records import Prompt, Seed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RecordedPath:
+    """A finished candidate of a run: what keyed it and the tokens (n,) it ended in."""
+
+    prompt: Prompt
+    seed: Seed
+    tokens: np.ndarray
+
+
+@dataclass(slots=True)
+class Replayed:
+    """Pixels in [0, 1]: the final images (B, 3, H, W), previews by step, and finals of other continuations by step."""
+
+    final: "Tensor"
+    previews: "dict[int, Tensor]" = field(default_factory=dict)
+    branches: "dict[int, list[Tensor]]" = field(default_factory=dict)
+
+
+def replay(
+    sampler: Sampler[S], paths: Sequence[RecordedPath], steps: Collection[int], *, branches: int = 0, key: int = 0
+) -> Replayed:
+    """Replay `paths` side by side, with a preview after each of `steps` and `branches` other continuations from there.
+
+    A continuation keeps what is fixed and draws the rest with seeds made from the path's, `key`, the step and its
+    number. ValueError names the path that does not end as recorded.
+    """
+    state = sampler.start([path.prompt for path in paths], [path.seed for path in paths])
+    previews, others = {}, {}
+    for step in range(1, sampler.num_steps + 1):
+        state = sampler.step(state)
+        if step in steps:
+            previews[step] = sampler.preview(state)
+            others[step] = [_other_end(sampler, state, paths, step, number, key) for number in range(branches)]
+    for path, tokens in zip(paths, state.tokens.cpu().numpy(), strict=True):
+        _compare(path, tokens)
+    return Replayed(sampler.decode(state.tokens), previews, others)
+
+
+def branch_seed(seed: Seed, key: int, step: int, number: int) -> Seed:
+    """The seed of a continuation: other noise than any path of the run has."""
+    text = f"branch/{seed.run}/{key}/{step}/{number}"
+    run = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+    return Seed(run, seed.prompt, seed.sample, seed.candidate)
+
+
+def _other_end(
+    sampler: Sampler[S], state: S, paths: Sequence[RecordedPath], step: int, number: int, key: int
+) -> "Tensor":
+    state = sampler.branch(state, [branch_seed(path.seed, key, step, number) for path in paths])
+    for _ in range(step, sampler.num_steps):
+        state = sampler.step(state)
+    return sampler.decode(state.tokens)
+
+
+def _compare(path: RecordedPath, tokens: np.ndarray) -> None:
+    if np.array_equal(path.tokens, tokens):
+        return
+    seed = path.seed
+    differ = int((path.tokens != tokens).sum()) if path.tokens.shape == tokens.shape else "all"
+    raise ValueError(
+        f"prompt {path.prompt.index} {path.prompt.text!r}, sample {seed.sample}, candidate {seed.candidate}: the "
+        f"replay ends in other tokens than the run recorded ({differ} of {len(tokens)} differ); replay with the same "
+        "weights, device and version, or generate the run again"
+    )

@@ -1,0 +1,309 @@
+"""Make labelled examples to train a judge on: from the paths of a run of `generate`, and from drawn scenes.
+
+    genloop run build_judge_data tiny out=runs/judge-data
+    genloop run build_judge_data shapes source=runs/pool out=runs/judge-data --procs 2
+    genloop run build_judge_data scenes out=runs/judge-scenes --procs 2
+
+Reads   a finished run of `generate` (strategies that finish every candidate: none, best_of_n) and what it was made
+        with. Every path is replayed from its seed, must end in the recorded tokens, and is judged by detector and
+        colours: `outcome` of the final image; at each of `steps` the `potential` of the preview (the share of
+        `completions` continuations that end right; the first is the path itself) and its `clarity` (the share of them
+        whose verdict the preview already has; with clarity_threshold 1 or 0). And, of the embedded world, `scenes`
+        drawn scenes in pairs that differ in one slot, with labels of every cell.
+Writes  RUN/shards/train and RUN/shards/val (schema: genloop/data/judge_examples.py), split by sentence;
+        RUN/rows/*.jsonl, one line a shard; at the end RUN/pairs.jsonl (ranking pairs, balanced by task),
+        RUN/summary.json and RUN/datasheet.md.
+Resume  the same command; finished units are kept, any number of workers may join or leave. A shard depends on the
+        config and the source run alone.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from ckpts.resolve import registry
+from geneval.verdict import VerdictOptions
+from genloop.config import LAUNCH, IndependentConfig, load_config
+from genloop.data.judge_examples import SPLITS, JudgeExample, balance, from_sample, ranking_pairs, split_of, to_sample
+from genloop.data.prompts import parse_metadata, read_object
+from genloop.data.shards import Sample, Shards, write_shard
+from genloop.distributed import World
+from genloop.job import note, run
+from genloop.ledger import Ledger, count, plan_units, read_rows, unsettled
+from genloop.records import Prompt, Seed, Unit, unpack_tokens
+from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
+from jobs import generate
+
+if TYPE_CHECKING:
+    from geneval.labels import Labeller
+    from genloop.protocols import Sampler
+    from genloop.search.replay import RecordedPath
+
+KIND = "independent"
+
+
+class Config(IndependentConfig):
+    source: Annotated[Path | None, LAUNCH] = Field(
+        None, description="a finished run of generate, fingerprinted by content; null: scenes only"
+    )
+    steps: list[int] = Field([], description="decoding steps after which the preview is an example too")
+    completions: int = Field(1, ge=1, description="continuations of each preview that say what it can become")
+    clarity_threshold: float | None = Field(
+        None, ge=0, le=1, description="clarity is 1 from this share of agreeing continuations, else 0; null: the share"
+    )
+    detector: str = Field("shapes", description="who finds the objects: shapes")
+    colors: str = Field("shapes", description="who names their colours: shapes")
+    options: VerdictOptions = VerdictOptions()
+    scenes: int = Field(0, ge=0, multiple_of=2, description="drawn scenes of the embedded world, in pairs")
+    val_share: float = Field(0.1, ge=0, lt=1, description="share of the sentences that are kept for validation")
+    most_pairs: int = Field(32, ge=1, description="ranking pairs of one sentence, for each question")
+    unit_size: int = Field(8, ge=1, description="prompts in a unit")
+    scenes_per_unit: int = Field(512, ge=2, multiple_of=2)
+    limit: int | None = Field(None, ge=1, description="only the first so many prompts of the source")
+    paths_per_batch: Annotated[int, LAUNCH] = Field(64, ge=1, description="paths replayed side by side")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run of generate: its config, its fingerprint, and the rows of each prompt."""
+
+    config: generate.Config
+    digest: str
+    prompts: list[Prompt]
+    rows: dict[int, list[dict[str, Any]]]  # prompt index -> its images
+
+
+def check(config: Config) -> None:
+    """Names, the source run and its weights, before anything is written."""
+    from geneval.detectors import color_classifier_class, detector_class
+
+    color_classifier_class(config.colors)
+    known = detector_class(config.detector).classes
+    if config.source is None:
+        if not config.scenes:
+            raise ValueError("source: is null and scenes is 0; there is nothing to make examples from")
+        return
+    source = read_source(config.source, config.limit)
+    last = min(row["num_steps"] for rows in source.rows.values() for row in rows) - 1
+    if bad := [step for step in config.steps if not 1 <= step <= last]:
+        raise ValueError(f"steps: {bad[0]} is not between 1 and {last}, the steps before the last of {config.source}")
+    for prompt in source.prompts:
+        if prompt.tag is None:
+            raise ValueError(f"{config.source}: prompt {prompt.index} {prompt.text!r} has no GenEval metadata")
+        if strange := [c.class_name for c in prompt.include if c.class_name not in known]:
+            raise ValueError(f"detector: {config.detector!r} does not know {strange[0]!r} of prompt {prompt.index}")
+    recorded = (read_run(config.source) or {})["inputs"]
+    for key, path in generate.inputs(source.config).items():
+        if sha256_tree(path) != recorded.get(key):
+            raise ValueError(f"{config.source}: {key} has another content now ({path}); replay needs the same weights")
+
+
+def inputs(config: Config) -> dict[str, Path | str]:
+    """The source run's fingerprint and rows."""
+    if config.source is None:
+        return {}
+    return {"source": (read_run(config.source) or {})["digest"], "source.rows": config.source / "rows"}
+
+
+def read_source(folder: Path, limit: int | None = None) -> Source:
+    """A finished run of generate; ValueError for any other folder."""
+    mark = read_run(folder)
+    if mark is None or mark["job"] != "generate":
+        what = "no run folder (no run.json)" if mark is None else f"a run of {mark['job']}"
+        raise ValueError(f"source: {folder} is {what}, not a run of generate")
+    left = unsettled(folder)
+    if left or not (folder / "plan.json").is_file():
+        raise ValueError(f"source: {folder} is not finished ({left} units left); finish it first")
+    rows: dict[int, list[dict[str, Any]]] = {}
+    for row in read_rows(folder):
+        rows.setdefault(row["prompt_index"], []).append(row)
+    prompts = [_prompt(folder, index) for index in sorted(rows)[:limit]]
+    return Source(load_config(generate.Config, folder / "config.yaml"), mark["digest"], prompts, rows)
+
+
+def _prompt(folder: Path, index: int) -> Prompt:
+    path = folder / f"images/{index:05d}/metadata.jsonl"
+    row = read_object(path)
+    return parse_metadata(row, index, where=str(path)) if "tag" in row else Prompt(index, row["prompt"])
+
+
+def main(config: Config, world: World) -> None:
+    source = read_source(config.source, config.limit) if config.source else None
+    prompts = source.prompts if source else []
+    units = plan(config, len(prompts))
+    with Ledger.of(config, units, world) as ledger:
+        sampler, labeller = None, _labeller(config)
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                if unit.start >= len(prompts):
+                    samples = scene_samples(
+                        config, range(unit.start - len(prompts), unit.stop - len(prompts)), labeller
+                    )
+                else:
+                    assert source is not None
+                    sampler = sampler or generate.build_sampler(source.config, world)
+                    paths = recorded_paths(source, prompts[unit.start : unit.stop])
+                    samples = path_samples(config, paths, sampler, labeller, world)
+                ledger.complete(unit, _write(config, unit, samples))
+                ledger.advance(len(unit))
+    if count(config.out, len(units)).done == len(units):
+        _conclude(config, source)
+
+
+def plan(config: Config, num_prompts: int) -> list[Unit]:
+    """Units of prompts, then units of pairs of scenes; items are numbered through."""
+    pairs = plan_units(config.scenes // 2, config.scenes_per_unit // 2)
+    spans = [(u.start, u.stop) for u in plan_units(num_prompts, config.unit_size)]
+    spans += [(num_prompts + u.start, num_prompts + u.stop) for u in pairs]
+    width = max(5, len(str(len(spans) - 1)))
+    return [Unit(f"{number:0{width}d}", *span) for number, span in enumerate(spans)]
+
+
+def _labeller(config: Config) -> "Labeller":
+    from geneval.detectors import color_classifier_class, detector_class
+    from geneval.labels import Labeller
+
+    return Labeller(detector_class(config.detector)(), color_classifier_class(config.colors)(), config.options)
+
+
+def recorded_paths(source: Source, prompts: Sequence[Prompt]) -> "list[RecordedPath]":
+    """The finished candidates of these prompts: neither cut nor drawn again from another."""
+    from genloop.search.replay import RecordedPath
+
+    return [
+        RecordedPath(prompt, _seed(source, prompt, row, candidate), unpack_tokens(candidate["tokens"]))
+        for prompt in prompts
+        for row in source.rows[prompt.index]
+        for candidate in row["candidates"]
+        if _is_whole(candidate)
+    ]
+
+
+def _is_whole(candidate: dict[str, Any]) -> bool:
+    return candidate.get("cut_at") is None and candidate.get("parent") is None
+
+
+def _seed(source: Source, prompt: Prompt, row: dict[str, Any], candidate: dict[str, Any]) -> Seed:
+    return Seed(source.config.seed, prompt.index, row["sample"], candidate["candidate"])
+
+
+def path_samples(
+    config: Config, paths: "Sequence[RecordedPath]", sampler: "Sampler[Any]", labeller: "Labeller", world: World
+) -> Iterator[tuple[str, Sample]]:
+    """(split, sample) of every example of the paths."""
+    from geneval.labels import label_paths
+    from genloop.data.images import encode_png, to_uint8
+    from genloop.search.replay import replay
+
+    for start in range(0, len(paths), config.paths_per_batch):
+        world.check_stop()
+        part = paths[start : start + config.paths_per_batch]
+        with note(f"prompts {', '.join(sorted({repr(path.prompt.text) for path in part}))}"):
+            walked = replay(sampler, part, config.steps, branches=config.completions - 1, key=config.seed)
+        keys = [(path.prompt, path.seed) for path in part]
+        images = {step: to_uint8(preview) for step, preview in walked.previews.items()}
+        images[sampler.num_steps] = to_uint8(walked.final)
+        others = {step: [to_uint8(end) for end in ends] for step, ends in walked.branches.items()}
+        for example, pixels in label_paths(labeller, keys, images, others, config.clarity_threshold):
+            yield split_of(example.prompt.text, config.seed, config.val_share), to_sample(example, encode_png(pixels))
+
+
+def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") -> Iterator[tuple[str, Sample]]:
+    """(split, sample) of every sentence about every scene of these contrasts."""
+    from geneval.reasons import in_words
+    from genloop.data.images import encode_png
+    from genloop.records import COLORS
+    from genloop.shapes.judge_scenes import cells, contrast
+    from genloop.shapes.render import render
+    from genloop.shapes.scenes import SHAPES
+
+    def side(text: str) -> str:
+        return split_of(text, config.seed, config.val_share)
+
+    for index in indices:
+        drawn = contrast(config.seed, index, side)
+        images = render(drawn.scenes)
+        pngs = [encode_png(image) for image in images]
+        for number, found in enumerate(drawn.prompts):
+            prompt = Prompt(index, found.text, found.tag, found.include, found.exclude)
+            for scene, verdict in enumerate(labeller.verdicts([prompt] * 2, images)):
+                labels = {"outcome": float(verdict.correct)}
+                names = {"shapes": SHAPES, "colors": COLORS}
+                key = f"scene-{index:07d}-{number}{scene}"
+                words = in_words(prompt, verdict)
+                example = JudgeExample(key, "scenes", prompt, scene, number, 0, 0, labels, words, names)
+                yield side(prompt.text), to_sample(example, pngs[scene], cells(drawn.scenes[scene]))
+
+
+def _write(config: Config, unit: Unit, samples: Iterator[tuple[str, Sample]]) -> list[dict[str, Any]]:
+    """One shard for each side of the split that has samples -> their rows."""
+    sides: dict[str, list[Sample]] = {split: [] for split in SPLITS}
+    for split, sample in samples:
+        sides[split].append(sample)
+    rows = []
+    for split, members in sides.items():
+        if members:
+            name = f"{split}/{unit.name}.tar"
+            index = write_shard(config.out / "shards" / name, members)
+            rows.append({"shard": name, "samples": len(members), "bytes": index.num_bytes, "sha256": index.sha256})
+    return rows
+
+
+def _conclude(config: Config, source: Source | None) -> None:
+    """Pairs, counts, datasheet; workers that end together write the same bytes."""
+    from genloop.data.datasheet import datasheet, tally
+
+    folders = {split: config.out / "shards" / split for split in SPLITS}
+    examples = {
+        split: [from_sample(sample) for sample in Shards(folder)] if folder.is_dir() else []
+        for split, folder in folders.items()
+    }
+    pairs = {}
+    for split, members in examples.items():
+        drawn = ranking_pairs(example for example in members if example.source == "generate")
+        pairs[split] = balance(drawn, config.seed, most=config.most_pairs)
+    lines = [json_line({"split": split, **pair.row()}) for split, found in pairs.items() for pair in found]
+    write_atomic(config.out / "pairs.jsonl", b"".join(lines))
+    tallies = tally(examples)
+    counts = {split: {**t.plain(), "pairs": len(pairs[split])} for split, t in tallies.items()}
+    write_json(config.out / "summary.json", counts)
+    text = datasheet("Examples for a judge", _about(config, source), tallies, pairs)
+    write_atomic(config.out / "datasheet.md", text.encode())
+
+
+def _about(config: Config, source: Source | None) -> dict[str, list[str]]:
+    """What the datasheet says beside its counts."""
+    from genloop.data import datasheet
+
+    split = datasheet.about_split(config.seed, config.val_share, config.most_pairs)
+    scenes = datasheet.about_scenes(config.scenes) if config.scenes else {}
+    if source is None:
+        return {**scenes, **split}
+    made = source.config
+    names = (made.model.showo, made.model.tokenizer, made.model.text_tokenizer)
+    paths = datasheet.about_paths(
+        digest=source.digest,
+        settings={
+            "search": made.search.model_dump(mode="json"),
+            "images_per_prompt": made.images_per_prompt,
+            "seed": made.seed,
+            "sampling": made.sampling.model_dump(),
+        },
+        weights={name: _licence(name) for name in names if name},
+        left_out=sum(not _is_whole(c) for rows in source.rows.values() for row in rows for c in row["candidates"]),
+    )
+    judged = f"`{config.detector}`, colours `{config.colors}`, rules `{json.dumps(config.options.model_dump())}`"
+    return {**paths, **datasheet.about_labels(judged, config.completions, config.clarity_threshold), **scenes, **split}
+
+
+def _licence(name: str) -> str:
+    known = registry()
+    return known[name].licence if name in known else "not registered; that of whoever made them"
+
+
+if __name__ == "__main__":
+    run(main, Config)
