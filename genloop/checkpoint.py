@@ -1,7 +1,8 @@
 """Checkpoint folders: find, check, read and write their weights. No torch until tensors or .bin files are read.
 
-A folder holds one of `{model,pytorch_model}.safetensors`, the same sharded with an index, or the `.bin` forms, which
-are read with `weights_only=True`: nothing is unpickled. Folders are written whole: temporary name, fsync, rename.
+A folder holds one of `{model,pytorch_model}.safetensors` (open_clip puts its name in front), the same sharded with an
+index, or the `.bin` forms, which are read with `weights_only=True`: nothing is unpickled. Folders are written whole:
+temporary name, fsync, rename.
 """
 
 import json
@@ -27,7 +28,7 @@ WEIGHTS_FILE = "pytorch_model.safetensors"
 MANIFEST_FILE = "manifest.json"
 Shape = tuple[int, ...]
 
-_STEMS = ("model", "pytorch_model")
+_STEMS = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8} | {
     f"{sign}{bits}": bits for sign in "IU" for bits in (8, 16, 32, 64)
 }

@@ -5,9 +5,12 @@ A table stays greppable and costs nothing until a name is looked up.
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
+
+from genloop.torchvision_operators import USERS, declare_torchvision_operators
 
 
 class MissingPackage(ImportError):
@@ -16,14 +19,26 @@ class MissingPackage(ImportError):
 
 def require(package: str, extra: str | None = None) -> ModuleType:
     """Import `package`; when it is absent, say which extra installs it."""
+    root = package.partition(".")[0]
+    if root in USERS:
+        declare_torchvision_operators()
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        root = package.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != root:
             raise
-        target = f".[{extra}]" if extra else "."
-        raise MissingPackage(f"{root} is not installed; run: pip install -e '{target}'") from error
+        raise _missing(root, extra) from error
+
+
+def check_installed(package: str, extra: str | None = None) -> None:
+    """What `require` would say, without importing anything."""
+    if importlib.util.find_spec(package) is None:
+        raise _missing(package, extra)
+
+
+def _missing(root: str, extra: str | None) -> MissingPackage:
+    target = f".[{extra}]" if extra else "."
+    return MissingPackage(f"{root} is not installed; run: pip install -e '{target}'")
 
 
 def load(path: str) -> Any:

@@ -1,11 +1,14 @@
 """Judges: P(yes) for a question about an image. Each name stands for a maker (`genloop.rewards.settings.JudgeMaker`).
 
-`shapes_oracle` is the exact detector of the embedded world under GenEval's rules. `llava` is LLaVA-OneVision,
-zero-shot or fine-tuned (ORM, PARM).
+`shapes_oracle` is the exact detector of the embedded world under GenEval's rules, `llava` a LLaVA-OneVision,
+`clip_score` a CLIP; `remote` asks a server, `ensemble` several of the others.
 """
 
 JUDGES = {
     "shapes_oracle": "geneval.judge:ShapesOracle",
     "llava": "genloop.rewards.llava:Llava",
+    "clip_score": "genloop.rewards.clip_score:ClipScore",
+    "remote": "genloop.rewards.remote:Remote",
+    "ensemble": "genloop.rewards.ensemble:Ensemble",
 }
 JUDGE_CLASSES = {"shapes_oracle": "genloop.shapes.scenes:SHAPES"}

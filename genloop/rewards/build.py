@@ -22,9 +22,11 @@ def check_judge(settings: JudgeSettings, resolve: Resolve, needed: Sequence[str]
     maker.check(settings.options, resolve)
     answers = maker.questions(settings.options)
     if missing := [question for question in needed if question not in answers]:
+        file = getattr(settings.options, "questions", None)
+        ways = f"add it to {file}" if file else "use a judge that does, or a strategy that does not ask"
         raise ValueError(
             f"judge.kind: judge {settings.kind!r} answers {', '.join(answers) or 'nothing'}, not "
-            f"{', '.join(missing)}; use a judge that does, or a strategy that does not ask"
+            f"{', '.join(missing)}; {ways}"
         )
 
 

@@ -26,6 +26,7 @@ import numpy as np
 from genloop.data.images import to_uint8
 from genloop.protocols import Judge
 from genloop.records import Prompt
+from genloop.rewards.questions import Questions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -167,8 +168,8 @@ class CachedJudge:
 
     def _key(self, question: str, prompt: Prompt, *images: np.ndarray) -> bytes:
         """-> 32 bytes"""
-        wording = getattr(self.judge, "wording", None)
-        text = wording(question, prompt) if wording else ""
+        questions = getattr(self.judge, "questions", None)
+        text = questions.pieces(question, prompt.text) if isinstance(questions, Questions) else []
         asked = prompt.metadata() if self.by_metadata else prompt.text
         pixels = [[list(image.shape), hashlib.sha256(image.tobytes()).hexdigest()] for image in images]
         return hashlib.sha256(json.dumps([self.fingerprint, question, text, asked, pixels]).encode()).digest()
@@ -180,7 +181,7 @@ class CachedComparer(CachedJudge):
     def p_first(self, prompts: Sequence[Prompt], first: "Tensor", second: "Tensor") -> "Tensor":
         """Pairs of images, each (B, 3, H, W) in [0, 1] -> (B,) float32: P(the first is better)"""
         pairs = zip(prompts, to_uint8(first), to_uint8(second), strict=True)
-        keys = [self._key("first", prompt, left, right) for prompt, left, right in pairs]
+        keys = [self._key("compare", prompt, left, right) for prompt, left, right in pairs]
 
         def ask(rows: list[int]) -> "Tensor":
             judge: Any = self.judge
