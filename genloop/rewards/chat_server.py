@@ -8,6 +8,7 @@ pauses, or after what the server asks for in Retry-After, as long as the server 
 import hashlib
 import http.client
 import json
+import math
 import threading
 import time
 import urllib.error
@@ -87,7 +88,7 @@ class ChatServer:
         self, body: Mapping[str, Any], patience: "_Patience", stop: threading.Event
     ) -> dict[str, Any] | ServerFailed:
         data, attempt = json.dumps(body).encode(), 0
-        while True:
+        while not stop.is_set():
             try:
                 answer = self._request("chat/completions", data)
                 patience.renew()
@@ -96,12 +97,14 @@ class ChatServer:
                 grown = min(_LONGEST_PAUSE, self.manners.pause * 2**attempt) * (0.5 + _fraction(data, attempt))
                 pause, attempt = max(error.pause, grown), attempt + 1
                 if patience.is_over(pause) or stop.wait(pause):
-                    return ServerFailed(f"{error}; gave up after {attempt} attempts")
+                    return ServerFailed(f"{error}; gave up after attempt {attempt}")
             except ServerRefused:
+                stop.set()
                 raise
             except ServerFailed as error:
                 patience.renew()
                 return error
+        return ServerFailed(f"{self.url}: not asked any more")
 
     def _request(self, path: str, data: bytes | None) -> dict[str, Any]:
         """One attempt. Raises _Passing, ServerFailed or ServerRefused."""
@@ -133,8 +136,11 @@ class _Patience:
         self.until = time.monotonic() + self.seconds
 
     def is_over(self, pause: float) -> bool:
-        """Whether it is over when a pause from now on is."""
-        return time.monotonic() + pause > self.until
+        """Whether it is over when a pause from now on is; then nobody else waits for this server either."""
+        is_late = time.monotonic() + pause > self.until
+        if is_late and pause <= self.seconds:
+            self.until = -math.inf
+        return is_late
 
 
 def _http_failure(url: str, error: urllib.error.HTTPError) -> Exception:
