@@ -12,7 +12,9 @@ from functools import cached_property
 
 import numpy as np
 
-from genloop.metrics.statistics import Interval, cluster_bootstrap, paired_bootstrap
+from genloop.metrics.statistics import Interval, clustered_wilson, mean_of, paired_bootstrap
+
+_AT_A_TIME = 64  # budgets, to bound memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,14 +78,27 @@ class Curve:
             return float(np.interp(score, self.score[k : k + 2], self.cost[k : k + 2]))
         return None
 
-    def band(self, seed: int) -> list[Interval]:
-        """The score at every budget with its 95 % interval; all budgets share their resamples."""
-        return [cluster_bootstrap(column, self.clusters, seed, tags=self.tags) for column in self.values.T.tolist()]
+    def band(self, seed: int, *, num_resamples: int = 4000) -> list[Interval]:
+        """The score at every budget with its 95 % interval; all budgets share their resamples.
+
+        Where every prompt scores alike there is nothing to resample; then Wilson's intervals of the tasks are taken.
+        """
+        prompts = _prompts(self)
+        weights = _weights(prompts, seed, num_resamples)
+        found = []
+        for start in range(0, self.values.shape[1], _AT_A_TIME):
+            part = _task_means(self, self.values[:, start : start + _AT_A_TIME], prompts, weights).mean(axis=1)
+            found += [_percentiles(column) for column in part.T]
+        return [f if f.low < f.high else self._wilson(k) for k, f in enumerate(found)]
 
     def of_task(self, tag: str) -> "Curve":
         """The items of one task."""
         rows = [row for row, other in enumerate(self.tags) if other == tag]
         return Curve(self.values[rows], self.costs[rows], [self.clusters[r] for r in rows], [tag] * len(rows))
+
+    def _wilson(self, k: int) -> Interval:
+        tasks = [self.of_task(tag) for tag in self.tasks]
+        return mean_of([clustered_wilson(task.values[:, k].tolist(), task.clusters) for task in tasks])
 
     def _mean(self, numbers: np.ndarray) -> np.ndarray:
         tags = np.asarray(self.tags)
@@ -133,8 +148,8 @@ def _gain(strategy: Curve, curve: Curve, place: float | None, seed: int, num_res
         raise ValueError(f"a strategy has one budget, found {strategy.values.shape[1]}")
     prompts = _shared_prompts(strategy, curve)
     weights = _weights(prompts, seed, num_resamples)
-    ours, our_costs = _task_means(strategy, prompts, weights)  # (1 + R, T, 1)
-    theirs, their_costs = _task_means(curve, prompts, weights)  # (1 + R, T, K)
+    ours, our_costs = (_task_means(strategy, side, prompts, weights) for side in (strategy.values, strategy.costs))
+    theirs, their_costs = (_task_means(curve, side, prompts, weights) for side in (curve.values, curve.costs))
     spent, prices = our_costs.mean(axis=1)[:, 0], their_costs.mean(axis=1)  # (1 + R,), (1 + R, K)
     if place is None:
         place = curve.place_of(strategy.cost[0])
@@ -154,12 +169,19 @@ def _gain(strategy: Curve, curve: Curve, place: float | None, seed: int, num_res
 
 
 def _shared_prompts(strategy: Curve, curve: Curve) -> dict[str, list[Hashable]]:
-    """{task: its prompts} of the strategy; ValueError unless the curve has the same ones."""
-    ours, theirs = (dict.fromkeys(zip(side.tags, side.clusters)) for side in (strategy, curve))
-    if ours.keys() != theirs.keys():
-        both = len(ours.keys() & theirs.keys())
-        raise ValueError(f"only the same prompts can be compared, found {len(ours)} and {len(theirs)}, {both} in both")
-    return {task: [cluster for tag, cluster in ours if tag == task] for task in strategy.tasks}
+    """The prompts of a strategy by task; ValueError unless the curve has the same ones."""
+    ours, theirs = ({*zip(side.tags, side.clusters)} for side in (strategy, curve))
+    if ours != theirs:
+        raise ValueError(
+            f"only the same prompts can be compared, found {len(ours)} and {len(theirs)}, {len(ours & theirs)} in both"
+        )
+    return _prompts(strategy)
+
+
+def _prompts(curve: Curve) -> dict[str, list[Hashable]]:
+    """{task: its prompts}"""
+    unique = dict.fromkeys(zip(curve.tags, curve.clusters))
+    return {task: [cluster for tag, cluster in unique if tag == task] for task in curve.tasks}
 
 
 def _weights(prompts: Mapping[str, Sequence[Hashable]], seed: int, num_resamples: int) -> dict[str, np.ndarray]:
@@ -173,27 +195,26 @@ def _weights(prompts: Mapping[str, Sequence[Hashable]], seed: int, num_resamples
 
 
 def _task_means(
-    curve: Curve, prompts: Mapping[str, Sequence[Hashable]], weights: Mapping[str, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean values and mean costs of each task under each row of weights: two of (1 + R, T, K)."""
-    means: tuple[list[np.ndarray], list[np.ndarray]] = [], []
+    curve: Curve, numbers: np.ndarray, prompts: Mapping[str, Sequence[Hashable]], weights: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Means (1 + R, T, K) of numbers (P, K) of a curve's items: each task under each row of weights."""
+    means = []
     for tag, clusters in prompts.items():
-        *sums, counts = _by_prompt(curve, tag, clusters)
-        items = (weights[tag] @ counts)[:, None]
-        for side, found in zip(sums, means):
-            found.append(weights[tag] @ side / items)
-    return np.stack(means[0], axis=1), np.stack(means[1], axis=1)
+        sums, counts = _by_prompt(curve, numbers, tag, clusters)
+        means.append(weights[tag] @ sums / (weights[tag] @ counts)[:, None])
+    return np.stack(means, axis=1)
 
 
-def _by_prompt(curve: Curve, tag: str, clusters: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums of values (C, K), sums of costs (C, K) and number of items (C,) of each prompt of a task."""
+def _by_prompt(
+    curve: Curve, numbers: np.ndarray, tag: str, clusters: Sequence[Hashable]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums (C, K) of numbers (P, K) and the number of items (C,) of each prompt of a task."""
     number = {cluster: i for i, cluster in enumerate(clusters)}
     rows = [row for row, other in enumerate(curve.tags) if other == tag]
     index = np.array([number[curve.clusters[row]] for row in rows])
-    values, costs = np.zeros((2, len(clusters), curve.values.shape[1]))
-    np.add.at(values, index, curve.values[rows])
-    np.add.at(costs, index, curve.costs[rows])
-    return values, costs, np.bincount(index, minlength=len(clusters)).astype(np.float64)
+    sums = np.zeros((len(clusters), numbers.shape[1]))
+    np.add.at(sums, index, numbers[rows])
+    return sums, np.bincount(index, minlength=len(clusters)).astype(np.float64)
 
 
 def _at(numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -210,20 +231,18 @@ def _interval(numbers: np.ndarray, strategy: Curve, curve: Curve, place: float, 
     found = _percentiles(numbers)
     if found.low < found.high:
         return found
-    prompts = [(tag, cluster) for tag, clusters in _shared_prompts(strategy, curve).items() for cluster in clusters]
-    ours, theirs = (_prompt_means(side, prompts) for side in (strategy, curve))
-    at_place = _at(theirs[:, None], np.full(len(prompts), place))[:, 0]
-    wide = paired_bootstrap(ours[:, 0].tolist(), at_place.tolist(), prompts, seed, tags=[tag for tag, _ in prompts])
+    prompts = _prompts(strategy)
+    ours, theirs = (_prompt_means(side, prompts) for side in (strategy, curve))  # (C, 1), (C, K)
+    at_place = _at(theirs[:, None], np.full(len(theirs), place))[:, 0]
+    tags = [tag for tag, clusters in prompts.items() for _ in clusters]
+    wide = paired_bootstrap(ours[:, 0].tolist(), at_place.tolist(), range(len(tags)), seed, tags=tags)
     return Interval(found.estimate, wide.low, wide.high)
 
 
-def _prompt_means(curve: Curve, prompts: Sequence[tuple[str, Hashable]]) -> np.ndarray:
-    """Mean values (C, K) of each (task, prompt)."""
-    parts = []
-    for task in dict.fromkeys(tag for tag, _ in prompts):
-        values, _, counts = _by_prompt(curve, task, [cluster for tag, cluster in prompts if tag == task])
-        parts.append(values / counts[:, None])
-    return np.vstack(parts)
+def _prompt_means(curve: Curve, prompts: Mapping[str, Sequence[Hashable]]) -> np.ndarray:
+    """Mean values (C, K) of every prompt, task by task."""
+    parts = [_by_prompt(curve, curve.values, tag, clusters) for tag, clusters in prompts.items()]
+    return np.vstack([sums / counts[:, None] for sums, counts in parts])
 
 
 def _percentiles(numbers: np.ndarray) -> Interval:

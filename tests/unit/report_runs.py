@@ -44,12 +44,12 @@ def write_runs(root: Path, name: str, sketch: Sketch) -> Path:
     items = [(index, sample) for index in range(len(prompts)) for sample in range(sketch.samples)]
     made, judged = root / name, root / f"{name}-verdicts"
     rows = [_make(made, sketch, rng, index, sample, *prompts[index]) for index, sample in items]
-    _start(made, "generate", {"search": {"n": sketch.num_candidates}, "seed": sketch.seed})
-    _complete(made, rows, sketch.unit_size, None)
+    start_run(made, "generate", {"search": {"n": sketch.num_candidates}, "seed": sketch.seed})
+    complete_run(made, rows, sketch.unit_size)
     rundir.append_metrics(made, {"unit": "00000", "images": len(rows), "generator_steps": NUM_STEPS * len(rows)})
     verdicts = [_judge(row, bool(rng.random() < sketch.accuracy)) for row in rows]
-    _start(judged, "evaluate", {"images": str(made / "images"), "detector": "shapes"})
-    _complete(judged, verdicts, sketch.unit_size, sketch.units)
+    start_run(judged, "evaluate", {"images": str(made / "images"), "detector": "shapes"})
+    complete_run(judged, verdicts, sketch.unit_size, limit=sketch.units)
     return judged
 
 
@@ -117,7 +117,8 @@ def draw(rng: np.random.Generator, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def _start(run: Path, job: str, config: dict[str, Any]) -> None:
+def start_run(run: Path, job: str, config: dict[str, Any]) -> None:
+    """A run folder with its provenance."""
     environment = {
         "genloop": "0.1.0",
         "git": {"commit": "0123abc", "dirty": True},
@@ -133,7 +134,8 @@ def _start(run: Path, job: str, config: dict[str, Any]) -> None:
     rundir.start_run(run, json.dumps(config, indent=1), mark, environment)
 
 
-def _complete(run: Path, rows: Sequence[dict[str, Any]], unit_size: int, limit: int | None) -> None:
+def complete_run(run: Path, rows: Sequence[dict[str, Any]], unit_size: int, *, limit: int | None = None) -> None:
+    """Put the rows in place, all units or the first `limit`."""
     units = plan_units(len(rows), unit_size)
     with Ledger(run, units, World()) as ledger:
         for number, unit in enumerate(ledger.claims()):

@@ -5,7 +5,7 @@ import pytest
 
 from genloop.metrics.best_of_k import best_of_k
 from genloop.metrics.frontier import Curve, gain_at, gain_at_equal_cost, join
-from genloop.metrics.statistics import cluster_bootstrap, paired_bootstrap
+from genloop.metrics.statistics import cluster_bootstrap, paired_bootstrap, wilson
 
 
 def curve_of(values, costs, *, clusters=None, tags=None) -> Curve:
@@ -124,7 +124,14 @@ def test_strategies_of_one_family_make_a_curve_in_the_order_of_their_costs():
 
 def test_bands_are_those_of_each_budget():
     curve, _ = made_up(np.random.default_rng(6))
-    assert curve.band(3)[4] == cluster_bootstrap(curve.values[:, 4].tolist(), curve.clusters, 3, tags=curve.tags)
+    alone = cluster_bootstrap(curve.values[:, 4].tolist(), curve.clusters, 3, tags=curve.tags)
+    assert curve.band(3)[4] == pytest.approx(alone, abs=0.01)
+    assert [found.estimate for found in curve.band(3)] == pytest.approx(curve.score)
+
+
+def test_a_band_is_not_certain_where_all_prompts_score_alike():
+    found = curve_of([[1.0], [1.0], [1.0]], [1.0]).band(0)[0]
+    assert found == pytest.approx(wilson(3, 3))
 
 
 def test_other_prompts_and_broken_curves_are_refused():

@@ -1,0 +1,196 @@
+"""Best-of-k for every k from one pool of candidates: what a judge makes of a larger budget, and what it leaves.
+
+    genloop run generate tiny out=runs/pool search.strategy=best_of_n search.n=8
+    genloop run scaling_curve shapes run=runs/pool out=runs/pool-curve
+    genloop run scaling_curve shapes run=runs/pool out=runs/pool-curve judges.oracle.kind=shapes_oracle --procs 2
+
+Reads   a finished run of `generate` with strategy none or best_of_n; its image tokenizer; the judges named here.
+Writes  RUN/rows/*.jsonl, one line an image: which of its candidates are right, and every judge's scores; when all units
+        are done RUN/curve.json, RUN/table.md (also printed) and RUN/curve.svg: score against k and against cost, with
+        95 % bands, and the ceiling of a judge that is always right. Scores that the run recorded are a judge too.
+Resume  the same command; finished units are kept, any number of workers may join or leave. With another `pool` or
+        `max_k` nothing is judged again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import Field
+
+from ckpts.resolve import resolve
+from geneval.verdict import VerdictOptions
+from genloop.config import LAUNCH, Device, IndependentConfig, read_yaml
+from genloop.distributed import World, choose_device
+from genloop.job import note, run
+from genloop.ledger import Ledger, count, plan_units
+from genloop.metrics.scaling import CEILING, Grouping, pools_of
+from genloop.rewards.settings import JudgeSettings
+
+if TYPE_CHECKING:
+    from geneval.judge import VerdictJudge
+    from genloop.protocols import ImageTokenizer, Judge
+    from genloop.records import Prompt
+
+KIND = "independent"
+Row = Mapping[str, Any]
+
+
+class Config(IndependentConfig):
+    run: Annotated[Path, LAUNCH] = Field(description="run of generate; fingerprinted by content")
+    tokenizer: Annotated[str | None, LAUNCH] = Field(None, description="image tokenizer; by default that of the run")
+    judges: dict[str, JudgeSettings] = Field({}, description="judges to ask for the outcome, by the name to show")
+    detector: str = Field(description="who finds the objects: shapes")
+    colors: str = Field(description="who names their colours: shapes")
+    options: VerdictOptions = VerdictOptions()
+    device: Device = Field("auto", description="auto: the GPU when there is one")
+    pool: Annotated[Grouping, LAUNCH] = Field(
+        "prompt", description="a pool is all candidates of a prompt, or an image's"
+    )
+    max_k: Annotated[int | None, LAUNCH] = Field(None, ge=1, description="the largest k; by default the smallest pool")
+    unit_size: int = Field(32, ge=1, description="images in one unit of work")
+    candidates_per_batch: Annotated[int, LAUNCH] = Field(256, ge=1, description="candidates decoded side by side")
+    threads: int = Field(1, ge=1, description="CPU threads of a worker")
+
+
+class Parts(NamedTuple):
+    """What turns candidates into verdicts and scores."""
+
+    device: str
+    tokenizer: "ImageTokenizer"
+    verdicts: "VerdictJudge"
+    judges: dict[str, "Judge"]
+
+
+def check(config: Config) -> None:
+    """The run, names and checkpoint headers, before anything is loaded or written."""
+    from geneval.detectors import color_classifier_class, detector_class
+    from genloop.data.pools import read_pool_rows, read_prompts_of, recorded_judge
+    from genloop.models.image_tokenizers import check_image_tokenizer
+    from genloop.rewards.build import check_judge, judge_classes
+
+    rows = read_pool_rows(config.run)[: config.limit]
+    color_classifier_class(config.colors)
+    known = set(detector_class(config.detector).classes)
+    for name, settings in config.judges.items():
+        if name == CEILING or (name == _recorded_name(config.run) and recorded_judge(rows[0])):
+            raise ValueError(f"judges.{name}: that name is taken by scores of the run; use another one")
+        check_judge(settings, resolve, ["outcome"])
+        known &= set(judge_classes(settings) or known)
+    read_prompts_of(config.run, rows, classes=known)
+    check_image_tokenizer(resolve(_tokenizer(config)))
+    smallest = min(sum(len(row["candidates"]) for row in pool) for pool in pools_of(rows, config.pool))
+    if config.max_k is not None and config.max_k > smallest:
+        raise ValueError(f"max_k: found {config.max_k}, but the smallest pool has {smallest} candidates")
+
+
+def inputs(config: Config) -> dict[str, Path]:
+    """The run's rows, the tokenizer and the judges' files, whose content enters the fingerprint."""
+    from genloop.rewards.build import judge_inputs
+
+    found = {"run": config.run / "rows", "tokenizer": resolve(_tokenizer(config))}
+    for name, settings in config.judges.items():
+        found |= judge_inputs(settings, resolve, f"judges.{name}")
+    return found
+
+
+def main(config: Config, world: World) -> None:
+    from genloop.data.pools import read_pool_rows, read_prompts_of
+
+    rows = read_pool_rows(config.run)[: config.limit]
+    prompts = read_prompts_of(config.run, rows)
+    units = plan_units(len(rows), config.unit_size)
+    with Ledger.of(config, units, world) as ledger:
+        parts: Parts | None = None
+        for unit in ledger.claims():
+            parts = parts or _load(config, world)  # a finished run loads nothing
+            with ledger.working(unit):
+                found: list[dict[str, Any]] = []
+                for batch in _batches(rows[unit.start : unit.stop], config.candidates_per_batch):
+                    world.check_stop()
+                    with note("prompts " + ", ".join(f"{row['prompt_index']} {row['prompt']!r}" for row in batch)):
+                        found += _judge(batch, prompts, parts, _recorded_name(config.run))
+                    ledger.advance(len(batch))
+                ledger.complete(unit, found)
+    if count(config.out, len(units)).done == len(units):
+        _conclude(config)
+
+
+def _tokenizer(config: Config) -> str:
+    """The configured image tokenizer, else the one that the run was made with."""
+    return config.tokenizer or str(read_yaml(config.run / "config.yaml")["model"]["tokenizer"])
+
+
+def _recorded_name(run: Path) -> str:
+    """What to call the judge whose scores the run recorded: its kind."""
+    made = read_yaml(run / "config.yaml")
+    return str(made.get("judge", {}).get("kind") or made.get("search", {}).get("judge") or "recorded")
+
+
+def _load(config: Config, world: World) -> Parts:
+    import torch
+
+    from geneval.detectors import color_classifier_class, detector_class
+    from geneval.judge import VerdictJudge
+    from genloop.models.image_tokenizers import load_image_tokenizer
+    from genloop.rewards.build import build_judge
+
+    torch.set_num_threads(config.threads)
+    device = choose_device(config.device, world)
+    detector, colors = detector_class(config.detector)(), color_classifier_class(config.colors)()
+    return Parts(
+        device=device,
+        tokenizer=load_image_tokenizer(resolve(_tokenizer(config)), device=device),
+        verdicts=VerdictJudge(detector, colors, config.options),
+        judges={name: build_judge(settings, resolve, device) for name, settings in config.judges.items()},
+    )
+
+
+def _batches(rows: Sequence[Row], num_candidates: int) -> Iterator[Sequence[Row]]:
+    """Rows with about so many candidates together, one row at least."""
+    size = max(1, num_candidates // max(len(row["candidates"]) for row in rows))
+    yield from (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+def _judge(
+    rows: Sequence[Row], prompts: "Mapping[int, Prompt]", parts: Parts, recorded: str
+) -> Iterator[dict[str, Any]]:
+    """Decode all candidates of some rows, ask the detector and the judges about them -> a row each."""
+    import numpy as np
+    import torch
+
+    from genloop.data.pools import recorded_judge, scored_row
+    from genloop.records import unpack_tokens
+
+    tokens = np.stack([unpack_tokens(candidate["tokens"]) for row in rows for candidate in row["candidates"]])
+    asked = [prompts[row["prompt_index"]] for row in rows for _ in row["candidates"]]
+    images = parts.tokenizer.decode(torch.from_numpy(tokens).to(parts.device), tuple(rows[0]["grid"]))  # (B, 3, H, W)
+    correct = parts.verdicts.p_yes("outcome", asked, images).tolist()
+    scores = {name: judge.p_yes("outcome", asked, images).tolist() for name, judge in parts.judges.items()}
+    start = 0
+    for row in rows:
+        part = slice(start, start + len(row["candidates"]))
+        prompt, start = prompts[row["prompt_index"]], part.stop
+        mine = {name: values[part] for name, values in scores.items()}
+        judging = {name: judge.flops(["outcome"], prompt) for name, judge in parts.judges.items()}
+        if (known := recorded_judge(row)) is not None:
+            mine, judging = {recorded: known[0], **mine}, {recorded: known[1], **judging}
+        yield scored_row(row, prompt, correct[part], mine, judging)
+
+
+def _conclude(config: Config) -> None:
+    """Write the curve and print its table; workers that end together write the same bytes."""
+    from genloop.ledger import read_rows
+    from genloop.metrics.scaling import scale, table
+    from genloop.report.scaling import draw
+    from genloop.rundir import write_atomic, write_json
+
+    scaling = scale(list(read_rows(config.out)), config.seed, grouping=config.pool, max_k=config.max_k)
+    write_json(config.out / "curve.json", scaling.to_json())
+    write_atomic(config.out / "table.md", table(scaling).encode())
+    write_atomic(config.out / "curve.svg", draw(scaling).encode())
+    print(table(scaling), end="", flush=True)
+
+
+if __name__ == "__main__":
+    run(main, Config)
