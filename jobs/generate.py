@@ -2,21 +2,28 @@
 
     genloop run generate tiny out=runs/a
     genloop run generate tiny out=runs/b search.strategy=best_of_n search.n=8 --procs 2
-    torchrun --nproc-per-node 8 -m jobs.generate showo_256 out=runs/c prompts=prompts.txt
+    genloop run generate tiny out=runs/c search.strategy=best_of_n search.n=8 previews=judged
+    torchrun --nproc-per-node 8 -m jobs.generate showo_256 out=runs/d prompts=prompts.txt
 
-Reads   a prompt file (and its GenEval metadata), a Show-o checkpoint, an image tokenizer.
+Reads   a prompt file (and its GenEval metadata), a Show-o checkpoint, an image tokenizer; a judge's checkpoint when
+        the strategy asks one.
 Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads); RUN/rows/*.jsonl, one line an
-        image: tokens and scores of all candidates, the chosen one, its sha256, what it cost.
+        image: tokens, scores and way of all candidates, the chosen one, its sha256, what it cost. With
+        previews=judged RUN/paths/00017/0000.png: a row a candidate, a column a step at which a judge was asked.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image depends on the
-        config and its prompt's line alone: not on workers, batches or restarts.
+        config and its prompt's line alone: not on workers, slots or restarts.
 """
 
 import hashlib
 import json
+import logging
+import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field
 
 from ckpts.resolve import resolve
@@ -28,16 +35,17 @@ from genloop.ledger import Ledger, plan_units
 from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo_config import check_showo_folder
 from genloop.models.text import FileTokenizer, check_text_tokenizer
-from genloop.records import Choice, Prompt, Unit, pack_tokens
-from genloop.registry import load, lookup
-from genloop.rewards import JUDGE_CLASSES, JUDGES
+from genloop.records import Candidate, Choice, Prompt, Unit, pack_tokens
+from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes, judge_inputs
+from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, write_atomic
 from genloop.sampling.settings import SamplingConfig
-from genloop.search import NEEDS_JUDGE, STRATEGIES
+from genloop.search.settings import SearchSettings, strategy_class
 
 if TYPE_CHECKING:
     from genloop.protocols import Sampler, Strategy
 
+log = logging.getLogger(__name__)
 KIND = "independent"
 
 
@@ -53,36 +61,27 @@ class ModelConfig(Settings):
     device: Device = Field("auto", description="auto: the GPU when there is one")
 
 
-class SearchConfig(Settings):
-    """How candidates are spent."""
-
-    strategy: str = Field("none", description="none, best_of_n")
-    n: int = Field(1, ge=1, description="candidates an image")
-    judge: str = Field("shapes_oracle", description="who chooses: shapes_oracle")
-
-
 class Config(PromptConfig):
     images_per_prompt: int = Field(4, ge=1, description="samples of each prompt; each is searched for on its own")
     model: ModelConfig = ModelConfig()
     sampling: SamplingConfig = SamplingConfig()
-    search: SearchConfig = SearchConfig()
-    prompts_per_batch: Annotated[int, LAUNCH] = Field(4, ge=1, description="prompts decoded side by side")
-    rows_per_forward: Annotated[int, LAUNCH] = Field(256, ge=1, description="candidates in one forward pass")
+    search: SearchSettings = SearchSettings()
+    judge: JudgeSettings = JudgeSettings()
+    previews: Literal["none", "judged"] = Field("none", description="keep pictures of what judges were shown")
+    slots: Annotated[int, LAUNCH] = Field(64, ge=1, description="paths decoded side by side")
+    rows_per_forward: Annotated[int, LAUNCH] = Field(256, ge=1, description="rows in one forward pass, two a path")
     threads: int = Field(1, ge=1, description="CPU threads of a worker")
 
 
 def check(config: Config) -> None:
     """Prompts, names and checkpoint headers, before anything is loaded or written."""
-    lookup(STRATEGIES, config.search.strategy, "strategy")
-    judged = config.search.strategy in NEEDS_JUDGE
-    if judged:
-        lookup(JUDGES, config.search.judge, "judge")
-    elif config.search.n != 1:
-        raise ValueError(f"search.n: strategy {config.search.strategy!r} draws one candidate, found {config.search.n}")
-    classes = load(JUDGE_CLASSES[config.search.judge]) if judged and config.search.judge in JUDGE_CLASSES else None
+    config.search.check(config.sampling.num_steps)
+    questions = config.search.questions
+    classes = judge_classes(config.judge) if questions else None
     prompts = read_prompts(config.prompts, config.metadata, limit=config.limit, classes=classes)
-    if judged and prompts[0].tag is None:
-        raise ValueError(f"metadata: judge {config.search.judge!r} needs GenEval metadata beside the prompts")
+    if questions:
+        check_judge(config.judge, resolve, questions)
+        check_prompts(config.judge, prompts)
     showo = check_showo_folder(resolve(config.model.showo))
     check_text_tokenizer(FileTokenizer(_text_tokenizer(config)), showo.llm_vocab_size, config.model.showo)
     num_codes = check_image_tokenizer(resolve(config.model.tokenizer))
@@ -96,7 +95,8 @@ def check(config: Config) -> None:
 def inputs(config: Config) -> dict[str, Path]:
     """Checkpoints, whose content enters the fingerprint."""
     found = {"model.showo": resolve(config.model.showo), "model.tokenizer": resolve(config.model.tokenizer)}
-    return found | ({"model.text_tokenizer": _text_tokenizer(config)} if config.model.text_tokenizer else {})
+    found |= {"model.text_tokenizer": _text_tokenizer(config)} if config.model.text_tokenizer else {}
+    return found | (judge_inputs(config.judge, resolve) if config.search.questions else {})
 
 
 def _text_tokenizer(config: Config) -> Path:
@@ -113,18 +113,15 @@ def main(config: Config, world: World) -> None:
         for unit in ledger.claims():
             work = work or _load(config, world)  # a finished run loads nothing
             with ledger.working(unit):
-                rows = []
-                for batch in _batches(prompts[unit.start : unit.stop], config.prompts_per_batch):
-                    world.check_stop()
-                    with note(f"prompts {', '.join(f'{p.index} {p.text!r}' for p in batch)}"):
-                        rows += _generate(config, batch, *work, ledger)
+                began = time.monotonic()
+                rows = _generate(config, prompts[unit.start : unit.stop], *work, ledger, world)
                 ledger.complete(unit, rows)
-                _log_unit(config, unit, rows)
+                _log_unit(config, unit, rows, time.monotonic() - began)
 
 
 def _load(config: Config, world: World) -> "tuple[Sampler[Any], Strategy]":
     sampler = build_sampler(config, world)
-    return sampler, build_strategy(config, sampler)
+    return sampler, build_strategy(config, sampler, world)
 
 
 def build_sampler(config: Config, world: World) -> "Sampler[Any]":
@@ -143,77 +140,129 @@ def build_sampler(config: Config, world: World) -> "Sampler[Any]":
         text_tokenizer=_text_tokenizer(config),
     )
     tokenizer = load_image_tokenizer(resolve(config.model.tokenizer), device=device)
-    return MaskGitSampler(model, tokenizer, config.sampling, rows_per_forward=config.rows_per_forward)
+    return MaskGitSampler(
+        model, tokenizer, config.sampling, rows_per_forward=config.rows_per_forward, slots=config.slots
+    )
 
 
-def build_strategy(config: Config, sampler: "Sampler[Any]") -> "Strategy":
+def build_strategy(config: Config, sampler: "Sampler[Any]", world: World) -> "Strategy":
     """The configured search over `sampler`, with its judge when it asks one."""
+    search = config.search
     judge = None
-    if config.search.strategy in NEEDS_JUDGE:
-        judge = lookup(JUDGES, config.search.judge, "judge")()
-    return lookup(STRATEGIES, config.search.strategy, "strategy")(sampler, judge, config.search.n)
+    if search.questions:
+        judge = build_judge(config.judge, resolve, choose_device(config.model.device, world))
+    return strategy_class(search.strategy)(sampler, judge, search.n, search.options)
 
 
 def _generate(
-    config: Config, batch: Sequence[Prompt], sampler: "Sampler[Any]", strategy: "Strategy", ledger: Ledger
+    config: Config,
+    prompts: Sequence[Prompt],
+    sampler: "Sampler[Any]",
+    strategy: "Strategy",
+    ledger: Ledger,
+    world: World,
 ) -> list[dict[str, Any]]:
-    """All images of a batch of prompts, written -> their rows."""
-    import torch
-
-    from genloop.data.images import encode_png, to_uint8
-
-    pairs = [(prompt, sample) for prompt in batch for sample in range(config.images_per_prompt)]
-    choices = strategy.search(pairs, config.seed)
-    chosen = torch.stack([torch.from_numpy(choice.candidates[choice.chosen].tokens) for choice in choices])
-    pixels = to_uint8(sampler.decode(chosen))
+    """All images of a unit's prompts, each written as soon as it is chosen -> their rows."""
+    pairs = [(prompt, sample) for prompt in prompts for sample in range(config.images_per_prompt)]
     rows = []
-    for (prompt, sample), choice, image in zip(pairs, choices, pixels):
-        png = encode_png(image)
-        name = f"images/{prompt.index:05d}/samples/{sample:04d}.png"
-        path = config.out / name
-        if sample == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            line = (json.dumps(prompt.metadata()) + "\n").encode()
-            write_atomic(path.parent.parent / "metadata.jsonl", line, staging=ledger.staging)
-        write_atomic(path, png, staging=ledger.staging)
-        rows.append(_row(config, prompt, sample, choice, name, hashlib.sha256(png).hexdigest(), sampler))
+    for (prompt, sample), choice in zip(pairs, strategy.search(pairs, config.seed), strict=True):
+        world.check_stop()
+        with note(f"prompt {prompt.index} {prompt.text!r}, sample {sample}"):
+            row = _row(config, prompt, sample, choice, sampler)
+            rows.append(row | _write_image(config, prompt, row, choice, sampler, ledger.staging))
         ledger.advance(1)
     return rows
 
 
-def _row(
-    config: Config, prompt: Prompt, sample: int, choice: Choice, image: str, digest: str, sampler: "Sampler[Any]"
-) -> dict[str, Any]:
-    best = choice.candidates[choice.chosen]
+def _write_image(
+    config: Config, prompt: Prompt, row: dict[str, Any], choice: Choice, sampler: "Sampler[Any]", staging: Path
+) -> dict[str, str]:
+    """The chosen image, its metadata, its previews -> what the row says about them."""
+    from genloop.data.images import encode_png
+
+    (image,) = _pixels([choice.candidates[choice.chosen].tokens], sampler)
+    png = encode_png(image)
+    path = config.out / row["image"]
+    if row["sample"] == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        line = (json.dumps(prompt.metadata()) + "\n").encode()
+        write_atomic(path.parent.parent / "metadata.jsonl", line, staging=staging)
+    write_atomic(path, png, staging=staging)
+    facts = {"sha256": hashlib.sha256(png).hexdigest()}
+    sheet = _previews(choice, sampler) if config.previews == "judged" else None
+    if sheet is not None:
+        facts["previews"] = f"paths/{prompt.index:05d}/{row['sample']:04d}.png"
+        (config.out / facts["previews"]).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(config.out / facts["previews"], encode_png(sheet), staging=staging)
+    return facts
+
+
+def _previews(choice: Choice, sampler: "Sampler[Any]") -> np.ndarray | None:
+    """What judges were shown: a row a candidate, a column a step. None when nobody was asked."""
+    from genloop.data.images import contact_sheet
+
+    guesses = {(c.index, seen.step): seen.guess for c in choice.candidates for seen in c.trace}
+    if not guesses:
+        return None
+    pictures = dict(zip(guesses, _pixels(list(guesses.values()), sampler)))
+    steps = sorted({step for _, step in guesses})
+    return contact_sheet([[pictures.get((c.index, step)) for step in steps] for c in choice.candidates])
+
+
+def _pixels(tokens: Sequence[np.ndarray], sampler: "Sampler[Any]") -> np.ndarray:
+    """Tokens (n,) of B images -> (B, H, W, 3) uint8"""
+    import torch
+
+    from genloop.data.images import to_uint8
+
+    codes = torch.from_numpy(np.stack(tokens))
+    return np.concatenate([to_uint8(sampler.decode(part)) for part in codes.split(sampler.slots)])
+
+
+def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "Sampler[Any]") -> dict[str, Any]:
+    best, cost = choice.candidates[choice.chosen], choice.cost
+    steps = int(cost.generator_steps) if cost.generator_steps == int(cost.generator_steps) else cost.generator_steps
     return {
         "prompt_index": prompt.index,
         "sample": sample,
         "prompt": prompt.text,
         "tag": prompt.tag,
-        "image": image,
-        "sha256": digest,
+        "image": f"images/{prompt.index:05d}/samples/{sample:04d}.png",
+        "sha256": "",
         "grid": list(sampler.grid),
         "strategy": config.search.strategy,
         "chosen": best.index,
         "tokens": pack_tokens(best.tokens),
         "revealed_at": pack_tokens(best.revealed_at),
-        "num_steps": sampler.num_steps,
-        "cost": {"generator_steps": choice.cost.generator_steps, "judge_calls": choice.cost.judge_calls},
-        "candidates": [
-            {"candidate": c.index, "tokens": pack_tokens(c.tokens), "p_yes": dict(c.p_yes)} for c in choice.candidates
-        ],
+        "num_steps": max(sampler.num_steps, 1 + int(best.revealed_at.max())),  # more when it was corrected
+        "cost": {"generator_steps": steps, "judge_calls": cost.judge_calls, "flops": cost.flops},
+        "candidates": [_candidate(candidate) for candidate in choice.candidates],
     }
 
 
-def _batches(prompts: Sequence[Prompt], size: int) -> list[Sequence[Prompt]]:
-    return [prompts[start : start + size] for start in range(0, len(prompts), size)]
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "candidate": candidate.index,
+        "tokens": pack_tokens(candidate.tokens),
+        "p_yes": {question: _known(p) for question, p in candidate.p_yes.items()},
+        "trace": [[seen.step, seen.question, _known(seen.p_yes)] for seen in candidate.trace],
+        "cut_at": candidate.cut_at,
+    }
+    row |= {} if candidate.parent is None else {"parent": candidate.parent}
+    return row | ({"reason": candidate.reason} if candidate.reason else {})
 
 
-def _log_unit(config: Config, unit: Unit, rows: Sequence[dict[str, Any]]) -> None:
-    steps = sum(row["cost"]["generator_steps"] for row in rows)
-    calls = sum(row["cost"]["judge_calls"] for row in rows)
-    entry = {"unit": unit.name, "images": len(rows), "generator_steps": steps, "judge_calls": calls}
-    append_metrics(config.out, entry)
+def _known(p_yes: float) -> float | None:
+    """JSON has no NaN: an answer that the judge did not give is null."""
+    return None if math.isnan(p_yes) else p_yes
+
+
+def _log_unit(config: Config, unit: Unit, rows: Sequence[dict[str, Any]], seconds: float) -> None:
+    totals = {key: sum(row["cost"][key] for row in rows) for key in ("generator_steps", "judge_calls", "flops")}
+    answers = [seen[2] for row in rows for candidate in row["candidates"] for seen in candidate["trace"]]
+    if unknown := answers.count(None):
+        log.warning("unit %s: the judge gave no answer to %d of %d questions", unit.name, unknown, len(answers))
+    append_metrics(config.out, {"unit": unit.name, "images": len(rows), **totals, "seconds": round(seconds, 3)})
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_bad_prompt_files(tmp_path, capsys, name):
         (["sampling.order=confidense"], "did you mean 'confidence'?"),
         (["sampling.schedule=cosin"], "cosin"),
         (["search.strategy=best_of"], "unknown strategy 'best_of'; did you mean 'best_of_n'?"),
-        (["search.strategy=best_of_n", "search.judge=oracle"], "unknown judge 'oracle'"),
+        (["search.strategy=best_of_n", "judge.kind=oracle"], "unknown judge 'oracle'"),
         (["search.n=4"], "strategy 'none' draws one candidate, found 4"),
         (["seed=-1"], "seed:"),
         (["images_per_prompt=0"], "images_per_prompt:"),

@@ -14,7 +14,7 @@ from geneval.detectors import DETECTORS
 from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.rewards import JUDGES
-from genloop.search import NEEDS_JUDGE, STRATEGIES
+from genloop.search import STRATEGIES
 from tests.test_layering import ALLOWED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,17 +77,25 @@ def test_the_example_strategy_chooses_as_best_of_n_does_with_a_yes_no_judge(
     extra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(STRATEGIES, "first_good", "extra.first_good:FirstGood")
-    monkeypatch.setattr("jobs.generate.NEEDS_JUDGE", NEEDS_JUDGE | {"first_good"})
-    ours = generate(tmp_path / "a", "search.strategy=first_good", "search.n=3")
+    ours = generate(tmp_path / "a", "search.strategy=first_good", "search.n=3", "search.options.accept=0.7")
     theirs = generate(tmp_path / "b", "search.strategy=best_of_n", "search.n=3")
     assert [(row["chosen"], row["sha256"]) for row in ours] == [(row["chosen"], row["sha256"]) for row in theirs]
     assert all(row["cost"]["judge_calls"] == len(row["candidates"]) <= 3 for row in ours)
     assert min(len(row["candidates"]) for row in ours) < 3  # some were good at once
 
 
+def test_the_example_without_the_scheduler_chooses_as_best_of_n_does(
+    extra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(STRATEGIES, "by_hand", "extra.by_hand:ByHand")
+    ours = generate(tmp_path / "a", "search.strategy=by_hand", "search.n=2")
+    theirs = generate(tmp_path / "b", "search.strategy=best_of_n", "search.n=2")
+    assert [(row["chosen"], row["sha256"]) for row in ours] == [(row["chosen"], row["sha256"]) for row in theirs]
+
+
 def test_the_example_judge_decides_best_of_n(extra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(JUDGES, "vivid", "extra.vivid:Vivid")
-    rows = generate(tmp_path / "a", "search.strategy=best_of_n", "search.n=3", "search.judge=vivid")
+    rows = generate(tmp_path / "a", "search.strategy=best_of_n", "search.n=3", "judge.kind=vivid")
     for row in rows:
         scores = [candidate["p_yes"]["outcome"] for candidate in row["candidates"]]
         assert row["chosen"] == scores.index(max(scores)) and 0 < min(scores) < max(scores) < 1

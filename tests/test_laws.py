@@ -42,7 +42,7 @@ def test_the_reference_is_complete(reference):
     assert sum(name.startswith("rows") for name in files) == 3
 
 
-@pytest.mark.parametrize("batching", [{"prompts_per_batch": 1}, {"prompts_per_batch": 3, "rows_per_forward": 7}])
+@pytest.mark.parametrize("batching", [{"slots": 1}, {"slots": 3, "rows_per_forward": 7}])
 def test_what_is_decoded_side_by_side_changes_nothing(reference, tmp_path, batching):
     words, files, _ = reference
     run_here(tmp_path / "run", *words, *(f"{key}={value}" for key, value in batching.items()))
@@ -86,7 +86,7 @@ def test_killed_workers_lose_nothing_and_double_nothing(reference, tmp_path):
     out = tmp_path / "run"
     held = 0
     for world_size, sign in ((2, "images/*/samples/*.png"), (1, "leases/*"), (3, "images/*/samples/*.png")):
-        words_here = ["tiny", *words, "prompts_per_batch=1"]  # images appear before their unit is done
+        words_here = ["tiny", *words, "slots=1"]  # images appear before their unit is done
         held += kill_in_the_middle("generate", words_here, out, world_size, chance.uniform(0, 0.05), sign)
     assert held > 0
     run_here(out, *words)

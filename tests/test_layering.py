@@ -23,7 +23,7 @@ ALLOWED = {
     "models": {"core", "contracts"},
     "sampling": {"core", "contracts", "models"},
     "rewards": {"core", "contracts", "data", "models"},
-    "search": {"contracts"},
+    "search": {"core", "contracts"},
     "training": {"core", "contracts", "data", "models"},
     "metrics": {"core", "contracts"},
     "shapes": {"core", "contracts", "data"},

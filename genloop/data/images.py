@@ -1,6 +1,7 @@
 """Pixels on their way to a file: tensors in [0, 1] -> uint8 arrays -> PNG."""
 
 import io
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,3 +23,17 @@ def encode_png(image: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="PNG")
     return stream.getvalue()
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray | None]], *, gap: int = 2) -> np.ndarray:
+    """Pictures (H, W, 3) uint8 of one size on a white sheet, `gap` pixels apart; None leaves a place empty."""
+    height, width = next(picture.shape[:2] for row in rows for picture in row if picture is not None)
+    columns = max(map(len, rows))
+    shape = len(rows) * (height + gap) - gap, columns * (width + gap) - gap, 3
+    sheet = np.full(shape, 255, dtype=np.uint8)
+    for r, row in enumerate(rows):
+        for c, picture in enumerate(row):
+            if picture is not None:
+                top, left = r * (height + gap), c * (width + gap)
+                sheet[top : top + height, left : left + width] = picture
+    return sheet

@@ -5,12 +5,13 @@ import torch
 
 from ckpts.resolve import resolve
 from geneval.judge import shapes_oracle
+from genloop.config import Settings
 from genloop.models.image_tokenizers import load_image_tokenizer
 from genloop.models.showo import load_showo
 from genloop.registry import lookup
 from genloop.sampling.maskgit import MaskGitSampler
 from genloop.sampling.settings import SamplingConfig
-from genloop.search import NEEDS_JUDGE, STRATEGIES
+from genloop.search import STRATEGIES
 from genloop.search.best_of_n import BestOfN
 from genloop.search.none import OneCandidate
 from genloop.shapes.prompts import prompt_set
@@ -29,8 +30,8 @@ def pairs():
 
 
 def test_candidate_zero_is_the_image_without_a_search(sampler, pairs):
-    single = OneCandidate(sampler).search(pairs, run_seed=3)
-    best = BestOfN(sampler, shapes_oracle(), 4).search(pairs, run_seed=3)
+    single = list(OneCandidate(sampler, None, 1, Settings()).search(pairs, run_seed=3))
+    best = list(BestOfN(sampler, shapes_oracle(), 4, Settings()).search(pairs, run_seed=3))
     assert len(single) == len(best) == len(pairs)
     for one, many in zip(single, best):
         assert [candidate.index for candidate in many.candidates] == [0, 1, 2, 3]
@@ -39,39 +40,40 @@ def test_candidate_zero_is_the_image_without_a_search(sampler, pairs):
 
 
 def test_the_first_of_the_best_scores_is_chosen(sampler, pairs):
-    for choice in BestOfN(sampler, shapes_oracle(), 4).search(pairs, run_seed=0):
+    for choice in BestOfN(sampler, shapes_oracle(), 4, Settings()).search(pairs, run_seed=0):
         scores = [candidate.p_yes["outcome"] for candidate in choice.candidates]
         assert choice.chosen == scores.index(max(scores))
 
 
 def test_scores_are_the_judges_answers_for_the_decoded_tokens(sampler, pairs):
     judge = shapes_oracle()
-    (choice, *_) = BestOfN(sampler, judge, 4).search(pairs, run_seed=0)
+    (choice, *_) = BestOfN(sampler, judge, 4, Settings()).search(pairs, run_seed=0)
     tokens = torch.stack([torch.from_numpy(candidate.tokens) for candidate in choice.candidates])
     expected = judge.p_yes("outcome", [pairs[0][0]] * 4, sampler.decode(tokens)).tolist()
     assert [candidate.p_yes["outcome"] for candidate in choice.candidates] == expected
 
 
 def test_more_candidates_never_do_worse_with_the_oracle(sampler, pairs):
-    few = BestOfN(sampler, shapes_oracle(), 2).search(pairs, run_seed=1)
-    many = BestOfN(sampler, shapes_oracle(), 6).search(pairs, run_seed=1)
+    few = BestOfN(sampler, shapes_oracle(), 2, Settings()).search(pairs, run_seed=1)
+    many = BestOfN(sampler, shapes_oracle(), 6, Settings()).search(pairs, run_seed=1)
     for small, large in zip(few, many):
         low, high = (choice.candidates[choice.chosen].p_yes["outcome"] for choice in (small, large))
         assert high >= low
 
 
 def test_costs_count_every_step_and_every_question(sampler, pairs):
-    (single, *_) = OneCandidate(sampler).search(pairs[:1], run_seed=0)
-    (best, *_) = BestOfN(sampler, shapes_oracle(), 5).search(pairs[:1], run_seed=0)
+    (single, *_) = OneCandidate(sampler, None, 1, Settings()).search(pairs[:1], run_seed=0)
+    (best, *_) = BestOfN(sampler, shapes_oracle(), 5, Settings()).search(pairs[:1], run_seed=0)
     assert (single.cost.generator_steps, single.cost.judge_calls) == (6, 0)
     assert (best.cost.generator_steps, best.cost.judge_calls) == (30, 5)
 
 
 def test_the_table_of_strategies_builds(sampler):
     for name in STRATEGIES:
-        n = 2 if name in NEEDS_JUDGE else 1
-        assert lookup(STRATEGIES, name, "strategy")(sampler, shapes_oracle(), n)
-    with pytest.raises(ValueError, match="needs a judge"):
-        BestOfN(sampler, None, 2)
+        strategy = lookup(STRATEGIES, name, "strategy")
+        options = strategy.Options()
+        assert strategy(sampler, shapes_oracle(), 2 if strategy.questions(options) else 1, options)
+    with pytest.raises(ValueError, match="strategy BestOfN asks outcome: give a judge"):
+        BestOfN(sampler, None, 2, Settings())
     with pytest.raises(ValueError, match="draws one candidate, found 2"):
-        OneCandidate(sampler, None, 2)
+        OneCandidate(sampler, None, 2, Settings())
