@@ -49,5 +49,5 @@ def _read(folder: Path) -> Any:
             raise ValueError(f"{path}: not a file of the tokenizers library ({error}); download it again") from error
     if not all((folder / name).is_file() for name in _OLDER):
         raise FileNotFoundError(f"no text tokenizer in {folder}; put the checkpoint's tokenizer.json there")
-    stock = require("transformers").AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    stock = require("transformers").Qwen2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
     return stock.backend_tokenizer

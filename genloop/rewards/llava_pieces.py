@@ -109,7 +109,10 @@ class PieceRunner:
                     done += finish(self._segments(batch, keep_last))
                 continue
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or len(batch) == 1:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    error.add_note("not even one image fits into memory; use another dtype or device for the judge")
                     raise
             self._back_off(batch)  # out of the handler, which holds on to the tensors that did not fit
         return done
