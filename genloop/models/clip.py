@@ -8,18 +8,20 @@ B = images, T = texts, D = embedding size, H, W = pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, normalize
+from torch.nn.functional import normalize
 
 from genloop.checkpoint import compare_manifest, load_tensors, read_json, read_shapes
+from genloop.models.clip_config import CONFIG_FILE, forward_flops, read_model_config
 from genloop.registry import did_you_mean, require
 
-CONFIG_FILE = "open_clip_config.json"
 _MIN_ROWS = 8  # with fewer, matrix products take other kernels, whose last bit differs
 
 
@@ -28,25 +30,27 @@ class Preprocessing:
     """From pixels to what the image tower sees; the defaults are OpenAI's."""
 
     size: int
-    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
-    std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    mean: Sequence[float] = (0.48145466, 0.4578275, 0.40821073)
+    std: Sequence[float] = (0.26862954, 0.26130258, 0.27577711)
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"  # the shortest side becomes `size`, then the middle is cut out; or squash
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> (B, 3, size, size) float32, resized to 8-bit pixels as Pillow does"""
-        height, width = pixels.shape[-2:]
-        sizes = (self.size, self.size)
-        if self.resize_mode == "shortest":
-            short = min(height, width)
-            sizes = (int(self.size * height / short), int(self.size * width / short))
-        resized = pixels.float()
-        if sizes != (height, width):
-            resized = interpolate(resized, sizes, mode=self.interpolation, antialias=True).round().clamp(0, 255)
-        top, left = (round((side - self.size) / 2) for side in sizes)
-        cut = resized[..., top : top + self.size, left : left + self.size] / 255
-        mean, std = (cut.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
-        return (cut - mean) / std
+    def __call__(self, images: np.ndarray) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, 3, size, size) float32, through Pillow as open_clip does"""
+        pixels = torch.from_numpy(np.stack([self._cut(image) for image in images])).permute(0, 3, 1, 2) / 255
+        mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
+        return (pixels - mean) / std
+
+    def _cut(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 -> (size, size, 3) uint8"""
+        pillow, size = require("PIL.Image"), self.size
+        picture = pillow.fromarray(image)
+        short = min(picture.size) if self.resize_mode == "shortest" else None
+        wanted = tuple(int(size * side / short) if short else size for side in picture.size)
+        if wanted != picture.size:
+            picture = picture.resize(wanted, getattr(pillow.Resampling, self.interpolation.upper()))
+        left, top = (round((side - size) / 2) for side in wanted)
+        return np.asarray(picture.crop((left, top, left + size, top + size)))
 
 
 class ClipEmbedder:
@@ -60,13 +64,15 @@ class ClipEmbedder:
         *,
         device: str = "cpu",
         rows_per_forward: int = 64,
+        flops: float = 0.0,
     ) -> None:
         self.network, self.tokenizer = network.to(device).eval().requires_grad_(False), tokenizer
         self.preprocessing, self.device, self.rows_per_forward = preprocessing, device, rows_per_forward
+        self.flops = flops  # of embedding one image and one text
 
-    def embed_images(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> (B, D) float32 of length 1"""
-        return self._embed(self.network.encode_image, self.preprocessing(pixels.to(self.device)))
+    def embed_images(self, images: np.ndarray) -> Tensor:
+        """(B, H, W, 3) uint8 -> (B, D) float32 of length 1"""
+        return self._embed(self.network.encode_image, self.preprocessing(images).to(self.device))
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """-> (T, D) float32 of length 1"""
@@ -81,15 +87,6 @@ class ClipEmbedder:
             padded = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
             parts.append(tower(padded)[: len(part)].float())
         return normalize(torch.cat(parts), dim=-1)
-
-
-def check_clip_folder(folder: Path, architecture: str | None = None) -> None:
-    """Refuse a folder that is torn or holds another kind of model; reads headers only."""
-    if architecture is None:
-        _model_config(folder)
-    shapes = read_shapes(folder)
-    if "logit_scale" not in shapes or not any(key.startswith("visual.") for key in shapes):
-        raise ValueError(f"{folder} does not hold a CLIP model of open_clip (no logit_scale or no visual.*)")
 
 
 def load_clip(
@@ -107,48 +104,31 @@ def load_clip(
     name = f"local-dir:{folder}" if architecture is None else _known_architecture(open_clip, architecture)
     tag = _tag(open_clip, architecture, published_as)
     quick = published_as == "openai" or bool(tag.get("quick_gelu"))
-    network = open_clip.create_model(name, load_weights=False, pretrained_text=False, force_quick_gelu=quick)
+    config = read_model_config(folder) if architecture is None else open_clip.get_model_config(architecture)
+    network = _network(open_clip, config, quick_gelu=quick)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     compare_manifest(expected, read_shapes(folder), folder)
     network.load_state_dict(load_tensors(folder))
     if quick and not any(isinstance(module, open_clip.transformer.QuickGELU) for module in network.modules()):
         raise ValueError(f"{folder}: weights published as {published_as!r} need QuickGELU, which {name} does not have")
-    pixels = {**open_clip.get_model_preprocess_cfg(network), **{k: tag[k] for k in ("mean", "std") if k in tag}}
-    tokenizer = open_clip.get_tokenizer(name)
+    pixels = {} if architecture is not None else read_json(folder / CONFIG_FILE).get("preprocess_cfg", {})
     return ClipEmbedder(
-        network, tokenizer, _preprocessing(folder, pixels), device=device, rows_per_forward=rows_per_forward
+        network,
+        open_clip.get_tokenizer(name),
+        _preprocessing(folder, {"size": network.visual.image_size, **pixels, **tag}),
+        device=device,
+        rows_per_forward=rows_per_forward,
+        flops=forward_flops(config),
     )
 
 
-def forward_flops(folder: Path, architecture: str | None = None) -> float:
-    """Operations of embedding one image and one text; 0 for towers that are not plain transformers."""
-    config = require("open_clip", "clip").get_model_config(architecture) if architecture else _model_config(folder)
-    image, text = config.get("vision_cfg", {}), config.get("text_cfg", {})
-    try:
-        grid = image["image_size"] // image["patch_size"]
-        pixels = 2.0 * grid**2 * 3 * image["patch_size"] ** 2 * image["width"]
-        towers = ((image, grid**2 + 1), (text, text.get("context_length", 77)))
-        return pixels + sum(_transformer_flops(tower, positions) for tower, positions in towers)
-    except (KeyError, TypeError):  # a convolutional or foreign tower
-        return 0.0
-
-
-def _transformer_flops(config: Mapping[str, Any], positions: int) -> float:
-    """2 a multiply-add: four square projections and the MLP a position, attention between all positions."""
-    width, layers = config["width"], config["layers"]
-    projections = (4 + 2 * config.get("mlp_ratio", 4.0)) * width**2
-    return float(2 * layers * positions * (projections + 2 * positions * width))
-
-
-def _model_config(folder: Path) -> dict[str, Any]:
-    if not (folder / CONFIG_FILE).is_file():
-        raise FileNotFoundError(
-            f"{folder} holds no {CONFIG_FILE}: not a folder of open_clip; name the architecture of its weights"
-        )
-    config = read_json(folder / CONFIG_FILE).get("model_cfg")
-    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
-        raise ValueError(f"{folder / CONFIG_FILE}: no model_cfg with embed_dim, vision_cfg and text_cfg")
-    return config
+def _network(open_clip: Any, config: Mapping[str, Any], *, quick_gelu: bool) -> Any:
+    """With random weights; its towers do not fetch any either."""
+    config = deepcopy(dict(config)) | ({"quick_gelu": True} if quick_gelu else {})
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_pretrained"] = False
+    has_own_text = config.pop("custom_text", False) or "hf_model_name" in config["text_cfg"]
+    return (open_clip.CustomTextCLIP if has_own_text else open_clip.CLIP)(**config)
 
 
 def _known_architecture(open_clip: Any, name: str) -> str:
@@ -170,10 +150,14 @@ def _tag(open_clip: Any, architecture: str | None, published_as: str | None) -> 
 
 
 def _preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing:
+    """From open_clip's `preprocess_cfg`, of which every key may be absent."""
     size = config["size"]
     sizes = set(size) if isinstance(size, list | tuple) else {size}
-    if len(sizes) != 1 or config["resize_mode"] not in {"shortest", "squash"}:
-        raise ValueError(f"{folder}: images of size {size}, resize_mode {config['resize_mode']!r} are not supported")
-    return Preprocessing(
-        sizes.pop(), tuple(config["mean"]), tuple(config["std"]), config["interpolation"], config["resize_mode"]
-    )
+    given = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if config.get(key)}
+    found = Preprocessing(sizes.pop(), **given)
+    if sizes or found.resize_mode not in {"shortest", "squash"} or found.interpolation not in {"bicubic", "bilinear"}:
+        raise ValueError(
+            f"{folder}: images of size {size}, resize_mode {found.resize_mode!r}, interpolation "
+            f"{found.interpolation!r} are not supported; use square images, shortest or squash, bicubic or bilinear"
+        )
+    return found

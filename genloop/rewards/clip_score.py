@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
+import numpy as np
 from pydantic import Field
 
 from genloop.config import LAUNCH, Settings
 from genloop.data.images import to_uint8
+from genloop.models.clip_config import check_clip_folder
 from genloop.records import Prompt
 from genloop.registry import check_installed
 from genloop.rewards.settings import JudgeMaker, Resolve
@@ -38,8 +40,8 @@ class ClipScoreOptions(Settings):
 class Embedder(Protocol):
     """Images and texts as unit vectors of one space."""
 
-    def embed_images(self, pixels: "Tensor") -> "Tensor":
-        """(B, 3, H, W) uint8 -> (B, D)"""
+    def embed_images(self, images: np.ndarray) -> "Tensor":
+        """(B, H, W, 3) uint8 -> (B, D)"""
 
     def embed_texts(self, texts: Sequence[str]) -> "Tensor":
         """-> (T, D)"""
@@ -52,11 +54,9 @@ class ClipScore(JudgeMaker):
 
     @classmethod
     def check(cls, options: ClipScoreOptions, resolve: Resolve) -> None:
-        """The package, and the folder's config and headers."""
-        check_installed("open_clip", "clip")
-        from genloop.models.clip import check_clip_folder
-
+        """The folder's config and headers, and the package."""
         check_clip_folder(resolve(options.checkpoint), options.model)
+        check_installed("open_clip", "clip")
 
     @classmethod
     def inputs(cls, options: ClipScoreOptions, resolve: Resolve) -> dict[str, Path]:
@@ -71,17 +71,16 @@ class ClipScore(JudgeMaker):
     @classmethod
     def load(cls, options: ClipScoreOptions, resolve: Resolve, device: str) -> "ClipJudge":
         """In float32."""
-        from genloop.models.clip import forward_flops, load_clip
+        from genloop.models.clip import load_clip
 
-        folder = resolve(options.checkpoint)
         embedder = load_clip(
-            folder,
+            resolve(options.checkpoint),
             architecture=options.model,
             published_as=options.pretrained,
             device=device,
             rows_per_forward=options.rows_per_forward,
         )
-        return ClipJudge(embedder, prefix=options.prefix, flops=forward_flops(folder, options.model))
+        return ClipJudge(embedder, prefix=options.prefix, flops=embedder.flops)
 
 
 class ClipJudge:
@@ -93,12 +92,9 @@ class ClipJudge:
 
     def p_yes(self, question: str, prompts: Sequence[Prompt], images: "Tensor") -> "Tensor":
         """One prompt per image (B, 3, H, W) in [0, 1] -> (B,); the images are judged as 8-bit pixels."""
-        import torch
-
         if question not in ("outcome", "potential"):
             raise ValueError(f"judge 'clip_score' answers outcome, potential, not {question}")
-        pixels = torch.from_numpy(to_uint8(images)).permute(0, 3, 1, 2)
-        seen = self.embedder.embed_images(pixels)  # (B, D)
+        seen = self.embedder.embed_images(to_uint8(images))  # (B, D)
         meant = self._embed_prompts([prompt.text for prompt in prompts])  # (B, D)
         return (seen * meant).sum(dim=-1).clamp(0, 1).to(images.device)
 
