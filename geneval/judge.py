@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geneval.detectors import color_classifier_class, detector_class
+from geneval.reasons import in_words
 from geneval.verdict import VerdictOptions, judge
 from genloop.config import Settings
 from genloop.data.images import to_uint8
 from genloop.protocols import ColorClassifier, Detector
-from genloop.records import Prompt
+from genloop.records import Prompt, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 class VerdictJudge:
-    """Judges outcomes by a detector and GenEval's rules; implements the Judge protocol."""
+    """Judges outcomes by a detector and GenEval's rules; implements the Judge and Critic protocols."""
 
     def __init__(self, detector: Detector, colors: ColorClassifier, options: VerdictOptions | None = None) -> None:
         self.detector, self.colors, self.options = detector, colors, options or VerdictOptions()
@@ -31,20 +32,27 @@ class VerdictJudge:
         """
         if question != "outcome":
             raise ValueError(f"the verdict judge answers 'outcome' only, not {question!r}")
+        return images.new_tensor([verdict.correct for verdict in self._verdicts(prompts, images)]).float()
+
+    def reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> list[str]:
+        """One prompt per image (B, 3, H, W) in [0, 1] -> in plain words why it does not show it, "" where it does."""
+        verdicts = self._verdicts(prompts, images)
+        return [in_words(prompt, verdict) for prompt, verdict in zip(prompts, verdicts)]
+
+    def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
+        """Detectors are not counted."""
+        return 0.0
+
+    def _verdicts(self, prompts: Sequence[Prompt], images: "Tensor") -> list[Verdict]:
         for prompt in prompts:
             if prompt.tag is None:
                 raise ValueError(f"prompt {prompt.index} {prompt.text!r} has no GenEval metadata to judge by")
         pixels = to_uint8(images)
         found = self.detector.detect(list(pixels))
-        verdicts = [
-            judge(image, prompt, detections, self.colors, self.options).correct
+        return [
+            judge(image, prompt, detections, self.colors, self.options)
             for image, prompt, detections in zip(pixels, prompts, found, strict=True)
         ]
-        return images.new_tensor(verdicts).float()
-
-    def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
-        """Detectors are not counted."""
-        return 0.0
 
 
 class ShapesOracle(VerdictJudge):
@@ -67,8 +75,8 @@ class ShapesOracle(VerdictJudge):
 
     @classmethod
     def questions(cls, options: Settings) -> tuple[str, ...]:
-        """Only a finished image shows its prompt or does not."""
-        return ("outcome",)
+        """Only a finished image shows its prompt or does not; what it lacks can be said."""
+        return ("outcome", "reason")
 
     @classmethod
     def classes(cls, options: Settings) -> Sequence[str]:

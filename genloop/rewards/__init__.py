@@ -11,4 +11,3 @@ JUDGES = {
     "remote": "genloop.rewards.remote:Remote",
     "ensemble": "genloop.rewards.ensemble:Ensemble",
 }
-JUDGE_CLASSES = {"shapes_oracle": "genloop.shapes.scenes:SHAPES"}

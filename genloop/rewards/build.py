@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from genloop import __version__
 from genloop.config import INPUT, computing_keys, marked
@@ -12,6 +13,8 @@ from genloop.records import Prompt
 from genloop.rewards.cache import ScoreStore, cached
 from genloop.rewards.settings import JudgeSettings, Resolve, judge_maker
 from genloop.rundir import sha256_tree
+
+ABILITIES = {"compare": "p_first", "reason": "reasons"}  # question -> the method that asks it
 
 
 def check_judge(settings: JudgeSettings, resolve: Resolve, needed: Sequence[str] = ()) -> None:
@@ -63,7 +66,8 @@ def build_judge(settings: JudgeSettings, resolve: Resolve, device: str = "cpu") 
     Of a judge that asks others, the others' answers are kept: other weights then cost nothing.
     """
     settings = _cache_of_members(settings)
-    judge = judge_maker(settings.kind).load(settings.options, resolve, device)
+    maker = judge_maker(settings.kind)
+    judge = _with_abilities(maker.load(settings.options, resolve, device), maker.questions(settings.options))
     if settings.cache is None:
         return judge
     mark = judge_fingerprint(settings, resolve, device)
@@ -78,6 +82,24 @@ def judge_fingerprint(settings: JudgeSettings, resolve: Resolve, device: str) ->
     contents = {key: sha256_tree(path) for key, path in sorted(files.items())}
     body = [__version__, settings.kind, computing_keys(options), contents, device.partition(":")[0]]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+class _Limited:
+    """A judge without what it has no questions for, so that a strategy sees what can be asked."""
+
+    def __init__(self, judge: Judge, lacks: frozenset[str]) -> None:
+        self._judge, self._lacks = judge, lacks
+        self.p_yes, self.flops = judge.p_yes, judge.flops
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._lacks:
+            raise AttributeError(f"{type(self._judge).__name__} has no question for {name}")
+        return getattr(self._judge, name)
+
+
+def _with_abilities(judge: Judge, questions: Sequence[str]) -> Judge:
+    lacks = frozenset(method for question, method in ABILITIES.items() if question not in questions)
+    return _Limited(judge, lacks) if any(hasattr(judge, method) for method in lacks) else judge
 
 
 def _cache_of_members(settings: JudgeSettings) -> JudgeSettings:

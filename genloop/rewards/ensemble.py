@@ -75,8 +75,9 @@ class Ensemble(JudgeMaker):
 
     @classmethod
     def questions(cls, options: EnsembleOptions) -> tuple[str, ...]:
-        """Those that any member answers."""
-        return tuple(dict.fromkeys(question for member in options.members for question in _questions(member)))
+        """Those that any member answers; pairs of images are not compared."""
+        asked = dict.fromkeys(question for member in options.members for question in _questions(member))
+        return tuple(question for question in asked if question != "compare")
 
     @classmethod
     def classes(cls, options: EnsembleOptions) -> Sequence[str] | None:
@@ -91,7 +92,7 @@ class Ensemble(JudgeMaker):
 
 
 class EnsembleJudge:
-    """Asks its members one after the other; implements the Judge protocol."""
+    """Asks its members one after the other; implements the Judge and Critic protocols."""
 
     def __init__(self, members: Sequence[tuple[Member, Judge]]) -> None:
         self.members = [(member, judge, _questions(member)) for member, judge in members]
@@ -111,6 +112,11 @@ class EnsembleJudge:
             total += member.weight * torch.where(z.isnan(), 0.0, z)
             weights += member.weight * (~z.isnan())
         return torch.sigmoid(total / weights).float()  # 0 / 0 is NaN
+
+    def reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> list[str]:
+        """What the first member that gives reasons says."""
+        critic: Any = next(judge for _, judge, answers in self.members if "reason" in answers)
+        return critic.reasons(prompts, images)
 
     def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
         """Of all members together."""

@@ -35,7 +35,7 @@ class JudgeMaker(Protocol):
 
     @classmethod
     def questions(cls, options: Any) -> tuple[str, ...]:
-        """The questions it answers."""
+        """The questions it answers; "compare" stands for `p_first` (Comparer), "reason" for `reasons` (Critic)."""
         return QUESTIONS
 
     @classmethod

@@ -8,7 +8,7 @@ from geneval.detectors import color_classifier_class, detector_class
 from geneval.evaluation import evaluate
 from geneval.folder import find_samples
 from geneval.images import UnreadableImage, read_image
-from geneval.judge import shapes_oracle
+from geneval.judge import ShapesOracle, shapes_oracle
 from geneval.verdict import VerdictOptions
 from genloop.data.images import encode_png
 from genloop.records import Prompt
@@ -40,6 +40,15 @@ def test_the_oracle_judges_the_same_whatever_the_batch():
     together = judge.p_yes("outcome", prompts, images)
     alone = [judge.p_yes("outcome", [prompt], image[None]).item() for prompt, image in zip(prompts, images)]
     assert together.tolist() == alone
+
+
+def test_the_oracle_says_what_is_wrong_where_it_says_no():
+    prompts = prompt_set("test", 3, 4)
+    judge, images = ShapesOracle(), drawn(prompts).roll(1, dims=0)
+    reasons = judge.reasons(prompts, images)
+    assert [reason == "" for reason in reasons] == [p == 1 for p in judge.p_yes("outcome", prompts, images)]
+    assert any(reason.startswith("no ") for reason in reasons)
+    assert ShapesOracle.questions(ShapesOracle.Options()) == ("outcome", "reason")
 
 
 def test_other_questions_and_prompts_without_metadata_are_refused():

@@ -105,7 +105,7 @@ def test_what_says_how_a_judge_is_reached_is_not_what_it_computes():
 def test_a_judge_that_cannot_answer_what_a_strategy_asks_is_refused():
     check_judge(JudgeSettings(), resolve, ("outcome",))
     with pytest.raises(
-        ValueError, match=r"^judge.kind: judge 'shapes_oracle' answers outcome, not clarity, potential; "
+        ValueError, match=r"^judge.kind: judge 'shapes_oracle' answers outcome, reason, not clarity, potential; "
     ):
         check_judge(JudgeSettings(), resolve, QUESTIONS)
 
