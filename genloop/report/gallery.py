@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from genloop.report.expense import Expense, expense
 from genloop.report.pictures import FRAME_WIDTH, Frame, Picture, embed, filmstrip
 from genloop.report.runs import JudgedImage, Making, Run
 from genloop.report.selection import spread
+from genloop.report.ways import Ways, ways
 
 BAR_HEIGHT = 36.0  # px for P(yes) = 1
 NUM_FRAMES = 8
@@ -67,6 +69,8 @@ class Path:
     height: float
     bars: tuple[Bar, ...]
     choice: str
+    expense: Expense | None
+    ways: Ways | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,8 @@ def _path(name: str, run: Run, image: JudgedImage) -> Path | None:
         height=round(FRAME_WIDTH * rows / columns, 2),
         bars=_bars(making),
         choice=_choice(making),
+        expense=expense([making]),
+        ways=ways(making, image.path),
     )
 
 

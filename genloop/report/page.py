@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from genloop.metrics.statistics import Interval
 from genloop.report import gallery, provenance, scores, tables
 from genloop.report.chart import Chart, dot_and_whisker
+from genloop.report.expense import expense
 from genloop.report.runs import Run, read_runs
 from genloop.rundir import write_atomic
 
@@ -22,6 +23,10 @@ SCORE_TICKS = [(tick / 100, f"{tick} %" if tick == 100 else str(tick)) for tick 
 OUTCOMES = {"right": "right", "wrong": "wrong", "mixed": "runs differ"}
 METHOD = (
     "Intervals of a task are Wilson's, with prompts as clusters; the overall score is the unweighted mean of the tasks."
+)
+COST_METHOD = (
+    "Below each score what an image cost: decoding steps of all candidates, images shown to a judge, and all "
+    "operations relative to one image without search."
 )
 DIFFERENCE_METHOD = (
     "Runs are compared prompt by prompt. Intervals are a paired bootstrap over prompts; p is McNemar's exact test over "
@@ -69,7 +74,7 @@ def _content(
 ) -> dict[str, Any]:
     """What the template needs, by name."""
     found = gallery.cases(runs)
-    cards = gallery.cards(found, num_cards)
+    cards, closeups = gallery.cards(found, num_cards), gallery.closeups(found, num_closeups)
     tags = list(dict.fromkeys(card.case.tag for card in cards))
     outcomes = [name for name in OUTCOMES if any(card.case.outcome == name for card in cards)]
     return {
@@ -81,6 +86,8 @@ def _content(
         "method": METHOD,
         "chart_of_scores": _score_chart(columns),
         "tasks": tables.tasks(columns),
+        "tells_cost": any(score.expense for column in columns for score in column),
+        "cost_method": COST_METHOD,
         "columns": [{score.task: score for score in column} for column in columns],
         "difference_method": DIFFERENCE_METHOD,
         "contrasts": [Contrast(c, _difference_chart(c) if c.differences else None) for c in comparisons],
@@ -90,7 +97,8 @@ def _content(
         "tags": tags,
         "outcomes": [(name, OUTCOMES[name]) for name in outcomes],
         "kinds": {(card.case.tag, card.case.outcome) for card in cards},
-        "closeups": gallery.closeups(found, num_closeups),
+        "closeups": closeups,
+        "shows_ways": any(path.ways for closeup in closeups for path in closeup.paths),
         "records": provenance.records(runs),
         "overall": scores.OVERALL,
     }
@@ -142,11 +150,9 @@ def _origin(run: Run) -> str:
     makings = [image.making for image in run.images if image.making is not None]
     if not makings:
         return ""
-    strategies = sorted({making.strategy for making in makings})
-    steps = sum(making.cost.get("generator_steps", 0) for making in makings) / len(makings)
-    calls = sum(making.cost.get("judge_calls", 0) for making in makings) / len(makings)
-    judged = f", {calls:g} judge calls" if calls else ""
-    return f"strategy {', '.join(strategies)}: {round(steps, 1):g} generator steps{judged} an image"
+    strategies = ", ".join(sorted({making.strategy for making in makings}))
+    cost = expense(makings)
+    return f"strategy {strategies}; an image took {cost.words}" if cost else f"strategy {strategies}"
 
 
 def _score_chart(columns: Sequence[Sequence[scores.Score]]) -> Chart:

@@ -15,6 +15,8 @@ from PIL import Image
 
 PIXEL_ART = 96  # px: images up to this side are kept as they are and shown with hard pixel edges
 THUMBNAIL = 224  # px: longest side of the embedded copy of larger images
+MAX_GAP = 8  # px between the pictures of a contact sheet
+SHEET_PICTURE = 96  # px: longest side of a picture in an embedded contact sheet
 JPEG_QUALITY = 78
 FRAME_WIDTH = 96  # units of the filmstrip drawings; the height follows the grid
 
@@ -24,6 +26,20 @@ class Picture:
     """An embedded image: its data URI and the size at which to reserve space for it, in pixels."""
 
     uri: str
+    width: int
+    height: int
+
+    @property
+    def is_pixel_art(self) -> bool:
+        return max(self.width, self.height) <= PIXEL_ART
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """Embedded pictures of one size side by side, `columns` in a row; their size in px."""
+
+    picture: Picture
+    columns: int
     width: int
     height: int
 
@@ -43,21 +59,55 @@ class Frame:
 
 def embed(path: Path) -> Picture | None:
     """The image as a data URI, small ones losslessly, others as a JPEG thumbnail; None if it is not there or broken."""
-    try:
-        with Image.open(path) as image:
-            pixels = image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # all that Pillow raises
+    pixels = _read(path)
+    if pixels is None:
         return None
     pixels.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    return _encode(pixels, is_lossless=max(pixels.size) <= PIXEL_ART)
+
+
+def embed_sheet(path: Path, rows: int, columns: int, like: Path) -> Sheet | None:
+    """A contact sheet of pictures as large as `like`, at equal distances; None if it is not there or does not fit.
+
+    Small pictures are kept as they are, others made smaller.
+    """
+    pixels, model = _read(path), _read(like)
+    if pixels is None or model is None:
+        return None
+    (width, height), (side_x, side_y) = pixels.size, model.size
+    gap_x = (width - columns * side_x) // max(columns - 1, 1)
+    gap_y = (height - rows * side_y) // max(rows - 1, 1)
+    fits = (columns * (side_x + gap_x) - gap_x, rows * (side_y + gap_y) - gap_y) == pixels.size
+    if not fits or not 0 <= min(gap_x, gap_y) <= max(gap_x, gap_y) <= MAX_GAP:
+        return None
+    scale = min(1.0, SHEET_PICTURE / max(side_x, side_y))
+    size = max(1, round(side_x * scale)), max(1, round(side_y * scale))
+    sheet = Image.new("RGB", (columns * size[0], rows * size[1]))
+    for row in range(rows):
+        for column in range(columns):
+            left, top = column * (side_x + gap_x), row * (side_y + gap_y)
+            cut = pixels.crop((left, top, left + side_x, top + side_y))
+            sheet.paste(cut.resize(size, Image.Resampling.LANCZOS), (column * size[0], row * size[1]))
+    return Sheet(_encode(sheet, is_lossless=scale == 1.0), columns, *size)
+
+
+def _read(path: Path) -> Image.Image | None:
+    """The pixels of a file; None if it is not there or broken."""
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # all that Pillow raises
+        return None
+
+
+def _encode(pixels: Image.Image, *, is_lossless: bool) -> Picture:
     buffer = io.BytesIO()
-    if max(pixels.size) <= PIXEL_ART:
+    if is_lossless:
         pixels.save(buffer, "PNG", optimize=True)
-        kind = "png"
     else:
         pixels.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
-        kind = "jpeg"
     text = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(f"data:image/{kind};base64,{text}", *pixels.size)
+    return Picture(f"data:image/{'png' if is_lossless else 'jpeg'};base64,{text}", *pixels.size)
 
 
 def filmstrip(revealed_at: np.ndarray, grid: Sequence[int], num_steps: int, *, num_frames: int) -> list[Frame]:

@@ -9,13 +9,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from genloop import ledger, rundir
 from genloop.config import read_yaml
 from genloop.records import TAGS, unpack_tokens
+
+
+class Answer(NamedTuple):
+    """What a judge said of a candidate after some of its steps; None: no answer."""
+
+    step: int
+    question: str
+    p_yes: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One candidate on its way: every answer about it, where it was cut, what it was made from, what was wrong."""
+
+    index: int
+    p_yes: float | None  # to the question that decides; None when nobody said
+    answers: tuple[Answer, ...] = ()
+    cut_at: int | None = None
+    parent: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,8 +47,14 @@ class Making:
     num_steps: int
     revealed_at: np.ndarray  # (h*w,) step, from 0, that fixed each token
     chosen: int
-    p_yes: Mapping[int, float | None]  # P(yes) of each candidate to the question that decides; None when dropped
+    candidates: tuple[Candidate, ...]
     cost: Mapping[str, float]
+    previews: Path | None = None  # what the judge was shown: one row a candidate, one column a step
+
+    @property
+    def p_yes(self) -> dict[int, float | None]:
+        """P(yes) of each candidate to the question that decides; None when dropped."""
+        return {candidate.index: candidate.p_yes for candidate in self.candidates}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,12 +186,11 @@ def _generate_run(images: Path) -> Path | None:
 
 
 def _makings(run: Path) -> dict[str, Making]:
-    return {row["image"]: _making(row) for row in _rows(run)}
+    return {row["image"]: _making(run, row) for row in _rows(run)}
 
 
-def _making(row: Mapping[str, Any]) -> Making:
-    scores = {candidate["candidate"]: candidate.get("p_yes") or {} for candidate in row["candidates"]}
-    questions = list(dict.fromkeys(question for p_yes in scores.values() for question in p_yes))
+def _making(run: Path, row: Mapping[str, Any]) -> Making:
+    questions = list(dict.fromkeys(question for c in row["candidates"] for question in c.get("p_yes") or {}))
     decides = "outcome" if "outcome" in questions else questions[-1] if questions else ""
     return Making(
         strategy=row["strategy"],
@@ -173,8 +198,21 @@ def _making(row: Mapping[str, Any]) -> Making:
         num_steps=row["num_steps"],
         revealed_at=unpack_tokens(row["revealed_at"]),
         chosen=row["chosen"],
-        p_yes={index: p_yes.get(decides) for index, p_yes in scores.items()},
+        candidates=tuple(_candidate(candidate, decides) for candidate in row["candidates"]),
         cost=row.get("cost") or {},
+        previews=run / row["previews"] if row.get("previews") else None,
+    )
+
+
+def _candidate(candidate: Mapping[str, Any], decides: str) -> Candidate:
+    """A candidate of a row; rows of older runs say less."""
+    return Candidate(
+        index=candidate["candidate"],
+        p_yes=(candidate.get("p_yes") or {}).get(decides),
+        answers=tuple(Answer(*answer) for answer in candidate.get("trace") or ()),
+        cut_at=candidate.get("cut_at"),
+        parent=candidate.get("parent"),
+        reason=candidate.get("reason") or "",
     )
 
 

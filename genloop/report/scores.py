@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from genloop.metrics.statistics import Interval, clustered_wilson, mcnemar, mean_of, paired_bootstrap
 from genloop.records import TAGS
+from genloop.report.expense import Expense, expense, mean
 from genloop.report.runs import Run
 
 SIGNIFICANT = 0.05
@@ -25,6 +26,7 @@ class Score:
     correct: int
     images: int
     prompts: int
+    expense: Expense | None = None  # an image
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,15 @@ def score(run: Run) -> list[Score]:
         images = [image for image in run.images if image.tag == tag]
         prompts = [image.key for image in images]
         accuracy = clustered_wilson([float(image.correct) for image in images], prompts)
-        by_task.append(Score(tag, accuracy, sum(i.correct for i in images), len(images), len(set(prompts))))
+        cost = expense([image.making for image in images])
+        by_task.append(Score(tag, accuracy, sum(i.correct for i in images), len(images), len(set(prompts)), cost))
     total = Score(
         OVERALL,
         mean_of([task.accuracy for task in by_task]),
         sum(task.correct for task in by_task),
         len(run.images),
         len(run.by_prompt),
+        mean([task.expense for task in by_task]),
     )
     return [*by_task, total]
 

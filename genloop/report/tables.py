@@ -1,6 +1,7 @@
 """The numbers of the page as text: a Markdown table for people, JSON for programs."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from genloop.metrics.statistics import Interval
@@ -9,11 +10,14 @@ from genloop.report.scores import OVERALL, Comparison, Score
 
 
 def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons: Sequence[Comparison]) -> str:
-    """Score by task of every run, then the paired differences; percent and points with 95 % intervals."""
-    lines = _rows(["task", *(f"{run.letter} {run.name}" for run in runs)])
+    """Score by task of every run and what an image cost, then the paired differences; scores with 95 % intervals."""
+    told = [any(score.expense for score in column) for column in scores]
+    heads = [[f"{run.letter} {run.name}", *([f"{run.letter} cost"] if tells else [])] for run, tells in zip(runs, told)]
+    lines = _rows(["task", *(cell for head in heads for cell in head)])
     for task in tasks(scores):
-        cells = [next((_cell(score) for score in column if score.task == task), "") for column in scores]
-        lines.append(_row([task, *cells]))
+        found = [next((score for score in column if score.task == task), None) for column in scores]
+        cells = [[_cell(score), *([_cost(score)] if tells else [])] for score, tells in zip(found, told)]
+        lines.append(_row([task, *(cell for pair in cells for cell in pair)]))
     for comparison in comparisons:
         base, run = comparison.base, comparison.run
         lines += ["", f"{run.letter} {run.name} minus {base.letter} {base.name}, in points", ""]
@@ -38,7 +42,14 @@ def as_json(
                 "name": run.name,
                 "units": {"total": run.counts.total, "done": run.counts.done, "failed": run.counts.failed},
                 "scores": [
-                    {"task": s.task, **_interval(s.accuracy), "k": s.correct, "n": s.images, "prompts": s.prompts}
+                    {
+                        "task": s.task,
+                        **_interval(s.accuracy),
+                        "k": s.correct,
+                        "n": s.images,
+                        "prompts": s.prompts,
+                        "cost": asdict(s.expense) if s.expense else None,
+                    }
                     for s in column
                 ],
             }
@@ -75,10 +86,16 @@ def tasks(scores: Sequence[Sequence[Score]]) -> list[str]:
     return [*names, OVERALL]
 
 
-def _cell(score: Score) -> str:
+def _cell(score: Score | None) -> str:
+    if score is None:
+        return ""
     value = score.accuracy
     count = f"n={score.images}" if score.task == OVERALL else f"{score.correct}/{score.images}"
     return f"{100 * value.estimate:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f}; {count})"
+
+
+def _cost(score: Score | None) -> str:
+    return score.expense.words if score and score.expense else ""
 
 
 def _points(value: float) -> str:

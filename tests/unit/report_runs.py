@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from genloop import rundir
+from genloop.data.images import contact_sheet, encode_png
 from genloop.distributed import World
 from genloop.ledger import Ledger, plan_units
 from genloop.records import TAGS, pack_tokens
@@ -35,6 +36,8 @@ class Sketch:
     texts: dict[int, str] = field(default_factory=dict)  # prompts to replace, by index
     unit_size: int = 4
     units: int | None = None  # how many units of the evaluation to finish; None: all
+    searched: bool = False  # rows say how every candidate went: judged, cut, corrected
+    previews: bool = True  # of a searched run: keep what the judge was shown
 
 
 def write_runs(root: Path, name: str, sketch: Sketch) -> Path:
@@ -69,7 +72,7 @@ def _make(
     scores = rng.random(sketch.num_candidates).round(3).tolist() if sketch.num_candidates > 1 else [None]
     chosen = scores.index(max(scores)) if sketch.num_candidates > 1 else 0
     tokens = pack_tokens(rng.integers(0, 300, cells))
-    return {
+    row = {
         "prompt_index": index,
         "sample": sample,
         "prompt": text,
@@ -88,6 +91,46 @@ def _make(
             for i, p in enumerate(scores)
         ],
     }
+    return row | _search(run, sketch, rng, row) if sketch.searched else row
+
+
+def _search(run: Path, sketch: Sketch, rng: np.random.Generator, row: dict[str, Any]) -> dict[str, Any]:
+    """What a row of PARM++ says: the better half of the candidates goes on after step 6, the best one is corrected."""
+    good = sorted(row["candidates"], key=lambda c: -c["p_yes"]["outcome"])[: max(1, sketch.num_candidates // 2)]
+    for candidate in row["candidates"]:
+        p = candidate["p_yes"]["outcome"]
+        clarity, potential = (round(float(v), 3) for v in (rng.random(), 0.5 * p + 0.5 * rng.random()))
+        trace = [[3, "clarity", clarity / 2], [6, "clarity", clarity], [6, "potential", potential]]
+        is_good = candidate in good
+        candidate["trace"] = trace + ([[NUM_STEPS, "outcome", p]] if is_good else [])
+        candidate["cut_at"] = None if is_good else 6
+        candidate["p_yes"] = {"clarity": clarity, "potential": potential} | ({"outcome": p} if is_good else {})
+    best, p_yes = good[0], round((good[0]["p_yes"]["outcome"] + 1) / 2, 3)
+    best["reason"] = f"there is no {row['tag']} & <b>nothing</b> red"
+    fixed = {"candidate": len(row["candidates"]), "tokens": row["tokens"], "p_yes": {"outcome": p_yes}}
+    fixed |= {"trace": [[NUM_STEPS + 4, "outcome", p_yes]], "cut_at": None, "parent": best["candidate"]}
+    candidates = [*row["candidates"], fixed]
+    steps = sum(c["cut_at"] or NUM_STEPS for c in row["candidates"]) + 5.5
+    calls = sum(len({step for step, _, _ in c["trace"]}) for c in candidates)
+    cost = {"generator_steps": steps, "judge_calls": calls, "flops": 1e6 * steps + 3e5 * calls}
+    facts = {"strategy": "parm_plus_plus", "chosen": fixed["candidate"], "candidates": candidates}
+    if sketch.previews:
+        facts["previews"] = f"paths/{row['prompt_index']:05d}/{row['sample']:04d}.png"
+        (run / facts["previews"]).parent.mkdir(parents=True, exist_ok=True)
+        (run / facts["previews"]).write_bytes(_sheet(rng, sketch.side, candidates))
+    return facts | {"cost": cost | {"flops_without_search": 1e6 * NUM_STEPS}}
+
+
+def _sheet(rng: np.random.Generator, side: int, candidates: Sequence[dict[str, Any]]) -> bytes:
+    """A row a candidate, a column a step at which any was judged."""
+    steps = sorted({step for candidate in candidates for step, _, _ in candidate["trace"]})
+    seen = [[any(step == s for s, _, _ in candidate["trace"]) for step in steps] for candidate in candidates]
+    pictures = [[_pixels(draw(rng, side)) if shown else None for shown in row] for row in seen]
+    return encode_png(contact_sheet(pictures))
+
+
+def _pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def _judge(row: dict[str, Any], correct: bool) -> dict[str, Any]:

@@ -265,5 +265,5 @@ def test_the_table_holds_the_numbers_of_the_page(tmp_path: Path) -> None:
         for score in run["scores"]:
             assert f"{100 * score['estimate']:.1f} % {100 * score['low']:.1f} to {100 * score['high']:.1f}" in text
     lines = (out / "table.md").read_text().splitlines()
-    assert lines[0] == "| task | A none-verdicts | B best_of_n-verdicts |"
+    assert lines[0] == "| task | A none-verdicts | A cost | B best_of_n-verdicts | B cost |"
     assert [line.split(" | ")[0] for line in lines[2:9]][-1] == "| overall"

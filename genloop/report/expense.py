@@ -1,0 +1,55 @@
+"""What images cost to make: decoding steps, questions to a judge, operations relative to an image without search."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from genloop.report.runs import Making
+
+
+@dataclass(frozen=True, slots=True)
+class Expense:
+    """Means an image. `relative`: operations over those of one image without search; None where rows do not tell."""
+
+    generator_steps: float
+    judge_calls: float
+    relative: float | None
+
+    @property
+    def words(self) -> str:
+        """The expense in a few words."""
+        calls = f", {_short(self.judge_calls)} judge call{'' if self.judge_calls == 1 else 's'}"
+        calls = calls if self.judge_calls else ""
+        times = f", {_short(self.relative)}× operations" if self.relative is not None else ""
+        return f"{_short(self.generator_steps)} steps{calls}{times}"
+
+
+def expense(makings: Sequence[Making | None]) -> Expense | None:
+    """The mean over images; None when one of them does not say what it cost."""
+    costs = [making.cost for making in makings if making is not None and "generator_steps" in making.cost]
+    if not costs or len(costs) < len(makings):
+        return None
+    alone = [cost.get("flops_without_search") for cost in costs]
+    ratios = [cost["flops"] / one for cost, one in zip(costs, alone) if one]
+    return Expense(
+        sum(cost["generator_steps"] for cost in costs) / len(costs),
+        sum(cost.get("judge_calls", 0) for cost in costs) / len(costs),
+        sum(ratios) / len(ratios) if len(ratios) == len(costs) else None,
+    )
+
+
+def mean(expenses: Sequence[Expense | None]) -> Expense | None:
+    """The unweighted mean of the tasks, as the overall score is; None when a task does not tell."""
+    known = [found for found in expenses if found is not None]
+    if not known or len(known) < len(expenses):
+        return None
+    relative = [found.relative for found in known if found.relative is not None]
+    return Expense(
+        sum(found.generator_steps for found in known) / len(known),
+        sum(found.judge_calls for found in known) / len(known),
+        sum(relative) / len(relative) if len(relative) == len(known) else None,
+    )
+
+
+def _short(number: float) -> str:
+    """Three digits are enough."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
