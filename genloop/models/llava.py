@@ -109,7 +109,8 @@ def tile_features(model: Llava, pixels: Tensor) -> Tensor:
     cut = pixels[:, :, : grid * patch, : grid * patch].to(weight.dtype)
     cut = cut.unflatten(3, (grid, patch)).unflatten(2, (grid, patch)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
     hidden = F.linear(cut, weight.flatten(1), bias) + tower.embeddings.position_embedding.weight
-    for layer in tower.encoder.layers[: llava_config(model).num_vision_layers]:
+    chosen = model.config.vision_feature_layer  # from the end when negative: -1 is what the last layer gives
+    for layer in tower.encoder.layers[: chosen if chosen >= 0 else config.num_hidden_layers + 1 + chosen]:
         hidden = layer(hidden, None)
     return model.model.multi_modal_projector(hidden)
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from genloop.records import Prompt
 from genloop.rewards.build import build_judge, check_judge, judge_fingerprint
 from genloop.rewards.llava_judge import LlavaJudge
 from genloop.rewards.pixels import pad_tile
-from genloop.rewards.questions import RELEASED, Questions
+from genloop.rewards.questions import RELEASED, Chat, Questions
 from genloop.rewards.settings import JudgeSettings
 from tests.unit.tiny_llava import known_words, some_images, some_prompts, tiny_dims, tiny_folder, tiny_llava
 
@@ -53,7 +54,7 @@ def logits_at_once(judge: LlavaJudge, question: str, prompts: Sequence[Prompt], 
     rows = []
     for prompt, image in zip(prompts, to_uint8(images)):
         first, *rest = judge.questions.pieces(question, prompt.text)
-        texts = [torch.tensor(judge.tokenizer.encode(text)) for text in (first, "".join(rest))]
+        texts = [torch.tensor(judge.tokenizer.encode(t), dtype=torch.long) for t in (first, "".join(rest))]
         before, behind = (embed_tokens(judge.model, ids) for ids in texts)
         row = torch.cat([before, image_features(judge.model, pad_tile(image, 26)[None])[0], behind])
         rows.append(first_token_logits(judge.model, row[None], torch.tensor([len(row)]))[0])
@@ -71,6 +72,18 @@ def test_p_yes_is_the_softmax_of_the_first_tokens_logits(question: str, folder: 
     two_way = judge_of(folder, probability="two_way").p_yes(question, prompts, images)
     pair = logits[:, [judge.yes, judge.no]].softmax(-1)[:, 0]
     assert (two_way - pair).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("seam", [" :", ""], ids=["apart", "merged"])
+@torch.inference_mode()
+def test_a_chat_of_few_words_may_start_with_its_image_and_merge_its_turns(seam: str, folder: Path) -> None:
+    wording = {"clarity": "<image> clear {prompt}", "potential": " can it be {prompt}"}
+    judge = judge_of(folder, questions=Questions(wording, Chat("", "", seam, " .")))
+    prompts, images = prompts_of(), some_images(NUM)
+    for question in wording:
+        expected = logits_at_once(judge, question, prompts, images)[:, : judge.tokenizer.num_tokens]
+        found = judge.p_yes(question, prompts, images)
+        assert (found - expected.softmax(-1)[:, judge.yes]).abs().max() <= 1e-5
 
 
 @torch.inference_mode()
@@ -248,7 +261,6 @@ def test_shared_parts_are_counted_once(folder: Path) -> None:
 
 LIMITED = """
     import logging, resource, sys
-    from dataclasses import replace
     from pathlib import Path
     import torch
     from genloop.models.llava import load_llava
@@ -271,7 +283,6 @@ LIMITED = """
 
 
 def test_a_judge_that_runs_out_of_memory_goes_on_with_less(tmp_path: Path) -> None:
-    from dataclasses import replace
 
     wide = replace(tiny_dims(), text=replace(tiny_dims().text, intermediate_size=12288))
     folder = tiny_folder(tmp_path / "wide", config=wide)
