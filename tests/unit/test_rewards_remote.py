@@ -77,6 +77,17 @@ def test_the_potential_is_a_second_turn_behind_a_clear_image():
     assert turns[2]["content"] == RELEASED["potential"]
 
 
+def test_a_judge_without_a_question_lacks_the_method(server, tmp_path):
+    released = judge(server)
+    assert not hasattr(released, "p_first") and not hasattr(released, "reasons")
+    file = tmp_path / "questions.yaml"
+    file.write_text('outcome: "<image> {prompt}?"\nreason: "<image> Why not {prompt}?"\n')
+    for cache in (None, tmp_path / "scores"):
+        ours = settings(server, questions=str(file)).model_copy(update={"cache": cache})
+        asking = build_judge(ours, Path)
+        assert hasattr(asking, "reasons") and not hasattr(asking, "p_first")
+
+
 def test_a_questions_file_words_and_names_what_is_asked(server, tmp_path):
     file = tmp_path / "questions.yaml"
     file.write_text(
