@@ -82,7 +82,7 @@ class ScoreStore:
         assert self.folder is not None
         with self._lock:
             self._refreshed = time.monotonic()
-            own = self._segment[2] if self._segment else ""
+            own = self._segment[2] if self._segment and self._segment[0] == os.getpid() else None
             with os.scandir(self.folder) as entries:
                 sizes = {e.name: e.stat().st_size for e in entries if e.name.endswith(SUFFIX) and e.name != own}
             for name in sorted(sizes):
