@@ -221,6 +221,7 @@ def _pixels(tokens: Sequence[np.ndarray], sampler: "Sampler[Any]") -> np.ndarray
 
 def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "Sampler[Any]") -> dict[str, Any]:
     best, cost = choice.candidates[choice.chosen], choice.cost
+    alone = sampler.num_steps * sampler.flops_per_step + sampler.flops_per_decode
     steps = int(cost.generator_steps) if cost.generator_steps == int(cost.generator_steps) else cost.generator_steps
     return {
         "prompt_index": prompt.index,
@@ -235,7 +236,12 @@ def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "
         "tokens": pack_tokens(best.tokens),
         "revealed_at": pack_tokens(best.revealed_at),
         "num_steps": max(sampler.num_steps, 1 + int(best.revealed_at.max())),  # more when it was corrected
-        "cost": {"generator_steps": steps, "judge_calls": cost.judge_calls, "flops": cost.flops},
+        "cost": {
+            "generator_steps": steps,
+            "judge_calls": cost.judge_calls,
+            "flops": cost.flops,
+            "flops_without_search": alone,
+        },
         "candidates": [_candidate(candidate) for candidate in choice.candidates],
     }
 

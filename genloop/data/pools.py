@@ -81,7 +81,8 @@ def recorded_judge(row: Mapping[str, Any]) -> tuple[list[float], float] | None:
     if all(score is None for score in scores):
         return None
     alone = flops_of_one(row) or 0.0
-    judging = max(0.0, row["cost"].get("flops", 0.0) / len(scores) - alone) if alone else 0.0
+    judging = row["cost"].get("flops", 0.0) / len(scores) - alone if alone else 0.0
+    judging = judging if judging > 1e-9 * alone else 0.0  # the rest is rounding
     return [math.nan if score is None else score for score in scores], judging
 
 

@@ -1,6 +1,6 @@
 """What images cost to make: decoding steps, questions to a judge, operations relative to an image without search."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from genloop.report.runs import Making
@@ -8,7 +8,7 @@ from genloop.report.runs import Making
 
 @dataclass(frozen=True, slots=True)
 class Expense:
-    """Means an image. `relative`: operations over those of one image without search; None where rows do not tell."""
+    """Means an image. `relative`: operations, in images without search; None where rows do not tell."""
 
     generator_steps: float
     judge_calls: float
@@ -23,17 +23,22 @@ class Expense:
         return f"{_short(self.generator_steps)} steps{calls}{times}"
 
 
-def expense(makings: Sequence[Making | None]) -> Expense | None:
+def unit_of(makings: Iterable[Making | None]) -> float | None:
+    """The operations of one image without search: what expenses are told in. None when no row says so."""
+    alone = (making.cost.get("flops_without_search") for making in makings if making is not None)
+    return next((flops for flops in alone if flops), None)
+
+
+def expense(makings: Sequence[Making | None], unit: float | None) -> Expense | None:
     """The mean over images; None when one of them does not say what it cost."""
     costs = [making.cost for making in makings if making is not None and "generator_steps" in making.cost]
     if not costs or len(costs) < len(makings):
         return None
-    alone = [cost.get("flops_without_search") for cost in costs]
-    ratios = [cost["flops"] / one for cost, one in zip(costs, alone) if one]
+    flops = [cost["flops"] for cost in costs if cost.get("flops")]
     return Expense(
         sum(cost["generator_steps"] for cost in costs) / len(costs),
         sum(cost.get("judge_calls", 0) for cost in costs) / len(costs),
-        sum(ratios) / len(ratios) if len(ratios) == len(costs) else None,
+        sum(flops) / len(flops) / unit if unit and len(flops) == len(costs) else None,
     )
 
 

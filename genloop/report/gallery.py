@@ -98,12 +98,12 @@ def cards(found: Sequence[Case], limit: int) -> list[Card]:
     return [Card(case, tuple(_shots(case))) for case in spread(found, limit)]
 
 
-def closeups(found: Sequence[Case], limit: int) -> list[Closeup]:
-    """At most `limit` close-ups of images whose rows say how they came about."""
+def closeups(found: Sequence[Case], limit: int, unit: float | None) -> list[Closeup]:
+    """At most `limit` close-ups of images whose rows say how they came about; `unit` is that of their expenses."""
     recorded = [case for case in found if any(image.making and image.path.is_file() for _, image in case.images)]
     shown = []
     for number, case in enumerate(spread(recorded, limit)):
-        paths = [_path(f"path{number}-{run.number}", run, image) for run, image in case.images]
+        paths = [_path(f"path{number}-{run.number}", run, image, unit) for run, image in case.images]
         shown.append(Closeup(case, tuple(path for path in paths if path is not None)))
     return [closeup for closeup in shown if closeup.paths]
 
@@ -118,7 +118,7 @@ def _shots(case: Case) -> Iterator[Shot]:
         yield Shot(run, image, embed(image.path), f"{image.prompt}: sample {image.sample} of {run.name}")
 
 
-def _path(name: str, run: Run, image: JudgedImage) -> Path | None:
+def _path(name: str, run: Run, image: JudgedImage, unit: float | None) -> Path | None:
     making, picture = image.making, embed(image.path)
     if making is None or picture is None:
         return None
@@ -133,7 +133,7 @@ def _path(name: str, run: Run, image: JudgedImage) -> Path | None:
         height=round(FRAME_WIDTH * rows / columns, 2),
         bars=_bars(making),
         choice=_choice(making),
-        expense=expense([making]),
+        expense=expense([making], unit),
         ways=ways(making, image.path),
     )
 

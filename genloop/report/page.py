@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from genloop.metrics.statistics import Interval
 from genloop.report import gallery, provenance, scores, tables
 from genloop.report.chart import Chart, dot_and_whisker
-from genloop.report.expense import expense
+from genloop.report.expense import expense, unit_of
 from genloop.report.runs import Run, read_runs
 from genloop.rundir import write_atomic
 
@@ -26,7 +26,7 @@ METHOD = (
 )
 COST_METHOD = (
     "Below each score what an image cost: decoding steps of all candidates, images shown to a judge, and all "
-    "operations relative to one image without search."
+    "operations relative to one image without search (of the first run)."
 )
 DIFFERENCE_METHOD = (
     "Runs are compared prompt by prompt. Intervals are a paired bootstrap over prompts; p is McNemar's exact test over "
@@ -51,13 +51,14 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: in
     """
     found = read_runs(runs)
     out = out or runs[0] / "report"
-    columns = [scores.score(run) for run in found]
+    unit = unit_of(image.making for run in found for image in run.images)
+    columns = [scores.score(run, unit) for run in found]
     comparisons = [scores.compare(found[0], run) for run in found[1:]]
     numbers = json.dumps(tables.as_json(found, columns, comparisons), indent=1, ensure_ascii=False) + "\n"
     files = {
         "table.md": tables.markdown(found, columns, comparisons),
         "table.json": numbers,
-        "index.html": _render(_content(found, columns, comparisons, num_cards, num_closeups)),
+        "index.html": _render(_content(found, columns, comparisons, unit, num_cards, num_closeups)),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
@@ -69,12 +70,13 @@ def _content(
     runs: Sequence[Run],
     columns: Sequence[Sequence[scores.Score]],
     comparisons: Sequence[scores.Comparison],
+    unit: float | None,
     num_cards: int,
     num_closeups: int,
 ) -> dict[str, Any]:
     """What the template needs, by name."""
     found = gallery.cases(runs)
-    cards, closeups = gallery.cards(found, num_cards), gallery.closeups(found, num_closeups)
+    cards, closeups = gallery.cards(found, num_cards), gallery.closeups(found, num_closeups, unit)
     tags = list(dict.fromkeys(card.case.tag for card in cards))
     outcomes = [name for name in OUTCOMES if any(card.case.outcome == name for card in cards)]
     return {
@@ -82,7 +84,7 @@ def _content(
         "lead": _lead(runs, comparisons),
         "notices": list(_notices(runs)),
         "runs": runs,
-        "heads": [(run, column[-1], _origin(run)) for run, column in zip(runs, columns)],
+        "heads": [(run, column[-1], _origin(run, unit)) for run, column in zip(runs, columns)],
         "method": METHOD,
         "chart_of_scores": _score_chart(columns),
         "tasks": tables.tasks(columns),
@@ -145,13 +147,13 @@ def _notices(runs: Sequence[Run]) -> Iterator[str]:
             yield f"{name}: {lost} of {len(run.images)} image files are missing. Their verdicts still count."
 
 
-def _origin(run: Run) -> str:
+def _origin(run: Run, unit: float | None) -> str:
     """How the images of a run were made, in a few words; empty when no row says so."""
     makings = [image.making for image in run.images if image.making is not None]
     if not makings:
         return ""
     strategies = ", ".join(sorted({making.strategy for making in makings}))
-    cost = expense(makings)
+    cost = expense(makings, unit)
     return f"strategy {strategies}; an image took {cost.words}" if cost else f"strategy {strategies}"
 
 

@@ -58,14 +58,17 @@ class Comparison:
     refusal: str = ""
 
 
-def score(run: Run) -> list[Score]:
-    """Each task of a run in GenEval's order, then the overall score."""
+def score(run: Run, unit: float | None = None) -> list[Score]:
+    """Each task of a run in GenEval's order, then the overall score.
+
+    `unit`: the operations of one image without search, for expenses.
+    """
     by_task = []
     for tag in run.tags:
         images = [image for image in run.images if image.tag == tag]
         prompts = [image.key for image in images]
         accuracy = clustered_wilson([float(image.correct) for image in images], prompts)
-        cost = expense([image.making for image in images])
+        cost = expense([image.making for image in images], unit)
         by_task.append(Score(tag, accuracy, sum(i.correct for i in images), len(images), len(set(prompts)), cost))
     total = Score(
         OVERALL,

@@ -75,21 +75,24 @@ class Ways:
 
 
 def ways(making: Making, image: Path) -> Ways | None:
-    """What the row of an image says about its candidates' ways; None when it says nothing. `image`: the final one."""
+    """What the row of an image says about its candidates' ways; None when that is nothing. `image`: the final one.
+
+    One step makes no chart.
+    """
     remarks = tuple(_remarks(making))
     answers = [answer for candidate in making.candidates for answer in candidate.answers]
-    if not answers:
-        return Ways((), (), (), (), (), 0, None, remarks) if remarks else None
     steps = tuple(sorted({answer.step for answer in answers}))
+    if len(steps) < 2 and making.previews is None:  # the bars of the page say as much
+        return Ways((), (), (), (), (), 0, None, remarks) if remarks else None
     questions = tuple(dict.fromkeys(answer.question for answer in answers))
-    last = max(max(steps), making.num_steps)
+    last = max([*steps, making.num_steps])
     sheet = None
     if making.previews is not None:
         sheet = embed_sheet(making.previews, len(making.candidates), len(steps), image)
     shown = _shown(making)
     return Ways(
         questions=questions,
-        trails=tuple(_trails(making, questions, last)),
+        trails=tuple(_trails(making, questions, last)) if len(steps) > 1 else (),
         ticks=tuple((_x(step, last), step) for step in _ticks(steps)),
         steps=steps,
         rows=tuple(_row(making, number, steps, sheet) for number in shown),

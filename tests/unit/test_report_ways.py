@@ -12,7 +12,7 @@ from PIL import Image
 
 from genloop.data.images import contact_sheet, encode_png
 from genloop.report import write_report
-from genloop.report.expense import Expense, expense, mean
+from genloop.report.expense import Expense, expense, mean, unit_of
 from genloop.report.pictures import Sheet, embed_sheet
 from genloop.report.runs import Answer, Candidate, Making
 from genloop.report.ways import CHART_HEIGHT, MAX_ROWS, ways
@@ -102,17 +102,25 @@ def test_a_correction_goes_on_from_what_it_corrects():
 
 
 def test_candidates_that_descend_from_each_other_in_a_circle_do_not_hang():
-    answers = (Answer(3, "outcome", 0.5),)
+    answers = (Answer(3, "outcome", 0.5), Answer(6, "outcome", 0.5))
     found = ways(making(Candidate(0, 0.5, answers, parent=1), Candidate(1, 0.5, answers, parent=0)), Path("i.png"))
     assert found is not None and all(trail.is_chosen for trail in found.trails)
 
 
 def test_many_candidates_are_shown_as_far_as_there_is_room_the_chosen_one_first():
-    many = [Candidate(i, 0.5, (Answer(18, "outcome", 0.5),)) for i in range(MAX_ROWS + 6)]
+    answers = (Answer(9, "outcome", 0.5), Answer(18, "outcome", 0.5))
+    many = [Candidate(i, 0.5, answers) for i in range(MAX_ROWS + 6)]
     found = ways(making(*many, chosen=MAX_ROWS + 5), Path("image.png"))
     assert found is not None and len(found.rows) == MAX_ROWS and found.num_hidden == 6
     assert [row.index for row in found.rows[:3]] == [MAX_ROWS + 5, 0, 1]
     assert len(found.trails) == MAX_ROWS + 6
+
+
+def test_one_step_makes_no_chart_and_without_pictures_nothing(tmp_path):
+    answers = (Answer(18, "outcome", 0.5),)
+    assert ways(making(Candidate(0, 0.5, answers)), Path("image.png")) is None
+    found = ways(making(Candidate(0, 0.5, answers), previews=Path("sheet.png")), Path("image.png"))
+    assert found is not None and found.trails == () and found.rows[0].cells[0].words == ("outcome 0.50",)
 
 
 def test_rows_without_ways_show_none(tmp_path):
@@ -166,10 +174,11 @@ def test_expenses_are_means_of_images_and_of_tasks(tmp_path):
 def test_an_expense_that_some_images_do_not_tell_is_not_made_up():
     told, untold = making(Candidate(0, None)), making(Candidate(0, None))
     told = replace(told, cost={"generator_steps": 36, "judge_calls": 2, "flops": 4e6, "flops_without_search": 2e6})
-    assert expense([told, told]) == Expense(36, 2, 2.0)
-    assert expense([told, untold]) is None and expense([told, None]) is None and expense([]) is None
+    assert unit_of([None, untold, told]) == 2e6 and unit_of([untold]) is None
+    assert expense([told, told], 2e6) == Expense(36, 2, 2.0) and expense([told], 1e6) == Expense(36, 2, 4.0)
+    assert expense([told, untold], 2e6) is None and expense([told, None], 2e6) is None and expense([], 2e6) is None
     old = replace(told, cost={"generator_steps": 18, "judge_calls": 1})
-    assert expense([told, old]) == Expense(27, 1.5, None)
+    assert expense([told, old], 2e6) == Expense(27, 1.5, None)
     assert mean([Expense(10, 1, 2.0), Expense(20, 3, None)]) == Expense(15, 2, None)
     assert mean([Expense(10, 1, 2.0), None]) is None
     assert Expense(18, 1, None).words == "18 steps, 1 judge call"
