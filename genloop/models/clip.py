@@ -140,13 +140,15 @@ def _known_architecture(open_clip: Any, name: str) -> str:
 
 def _tag(open_clip: Any, architecture: str | None, published_as: str | None) -> dict[str, Any]:
     """What open_clip knows about published weights."""
-    if architecture is None or published_as is None:
+    if published_as is None:
         return {}
-    known = open_clip.list_pretrained_tags_by_model(architecture)
+    known = sorted({tag for name, tag in open_clip.list_pretrained() if architecture in (None, name)})
     if published_as not in known:
-        hint = did_you_mean(published_as, known)
-        raise ValueError(f"open_clip knows no {published_as!r} weights of {architecture}{hint} ({', '.join(known)})")
-    return open_clip.get_pretrained_cfg(architecture, published_as)
+        raise ValueError(
+            f"open_clip knows no {published_as!r} weights of {architecture or 'any architecture'}"
+            f"{did_you_mean(published_as, known)} ({', '.join(known)})"
+        )
+    return open_clip.get_pretrained_cfg(architecture, published_as) if architecture else {}
 
 
 def _preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing:

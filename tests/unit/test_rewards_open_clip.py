@@ -67,6 +67,11 @@ def test_weights_published_by_openai_get_quick_gelu(open_clip, folder):
     assert torch.allclose(quick.embed_images(PIXELS), images, atol=1e-6)
 
 
+def test_a_tag_that_nobody_published_is_refused(open_clip, folder):
+    with pytest.raises(ValueError, match=r"no 'openai2' weights of any architecture; did you mean 'openai'\?"):
+        load_clip(folder, published_as="openai2")
+
+
 def test_an_architecture_can_be_named_for_weights_alone(open_clip, tmp_path, folder):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "tiny-for-tests.json").write_text(json.dumps(MODEL_CONFIG))
@@ -75,7 +80,7 @@ def test_an_architecture_can_be_named_for_weights_alone(open_clip, tmp_path, fol
     assert torch.equal(named.embed_texts(TEXTS), load_clip(folder).embed_texts(TEXTS))
     with pytest.raises(ValueError, match="unknown architecture 'tiny-for-test' of open_clip; did you mean"):
         load_clip(folder, architecture="tiny-for-test")
-    with pytest.raises(ValueError, match=r"no 'openay' weights of ViT-L-14; did you mean 'openai'\? \(openai, "):
+    with pytest.raises(ValueError, match=r"no 'openay' weights of ViT-L-14; did you mean 'openai'\? \(commonpool_"):
         load_clip(folder, architecture="ViT-L-14", published_as="openay")
 
 
