@@ -6,5 +6,10 @@ A strategy is written for one image (`genloop.search.strategy.Search.choose`); o
 STRATEGIES = {
     "none": "genloop.search.none:OneCandidate",
     "best_of_n": "genloop.search.best_of_n:BestOfN",
+    "prm": "genloop.search.prm:Prm",
     "parm": "genloop.search.parm:Parm",
+    "parm_plus_plus": "genloop.search.parm_plus_plus:ParmPlusPlus",
+    "successive_halving": "genloop.search.successive_halving:SuccessiveHalving",
+    "knockout": "genloop.search.knockout:Knockout",
+    "adaptive": "genloop.search.adaptive:Adaptive",
 }

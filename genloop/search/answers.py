@@ -43,8 +43,7 @@ def _ask(sampler: Sampler[Any], judge: Judge | None, asked: Requests) -> list[li
         image.charge((*before, question), before)
         if request.images is None:
             moment.asked = (*before, question)
-            moment.path.p_yes[question] = p_yes
-            moment.path.trace.append(Judgement(moment.total, question, p_yes, moment.guess.cpu().numpy()))
+            _record(moment, question, p_yes)
     return _split(answers, [len(request.moments) for _, request in asked])
 
 
@@ -56,15 +55,17 @@ def _look(sampler: Sampler[Any], judge: Judge | None, asked: Requests) -> "list[
 
 
 def _compare(sampler: Sampler[Any], judge: Any, asked: Requests) -> list[list[float]]:
-    """P(the first is better) of every pair of every Compare."""
+    """P(the first is better) of every pair of every Compare; in the traces: P(better than the other)."""
     pairs = [(image, pair) for image, request in asked for pair in zip(request.first, request.second, strict=True)]
     answers: list[float] = []
     for part in _parts(pairs, sampler.slots):
         _decode(sampler, [(image, moment) for image, pair in part for moment in pair])
         first, second = (_stack([pair[side].pixels for _, pair in part]) for side in (0, 1))
         answers += judge.p_first([image.prompt for image, _ in part], first, second).tolist()
-    for image, _ in [*pairs, *pairs]:  # both images of a pair
-        image.charge(("outcome",))
+    for (image, pair), p_first in zip(pairs, answers, strict=True):
+        for moment, p_yes in zip(pair, (p_first, 1 - p_first)):
+            image.charge(("outcome",))
+            _record(moment, "compare", p_yes)
     return _split(answers, [len(request.first) for _, request in asked])
 
 
@@ -112,6 +113,12 @@ def _decode(sampler: Sampler[Any], rows: Sequence[tuple[ImageSearch, Moment]]) -
     for (image, moment), one in zip(unseen.values(), pixels, strict=True):
         moment.pixels = one
         image.decodes += 1
+
+
+def _record(moment: Moment, question: str, p_yes: float) -> None:
+    """An answer about what a path shows, for its trace."""
+    moment.path.p_yes[question] = p_yes
+    moment.path.trace.append(Judgement(moment.total, question, p_yes, moment.guess.cpu().numpy()))
 
 
 def _stack(rows: Sequence[Any]) -> "Tensor":

@@ -18,7 +18,7 @@ from genloop.records import Candidate, Choice, Cost, Judgement, Prompt, Seed
 if TYPE_CHECKING:
     from torch import Tensor
 
-NOT_JUDGED = "not judged: the judge gave no answer for any candidate"
+NOT_JUDGED = "not judged: the judge gave no answer"
 
 
 @dataclass(eq=False, slots=True)
@@ -206,10 +206,7 @@ class ImageSearch:
 
     def best(self, question: str, paths: Sequence[Path]) -> Path:
         """The path with the highest last answer; the first of equals. Unknown answers come last."""
-        path = paths[ranking([path.p_yes.get(question, math.nan) for path in paths])[0]]
-        if math.isnan(path.p_yes.get(question, math.nan)) and not path.reason:
-            path.reason = NOT_JUDGED
-        return path
+        return paths[ranking([path.p_yes.get(question, math.nan) for path in paths])[0]]
 
     def charge(self, questions: tuple[str, ...], paid: tuple[str, ...] = ()) -> None:
         """One more image shown to the judge; the first `paid` questions about it have been charged before."""
@@ -220,6 +217,8 @@ class ImageSearch:
     def choice(self, chosen: Path) -> Choice:
         """The record of the whole search."""
         assert chosen.is_done, "a strategy returned an unfinished path"
+        if any(map(math.isnan, chosen.p_yes.values())) and not chosen.reason:
+            chosen.reason = NOT_JUDGED
         self.decodes += chosen.now.pixels is None
         sampler = self.sampler
         flops = self.generator_steps * sampler.flops_per_step + self.decodes * sampler.flops_per_decode

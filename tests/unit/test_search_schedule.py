@@ -90,16 +90,16 @@ def test_the_batch_stays_full_while_there_is_work(slots):
     assert all(choice.cost.generator_steps == 16 for choice in choices)
     tail = next((i for i, rows in enumerate(walker.walked) if rows < slots), len(walker.walked))
     assert sum(walker.walked[tail:]) <= 2 * slots * STEPS  # only the last images leave slots empty
-    assert tail > 0.6 * len(walker.walked)
+    assert tail >= 0.5 * len(walker.walked)
 
 
 def test_the_same_questions_of_many_images_are_asked_together():
     judge = Opinions()
     run(PAIRS, 64, judge, build("best_of_n", 4, judge).choose)
-    assert judge.shown == [("outcome", 48)]
+    assert judge.shown == [("outcome", 32)]
     judge = Opinions()
     run(PAIRS, 16, judge, build("best_of_n", 4, judge).choose)
-    assert judge.shown == [("outcome", 16)] * 3
+    assert judge.shown == [("outcome", 16)] * 2
 
 
 def test_an_image_pays_for_its_own_steps_decodes_and_questions():

@@ -1,0 +1,99 @@
+"""PARM++ (Guo et al. 2025): reflect on the chosen image, and correct it. Nothing of it was released; this is ours.
+
+Another strategy makes the start. Then, up to `rounds` times: does the image show its prompt (P(yes) >= `accept`)? If
+not, a judge that gives reasons is asked for one, which is recorded. A part of the image is masked again and drawn anew
+in a few steps, the rest stays; the new image is kept only when its P(yes) is higher, so that no round ends below its
+start. Every round starts from the best so far, with other noise.
+    region=confidence  the tokens that the generator itself finds least likely beside the others
+    region=occlusion   the tokens of the blocks without which the judge likes the image best
+    region=random      a control
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from genloop.config import Settings, parse_options, refusal
+from genloop.protocols import Judge, Sampler
+from genloop.search.image import ImageSearch, Path, Steps
+from genloop.search.regions import at_random, least_confident, occluded
+from genloop.search.settings import strategy_class
+from genloop.search.strategy import Search
+
+SELF = "parm_plus_plus"
+
+
+class ParmPlusPlus(Search):
+    """Any strategy, and then rounds of reflection and correction."""
+
+    class Options(Settings):
+        start: str = Field("parm", description="the strategy that makes the start, with n candidates")
+        start_options: Any = Field({}, validate_default=True, description="keys of that strategy")
+        accept: float = Field(0.5, ge=0, le=1, description="P(yes) from which on an image is good enough")
+        rounds: int = Field(6, ge=1, description="corrections at most")
+        region: Literal["confidence", "occlusion", "random"] = Field("confidence", description="what is drawn again")
+        fraction: float = Field(0.3, gt=0, le=1, description="of the tokens that are drawn again")
+        steps: int = Field(4, ge=1, description="decoding steps of a correction")
+        blocks: int = Field(3, ge=1, description="region=occlusion: blocks along a side")
+
+        @field_validator("start")
+        @classmethod
+        def _known(cls, start: str) -> str:
+            try:
+                strategy_class(start)
+            except ValueError as error:
+                raise refusal(f": {error}") from None
+            if start == SELF:
+                raise refusal(f": {SELF} cannot start itself")
+            return start
+
+        @field_validator("start_options", mode="plain")
+        @classmethod
+        def _parsed(cls, options: Any, info: ValidationInfo) -> Settings:
+            start = info.data.get("start")  # None when it was refused already
+            return parse_options(strategy_class(start).Options, options) if start else Settings()
+
+    def __init__(self, sampler: Sampler[Any], judge: Judge | None, num_candidates: int, options: Any) -> None:
+        super().__init__(sampler, judge, num_candidates, options)
+        self.start = strategy_class(options.start)(sampler, judge, num_candidates, options.start_options)
+
+    @classmethod
+    def questions(cls, options: Any) -> tuple[str, ...]:
+        """Those of the start, and the outcome."""
+        return tuple(dict.fromkeys((*strategy_class(options.start).questions(options.start_options), "outcome")))
+
+    @classmethod
+    def check(cls, num_candidates: int, num_steps: int, options: Any) -> None:
+        """The start's numbers."""
+        strategy_class(options.start).check(num_candidates, num_steps, options.start_options)
+
+    def choose(self, image: ImageSearch) -> Steps[Path]:
+        """The search for one image."""
+        best = yield from self.start.choose(image)
+        if "outcome" not in best.p_yes:
+            yield from image.ask("outcome", [best])
+        for _ in range(self.options.rounds):
+            if not best.p_yes["outcome"] < self.options.accept:  # good enough, or unknown
+                break
+            if image.explains and not best.reason:
+                yield from image.explain([best])
+            again = yield from self._correct(image, best)
+            (p_yes,) = yield from image.ask("outcome", [again])
+            if p_yes > best.p_yes["outcome"]:
+                best = again
+        return best
+
+    def _correct(self, image: ImageSearch, path: Path) -> Steps[Path]:
+        """A path that is `path` but for the region, which is drawn again."""
+        options = self.options
+        (again,) = image.branch(path)
+        count = max(1, round(options.fraction * len(path.now.guess)))
+        if options.region == "confidence":
+            drop = yield from least_confident(image, again, count)
+        elif options.region == "occlusion":
+            drop = yield from occluded(image, path, count, options.blocks)
+        else:
+            drop = at_random(image, again, count)
+        image.remask(again, drop, options.steps)
+        yield from image.walk([again])
+        return again
