@@ -1,10 +1,11 @@
-"""Show evaluate runs as one self-contained page: scores with intervals, paired differences, gallery, close-ups.
+"""Show evaluate runs as one self-contained page: scores and costs, paired differences, gallery, close-ups.
 
     genloop report runs/a-verdicts
     genloop report runs/a-verdicts runs/b-verdicts --out runs/a-and-b
     genloop run report tiny out=runs/a-and-b runs=[runs/a-verdicts,runs/b-verdicts]
 
-Reads   runs of `evaluate`; the `generate` runs that their images came from, for close-ups and provenance.
+Reads   runs of `evaluate`; the `generate` runs that their images came from, for costs, close-ups and provenance.
+        Of a run with previews=judged, close-ups show what the judge saw at each step.
 Writes  OUT/index.html (styles and images inside, no script), OUT/table.md, OUT/table.json.
 Resume  the same command draws the page again. Its bytes depend on the run folders alone. A run that is still going
         is shown as far as it is, and marked so.
@@ -25,7 +26,7 @@ KIND = "independent"
 class Config(JobConfig):
     runs: list[Path] = Field(min_length=1, description="run folders of evaluate; the first is the base of comparisons")
     gallery: Annotated[int, LAUNCH] = Field(48, ge=0, description="cards in the gallery")
-    closeups: Annotated[int, LAUNCH] = Field(6, ge=0, description="images whose unmasking is shown")
+    closeups: Annotated[int, LAUNCH] = Field(6, ge=0, description="images whose making is shown")
 
 
 def check(config: Config) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 from genloop.metrics.statistics import Interval, clustered_wilson, mean_of, paired_bootstrap
 
 _AT_A_TIME = 64  # budgets, to bound memory
+_ROUNDING = 1e-9  # by how much of itself a cost may miss a curve's end
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +60,10 @@ class Curve:
 
         ValueError when none does.
         """
-        if not self.cost[0] <= cost <= self.cost[-1]:
-            raise ValueError(
-                f"a cost of {cost:g} lies outside the curve, which goes from {self.cost[0]:g} to {self.cost[-1]:g}; "
-                "draw a larger pool"
-            )
+        first, last = self.cost[0], self.cost[-1]
+        if not first * (1 - _ROUNDING) <= cost <= last * (1 + _ROUNDING):
+            hint = "; draw a larger pool" if cost > last else ""
+            raise ValueError(f"a cost of {cost:g} lies outside the curve, which goes from {first:g} to {last:g}{hint}")
         return float(np.interp(cost, self.cost, np.arange(1, len(self.cost) + 1)))
 
     def score_at(self, cost: float) -> float:

@@ -37,13 +37,14 @@ def test_between_two_budgets_a_curve_is_a_straight_line():
     curve = curve_of([[0.2, 0.6, 0.7]], [10, 20, 40])
     assert [curve.score_at(cost) for cost in (10, 15, 20, 30, 40)] == pytest.approx([0.2, 0.4, 0.6, 0.65, 0.7])
     assert [curve.place_of(cost) for cost in (10, 15, 30)] == pytest.approx([1, 1.5, 2.5])
+    assert curve.place_of(10 * (1 - 1e-12)) == 1 and curve.place_of(40 * (1 + 1e-12)) == 3
     assert [curve.cost_of(score) for score in (0.1, 0.2, 0.4, 0.65, 0.71)] == [10, 10, 15, pytest.approx(30), None]
 
 
-@pytest.mark.parametrize("cost", [9.9, 40.1])
-def test_a_cost_outside_of_a_curve_is_refused(cost):
+@pytest.mark.parametrize(("cost", "hint"), [(9.9, "40$"), (40.1, "40; draw a larger pool")])
+def test_a_cost_outside_of_a_curve_is_refused(cost, hint):
     curve = curve_of([[0.2, 0.6, 0.7]], [10, 20, 40])
-    with pytest.raises(ValueError, match="outside the curve, which goes from 10 to 40; draw a larger pool"):
+    with pytest.raises(ValueError, match=f"outside the curve, which goes from 10 to {hint}"):
         curve.score_at(cost)
     with pytest.raises(ValueError, match="outside the curve"):
         gain_at_equal_cost(curve_of([[0.5]], [cost]), curve, 0)
