@@ -125,8 +125,8 @@ def reliability(answers: Answers, *, num_bins: int = NUM_BINS) -> list[Bin]:
     """The bars of a reliability diagram, empty bins left out."""
     place = _bins(answers.p_yes, num_bins)
     bars = []
-    for number in np.unique(place):
-        rows = np.flatnonzero(place == number)
+    for number in np.unique(place).tolist():
+        rows = np.flatnonzero(place == number).tolist()
         yes = clustered_wilson(answers.labels[rows].tolist(), [answers.prompts[row] for row in rows])
         low, high = float(number) / num_bins, float(number + 1) / num_bins
         bars.append(Bin(low, high, len(rows), float(answers.p_yes[rows].mean()), yes))
@@ -136,20 +136,28 @@ def reliability(answers: Answers, *, num_bins: int = NUM_BINS) -> list[Bin]:
 def fit_platt(labels: np.ndarray, margins: np.ndarray) -> tuple[float, float]:
     """Platt scaling (Platt 1999): (a, b) of P(yes) = sigmoid(a * margin + b), with Platt's targets for few labels.
 
-    Newton's method on the mean cross-entropy plus 1e-4 of (a - 1)^2 + b^2, which keeps separable labels finite.
+    Newton's method with halved steps on the mean cross-entropy plus 1e-4 of (a - 1)^2 + b^2, which keeps separable
+    labels finite.
     """
     num_yes, num_no = labels.sum(), (1 - labels).sum()
     target = labels * (num_yes + 1) / (num_yes + 2) + (1 - labels) / (num_no + 2)
     design = np.stack([margins, np.ones_like(margins)], axis=1).astype(np.float64)  # (n, 2)
     prior, ridge = np.array([1.0, 0.0]), 1e-4
+
+    def cost(theta: np.ndarray) -> float:
+        x = design @ theta
+        return float(np.mean(np.logaddexp(0, x) - target * x)) + ridge / 2 * float(((theta - prior) ** 2).sum())
+
     theta = prior.copy()
     for _ in range(100):
         p = sigmoid(design @ theta)
         gradient = design.T @ (p - target) / len(labels) + ridge * (theta - prior)
         hessian = (design * (p * (1 - p))[:, None]).T @ design / len(labels) + ridge * np.eye(2)
         step = np.linalg.solve(hessian, gradient)
-        theta = theta - step * min(1.0, 5.0 / float(np.abs(step).max() + 1e-12))
-        if np.abs(step).max() < 1e-10:
+        while np.abs(step).max() > 1e-10 and cost(theta - step) > cost(theta):
+            step = step / 2
+        theta = theta - step
+        if np.abs(step).max() <= 1e-10:
             break
     return float(theta[0]), float(theta[1])
 

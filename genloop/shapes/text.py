@@ -5,6 +5,7 @@ its one token does all three in Phi's tokenizer.
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,24 +27,30 @@ def vocabulary() -> tuple[str, ...]:
 def write_text_tokenizer(folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    special = {"id": 0, "content": END, "special": True}
+    for name, content in word_level_files(vocabulary(), specials=(END,)).items():
+        write_atomic(folder / name, content)
+
+
+def word_level_files(words: Sequence[str], *, specials: Sequence[str]) -> dict[str, bytes]:
+    """The files of a tokenizer with these words, the special tokens first; the first of them stands for all others."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    added = [{"id": index, "content": token, "special": True} | flags for index, token in enumerate(specials)]
     tokenizer: dict[str, Any] = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [special | flags],
+        "added_tokens": added,
         "normalizer": {"type": "Lowercase"},
         "pre_tokenizer": {"type": "Whitespace"},
         "post_processor": None,
         "decoder": None,
         "model": {
             "type": "WordLevel",
-            "vocab": {word: index for index, word in enumerate(vocabulary())},
-            "unk_token": END,
+            "vocab": {word: index for index, word in enumerate(words)},
+            "unk_token": specials[0],
         },
     }
-    names = {"bos_token": END, "eos_token": END, "unk_token": END}
+    names = {"bos_token": specials[0], "eos_token": specials[0], "unk_token": specials[0]}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 2048, **names}
-    for name, content in (("tokenizer.json", tokenizer), ("tokenizer_config.json", config)):
-        write_atomic(folder / name, (json.dumps(content, indent=1) + "\n").encode())
+    files = {"tokenizer.json": tokenizer, "tokenizer_config.json": config}
+    return {name: (json.dumps(content, indent=1) + "\n").encode() for name, content in files.items()}

@@ -1,4 +1,4 @@
-"""A Show-o from nothing at small width: weights scaled by fan-in, code embeddings that know their patches.
+"""Models from nothing at small width: weights scaled by fan-in, embeddings that know their patches.
 
 At width 96 the usual std of 0.02 learns several times slower than 1 / sqrt(fan-in) with embeddings of 0.4.
 K = codes, D = hidden size.
@@ -7,10 +7,13 @@ K = codes, D = hidden size.
 import torch
 from torch import Tensor
 
+from genloop.models.llava import Llava
 from genloop.models.showo import ShowO
 from genloop.protocols import ImageTokenizer
 
 EMBEDDING_STD = 0.4
+POSITION_STD = 0.3  # of a judge's patches
+HEAD_SHARE = 0.1  # of a judge's head: answers start near chance
 
 
 @torch.no_grad()
@@ -21,6 +24,25 @@ def scale_by_fan_in(model: ShowO) -> None:
         if parameter.ndim == 2:
             wanted = EMBEDDING_STD if "embed_tokens" in name else parameter.shape[1] ** -0.5
             parameter.mul_(wanted / drawn)
+
+
+@torch.no_grad()
+def scale_judge(model: Llava, *, seed: int) -> None:
+    """Draw a judge's matrices again: std 1 / sqrt(fan-in), embeddings 0.4, positions 0.3, the head a tenth.
+
+    Keys of the language model start as its queries, so that a word looks at what is like it from the first step.
+    """
+    generator = _generator(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            continue
+        std = parameter[0].numel() ** -0.5
+        std = POSITION_STD if "position_embedding" in name else EMBEDDING_STD if "embed_tokens" in name else std
+        drawn = torch.randn(parameter.shape, generator=generator) * std
+        parameter.copy_(drawn * HEAD_SHARE if name.startswith("lm_head") else drawn)
+    for layer in model.model.language_model.layers:
+        keys, queries = layer.self_attn.k_proj.weight, layer.self_attn.q_proj.weight
+        keys.copy_(queries[: len(keys)])
 
 
 @torch.no_grad()

@@ -7,11 +7,12 @@ run gives the very bits of an uninterrupted one.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from genloop.distributed import StopRequested, World
 from genloop.job import note
 from genloop.rundir import append_metrics
-from genloop.training.optimizer import build_optimizer, learning_rate
+from genloop.training.optimizer import SHARE, build_optimizer, learning_rate
 from genloop.training.settings import TrainSettings
 from genloop.training.state import Progress, cut_metrics, load_state, save_state
 
@@ -44,6 +45,8 @@ class Task(Generic[B]):
     batch_of: Callable[[int], B]  # step (from 1) -> the batch of all ranks
     loss_of: Callable[[B, Sequence[int]], Loss]  # batch, row numbers -> their loss
     settings: TrainSettings
+    share_of: Callable[[str], float] | None = None  # a parameter's name -> its share of the learning rate
+    after_step: Callable[[int], Mapping[str, Any] | None] | None = None  # on all ranks; what it gives is a metrics line
 
 
 def train(task: Task[B], run: Path, world: World) -> None:
@@ -54,7 +57,7 @@ def train(task: Task[B], run: Path, world: World) -> None:
     settings = task.settings
     if world.world_size > settings.batch_size:
         raise ValueError(f"train.batch_size: {settings.batch_size} rows are too few for {world.world_size} ranks")
-    optimizer = build_optimizer(task.model, settings)
+    optimizer = build_optimizer(task.model, settings, task.share_of)
     progress = load_state(run, task.model, optimizer)
     if world.rank == 0:
         cut_metrics(run, progress.step)
@@ -76,6 +79,9 @@ def train(task: Task[B], run: Path, world: World) -> None:
             clock, clocked = now, step
         if is_logged:
             progress.clear()
+        found = task.after_step(step) if task.after_step else None
+        if found and world.rank == 0:
+            append_metrics(run, {"step": step, **found})
         if (stop or is_last or step % settings.save_every == 0) and world.rank == 0:
             save_state(run, task.model, optimizer, progress, keep=settings.keep)
         if stop:
@@ -104,7 +110,7 @@ def _step(
             parameter.grad.div_(sums["weight"])
     norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip, error_if_nonfinite=True)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group[SHARE]
     optimizer.step()
     progress.step = step
     progress.add(sums)
@@ -123,6 +129,16 @@ def _sum_over_ranks(sums: dict[str, float], world: World) -> bool:
     *totals, stops = values.tolist()
     sums.update(zip(names, totals, strict=True))
     return stops > 0
+
+
+def sum_over_ranks(values: np.ndarray, world: World) -> np.ndarray:
+    """The sum of every rank's array of one shape, in double precision."""
+    if world.world_size == 1:
+        return values
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    total = torch.from_numpy(values.astype(np.float64)).to(device)
+    dist.all_reduce(total)
+    return total.cpu().numpy()
 
 
 def _sum_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:

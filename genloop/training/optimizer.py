@@ -1,24 +1,36 @@
 """AdamW with a warm-up and a cosine: the one optimiser of all training jobs."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from genloop.training.settings import TrainSettings
+from genloop.training.settings import LoopSettings
+
+SHARE = "share"  # of the learning rate: a key of the optimizer's groups
 
 
-def build_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW over the parameters that want a gradient; weight decay on matrices and kernels only."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+def build_optimizer(
+    model: nn.Module, settings: LoopSettings, share_of: Callable[[str], float] | None = None
+) -> torch.optim.AdamW:
+    """AdamW over the parameters that want a gradient; weight decay on matrices and kernels only.
+
+    `share_of` maps a parameter's name to the share of the learning rate that it gets; default: 1 for all.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            share = 1.0 if share_of is None else share_of(name)
+            groups.setdefault((share, parameter.ndim < 2), []).append(parameter)
+    parts = [
+        {"params": members, "weight_decay": 0.0 if is_vector else settings.weight_decay, SHARE: share}
+        for (share, is_vector), members in sorted(groups.items(), key=lambda group: group[0])
     ]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas, foreach=True)
+    return torch.optim.AdamW(parts, lr=settings.lr, betas=settings.betas, foreach=True)
 
 
-def learning_rate(step: int, settings: TrainSettings) -> float:
+def learning_rate(step: int, settings: LoopSettings) -> float:
     """The rate of step 1..num_steps: linear warm-up times a cosine from `lr` down to `min_lr` of it."""
     warm = min(1.0, step / settings.warmup_steps) if settings.warmup_steps else 1.0
     progress = min(1.0, (step - 1) / max(1, settings.num_steps - 1))

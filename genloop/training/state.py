@@ -1,6 +1,7 @@
 """Saving and resuming a training run: RUN/checkpoints/step-0000500, whole or not there, safetensors only.
 
-A checkpoint holds the model, the optimiser's moments and the sums of the metrics window: all that the next step needs.
+A checkpoint holds what is trained of the model, the optimiser's moments and the sums of the metrics window: all that
+the next step needs beside the weights that training starts from.
 Random numbers are keyed by the step, so there is no generator state to keep.
 """
 
@@ -50,7 +51,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 def save_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, keep: int) -> None:
     """Write the checkpoint of this step, then delete all but the newest `keep`."""
-    tensors = {_MODEL + name: value for name, value in model.state_dict().items()} | _moments(model, optimizer)
+    tensors = {_MODEL + name: value for name, value in _trained(model).items()} | _moments(model, optimizer)
     folder = run / "checkpoints" / f"step-{progress.step:07d}"
     save_folder(folder, tensors, {"progress.json": asdict(progress)})
     for old in checkpoints(run)[:-keep]:
@@ -66,10 +67,11 @@ def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     if newest is None:
         return Progress()
     tensors = load_tensors(newest)
-    state = {name: tensors.pop(_MODEL + name) for name in model.state_dict() if _MODEL + name in tensors}
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    trained = _trained(model)
+    state = {name: tensors.pop(_MODEL + name) for name in trained if _MODEL + name in tensors}
+    expected = {name: tuple(value.shape) for name, value in trained.items()}
     compare_manifest(expected, {name: tuple(value.shape) for name, value in state.items()}, newest)
-    model.load_state_dict(state)
+    model.load_state_dict(state, strict=len(trained) == len(model.state_dict()))
     names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     for key, value in tensors.items():
         name, _, moment = key.removeprefix(_MOMENT).rpartition("/")
@@ -96,6 +98,13 @@ def _is_whole(folder: Path) -> bool:
         log.warning("%s; the one before it will do", error)
         return False
     return True
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters that want a gradient, each once, and buffers: the others stay as training found them."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return {name: value for name, value in model.state_dict().items() if name in trained or name not in parameters}
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,0 +1,324 @@
+"""Train a judge: a LLaVA-OneVision that answers yes or no about images, from a checkpoint or from nothing.
+
+    genloop run train_judge tiny out=runs/judge-tiny
+    genloop run train_judge shapes out=runs/judge data.paths.shards=runs/judge-data/shards --procs 2
+    torchrun --nproc-per-node 8 -m jobs.train_judge llava_ov out=runs/judge
+
+Reads   shards of examples (build_judge_data writes them: DIR/train, DIR/val) and published LLaVA conversations (JSON);
+        a checkpoint to start from, or sizes of a new model.
+Writes  RUN/judge, a checkpoint in the public layout with its tokenizer, questions.yaml and calibration.json, which
+        judge.kind=llava loads; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl; at the end RUN/summary.json
+        and RUN/table.md: accuracy, AUC pooled and within prompts, calibration by question, step and task, all on val.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
+        follows from the config; one process gives the same bits with and without interruption.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, model_validator
+
+from ckpts.resolve import resolve
+from genloop.config import LAUNCH, DType, InputPath, JobConfig, Settings
+from genloop.data.conversations import Conversation, read_conversations
+from genloop.data.judge_examples import QUESTIONS
+from genloop.data.shards import content_digest, read_indices
+from genloop.distributed import World, choose_device, process_group
+from genloop.job import run
+from genloop.metrics.judge_summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
+from genloop.models.llava_config import LlavaConfig, TextDims, VisionDims, check_llava_folder
+from genloop.rewards.questions import FILE, Questions, read_questions
+from genloop.rundir import sha256_file, write_atomic, write_json
+from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from genloop.models.llava import Llava
+    from genloop.models.llava_text import LlavaTokenizer
+    from genloop.training.judge import JudgeTrainer
+
+KIND = "collective"
+
+
+class DataConfig(Settings):
+    """One data set; either shards or conversations. Both are fingerprinted by content."""
+
+    shards: Annotated[Path | None, LAUNCH] = Field(None, description="folder that holds train and val")
+    conversations: Annotated[Path | None, LAUNCH] = Field(None, description="a LLaVA conversation file (JSON)")
+    images: Annotated[Path | None, LAUNCH] = Field(None, description="folder of the conversations' images")
+    weight: float = Field(1.0, gt=0, description="how often shards are drawn from, against the other shards")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "DataConfig":
+        if (self.shards is None) == (self.conversations is None):
+            raise ValueError("needs either shards or conversations")
+        if self.conversations is not None and self.images is None:
+            raise ValueError("conversations need images, the folder that their image names are below")
+        return self
+
+
+class ModelShape(Settings):
+    """Sizes of a new model, for images of the embedded world; its vocabulary is the world's words."""
+
+    image_size: int = Field(24, ge=4)
+    patch_size: int = Field(4, ge=1)
+    vision_size: int = Field(96, ge=8, description="width of the vision tower")
+    vision_mlp: int = Field(192, ge=8)
+    vision_layers: int = Field(2, ge=1)
+    vision_heads: int = Field(4, ge=1)
+    text_size: int = Field(96, ge=8, description="width of the language model")
+    text_mlp: int = Field(256, ge=8)
+    text_layers: int = Field(2, ge=1)
+    text_heads: int = Field(4, ge=1)
+    text_kv_heads: int = Field(4, ge=1)
+    rope_theta: float = Field(1e6, gt=1)
+
+
+class Config(JobConfig):
+    data: dict[str, DataConfig] = Field(
+        min_length=1, description="data sets, by any name; those of shards have a weight"
+    )
+    start: Annotated[str | None, LAUNCH] = Field(
+        None, description="a judge to go on from, fingerprinted by content; default: a new one of `model`'s shape"
+    )
+    questions: InputPath | None = Field(None, description="questions file; default: that of `start`, else the released")
+    model: ModelShape = ModelShape()
+    dtype: DType = Field("float32", description="of the weights; losses are computed in float32")
+    batch: BatchSettings = BatchSettings()
+    loss: LossSettings = LossSettings()
+    vision_lr: float | None = Field(None, ge=0, description="of the vision tower; null: train.lr, 0: frozen")
+    projector_lr: float | None = Field(None, ge=0, description="of the projector; null: train.lr, 0: frozen")
+    lora: LoraSettings = LoraSettings()
+    gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass")
+    eval_every: int = Field(0, ge=0, description="steps between two measurements on val; 0: at the end only")
+    train: LoopSettings = LoopSettings()
+
+
+def check(config: Config) -> None:
+    """Data, checkpoint, questions and sizes, before anything is written."""
+    for name, data in config.data.items():
+        if data.shards is not None:
+            if not (data.shards / "train").is_dir():
+                raise ValueError(
+                    f"data.{name}.shards: {data.shards} holds no folder `train`; build_judge_data writes it"
+                )
+            read_indices(data.shards / "train")
+        elif data.conversations is not None and data.images is not None:
+            read_conversations(data.conversations, data.images)
+    if not config.batch.num_items:
+        raise ValueError("batch: groups, scenes and conversations are all 0; a step needs at least one of them")
+    if config.start is not None:
+        check_llava_folder(resolve(config.start))
+    else:
+        _check_shape(config.model)
+    _check_questions(config)
+
+
+def _check_questions(config: Config) -> None:
+    """Every question that a batch asks has its wording."""
+    batch = config.batch
+    needed = ["outcome"] if batch.groups or batch.scenes else []
+    needed += ["clarity", "potential"] if batch.groups and batch.previews else []
+    needed += ["reason"] if config.loss.reason else []
+    questions = questions_of(config)
+    if missing := [question for question in needed if question not in questions.names]:
+        raise ValueError(
+            f"questions: {questions.where} has no {', '.join(missing)} (it has {', '.join(questions.names)}); add the "
+            "wording, or set batch.previews=0 (clarity, potential) or loss.reason=0 (reason)"
+        )
+
+
+def _check_shape(shape: ModelShape) -> None:
+    for width, heads in (("vision_size", "vision_heads"), ("text_size", "text_heads"), ("text_heads", "text_kv_heads")):
+        if getattr(shape, width) % getattr(shape, heads):
+            raise ValueError(
+                f"model.{width}: {getattr(shape, width)} is not a multiple of model.{heads}={getattr(shape, heads)}"
+            )
+    if shape.text_size // shape.text_heads % 2:
+        raise ValueError(f"model.text_size: {shape.text_size} does not give {shape.text_heads} heads of an even width")
+
+
+def inputs(config: Config) -> dict[str, Path | str]:
+    """Shards (by their sidecars), conversations, the checkpoint."""
+    found: dict[str, Path | str] = {}
+    for name, data in config.data.items():
+        if data.shards is not None:
+            for split in ("train", "val"):
+                if (data.shards / split).is_dir():
+                    found[f"data.{name}.{split}"] = content_digest(data.shards / split)
+        elif data.conversations is not None:
+            found[f"data.{name}.conversations"] = sha256_file(data.conversations)
+    return found if config.start is None else found | {"start": resolve(config.start)}
+
+
+def questions_of(config: Config) -> Questions:
+    """The configured wording, else that of `start`, else the released one."""
+    return read_questions(questions_file(config))
+
+
+def questions_file(config: Config) -> Path | None:
+    """Where the wording stands; None for the released one."""
+    if config.questions is not None or config.start is None:
+        return config.questions
+    kept = resolve(config.start) / FILE
+    return kept if kept.is_file() else None
+
+
+def main(config: Config, world: World) -> None:
+    import torch
+
+    from genloop.training import judge_parts
+    from genloop.training.judge_batches import JudgeBatches
+    from genloop.training.loop import Task, train
+
+    if world.world_size > config.batch.num_items:
+        raise ValueError(f"batch: {config.batch.num_items} items are too few for {world.world_size} ranks")
+    torch.set_num_threads(config.train.threads)
+    device = choose_device(config.train.device, world)
+    with process_group(world, device=device):
+        model, tokenizer = build(config, device)
+        share = judge_parts.share_of({"vision": config.vision_lr, "projector": config.projector_lr}, config.train.lr)
+        adapted = judge_parts.add_lora(model, config.lora, seed=config.seed) if config.lora.rank else None
+        judge_parts.freeze(model, share)
+        if config.gradient_checkpointing:
+            judge_parts.save_memory(model)
+        trainer, held_out = trainers(config, model, tokenizer)
+        batches = JudgeBatches(
+            trainer.sets,
+            [data.weight for data in config.data.values() if data.shards is not None],
+            trainer.conversations,
+            trainer.branches,
+            config.batch,
+            seed=config.seed,
+            reasons=config.loss.reason > 0,
+        )
+
+        def after_step(step: int) -> dict[str, float] | None:
+            is_due = config.eval_every and step % config.eval_every == 0 and step < config.train.num_steps
+            return point_estimates(judged(held_out, world), config.seed) if is_due else None
+
+        settings = TrainSettings(**config.train.model_dump(), batch_size=config.batch.num_items)
+        train(Task(model, batches, trainer.loss, settings, share, after_step), config.out, world)
+        if adapted is not None:
+            held_out = replace(held_out, model=judge_parts.merge_lora(adapted))
+        rows = judged(held_out, world)
+        if world.rank == 0:
+            conclude(config, held_out.model, tokenizer, rows)
+
+
+def build(config: Config, device: str) -> "tuple[Llava, LlavaTokenizer]":
+    """The model that training starts from, that of `start` or a new one keyed by the seed, and its tokenizer."""
+    import torch
+
+    from genloop.models.llava import build_llava, load_llava
+    from genloop.models.llava_text import LlavaTokenizer
+    from genloop.training.fresh import scale_judge
+
+    dtype = getattr(torch, config.dtype)
+    if config.start is not None:
+        folder = resolve(config.start)
+        return load_llava(folder, dtype=dtype, device=device), LlavaTokenizer(folder)
+    tokenizer = _world_tokenizer(config)
+    shape = config.model
+    sizes = LlavaConfig(
+        vision=VisionDims(
+            hidden_size=shape.vision_size,
+            intermediate_size=shape.vision_mlp,
+            num_hidden_layers=shape.vision_layers,
+            num_attention_heads=shape.vision_heads,
+            image_size=shape.image_size,
+            patch_size=shape.patch_size,
+        ),
+        text=TextDims(
+            hidden_size=shape.text_size,
+            intermediate_size=shape.text_mlp,
+            num_hidden_layers=shape.text_layers,
+            num_attention_heads=shape.text_heads,
+            num_key_value_heads=shape.text_kv_heads,
+            vocab_size=tokenizer.num_tokens,
+            max_position_embeddings=1024,
+        ),
+        rope_theta=shape.rope_theta,
+        image_token_index=tokenizer.word_id("<image>"),
+    )
+    model = build_llava(sizes, seed=config.seed, dtype=dtype, device=device)
+    scale_judge(model, seed=config.seed)
+    return model, tokenizer
+
+
+def _world_tokenizer(config: Config) -> "LlavaTokenizer":
+    """One token for each word of the embedded world and of the questions, kept in RUN/tokenizer."""
+    from genloop.models.llava_text import LlavaTokenizer
+    from genloop.shapes.judge_text import judge_tokenizer_files
+
+    questions = questions_of(config)
+    chat = (questions.chat.system, questions.chat.user, questions.chat.assistant, questions.chat.end)
+    folder = config.out / "tokenizer"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in judge_tokenizer_files([*questions.wording.values(), *chat]).items():
+        write_atomic(folder / name, content)  # the same bytes on every rank
+    return LlavaTokenizer(folder)
+
+
+def trainers(config: Config, model: "Llava", tokenizer: "LlavaTokenizer") -> "tuple[JudgeTrainer, JudgeTrainer]":
+    """The training side, and the one of the examples that are held out."""
+    from genloop.data.judge_set import read_judge_set
+    from genloop.models.llava import llava_config
+    from genloop.rewards.pixels import pad_tile
+    from genloop.training.judge import JudgeTrainer
+    from genloop.training.judge_text import Branches
+
+    folders = [data.shards for data in config.data.values() if data.shards is not None]
+    train_sets = [read_judge_set(folder / "train") for folder in folders]
+    val_sets = [read_judge_set(folder / "val") for folder in folders if (folder / "val").is_dir()]
+    names = next((list(data.cell_names.values()) for data in train_sets if data.cell_names), [])
+    if any(list(data.cell_names.values()) != names for data in (*train_sets, *val_sets) if data.cell_names):
+        raise ValueError("data: the shards name their cells differently; train on one world")
+    flat = [name for plane in names for name in plane] if config.loss.names else []
+    size = llava_config(model).vision.image_size
+    said = [c for data in config.data.values() for c in _conversations(data)]
+    branches = Branches(questions_of(config), tokenizer, flat)
+    common = (branches, config.loss, lambda image: pad_tile(image, size), names, tokenizer.encode)
+    return JudgeTrainer(model, train_sets, said, *common), JudgeTrainer(model, val_sets, [], *common)
+
+
+def _conversations(data: DataConfig) -> "list[Conversation]":
+    if data.conversations is None or data.images is None:
+        return []
+    return read_conversations(data.conversations, data.images)
+
+
+def judged(trainer: "JudgeTrainer", world: World) -> list[Judged]:
+    """Every held-out answer; all ranks get all of them."""
+    rows = []
+    for data, margins in zip(trainer.sets, trainer.all_margins(world), strict=True):
+        for example, labels, found in zip(data.examples, data.labels.tolist(), margins.tolist(), strict=True):
+            is_scene = example.source == "scenes"
+            step = "scene" if is_scene else FINAL if example.is_final else str(example.step)
+            for question, label, margin in zip(QUESTIONS, labels, found, strict=True):
+                if margin == margin:  # asked
+                    name = "scenes" if is_scene and question == "outcome" else question
+                    rows.append(Judged(name, step, example.prompt.tag or "", example.prompt.text, label, margin))
+    return rows
+
+
+def conclude(config: Config, model: "Llava", tokenizer: "LlavaTokenizer", rows: Sequence[Judged]) -> None:
+    """Write the checkpoint and what it is worth."""
+    from genloop.models.llava import save_llava
+
+    summary = summarize_judge(rows, config.seed)
+    calibration = {q: {"a": c["a"], "b": c["b"]} for q, c in summary["calibration"].items() if q in QUESTIONS}
+    files: dict[str, Any] = {**tokenizer.files(), "calibration.json": calibration}
+    wording = questions_file(config)
+    if wording is not None:
+        files[FILE] = wording.read_bytes()
+    save_llava(model, config.out / "judge", files)
+    write_json(config.out / "summary.json", summary)
+    table = format_judge(summary)
+    write_atomic(config.out / "table.md", table.encode())
+    print(table, end="", flush=True)
+
+
+if __name__ == "__main__":
+    run(main, Config)
