@@ -28,7 +28,7 @@ class LlavaOptions(Settings):
     )
     tiling: Literal["pad", "anyres"] = Field("pad", description="one padded tile, or tiles at the image's own size")
     dtype: DType = Field("float32", description="of the weights; probabilities are computed in float32")
-    tokens_per_batch: Annotated[int, LAUNCH] = Field(16384, ge=1, description="positions in one forward pass")
+    tokens_per_batch: Annotated[int, LAUNCH] = Field(8192, ge=1, description="positions in one forward pass")
     cache_gb: Annotated[float, LAUNCH] = Field(
         2.0, ge=0, description="GB of keys and values of images that were asked about"
     )

@@ -44,7 +44,7 @@ class LlavaJudge:
         *,
         probability: Probability = "raw",
         tiling: Tiling = "pad",
-        tokens_per_batch: int = 16384,
+        tokens_per_batch: int = 8192,
         cache_bytes: int = 2 * 10**9,
         generation: Mapping[str, Any] | None = None,
     ) -> None:
