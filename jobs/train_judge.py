@@ -29,6 +29,7 @@ from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
 from genloop.metrics.judge_summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
 from genloop.models.llava_config import LlavaConfig, TextDims, VisionDims, check_llava_folder
+from genloop.registry import require
 from genloop.rewards.questions import FILE, Questions, read_questions
 from genloop.rundir import sha256_file, write_atomic, write_json
 from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings, TrainSettings
@@ -101,7 +102,7 @@ def check(config: Config) -> None:
         if data.shards is not None:
             if not (data.shards / "train").is_dir():
                 raise ValueError(
-                    f"data.{name}.shards: {data.shards} holds no folder `train`; build_judge_data writes it"
+                    f"data.{name}.shards: {data.shards} holds no folder train; build_judge_data writes it"
                 )
             read_indices(data.shards / "train")
         elif data.conversations is not None and data.images is not None:
@@ -113,6 +114,8 @@ def check(config: Config) -> None:
     else:
         _check_shape(config.model)
     _check_questions(config)
+    if config.lora.rank:
+        require("peft", "train")
 
 
 def _check_questions(config: Config) -> None:

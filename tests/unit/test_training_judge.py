@@ -20,6 +20,7 @@ from genloop.shapes.prompts import SETS, pool
 from genloop.shapes.scenes import SHAPES
 from genloop.training.judge_batches import JudgeBatches
 from genloop.training.judge_pack import Row, hidden_at_reads, passes
+from genloop.training.judge_parts import part_of, save_memory, share_of
 from genloop.training.judge_text import ANSWER, NAME, WORD
 from genloop.training.settings import BatchSettings
 from tests.unit.judge_data import SCENES, paths, tokenizer, trainer, wording
@@ -318,6 +319,18 @@ def test_conversations_are_learned_beside_examples(tmp_path, scenes):
     assert alone.parts["loss_words"] == pytest.approx(loss.parts["loss_words"] / 2, rel=1e-4)
 
 
+def test_saved_memory_changes_no_gradient(tmp_path, made_up, scenes):
+    found = []
+    for number in range(2):
+        here = trainer(tmp_path / str(number), made_up, scenes, names=0.5)
+        if number:
+            save_memory(here.model)
+        here.loss(batches(here)(1), range(5)).total.backward()
+        found.append({name: p.grad for name, p in here.model.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
 def test_the_loss_falls_within_a_few_steps(both):
     drawn = batches(both)
     optimizer = torch.optim.AdamW(both.model.parameters(), lr=3e-3)
@@ -329,3 +342,10 @@ def test_the_loss_falls_within_a_few_steps(both):
         optimizer.step()
         values.append(float(loss.total.detach()))
     assert values[-1] < 0.7 * values[0]
+
+
+def test_parts_have_rates_of_their_own(both):
+    share = share_of({"vision": 1e-4, "projector": None}, 1e-3)
+    parts = Counter(part_of(name) for name, _ in both.model.named_parameters())
+    assert set(parts) == {"vision", "projector", "language"} and parts["projector"] == 5
+    assert [share(f"model.{name}") for name in ("vision_tower.x", "image_newline", "language_model.x")] == [0.1, 1, 1]
