@@ -39,6 +39,7 @@ __all__ = [
 
 Llava = Any  # LlavaOnevisionForConditionalGeneration, which is only imported when a model is built
 _VECTOR = 32  # elements that the widest CPU kernels take at once; what is left over is computed another way
+_ATTENTION = "sdpa_behind"
 _SAVED = (  # names in memory -> those of the public files, which every version of transformers reads
     (re.compile(r"^model\.vision_tower\."), "vision_tower.vision_model."),
     (re.compile(r"^model\.language_model\."), "language_model.model."),
@@ -125,8 +126,9 @@ def language_hidden(
 ) -> Tensor:
     """Embeddings (B, L, D) -> normalised hidden states (B, L, D). Differentiable.
 
-    Without a mask rows are causal and start at position 0, so pads belong on the right. `mask` (B or 1, 1, L, K) is
-    additive floats over what the cache puts in front and the new positions; `positions` (B or 1, L) are theirs.
+    Without a mask rows are causal and see all that the cache puts in front of them, so pads belong on the right. `mask`
+    (B or 1, 1, L, K) is additive floats over what is in front and the new positions; `positions` (B or 1, L) are
+    theirs, from 0 where they are not given.
     """
     language = model.model.language_model
     if positions is None:
@@ -152,6 +154,29 @@ def first_token_logits(model: Llava, embeds: Tensor, lengths: Tensor) -> Tensor:
     hidden = language_hidden(model, embeds)
     last = hidden[torch.arange(len(hidden), device=hidden.device), lengths.to(hidden.device) - 1]
     return model.lm_head(last).float()
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """The stock SDPA, in which causal rows without a mask may stand behind others: kernels count from the first key.
+
+    query (B, heads, L, C), key and value (B, key heads, K, C) -> (B, L, heads, C). Rows of zeros in front cost less
+    than a mask, with which no kernel leaves out what is not seen.
+    """
+    stock = require("transformers.integrations.sdpa_attention").sdpa_attention_forward
+    behind = key.shape[2] - query.shape[2]
+    if attention_mask is not None or not behind or not options.get("is_causal"):
+        return stock(module, query, key, value, attention_mask, **options)
+    output, _ = stock(module, F.pad(query, (0, 0, behind, 0)), key, value, None, **options)
+    return output[:, behind:], None
+
+
+def _register_attention() -> None:
+    """Make `_attention` known to transformers; its own generation builds masks for it as for SDPA."""
+    masks = require("transformers.masking_utils").ALL_MASK_ATTENTION_FUNCTIONS
+    require("transformers.modeling_utils").ALL_ATTENTION_FUNCTIONS.register(_ATTENTION, _attention)
+    masks.register(_ATTENTION, masks["sdpa"])
 
 
 class WholeVectors(nn.Module):
@@ -204,6 +229,8 @@ def _assemble(config: LlavaConfig, state: dict[str, Tensor]) -> Llava:
     if config.tie_word_embeddings:
         model.tie_weights()
     _fill_buffers(model)
+    _register_attention()
+    model.model.language_model.config._attn_implementation = _ATTENTION
     for layer in model.model.vision_tower.encoder.layers:
         layer.mlp.activation_fn = WholeVectors(layer.mlp.activation_fn)
     for layer in model.model.language_model.layers:

@@ -1,8 +1,8 @@
 """Sequences of LLaVA-OneVision piece by piece: what stands behind a known piece reuses its keys and values.
 
 B = rows, n = positions of a piece, K = positions in front of it, D = hidden size, H = key heads, C = head size. A
-chat is a chain of pieces: constant text, an image, a question, a second question. Text is padded on the left to a
-multiple of 8 of its own length, so that a row's numbers depend on the row alone.
+chat is a chain of pieces: constant text, an image, a question, a second question. Text behind others is padded on the
+left to a multiple of 8 of its own length, so that a row's numbers depend on the row alone.
 """
 
 from collections.abc import Sequence
@@ -49,22 +49,25 @@ class Segment:
         return 2 * self.keys.numel() * self.keys.element_size()
 
 
-def padded_length(num_tokens: int) -> int:
-    """The multiple of 8 that a text of so many tokens is padded to."""
+def padded_length(num_tokens: int, parent: Segment | None) -> int:
+    """What a text of so many tokens is padded to: a multiple of 8, unless it is the first piece of its chat."""
+    if parent is None:
+        return num_tokens
     return -(-num_tokens // MIN_GEMM_ROWS) * MIN_GEMM_ROWS
 
 
 def extend_text(model: Llava, parents: Sequence[Segment | None], texts: Sequence[Sequence[int]]) -> list[Segment]:
     """One piece of ids behind each parent; all of one padded length, all parents of equal lengths."""
-    length = padded_length(len(texts[0]))
+    length = padded_length(len(texts[0]), parents[0])
     pads = [length - len(ids) for ids in texts]
     ids = torch.tensor([[0] * pad + list(row) for pad, row in zip(pads, texts)], device=model.device)
-    return _extend(model, parents, embed_tokens(model, ids), pads)
+    return _extend(model, parents, embed_tokens(model, ids), pads, masked=parents[0] is not None)
 
 
 def extend_image(model: Llava, parents: Sequence[Segment | None], features: Tensor) -> list[Segment]:
     """Image features (B, n, D), one row behind each parent; all parents of equal lengths."""
-    return _extend(model, parents, features, [0] * len(features))
+    parent = parents[0]
+    return _extend(model, parents, features, [0] * len(features), masked=parent is not None and len(parent.chain) > 1)
 
 
 def next_logits(model: Llava, segments: Sequence[Segment]) -> Tensor:
@@ -102,20 +105,25 @@ def continue_greedily(
     return written
 
 
-def _extend(model: Llava, parents: Sequence[Segment | None], embeds: Tensor, pads: Sequence[int]) -> list[Segment]:
+def _extend(
+    model: Llava, parents: Sequence[Segment | None], embeds: Tensor, pads: Sequence[int], *, masked: bool
+) -> list[Segment]:
+    """Embeddings (B, n, D) behind their parents; `masked` where any row of that shape can have pads, its own or others.
+
+    What is decided here for a batch must not depend on which rows are in it.
+    """
     rows, length = embeds.shape[:2]
     repeats = -(-MIN_GEMM_ROWS // (rows * length))
     fronts, pads = list(parents) * repeats, list(pads) * repeats
     cache = _Cache(fronts)
     starts = torch.tensor([front.position if front else 0 for front in fronts], device=embeds.device)
     steps = torch.arange(length, device=embeds.device) - torch.tensor(pads, device=embeds.device)[:, None]
-    mask = _visible(fronts, pads, length, embeds.device)
-    shared = len(set(map(id, fronts))) == 1 and not any(pads)
+    mask = additive_mask(_visible(fronts, pads, length, embeds.device), embeds.dtype) if masked else None
     hidden = language_hidden(
         model,
         embeds.repeat(repeats, 1, 1),
         positions=starts[:, None] + steps.clamp(min=0),
-        mask=additive_mask(mask[:1] if shared else mask, embeds.dtype),
+        mask=mask,
         cache=cache,
     )
     return [

@@ -18,6 +18,7 @@ from torch import Tensor
 from genloop.models.llava import Llava, image_features, tile_features
 from genloop.models.llava_config import LlavaConfig
 from genloop.models.llava_segments import Segment, extend_image, extend_text, padded_length
+from genloop.models.prefix import MIN_GEMM_ROWS
 from genloop.rewards.pixels import anyres_tiles, best_resolution, pad_tile
 
 log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class PieceRunner:
 
     def _num_positions(self, chain: Chain) -> int:
         return sum(
-            padded_length(len(piece.ids))
+            len(piece.ids) + MIN_GEMM_ROWS  # with its pads at most
             if isinstance(piece, TextPiece)
             else self.config.num_image_positions * self._num_tiles(piece)
             for piece in chain
@@ -176,7 +177,7 @@ class PieceRunner:
         for chain in chains:
             piece, front = chain[-1], ready.get(chain[:-1])
             is_text = isinstance(piece, TextPiece)
-            length = padded_length(len(piece.ids)) if isinstance(piece, TextPiece) else len(features[piece])
+            length = padded_length(len(piece.ids), front) if isinstance(piece, TextPiece) else len(features[piece])
             groups.setdefault((is_text, front.lengths if front else (), length), []).append(chain)
         found: dict[Chain, Segment] = {}
         for (is_text, _, _), group in groups.items():

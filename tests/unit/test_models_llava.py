@@ -152,6 +152,16 @@ def test_first_token_logits_are_those_of_the_stock_model(tmp_path: Path) -> None
         assert (logits[row] - recorded).abs().max() <= TOLERANCE
 
 
+@torch.inference_mode()
+def test_the_stock_generation_goes_on_as_before(tmp_path: Path) -> None:
+    save_llava(tiny_llava(), tmp_path / "judge")
+    ours, theirs = load_llava(tmp_path / "judge"), stock(tmp_path / "judge")
+    row = embed_tokens(ours, torch.tensor([[5, 9, 11, 20, 30]]))
+    seen = torch.ones(1, 5, dtype=torch.int64)
+    options = {"inputs_embeds": row, "attention_mask": seen, "max_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(ours.generate(**options), theirs.generate(**options))
+
+
 def test_both_steps_are_differentiable_with_and_without_checkpointing() -> None:
     def gradients(model: Llava) -> dict[str, Tensor]:
         model.train()

@@ -30,7 +30,7 @@ def asked(model: Llava, rows: list[int], shown: Tensor) -> list[Segment]:
     images = extend_image(model, [prefix] * len(rows), image_features(model, shown[rows]))
     found: dict[int, Segment] = {}
     for length in (8, 16):
-        places = [place for place, row in enumerate(rows) if padded_length(len(QUESTIONS[row])) == length]
+        places = [place for place, row in enumerate(rows) if padded_length(len(QUESTIONS[row]), prefix) == length]
         if places:
             parents, texts = [images[place] for place in places], [QUESTIONS[rows[place]] for place in places]
             found |= zip(places, extend_text(model, parents, texts))

@@ -20,7 +20,6 @@ from genloop.data.images import to_uint8
 from genloop.models.llava import embed_tokens, first_token_logits, image_features, language_hidden, load_llava
 from genloop.models.llava_config import LlavaConfig
 from genloop.models.llava_flops import head_flops, image_flops, text_flops
-from genloop.models.llava_segments import padded_length
 from genloop.models.llava_text import LlavaTokenizer
 from genloop.records import Prompt
 from genloop.rewards.build import build_judge, check_judge, judge_fingerprint
@@ -144,8 +143,9 @@ def test_questions_share_the_prefix_the_image_and_the_first_turn(folder: Path) -
         for prompt in prompts:
             *first, last = judge.questions.pieces(question, prompt.text)
             behind = judge.tokenizer.encode("".join(first[1:]))
-            expected += padded_length(len(judge.tokenizer.encode("".join(first[1:]) + last)) - len(behind))
-    prefix = padded_length(len(judge.tokenizer.encode(judge.questions.pieces("outcome", "")[0])))
+            length = len(judge.tokenizer.encode("".join(first[1:]) + last)) - len(behind)
+            expected += -(-length // 8) * 8
+    prefix = len(judge.tokenizer.encode(judge.questions.pieces("outcome", "")[0]))
     assert sum(tiles) == 3
     assert sum(positions) == prefix + expected
     judge.p_yes("clarity", prompts, images)
