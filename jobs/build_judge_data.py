@@ -18,8 +18,8 @@ Resume  the same command; finished units are kept, any number of workers may joi
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,11 +34,13 @@ from genloop.data.shards import Sample, Shards, write_shard
 from genloop.distributed import World
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units, read_rows, unsettled
-from genloop.records import Prompt, Seed, Unit, unpack_tokens
+from genloop.records import COLORS, Prompt, Seed, Unit, unpack_tokens
 from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
 from jobs import generate
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from geneval.labels import Labeller
     from genloop.protocols import Sampler
     from genloop.search.replay import RecordedPath
@@ -58,6 +60,9 @@ class Config(IndependentConfig):
     detector: str = Field("shapes", description="who finds the objects: shapes")
     colors: str = Field("shapes", description="who names their colours: shapes")
     options: VerdictOptions = VerdictOptions()
+    cells: bool = Field(
+        False, description="keep shape and colour of every cell too, as far as the detector shapes knows"
+    )
     scenes: int = Field(0, ge=0, multiple_of=2, description="drawn scenes of the embedded world, in pairs")
     val_share: float = Field(0.1, ge=0, lt=1, description="share of the sentences that are kept for validation")
     most_pairs: int = Field(32, ge=1, description="ranking pairs of one sentence, for each question")
@@ -83,6 +88,8 @@ def check(config: Config) -> None:
 
     color_classifier_class(config.colors)
     known = detector_class(config.detector).classes
+    if config.cells and config.detector != "shapes":
+        raise ValueError(f"cells: only the detector 'shapes' knows cells, found {config.detector!r}; set cells=false")
     if config.source is None:
         if not config.scenes:
             raise ValueError("source: is null and scenes is 0; there is nothing to make examples from")
@@ -208,18 +215,37 @@ def path_samples(
         images = {step: to_uint8(preview) for step, preview in walked.previews.items()}
         images[sampler.num_steps] = to_uint8(walked.final)
         others = {step: [to_uint8(end) for end in ends] for step, ends in walked.branches.items()}
+        seen = _seen(images.values(), labeller) if config.cells else {}
         for example, pixels in label_paths(labeller, keys, images, others, config.clarity_threshold):
-            yield split_of(example.prompt.text, config.seed, config.val_share), to_sample(example, encode_png(pixels))
+            named = replace(example, cells=_cell_names()) if config.cells else example
+            sample = to_sample(named, encode_png(pixels), seen.get(pixels.tobytes()))
+            yield split_of(example.prompt.text, config.seed, config.val_share), sample
+
+
+def _seen(stacks: "Iterable[np.ndarray]", labeller: "Labeller") -> "dict[bytes, np.ndarray]":
+    """The cells of every distinct image of (B, H, W, 3) stacks, by its bytes."""
+    from genloop.shapes.judge_scenes import seen_cells
+
+    images = {image.tobytes(): image for stack in stacks for image in stack}
+    found = labeller.detector.detect(list(images.values()))
+    return {
+        key: seen_cells(image, detections, labeller.colors.colors(image, detections))
+        for (key, image), detections in zip(images.items(), found, strict=True)
+    }
+
+
+def _cell_names() -> dict[str, Sequence[str]]:
+    from genloop.shapes.scenes import SHAPES
+
+    return {"shapes": SHAPES, "colors": COLORS}
 
 
 def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") -> Iterator[tuple[str, Sample]]:
     """(split, sample) of every sentence about every scene of these contrasts."""
     from geneval.reasons import in_words
     from genloop.data.images import encode_png
-    from genloop.records import COLORS
     from genloop.shapes.judge_scenes import cells, contrast
     from genloop.shapes.render import render
-    from genloop.shapes.scenes import SHAPES
 
     def side(text: str) -> str:
         return split_of(text, config.seed, config.val_share)
@@ -232,10 +258,9 @@ def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") 
             prompt = Prompt(index, found.text, found.tag, found.include, found.exclude)
             for scene, verdict in enumerate(labeller.verdicts([prompt] * 2, images)):
                 labels = {"outcome": float(verdict.correct)}
-                names = {"shapes": SHAPES, "colors": COLORS}
                 key = f"scene-{index:07d}-{number}{scene}"
                 words = in_words(prompt, verdict)
-                example = JudgeExample(key, "scenes", prompt, scene, number, 0, 0, labels, words, names)
+                example = JudgeExample(key, "scenes", prompt, scene, number, 0, 0, labels, words, _cell_names())
                 yield side(prompt.text), to_sample(example, pngs[scene], cells(drawn.scenes[scene]))
 
 

@@ -101,9 +101,7 @@ def check(config: Config) -> None:
     for name, data in config.data.items():
         if data.shards is not None:
             if not (data.shards / "train").is_dir():
-                raise ValueError(
-                    f"data.{name}.shards: {data.shards} holds no folder train; build_judge_data writes it"
-                )
+                raise ValueError(f"data.{name}.shards: {data.shards} holds no folder train; build_judge_data writes it")
             read_indices(data.shards / "train")
         elif data.conversations is not None and data.images is not None:
             read_conversations(data.conversations, data.images)

@@ -3,8 +3,9 @@
 Fields of a sample: `png` the image, `json` an object with "source" (generate, scenes), "prompt" (GenEval metadata, or
 {"prompt": text}), "prompt_index", "sample", "candidate", "step" (decoding steps done), "num_steps" (step == num_steps:
 the final image; both 0 for a scene), "questions" {outcome | clarity | potential: label in [0, 1]}, "reason" (what is
-wrong in plain words, "" when nothing is or nobody said), and, for scenes, `cells.npy` (rows, columns, 2) uint8: shape
-and colour of each cell, 0 for background, else 1 + the index of the name in the object's "cells".
+wrong in plain words, "" when nothing is or nobody said), and, for images of the embedded world, `cells.npy` (rows,
+columns, 2) uint8: shape and colour of each cell, 0 for background, 255 where nobody knows, else 1 + the index of the
+name in the object's "cells".
 
 Prompts are split by their sentence, so a sentence that comes up twice is never on both sides.
 """
@@ -26,6 +27,7 @@ from genloop.records import Prompt
 QUESTIONS = ("outcome", "clarity", "potential")
 SPLITS = ("train", "val")
 CELL_NAMES = ("shapes", "colors")  # the two planes of `cells.npy`
+UNKNOWN = 255  # in `cells.npy`: nobody knows what the cell shows
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,16 +7,18 @@ the answer away. A' is only asked where it may be: a sentence that training name
 So no held-out combination is ever named, while scenes do show them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
+from genloop.data.judge_examples import UNKNOWN
 from genloop.data.prompts import caption
-from genloop.records import COLORS, RELATIONS, TAGS, Clause, Prompt
+from genloop.records import COLORS, RELATIONS, TAGS, Clause, Detection, Prompt
 from genloop.shapes.prompts import NUMBERS, pool
-from genloop.shapes.scenes import GRID, MAX_OBJECTS, SHAPES, SPAN, Scene, Thing, scene_for
+from genloop.shapes.render import BACKGROUND
+from genloop.shapes.scenes import CELL, GRID, MAX_OBJECTS, SHAPES, SPAN, Scene, Thing, scene_for
 
 DISTRACTED = 0.25  # share of scenes that show one more object, of a shape that neither sentence names
 _TRIES = 20  # at a place for it
@@ -69,6 +71,21 @@ def cells(scene: Scene) -> np.ndarray:
     for thing in scene:
         place = grid[thing.row : thing.row + SPAN, thing.column : thing.column + SPAN]
         place[:] = 1 + SHAPES.index(thing.shape), 1 + COLORS.index(thing.color)
+    return grid
+
+
+def seen_cells(image: np.ndarray, detections: Sequence[Detection], colors: Sequence[str]) -> np.ndarray:
+    """`cells` of an image (H, W, 3) uint8 from what the exact detector finds in it; UNKNOWN elsewhere.
+
+    A cell is background when all its pixels are; an object's cells are the SPAN x SPAN ones from its box's corner on.
+    """
+    grid = np.full((GRID, GRID, 2), UNKNOWN, dtype=np.uint8)
+    is_background = (image == BACKGROUND).all(axis=2).reshape(GRID, CELL, GRID, CELL).all(axis=(1, 3))
+    grid[is_background] = 0
+    for detection, color in zip(detections, colors, strict=True):
+        row, column = (int(corner) // CELL for corner in (detection.box[1], detection.box[0]))
+        place = grid[row : row + SPAN, column : column + SPAN]
+        place[:] = 1 + SHAPES.index(detection.class_name), 1 + COLORS.index(color)
     return grid
 
 

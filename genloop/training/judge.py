@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genloop.data.conversations import Conversation
-from genloop.data.judge_examples import QUESTIONS
+from genloop.data.judge_examples import QUESTIONS, UNKNOWN
 from genloop.data.judge_set import JudgeSet, decode_png
 from genloop.distributed import World
 from genloop.models.llava import Llava, embed_tokens, image_features
-from genloop.training.judge_batches import UNKNOWN, Asked, Item, JudgeBatch, term
+from genloop.training.judge_batches import Asked, Item, JudgeBatch, names_in, term
 from genloop.training.judge_pack import Row, hidden_at_reads
 from genloop.training.judge_text import ANSWER, NAME, WORD, Branches
 from genloop.training.loop import Loss, sum_over_ranks
@@ -193,7 +193,7 @@ class _Reads:
         owners: list[tuple[int, int]] = []
         labels: list[float] = []
         targets: list[int] = []
-        present = {image: _present(sets[image[0]], image[1]) for image in numbers if image[0] >= 0}
+        present = {image: names_in(sets[image[0]], image[1]) for image in numbers if image[0] >= 0}
         for item, one in asked:
             for branch, example in zip(one.branches, one.examples, strict=True):
                 for kind, target in zip(branch.kinds.tolist(), branch.targets.tolist()):
@@ -221,16 +221,3 @@ def _label(
     if kind == NAME:
         return float("nan") if present is None else float(present[target])
     return 1.0
-
-
-def _present(data: JudgeSet, image: int) -> np.ndarray | None:
-    """(names,) 1.0 where a name of any plane is in the image, in the order of the planes; None without cells."""
-    cells = data.cells.get(image)
-    if cells is None:
-        return None
-    flags = []
-    for plane, names in enumerate(data.cell_names.values()):
-        here = np.zeros(len(names) + 1, dtype=np.float32)
-        here[cells[..., plane][cells[..., plane] != UNKNOWN]] = 1
-        flags.append(here[1:])
-    return np.concatenate(flags)

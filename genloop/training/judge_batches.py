@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from genloop.data.conversations import Conversation
-from genloop.data.judge_examples import QUESTIONS
+from genloop.data.judge_examples import QUESTIONS, UNKNOWN
 from genloop.data.judge_set import JudgeSet
 from genloop.training.judge_text import NAME, Branch, Branches
 from genloop.training.settings import BatchSettings
 
-UNKNOWN = 255  # in `cells.npy`: nobody knows what the cell shows
 _KIND_NAMES = (*QUESTIONS, "reason", "words", "names")  # by the number of a read's kind
 
 
@@ -129,13 +128,34 @@ class JudgeBatches:
     def _count(self, item: Item) -> Counter[str]:
         counts: Counter[str] = Counter({"pairs": len(item.pairs)})
         for asked in item.asked:
-            drawn = None if item.source < 0 else self.sets[item.source].cells.get(asked.image[1])
-            counts["cells"] += 0 if drawn is None else int((drawn[..., 0] != UNKNOWN).sum())
+            data = None if item.source < 0 else self.sets[item.source]
+            cells = None if data is None else data.cells.get(asked.image[1])
+            names = None if data is None else names_in(data, asked.image[1])
+            counts["cells"] += 0 if cells is None else int((cells[..., 0] != UNKNOWN).sum())
             for branch in asked.branches:
-                for kind, number in zip(*np.unique(branch.kinds, return_counts=True)):
-                    if kind != NAME or drawn is not None:
-                        counts[term(int(kind), item.kind)] += int(number)
+                for kind, number in zip(*np.unique(branch.kinds[branch.kinds != NAME], return_counts=True)):
+                    counts[term(int(kind), item.kind)] += int(number)
+                if names is not None:
+                    known = ~np.isnan(names[branch.targets[branch.kinds == NAME]])
+                    counts["names"] += int(known.sum())
         return counts
+
+
+def names_in(data: JudgeSet, image: int) -> np.ndarray | None:
+    """(names,) in the order of the planes: 1 for a name that is in the image, 0 or NaN for one that is not.
+
+    NaN where some cells are unknown, as it may be there. None for an image without cells.
+    """
+    cells = data.cells.get(image)
+    if cells is None:
+        return None
+    flags = []
+    for plane, names in enumerate(data.cell_names.values()):
+        shown = cells[..., plane]
+        here = np.full(len(names) + 1, np.nan if (shown == UNKNOWN).any() else 0, dtype=np.float32)
+        here[shown[shown != UNKNOWN]] = 1
+        flags.append(here[1:])
+    return np.concatenate(flags)
 
 
 def term(kind: int, item_kind: str) -> str:

@@ -17,7 +17,7 @@ from jobs import build_judge_data, generate, verify
 from tests.runs import ROOT, contents, genloop, refusal
 
 FOLDERS = ("rows", "shards")
-WORDS = ["tiny", "steps=[2,5]", "completions=3", "unit_size=2", "paths_per_batch=5", "val_share=0.4"]
+WORDS = ["tiny", "steps=[2,5]", "completions=3", "unit_size=2", "paths_per_batch=5", "val_share=0.4", "cells=true"]
 MADE = ["tiny", "limit=6", "sampling.steps=8", "sampling.preview=argmax", "sampling.order=object_first"]
 
 
@@ -89,7 +89,8 @@ def test_sentences_are_on_one_side_and_scenes_have_cells(built):
     assert set.union(*sides.values()) == {"train", "val"}
     train = read_judge_set(built / "shards/train")
     assert {cells.shape for cells in train.cells.values()} == {(6, 6, 2)}
-    assert len(train.cells) == 2 * len(train.contrasts())
+    assert train.cells.keys() == set(range(len(train.images)))
+    assert all(example.cells == train.examples[0].cells for example in train.examples)
 
 
 def test_pairs_name_examples_of_one_sentence_and_step(built):

@@ -12,7 +12,7 @@ from geneval.verdict import VerdictOptions
 from genloop.data.judge_examples import split_of
 from genloop.data.prompts import caption
 from genloop.records import COLORS, TAGS, Clause, Prompt, Verdict
-from genloop.shapes.judge_scenes import cells, changed, contrast
+from genloop.shapes.judge_scenes import cells, changed, contrast, seen_cells
 from genloop.shapes.prompts import names_held_out, pool
 from genloop.shapes.render import render
 from genloop.shapes.scenes import SHAPES, Thing
@@ -83,6 +83,24 @@ def test_cells_say_what_is_drawn_where():
     grid = cells((Thing("star", "blue", 1, 3),))
     assert (grid[1:3, 3:5] == [1 + SHAPES.index("star"), 1 + COLORS.index("blue")]).all()
     assert grid.sum() == 4 * grid[1, 3].sum()
+
+
+def test_cells_that_are_seen_are_those_that_were_drawn():
+    detector = detector_class("shapes")()
+    for found in CONTRASTS[:100]:
+        for scene, image in zip(found.scenes, render(found.scenes)):
+            detections = detector.detect([image])[0]
+            assert (seen_cells(image, detections, detector.colors(image, detections)) == cells(scene)).all()
+
+
+def test_what_is_neither_background_nor_an_object_is_unknown():
+    image = render([(Thing("star", "blue", 1, 3),)])[0]
+    image[0, 0] = 0
+    image[20:, 20:] = (40, 80, 220)  # a square of one cell
+    detections = detector_class("shapes")().detect([image])[0]
+    grid = seen_cells(image, detections, ["blue"])
+    assert (grid[0, 0] == 255).all() and (grid[5, 5] == 255).all() and (grid[0, 1] == 0).all()
+    assert (grid[1:3, 3:5] == [1 + SHAPES.index("star"), 1 + COLORS.index("blue")]).all()
 
 
 @pytest.mark.parametrize(

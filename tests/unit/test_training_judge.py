@@ -18,7 +18,7 @@ from genloop.rewards.llava_judge import LlavaJudge
 from genloop.shapes.judge_text import judge_vocabulary
 from genloop.shapes.prompts import SETS, pool
 from genloop.shapes.scenes import SHAPES
-from genloop.training.judge_batches import JudgeBatches
+from genloop.training.judge_batches import JudgeBatches, names_in
 from genloop.training.judge_pack import Row, hidden_at_reads, passes
 from genloop.training.judge_parts import part_of, save_memory, share_of
 from genloop.training.judge_text import ANSWER, NAME, WORD
@@ -290,6 +290,18 @@ def test_cells_that_nobody_knows_do_not_count(tmp_path, scenes):
     batch = batches(here, BatchSettings(groups=0, scenes=4))(1)
     assert batch.totals["cells"] == 18 * sum(len(item.asked) for item in batch.items)
     assert np.isfinite(here.loss(batch, range(2)).parts["loss_cells"])
+
+
+def test_a_name_is_in_the_image_or_not_or_nobody_knows(scenes):
+    image, cells = next(iter(scenes.cells.items()))
+    shape, color = cells.reshape(-1, 2).max(axis=0).tolist()
+    whole = names_in(scenes, image)
+    assert whole[shape - 1] == 1 and whole[10 + color - 1] == 1 and set(whole) == {0.0, 1.0}
+    partly = cells.copy()
+    partly[np.argwhere(cells[..., 0] == 0)[0][0], np.argwhere(cells[..., 0] == 0)[0][1]] = 255
+    found = names_in(replace(scenes, cells={image: partly}), image)
+    assert found[shape - 1] == 1 and not (found == 0).any() and np.isnan(found).any()
+    assert names_in(replace(scenes, cells={}), image) is None
 
 
 def test_cells_need_a_tower_whose_patches_they_are(tmp_path, scenes):
