@@ -19,10 +19,10 @@ COMPARED = ("rows", "images")
 
 
 def start(job: str, *words: str, rank: int = 0, world_size: int = 1) -> "subprocess.Popen[str]":
-    """One worker of a job as its own process."""
+    """One worker of a job, by its name or its dotted path, as its own process."""
     place = {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", f"jobs.{job}", *words],
+        [sys.executable, "-m", job if "." in job else f"jobs.{job}", *words],
         cwd=ROOT,
         env={**os.environ, **place},
         stdout=subprocess.PIPE,

@@ -20,6 +20,24 @@ from tests.unit.tiny_showo import PROMPTS, pixels_of, tiny_showo
 
 PAIRS = [(PROMPTS[index], sample) for index in (0, 2, 4, 5) for sample in range(2)]
 STEPS = 6
+RUNGS = [{"step": 2, "share": 0.5}, {"step": 4, "share": 0.4}]
+SEARCHES: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "none": ("none", 1, {}),
+    "best_of_n": ("best_of_n", 3, {}),
+    "prm path": ("prm", 3, {"stride": 2, "aggregate": "min"}),
+    "prm step": ("prm", 3, {"keep": "step", "start": 2, "stride": 2, "question": "potential"}),
+    "parm rank": ("parm", 5, {"at": [1, 3], "keep": [3, 2]}),
+    "parm threshold": ("parm", 4, {"mode": "threshold", "clear": 0.6, "threshold": 0.6}),
+    "parm bisect": ("parm", 4, {"mode": "threshold", "clarity": "bisect", "threshold": 0.6}),
+    "parm released": ("parm", 3, {"mode": "released"}),
+    "parm++ confidence": ("parm_plus_plus", 4, {"accept": 0.9, "rounds": 3}),
+    "parm++ occlusion": ("parm_plus_plus", 1, {"start": "none", "region": "occlusion", "accept": 1.0, "rounds": 2}),
+    "parm++ random": ("parm_plus_plus", 2, {"start": "best_of_n", "region": "random", "accept": 1.0, "rounds": 2}),
+    "halving": ("successive_halving", 5, {"rungs": RUNGS}),
+    "knockout": ("knockout", 5, {}),
+    "adaptive": ("adaptive", 6, {"group": 2, "error": 0.2, "slope": 1.5}),
+    "adaptive alone": ("adaptive", 4, {"group": 1, "error": 0.2}),
+}
 
 
 class Opinions:
