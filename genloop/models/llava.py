@@ -71,7 +71,7 @@ def load_llava(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
     config = check_llava_folder(folder)
     tensors = load_tensors(folder, device=str(device))
     names = canonical_names(tensors, config, folder)
-    return _assemble(config, {new: tensors[old].to(dtype) for old, new in names.items()}).eval()
+    return _assemble(config, {new: tensors.pop(old).to(dtype) for old, new in names.items()}).eval()
 
 
 def save_llava(model: Llava, folder: Path, files: Mapping[str, Mapping[str, Any] | bytes] | None = None) -> None:
