@@ -4,12 +4,12 @@
     genloop run build_judge_data shapes source=runs/pool out=runs/judge-data --procs 2
     genloop run build_judge_data scenes out=runs/judge-scenes --procs 2
 
-Reads   a finished run of `generate` (strategies that finish every candidate: none, best_of_n) and what it was made
-        with. Every path is replayed from its seed, must end in the recorded tokens, and is judged by detector and
-        colours: `outcome` of the final image; at each of `steps` the `potential` of the preview (the share of
-        `completions` continuations that end right; the first is the path itself) and its `clarity` (the share of them
-        whose verdict the preview already has; with clarity_threshold 1 or 0). And, of the embedded world, `scenes`
-        drawn scenes in pairs that differ in one slot, with labels of every cell.
+Reads   a finished run of `generate` (best with strategy none or best_of_n) and the weights it was made with. Every
+        candidate that was drawn from the start is replayed from its seed to the end, must meet the recorded tokens,
+        and is judged by detector and colours: `outcome` of the final image; at each of `steps` the `potential` of the
+        preview (the share of `completions` continuations that end right; the first is the path itself) and its
+        `clarity` (the share of them whose verdict the preview already has; with clarity_threshold 1 or 0). And, of the
+        embedded world, `scenes` drawn scenes in pairs that differ in one slot, with labels of every cell.
 Writes  RUN/shards/train and RUN/shards/val (schema: genloop/data/judge_examples.py), split by sentence;
         RUN/rows/*.jsonl, one line a shard; at the end RUN/pairs.jsonl (ranking pairs, balanced by task),
         RUN/summary.json and RUN/datasheet.md.
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from ckpts.resolve import registry
+from ckpts.resolve import registry, resolve
 from geneval.verdict import VerdictOptions
 from genloop.config import LAUNCH, IndependentConfig, load_config
 from genloop.data.judge_examples import SPLITS, JudgeExample, balance, from_sample, ranking_pairs, split_of, to_sample
@@ -34,6 +34,7 @@ from genloop.data.shards import Sample, Shards, write_shard
 from genloop.distributed import World
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units, read_rows, unsettled
+from genloop.models.image_tokenizers import check_image_tokenizer
 from genloop.records import COLORS, Prompt, Seed, Unit, unpack_tokens
 from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
 from jobs import generate
@@ -95,7 +96,7 @@ def check(config: Config) -> None:
             raise ValueError("source: is null and scenes is 0; there is nothing to make examples from")
         return
     source = read_source(config.source, config.limit)
-    last = min(row["num_steps"] for rows in source.rows.values() for row in rows) - 1
+    last = source.config.sampling.num_steps - 1
     if bad := [step for step in config.steps if not 1 <= step <= last]:
         raise ValueError(f"steps: {bad[0]} is not between 1 and {last}, the steps before the last of {config.source}")
     for prompt in source.prompts:
@@ -104,9 +105,16 @@ def check(config: Config) -> None:
         if strange := [c.class_name for c in prompt.include if c.class_name not in known]:
             raise ValueError(f"detector: {config.detector!r} does not know {strange[0]!r} of prompt {prompt.index}")
     recorded = (read_run(config.source) or {})["inputs"]
-    for key, path in generate.inputs(source.config).items():
-        if sha256_tree(path) != recorded.get(key):
+    for key, name in _weights(source.config).items():
+        if sha256_tree(path := resolve(name)) != recorded.get(key):
             raise ValueError(f"{config.source}: {key} has another content now ({path}); replay needs the same weights")
+
+
+def _weights(config: generate.Config) -> dict[str, str]:
+    """What the source run drew with: {key of its fingerprint: name or path}."""
+    model = config.model
+    names = {"showo": model.showo, "tokenizer": model.tokenizer, "text_tokenizer": model.text_tokenizer}
+    return {f"model.{key}": name for key, name in names.items() if name}
 
 
 def inputs(config: Config) -> dict[str, Path | str]:
@@ -178,24 +186,25 @@ def _labeller(config: Config) -> "Labeller":
 
 
 def recorded_paths(source: Source, prompts: Sequence[Prompt]) -> "list[RecordedPath]":
-    """The finished candidates of these prompts: neither cut nor drawn again from another."""
-    from genloop.search.replay import RecordedPath
+    """The candidates of these prompts that were drawn from the start; of cut ones, the tokens fixed so far."""
+    import numpy as np
 
-    return [
-        RecordedPath(prompt, _seed(source, prompt, row, candidate), unpack_tokens(candidate["tokens"]))
-        for prompt in prompts
-        for row in source.rows[prompt.index]
-        for candidate in row["candidates"]
-        if _is_whole(candidate)
-    ]
+    from genloop.search.replay import UNKNOWN, RecordedPath
+
+    masked = check_image_tokenizer(resolve(source.config.model.tokenizer))  # the number of codes stands for a mask
+    found = []
+    for prompt in prompts:
+        for row in source.rows[prompt.index]:
+            for candidate in filter(_is_own, row["candidates"]):
+                seed = Seed(source.config.seed, prompt.index, row["sample"], candidate["candidate"])
+                tokens = unpack_tokens(candidate["tokens"])
+                found.append(RecordedPath(prompt, seed, np.where(tokens == masked, UNKNOWN, tokens)))
+    return found
 
 
-def _is_whole(candidate: dict[str, Any]) -> bool:
-    return candidate.get("cut_at") is None and candidate.get("parent") is None
-
-
-def _seed(source: Source, prompt: Prompt, row: dict[str, Any], candidate: dict[str, Any]) -> Seed:
-    return Seed(source.config.seed, prompt.index, row["sample"], candidate["candidate"])
+def _is_own(candidate: dict[str, Any]) -> bool:
+    """Whether a candidate was drawn from the start, not from another one."""
+    return candidate.get("parent") is None
 
 
 def path_samples(
@@ -309,17 +318,16 @@ def _about(config: Config, source: Source | None) -> dict[str, list[str]]:
     if source is None:
         return {**scenes, **split}
     made = source.config
-    names = (made.model.showo, made.model.tokenizer, made.model.text_tokenizer)
     paths = datasheet.about_paths(
         digest=source.digest,
         settings={
-            "search": made.search.model_dump(mode="json"),
+            "search": {"strategy": made.search.strategy, "n": made.search.n},
             "images_per_prompt": made.images_per_prompt,
             "seed": made.seed,
             "sampling": made.sampling.model_dump(),
         },
-        weights={name: _licence(name) for name in names if name},
-        left_out=sum(not _is_whole(c) for rows in source.rows.values() for row in rows for c in row["candidates"]),
+        weights={name: _licence(name) for name in _weights(made).values()},
+        left_out=sum(not _is_own(c) for rows in source.rows.values() for row in rows for c in row["candidates"]),
     )
     judged = f"`{config.detector}`, colours `{config.colors}`, rules `{json.dumps(config.options.model_dump())}`"
     return {**paths, **datasheet.about_labels(judged, config.completions, config.clarity_threshold), **scenes, **split}

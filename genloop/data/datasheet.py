@@ -76,10 +76,12 @@ def about_paths(
     *, digest: str, settings: Mapping[str, Any], weights: Mapping[str, str], left_out: int
 ) -> dict[str, list[str]]:
     """Where generated images come from; `weights` maps a checkpoint's name to its licence."""
-    lines = [f"Every finished candidate of a run of generate with the fingerprint `{digest}`, replayed from its seed."]
+    lines = [
+        f"Every candidate of a run of generate with the fingerprint `{digest}`, replayed from its seed to the end."
+    ]
     lines += [f"- {name}: `{json.dumps(value)}`" for name, value in settings.items()]
     lines += [f"- weights `{name}`, licence: {licence}" for name, licence in weights.items()]
-    return {"Generated images": [*lines, f"- candidates left out because they were cut or drawn again: {left_out}"]}
+    return {"Generated images": [*lines, f"- candidates left out because they go on from others: {left_out}"]}
 
 
 def about_labels(judged_by: str, completions: int, threshold: float | None) -> dict[str, list[str]]:

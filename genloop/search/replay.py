@@ -1,7 +1,7 @@
 """Walk recorded paths again, step by step, to see what lay on the way; and other ways that could be gone from there.
 
-A path follows from its prompt and its Seed alone, so a finished candidate of any run can be replayed exactly; its end
-is compared with what the run recorded. B = paths, n = image tokens, H, W = pixels.
+A path follows from its prompt and its Seed alone, so a candidate of any run can be replayed exactly, one that was cut
+even beyond its cut; its end is compared with what the run recorded. B = paths, n = image tokens, H, W = pixels.
 """
 
 import hashlib
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+UNKNOWN = -1  # a token that was still masked when the path was given up
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordedPath:
-    """A finished candidate of a run: what keyed it and the tokens (n,) it ended in."""
+    """A candidate of a run: what keyed it and the tokens (n,) it ended in, UNKNOWN where it never got to."""
 
     prompt: Prompt
     seed: Seed
@@ -73,10 +76,13 @@ def _other_end(
 
 
 def _compare(path: RecordedPath, tokens: np.ndarray) -> None:
-    if np.array_equal(path.tokens, tokens):
-        return
+    if path.tokens.shape == tokens.shape:
+        differ = int(((path.tokens != tokens) & (path.tokens != UNKNOWN)).sum())
+        if not differ:
+            return
+    else:
+        differ = len(tokens)
     seed = path.seed
-    differ = int((path.tokens != tokens).sum()) if path.tokens.shape == tokens.shape else "all"
     raise ValueError(
         f"prompt {path.prompt.index} {path.prompt.text!r}, sample {seed.sample}, candidate {seed.candidate}: the "
         f"replay ends in other tokens than the run recorded ({differ} of {len(tokens)} differ); replay with the same "

@@ -13,6 +13,7 @@ from genloop.data.judge_set import decode_png, read_judge_set
 from genloop.data.shards import Shards
 from genloop.job import run_command
 from genloop.ledger import read_rows
+from genloop.records import pack_tokens, unpack_tokens
 from jobs import build_judge_data, generate, verify
 from tests.runs import ROOT, contents, genloop, refusal
 
@@ -113,7 +114,7 @@ def test_the_datasheet_counts_what_is_there(built):
             side == split and e.step == 5 for side, e, _ in found
         )
     text = (built / "datasheet.md").read_text()
-    assert "licence: Apache-2.0" in text and "drawn again: 0" in text
+    assert "licence: Apache-2.0" in text and "go on from others: 0" in text
     digest = json.loads((built / "run.json").read_text())["inputs"]["source"]
     assert digest in text
 
@@ -136,9 +137,22 @@ def test_a_run_of_examples_can_be_verified(built, tmp_path):
         run_command(verify, ["tiny", f"run={tmp_path / 'copy'}", f"out={tmp_path / 'again'}"])
 
 
-def test_a_path_that_ends_otherwise_is_named(source, tmp_path, capsys):
-    from genloop.records import pack_tokens, unpack_tokens
+def test_cut_candidates_are_walked_to_their_end_and_corrections_left_out(source, built, tmp_path):
+    shutil.copytree(source, tmp_path / "source")
+    for path in (tmp_path / "source/rows").iterdir():
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            cut = row["candidates"][1]
+            tokens = unpack_tokens(cut["tokens"])
+            cut |= {"cut_at": 4, "tokens": pack_tokens(np.where(np.arange(36) < 20, 351, tokens))}
+            row["candidates"].append(row["candidates"][0] | {"candidate": 2, "parent": 0})
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run_command(build_judge_data, [*WORDS, f"source={tmp_path / 'source'}", f"out={tmp_path / 'run'}"]) == 0
+    assert contents(tmp_path / "run", ["shards"]) == contents(built, ["shards"])
+    assert "go on from others: 12" in (tmp_path / "run/datasheet.md").read_text()
 
+
+def test_a_path_that_ends_otherwise_is_named(source, tmp_path, capsys):
     shutil.copytree(source, tmp_path / "source")
     path = sorted((tmp_path / "source/rows").iterdir())[0]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
