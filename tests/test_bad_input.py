@@ -87,6 +87,20 @@ def test_bad_prompt_files(tmp_path, capsys, name):
         (["search.strategy=best_of"], "unknown strategy 'best_of'; did you mean 'best_of_n'?"),
         (["search.strategy=best_of_n", "judge.kind=oracle"], "unknown judge 'oracle'"),
         (["search.n=4"], "strategy 'none' draws one candidate, found 4"),
+        (["search.strategy=param"], "search.strategy: unknown strategy 'param'; did you mean 'parm'?"),
+        (["search.strategy=parm", "search.options.kep=1"], "search.options.kep: unknown key; did you mean 'keep'?"),
+        (["search.strategy=parm", "search.options.at=soon"], "search.options.at: input should be a valid array"),
+        (["search.strategy=parm", "search.n=4", "search.options.at=18"], "search.options.at: step 18 is not one of 1"),
+        (["search.strategy=parm", "search.n=4"], "judge 'shapes_oracle' answers outcome, reason, not potential"),
+        (
+            ["search.strategy=parm_plus_plus", "search.options.start=prm", "search.options.start_options.keep=steps"],
+            "search.options.start_options.keep: input should be 'path' or 'step', found 'steps'; did you mean 'step'?",
+        ),
+        (
+            ["search.strategy=successive_halving", "search.options.rungs=[{step: 3, shar: 1}]"],
+            "search.options.rungs.0.shar: unknown key; did you mean 'share'?",
+        ),
+        (["previews=all"], "previews:"),
         (["seed=-1"], "seed:"),
         (["images_per_prompt=0"], "images_per_prompt:"),
         (["model.dtype=float64"], "model.dtype:"),
@@ -155,11 +169,12 @@ def test_a_text_tokenizer_that_is_not_there_is_refused(tmp_path, capsys):
     assert "no text tokenizer" in refused(tmp_path, capsys, f"model.text_tokenizer={tmp_path / 'empty'}")
 
 
-@pytest.mark.parametrize("preset", ["showo_256", "showo_512"])
+@pytest.mark.parametrize("preset", ["showo_256", "showo_256_orm", "showo_256_parm", "showo_512"])
 def test_presets_for_published_weights_name_registered_folders_and_take_a_prompt_file_alone(preset):
     config = parse(generate, [preset, "out=x", "prompts=prompts.txt"])
     assert config.metadata is None
-    assert {config.model.showo, config.model.tokenizer, config.model.text_tokenizer} <= set(registry())
+    judge = getattr(config.judge.options, "checkpoint", config.model.showo)
+    assert {config.model.showo, config.model.tokenizer, config.model.text_tokenizer, judge} <= set(registry())
 
 
 def test_a_metadata_file_alone_is_enough_for_a_judge(tmp_path):

@@ -29,7 +29,7 @@ class Adaptive(Search):
     class Options(Settings):
         group: int = Field(4, ge=1, description="paths of a round")
         at: Rungs = Field(None, description="step at which paths of a round are ranked, or list; none: a third of all")
-        keep: Rungs = Field(1, description="how many are finished, or list")
+        keep: Rungs = Field((1,), description="how many are finished, or list")
         error: float = Field(0.3, ge=0, lt=1, description="share of wrong images among the accepted, at most")
         slope: float = Field(1.0, gt=0, description="calibration: factor of the judge's logit")
         offset: float = Field(0.0, description="calibration: added to it")

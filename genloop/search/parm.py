@@ -15,16 +15,23 @@ released   The published loop: clarity after every step from the first to the la
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from genloop.config import Settings
 from genloop.search.image import ImageSearch, Moment, Path, Steps, ranking
 from genloop.search.strategy import Search, check_step
 
 INVALID_NO = 50.0  # P(no) of an invalid answer, as published
-Rungs = tuple[int, ...] | int | None
+
+
+def _tuple(value: Any) -> Any:
+    """One number is a list of one."""
+    return (value,) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
+
+
+Rungs = Annotated[tuple[int, ...] | None, BeforeValidator(_tuple)]
 
 
 class Parm(Search):
@@ -72,8 +79,8 @@ class Parm(Search):
 
 def rungs(num_paths: int, num_steps: int, at: Rungs, keep: Rungs) -> list[tuple[int, int]]:
     """(step, how many go on) of every rung, filled in and checked."""
-    steps = _listed(at, max(1, min(num_steps - 1, round(num_steps / 3))))
-    kept = _listed(keep, max(1, num_paths // 4))
+    steps = [max(1, min(num_steps - 1, round(num_steps / 3)))] if at is None else list(at)
+    kept = [max(1, num_paths // 4)] if keep is None else list(keep)
     if len(steps) != len(kept):
         raise ValueError(f"search.options.keep: {len(kept)} numbers for the {len(steps)} steps of search.options.at")
     for step in steps:
@@ -171,9 +178,3 @@ def _released(image: ImageSearch, num_paths: int) -> Steps[Path]:
     has_potential.sort(key=lambda path: path.index)
     outcome = yield from image.ask("outcome", has_potential)
     return max(zip(has_potential, outcome), key=lambda pair: 0.0 if math.isnan(pair[1]) else pair[1])[0]
-
-
-def _listed(value: Rungs, default: int) -> list[int]:
-    if value is None:
-        return [default]
-    return [value] if isinstance(value, int) else list(value)

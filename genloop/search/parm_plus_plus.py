@@ -72,11 +72,13 @@ class ParmPlusPlus(Search):
         best = yield from self.start.choose(image)
         if "outcome" not in best.p_yes:
             yield from image.ask("outcome", [best])
+        explained: Path | None = None
         for _ in range(self.options.rounds):
             if not best.p_yes["outcome"] < self.options.accept:  # good enough, or unknown
                 break
-            if image.explains and not best.reason:
+            if image.explains and best is not explained:
                 yield from image.explain([best])
+                explained = best
             again = yield from self._correct(image, best)
             (p_yes,) = yield from image.ask("outcome", [again])
             if p_yes > best.p_yes["outcome"]:

@@ -26,7 +26,7 @@ class SuccessiveHalving(Search):
     """Cut a share of the paths at every rung."""
 
     class Options(Settings):
-        rungs: tuple[Rung, ...] | None = Field(None, description="list of {step, share}; none: three halvings")
+        rungs: tuple[Rung, ...] = Field((), description="list of {step, share}; empty: three halvings")
         question: Literal["potential", "outcome"] = Field("potential", description="asked about previews")
 
     @classmethod
@@ -37,7 +37,7 @@ class SuccessiveHalving(Search):
     @classmethod
     def check(cls, num_candidates: int, num_steps: int, options: Any) -> None:
         """Rungs climb."""
-        steps = [rung.step for rung in options.rungs or ()]
+        steps = [rung.step for rung in options.rungs]
         for step in steps:
             check_step("rungs", step, num_steps)
         if steps != sorted(set(steps)):
