@@ -35,7 +35,7 @@ from genloop.distributed import World
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units, read_rows, unsettled
 from genloop.models.image_tokenizers import check_image_tokenizer
-from genloop.records import COLORS, Prompt, Seed, Unit, unpack_tokens
+from genloop.records import Prompt, Seed, Unit, unpack_tokens
 from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
 from jobs import generate
 
@@ -244,9 +244,9 @@ def _seen(stacks: "Iterable[np.ndarray]", labeller: "Labeller") -> "dict[bytes, 
 
 
 def _cell_names() -> dict[str, Sequence[str]]:
-    from genloop.shapes.scenes import SHAPES
+    from genloop.shapes.judge_scenes import COLOR_NAMES, SHAPE_NAMES
 
-    return {"shapes": SHAPES, "colors": COLORS}
+    return {"shapes": SHAPE_NAMES, "colors": COLOR_NAMES}
 
 
 def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") -> Iterator[tuple[str, Sample]]:

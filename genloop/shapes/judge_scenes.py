@@ -13,13 +13,14 @@ from functools import cache
 
 import numpy as np
 
-from genloop.data.judge_examples import UNKNOWN
 from genloop.data.prompts import caption
 from genloop.records import COLORS, RELATIONS, TAGS, Clause, Detection, Prompt
 from genloop.shapes.prompts import NUMBERS, pool
 from genloop.shapes.render import BACKGROUND
 from genloop.shapes.scenes import CELL, GRID, MAX_OBJECTS, SHAPES, SPAN, Scene, Thing, scene_for
 
+OTHER = "other"  # something that is no object: what a cell of a generated image may show
+SHAPE_NAMES, COLOR_NAMES = (*SHAPES, OTHER), (*COLORS, OTHER)  # what the planes of `cells` count through, from 1
 DISTRACTED = 0.25  # share of scenes that show one more object, of a shape that neither sentence names
 _TRIES = 20  # at a place for it
 
@@ -66,7 +67,7 @@ def changed(prompt: Prompt) -> Iterator[Prompt]:
 
 
 def cells(scene: Scene) -> np.ndarray:
-    """(GRID, GRID, 2) uint8: for each cell 1 + index of its shape in SHAPES and of its colour in COLORS, 0 for none."""
+    """(GRID, GRID, 2) uint8: 0 for background, else 1 + index of shape in SHAPE_NAMES, of colour in COLOR_NAMES."""
     grid = np.zeros((GRID, GRID, 2), dtype=np.uint8)
     for thing in scene:
         place = grid[thing.row : thing.row + SPAN, thing.column : thing.column + SPAN]
@@ -75,11 +76,12 @@ def cells(scene: Scene) -> np.ndarray:
 
 
 def seen_cells(image: np.ndarray, detections: Sequence[Detection], colors: Sequence[str]) -> np.ndarray:
-    """`cells` of an image (H, W, 3) uint8 from what the exact detector finds in it; UNKNOWN elsewhere.
+    """`cells` of an image (H, W, 3) uint8 from what the exact detector finds in it; OTHER elsewhere.
 
     A cell is background when all its pixels are; an object's cells are the SPAN x SPAN ones from its box's corner on.
     """
-    grid = np.full((GRID, GRID, 2), UNKNOWN, dtype=np.uint8)
+    grid = np.empty((GRID, GRID, 2), dtype=np.uint8)
+    grid[:] = 1 + SHAPE_NAMES.index(OTHER), 1 + COLOR_NAMES.index(OTHER)
     is_background = (image == BACKGROUND).all(axis=2).reshape(GRID, CELL, GRID, CELL).all(axis=(1, 3))
     grid[is_background] = 0
     for detection, color in zip(detections, colors, strict=True):

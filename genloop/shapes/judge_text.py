@@ -8,7 +8,7 @@ from genloop.shapes.text import END, vocabulary, word_level_files
 
 IMAGE_TOKEN = "<image>"
 SPECIALS = (END, "<|im_start|>", "<|im_end|>", IMAGE_TOKEN)
-_ANSWERS = ("yes", "no", "not", "many", "background", *NUMBERS)  # answers, reasons, cells without an object
+_ANSWERS = ("yes", "no", "not", "many", "background", "other", *NUMBERS)  # answers, reasons, cells without an object
 
 
 def judge_tokenizer_files(texts: Iterable[str]) -> dict[str, bytes]:

@@ -93,13 +93,13 @@ def test_cells_that_are_seen_are_those_that_were_drawn():
             assert (seen_cells(image, detections, detector.colors(image, detections)) == cells(scene)).all()
 
 
-def test_what_is_neither_background_nor_an_object_is_unknown():
+def test_what_is_neither_background_nor_an_object_is_something_else():
     image = render([(Thing("star", "blue", 1, 3),)])[0]
     image[0, 0] = 0
     image[20:, 20:] = (40, 80, 220)  # a square of one cell
     detections = detector_class("shapes")().detect([image])[0]
     grid = seen_cells(image, detections, ["blue"])
-    assert (grid[0, 0] == 255).all() and (grid[5, 5] == 255).all() and (grid[0, 1] == 0).all()
+    assert (grid[0, 0] == 11).all() and (grid[5, 5] == 11).all() and (grid[0, 1] == 0).all()
     assert (grid[1:3, 3:5] == [1 + SHAPES.index("star"), 1 + COLORS.index("blue")]).all()
 
 
