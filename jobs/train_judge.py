@@ -85,7 +85,11 @@ class Config(JobConfig):
     )
     questions: InputPath | None = Field(None, description="questions file; default: that of `start`, else the released")
     model: ModelShape = ModelShape()
-    dtype: DType = Field("float32", description="of the weights; losses are computed in float32")
+    dtype: DType = Field(
+        "float32",
+        description="of matrix products, of weights that are not trained, and of the judge that comes out; trained "
+        "weights are held in float32 and losses computed in it",
+    )
     batch: BatchSettings = BatchSettings()
     loss: LossSettings = LossSettings()
     vision_lr: float | None = Field(None, ge=0, description="of the vision tower; null: train.lr, 0: frozen")
@@ -201,8 +205,8 @@ def main(config: Config, world: World) -> None:
 
         settings = TrainSettings(**config.train.model_dump(), batch_size=config.batch.num_items)
         train(Task(model, batches, trainer.loss, settings, share, after_step), config.out, world)
-        if adapted is not None:
-            held_out = replace(held_out, model=judge_parts.merge_lora(adapted))
+        plain = judge_parts.merge_lora(adapted) if adapted is not None else model
+        held_out = replace(held_out, model=plain.to(trainer.dtype))  # what is saved is what is measured
         rows = judged(held_out, world)
         if world.rank == 0:
             conclude(config, held_out.model, tokenizer, rows)
@@ -264,6 +268,8 @@ def _world_tokenizer(config: Config) -> "LlavaTokenizer":
 
 def trainers(config: Config, model: "Llava", tokenizer: "LlavaTokenizer") -> "tuple[JudgeTrainer, JudgeTrainer]":
     """The training side, and the one of the examples that are held out."""
+    import torch
+
     from genloop.data.judge_set import read_judge_set
     from genloop.models.llava import llava_config
     from genloop.rewards.pixels import pad_tile
@@ -280,7 +286,8 @@ def trainers(config: Config, model: "Llava", tokenizer: "LlavaTokenizer") -> "tu
     size = llava_config(model).vision.image_size
     said = [c for data in config.data.values() for c in _conversations(data)]
     branches = Branches(questions_of(config), tokenizer, flat)
-    common = (branches, config.loss, lambda image: pad_tile(image, size), names, tokenizer.encode)
+    dtype = getattr(torch, config.dtype)
+    common = (branches, config.loss, lambda image: pad_tile(image, size), names, tokenizer.encode, dtype)
     return JudgeTrainer(model, train_sets, said, *common), JudgeTrainer(model, val_sets, [], *common)
 
 

@@ -12,6 +12,7 @@ B = rows, I = distinct images, T = image positions, D = hidden size, R = reads, 
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,18 +47,20 @@ class JudgeTrainer:
     pixels_of: Callable[[np.ndarray], Tensor]  # (H, W, 3) uint8 -> normalised (3, S, S)
     names: Sequence[Sequence[str]]  # of each plane of cells
     encode: Callable[[str], list[int]]
+    dtype: torch.dtype = torch.float32  # of matrix products
 
     def loss(self, batch: JudgeBatch, rows: Sequence[int]) -> Loss:
         """The share of some items in the loss of the batch; the weights of all items add up to 1."""
         items = [batch.items[row] for row in rows]
         asked = [(item, one) for item in items for one in item.asked]
         numbers = {image: place for place, image in enumerate(dict.fromkeys(one.image for _, one in asked))}
-        features = self.features(numbers)
         reads = _Reads.of(asked, numbers, self.sets)
         packed = [Row(numbers[one.image], one.branches) for _, one in asked]
-        hidden = hidden_at_reads(self.model, features, packed)
-        kept = torch.from_numpy(np.flatnonzero(reads.kept)).to(hidden.device)
-        logits = self.model.lm_head(hidden[kept]).float()  # (R, V)
+        with self._computing():
+            features = self.features(numbers)
+            hidden = hidden_at_reads(self.model, features, packed)
+            kept = torch.from_numpy(np.flatnonzero(reads.kept)).to(hidden.device)
+            logits = self.model.lm_head(hidden[kept]).float()  # (R, V)
         sums = self._answers(reads.only_kept(), logits, items)
         sums["cells"] = self._cells(features, [(numbers[one.image], one.image) for _, one in asked])
         return self._total(sums, batch, len(rows))
@@ -66,6 +69,12 @@ class JudgeTrainer:
         """(data set, image) pairs -> (I, T, D)."""
         pixels = torch.stack([self.pixels_of(self._picture(source, image)) for source, image in images])
         return image_features(self.model, pixels.to(self.model.device))
+
+    def _computing(self) -> AbstractContextManager[object]:
+        """Matrix products in `dtype`; weights, sums and losses stay as they are."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.model.device.type, dtype=self.dtype)
 
     def _picture(self, source: int, image: int) -> np.ndarray:
         if source >= 0:
@@ -96,11 +105,12 @@ class JudgeTrainer:
                 image: n for n, image in enumerate(dict.fromkeys((source, int(data.image_of[r])) for _, r, _ in part))
             }
             rows = [Row(numbers[source, int(data.image_of[row])], branches) for _, row, branches in part]
-            hidden = hidden_at_reads(self.model, self.features(numbers), rows)
             reads = [(place, kind) for place, _, branches in part for branch in branches for kind in branch.kinds]
             answers = [number for number, (_, kind) in enumerate(reads) if kind < len(QUESTIONS)]
-            margin = self._margin(self.model.lm_head(hidden[answers]).float()).double().cpu().numpy()
-            for number, value in zip(answers, margin):
+            with self._computing():
+                hidden = hidden_at_reads(self.model, self.features(numbers), rows)
+                margin = self._margin(self.model.lm_head(hidden[answers]).float())
+            for number, value in zip(answers, margin.double().cpu().numpy()):
                 found[reads[number]] = value
         self.model.train(was_training)
         return found

@@ -29,10 +29,15 @@ def share_of(rates: Mapping[str, float | None], lr: float) -> Callable[[str], fl
 
 
 def freeze(model: Llava, share: Callable[[str], float]) -> None:
-    """Parameters with a share of 0 want no gradient any more."""
+    """Parameters with a share of 0 want no gradient any more; the others are held in float32.
+
+    In bfloat16 a weight would not notice steps below a 256th of it.
+    """
     for name, parameter in model.named_parameters():
         if share(name) == 0:
             parameter.requires_grad_(False)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def add_lora(model: Llava, settings: LoraSettings, *, seed: int) -> Any:

@@ -150,6 +150,16 @@ def test_parts_have_their_own_learning_rates_and_may_be_frozen(trained, tmp_path
     assert not any("vision_tower" in name for name in saved)  # a checkpoint keeps what is trained
 
 
+def test_half_precision_trains_weights_of_full_precision(generated, trained, tmp_path):
+    words = [f"data.paths.shards={generated}", *MORE, "dtype=bfloat16", "train.rows_per_forward=3"]
+    assert run_command(train_judge, ["tiny", f"out={tmp_path}", *words]) == 0
+    assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.bfloat16}
+    saved = load_tensors(sorted((tmp_path / "checkpoints").iterdir())[-1])
+    assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
+    for row, other in zip(lines(trained), lines(tmp_path), strict=True):
+        assert other["loss"] == pytest.approx(row["loss"], rel=0.05)
+
+
 def test_it_measures_on_the_way(generated, tmp_path):
     words = [f"data.paths.shards={generated}", *MORE, "eval_every=4", "train.log_every=4", "train.num_steps=8"]
     assert run_command(train_judge, ["tiny", f"out={tmp_path}", *words]) == 0

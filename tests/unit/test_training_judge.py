@@ -13,11 +13,11 @@ from genloop.data.images import encode_png
 from genloop.data.judge_set import read_judge_set
 from genloop.distributed import World
 from genloop.models.llava import embed_tokens, image_features, language_hidden
-from genloop.records import COLORS, TAGS, Prompt
+from genloop.records import TAGS, Prompt
 from genloop.rewards.llava_judge import LlavaJudge
+from genloop.shapes.judge_scenes import COLOR_NAMES, SHAPE_NAMES
 from genloop.shapes.judge_text import judge_vocabulary
 from genloop.shapes.prompts import SETS, pool
-from genloop.shapes.scenes import SHAPES
 from genloop.training.judge_batches import JudgeBatches, names_in
 from genloop.training.judge_pack import Row, hidden_at_reads, passes
 from genloop.training.judge_parts import part_of, save_memory, share_of
@@ -75,7 +75,7 @@ def test_a_second_turn_is_one_branch_that_is_read_twice(tmp_path, made_up):
 
 
 def test_names_are_read_at_their_last_token_singular_or_plural(both):
-    names, words = [*SHAPES, *COLORS], both.branches.tokenizer
+    names, words = [*SHAPE_NAMES, *COLOR_NAMES], both.branches.tokenizer
     for text, found in (("a photo of three stars", ["star"]), ("a red ring and a moon", ["red", "ring", "moon"])):
         example = replace(both.sets[1].examples[0], prompt=Prompt(0, text))
         branch = both.branches.of(example)[0]
@@ -275,7 +275,7 @@ def test_cells_are_named_by_the_words_own_embeddings(tmp_path, scenes):
     expected, count = 0.0, 0
     for one in (one for item in batch.items for one in item.asked):
         patches = image_features(here.model, here.pixels_of(scenes.images[one.image[1]])[None])[0, :-1]
-        for plane, names in enumerate((SHAPES, COLORS)):
+        for plane, names in enumerate((SHAPE_NAMES, COLOR_NAMES)):
             ids = torch.tensor([words.word_id(word) for word in ("background", *names)])
             target = torch.from_numpy(scenes.cells[one.image[1]][..., plane].flatten()).long()
             logits = (patches @ embed_tokens(here.model, ids).T).detach()
@@ -296,7 +296,7 @@ def test_a_name_is_in_the_image_or_not_or_nobody_knows(scenes):
     image, cells = next(iter(scenes.cells.items()))
     shape, color = cells.reshape(-1, 2).max(axis=0).tolist()
     whole = names_in(scenes, image)
-    assert whole[shape - 1] == 1 and whole[10 + color - 1] == 1 and set(whole) == {0.0, 1.0}
+    assert whole[shape - 1] == 1 and whole[len(SHAPE_NAMES) + color - 1] == 1 and set(whole) == {0.0, 1.0}
     partly = cells.copy()
     partly[np.argwhere(cells[..., 0] == 0)[0][0], np.argwhere(cells[..., 0] == 0)[0][1]] = 255
     found = names_in(replace(scenes, cells={image: partly}), image)
