@@ -101,8 +101,11 @@ def to_sample(example: JudgeExample, png: bytes, cells: np.ndarray | None = None
     return Sample(example.key, fields | {"json": json.dumps(row, ensure_ascii=False).encode()})
 
 
-def from_sample(sample: Sample) -> JudgeExample:
-    """The example of a sample; ValueError names the sample and what is wrong with it."""
+def from_sample(sample: Sample, shared: dict[str, Any] | None = None) -> JudgeExample:
+    """The example of a sample; ValueError names the sample and what is wrong with it.
+
+    `shared` keeps prompts and names from sample to sample: many examples then hold one object.
+    """
     if "png" not in sample.fields or "json" not in sample.fields:
         raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; a judge's example needs png and json")
     where = f"sample {sample.key}"
@@ -111,15 +114,19 @@ def from_sample(sample: Sample) -> JudgeExample:
         metadata, questions = row["prompt"], {str(q): float(p) for q, p in row["questions"].items()}
         numbers = {key: int(row[key]) for key in ("sample", "candidate", "step", "num_steps")}
         index, source, reason = int(row["prompt_index"]), str(row["source"]), str(row["reason"])
-        cells = row.get("cells")
-        text = metadata["prompt"]
+        cells, text = row.get("cells"), metadata["prompt"]
+        known = f"{index} {json.dumps(metadata)}", json.dumps(cells)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: json is not a judge's example ({type(error).__name__}: {error})") from None
     if unknown := [q for q in questions if q not in QUESTIONS]:
         raise ValueError(f"{where}: unknown question {unknown[0]!r} ({', '.join(QUESTIONS)})")
     if bad := [q for q, label in questions.items() if not 0 <= label <= 1]:
         raise ValueError(f"{where}: label of {bad[0]!r} must be in [0, 1], found {questions[bad[0]]}")
-    prompt = parse_metadata(metadata, index, where=where) if "tag" in metadata else Prompt(index, text)
+    shared = {} if shared is None else shared
+    prompt = shared.get(known[0])
+    if prompt is None:
+        prompt = parse_metadata(metadata, index, where=where) if "tag" in metadata else Prompt(index, text)
+    prompt, cells = shared.setdefault(known[0], prompt), shared.setdefault(known[1], cells)
     return JudgeExample(sample.key, source, prompt, questions=questions, reason=reason, cells=cells, **numbers)
 
 

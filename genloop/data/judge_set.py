@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,8 +80,9 @@ def read_judge_set(folder: Path, *, cache_bytes: int = 1 << 28) -> JudgeSet:
     names: dict[str, list[str]] = {}
     store = ImageStore([], [])
     known: dict[bytes, int] = {}
+    shared: dict[str, Any] = {}
     for row, sample in enumerate(shards):
-        example = from_sample(sample)
+        example = from_sample(sample, shared)
         examples.append(example)
         for number, question in enumerate(QUESTIONS):
             labels[row, number] = example.questions.get(question, np.nan)
@@ -92,9 +94,9 @@ def read_judge_set(folder: Path, *, cache_bytes: int = 1 << 28) -> JudgeSet:
             if digest:
                 known[digest] = image
         image_of.append(image)
-        drawn = read_cells(sample)
-        if drawn is not None and example.cells is not None:
+        if image not in cells and example.cells is not None and (drawn := read_cells(sample)) is not None:
             cells[image] = drawn
+        if example.cells is not None:
             names = _same_names(names, example)
     return JudgeSet(examples, labels, np.array(image_of), store, cells, names)
 
@@ -114,7 +116,6 @@ def chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
 
 def _same_names(names: dict[str, list[str]], example: JudgeExample) -> dict[str, list[str]]:
     assert example.cells is not None
-    found = {name: list(values) for name, values in example.cells.items()}
-    if names and names != found:
+    if names and names != example.cells:
         raise ValueError(f"sample {example.key}: other names of cells than the samples before it; train on one world")
-    return found
+    return names or {name: list(values) for name, values in example.cells.items()}
