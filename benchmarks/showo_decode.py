@@ -17,7 +17,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -70,38 +70,45 @@ def models(geometry: str, bits: int) -> tuple[ShowO, MagvitV2]:
     return build_showo(config, seed=1, text_tokenizer=Letters()).eval(), build_magvit2(tokenizer, seed=2).eval()
 
 
-@torch.inference_mode()
 def published(model: ShowO, tokenizer: MagvitV2, seeds: Sequence[Seed]) -> Tensor:
-    """The loop of the released code, told in our words -> tokens (N, n). Phi's activation was not fused there."""
+    """The loop of the released code, told in our words -> tokens (N, n); it makes an image after every step."""
+    rows = []
+    for seed in seeds:
+        for drawn in published_steps(model, seed):
+            tokenizer.decode(drawn)
+        rows.append(drawn)
+    return torch.cat(rows)
+
+
+def published_steps(model: ShowO, seed: Seed, prompt: Prompt = PROMPT) -> Iterator[Tensor]:
+    """One candidate of the released code: every token as drawn at each step, (1, n); those of the last are the image.
+
+    Phi's activation was not fused there.
+    """
     for layer in model.showo.model.layers:
         layer.mlp.activation_fn = require("transformers.activations").ACT2FN["gelu_new"]
-    return torch.cat([_published_candidate(model, tokenizer, seed) for seed in seeds])
-
-
-def _published_candidate(model: ShowO, tokenizer: MagvitV2, seed: Seed) -> Tensor:
     config, noise, g = model.config, KeyedNoise(), SETTINGS.guidance_scale
     layout, n = Layout(config, model.text_tokenizer), config.num_vq_tokens
     first, last = config.text_length + 1, config.text_length + 1 + n
     codes = torch.full((1, n), config.codebook_size)
     everywhere = torch.zeros(n, dtype=torch.int64), torch.arange(n)
-    drawn = codes
-    ids = layout.t2i([PROMPT.text, ""], codes.repeat(2, 1))  # (2, L), pads and all
+    ids = layout.t2i([prompt.text, ""], codes.repeat(2, 1))  # (2, L), pads and all
     mask = additive_mask(omni_mask(ids, config), model.dtype)
     for step in range(SETTINGS.steps):
         ids[:, first:last] = codes + config.code_offset
-        logits = model(ids, mask).float()  # (2, L, V)
+        with torch.inference_mode():
+            logits = model(ids, mask).float()  # (2, L, V)
         guided = (1 + g) * logits[:1] - g * logits[1:]
         probs = guided[0, first:last, config.code_offset : config.mask_token_id].softmax(-1)  # (n, K)
         unknown = codes == config.codebook_size
         drawn = torch.where(unknown, noise.tokens([seed], n, [step], [0])(probs, everywhere)[None], codes)
-        tokenizer.decode(drawn)  # the released code writes an image after every step
+        yield drawn
         chosen = probs.gather(1, drawn[0, :, None])[None, :, 0]
         confidence = torch.where(unknown, chosen, torch.finfo(torch.float32).max).clamp(min=1e-20).log()
         temperature = choice_temperature(SETTINGS.temperature_mode, SETTINGS.temperature, step, SETTINGS.steps)
         keys = confidence + temperature * gumbel(noise.uniforms([seed], n, [step], [0]))
         count = max(1, min(int(unknown.sum()) - 1, masked_after(SETTINGS.schedule, step, SETTINGS.steps, n)))
         codes = drawn.masked_fill(keys < keys.sort(dim=1).values[:, count, None], config.codebook_size)
-    return drawn
 
 
 def ours(model: ShowO, tokenizer: MagvitV2, seeds: Sequence[Seed], settings: SamplingConfig = SETTINGS) -> Tensor:
