@@ -212,17 +212,18 @@ def _failures(run: Path, names: set[str], *, limit: int = 5) -> Iterator[Failure
 
 
 def _steps(run: Path, settings: Mapping[str, Any]) -> Steps | None:
-    """From the last whole line of metrics.jsonl, for a job that counts steps."""
+    """From the last whole line of metrics.jsonl that has a loss, for a job that counts steps."""
     path = run / "metrics.jsonl"
     if "num_steps" not in settings or not path.is_file():
         return None
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
-        last = file.read().rpartition(b"\n")[0].rpartition(b"\n")[2]
-    row = json.loads(last or b"{}")
-    if "step" not in row:
+        lines = file.read().split(b"\n")[1 if file.tell() > 4096 else 0 : -1]  # whole ones
+    rows = [row for row in map(json.loads, lines) if "loss" in row]  # not what was measured on held-out data
+    if not rows:
         return None
-    rate = row.get("samples_per_s", 0.0) / settings["batch_size"]
+    row = rows[-1]
+    rate = row.get("steps_per_s", 0.0)
     silent = max(0.0, time.time() - path.stat().st_mtime)
     return Steps(row["step"], settings["num_steps"], row["loss"], rate, silent)
 

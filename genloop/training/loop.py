@@ -72,10 +72,9 @@ def train(task: Task[B], run: Path, world: World) -> None:
         is_logged = is_last or step % settings.log_every == 0
         if is_logged and world.rank == 0:
             now = time.monotonic()
-            speed = settings.batch_size * (step - clocked) / (now - clock)
-            append_metrics(
-                run, {"step": step, **progress.mean(), "lr": rate, "grad_norm": norm, "samples_per_s": speed}
-            )
+            speed = (step - clocked) / (now - clock)
+            pace = {"steps_per_s": speed, "samples_per_s": settings.batch_size * speed}
+            append_metrics(run, {"step": step, **progress.mean(), "lr": rate, "grad_norm": norm, **pace})
             clock, clocked = now, step
         if is_logged:
             progress.clear()

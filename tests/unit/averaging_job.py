@@ -45,7 +45,7 @@ def main(config: Config, world: World) -> None:
             value = torch.tensor([float(config.numbers.read_text().splitlines()[world.rank])])
             dist.all_reduce(value)
             if world.rank == 0:
-                row = {"step": step, "loss": value.item() / world.world_size, "samples_per_s": 32.0}
+                row = {"step": step, "loss": value.item() / world.world_size, "steps_per_s": 32.0}
                 append_metrics(config.out, row)
     if world.rank == 0:
         print(f"average {value.item() / world.world_size}")

@@ -54,7 +54,7 @@ def test_a_tiny_showo_comes_out_in_the_public_layout(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [5, 10, 15, 20]
     assert rows[-1]["loss"] < rows[0]["loss"]
-    assert {"loss", "lr", "grad_norm", "samples_per_s"} <= set(rows[0])
+    assert {"loss", "lr", "grad_norm", "samples_per_s", "steps_per_s"} <= set(rows[0])
 
 
 def test_training_goes_on_from_a_checkpoint(tmp_path):

@@ -46,7 +46,7 @@ def weights(task: Task) -> list[torch.Tensor]:
 
 def metrics(run: Path) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "samples_per_s"} for row in rows]
+    return [{key: value for key, value in row.items() if not key.endswith("_per_s")} for row in rows]
 
 
 def whole_run(folder: Path) -> list[torch.Tensor]:
