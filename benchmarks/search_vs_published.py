@@ -118,7 +118,7 @@ class Published:
         mask = torch.ones(sequence.shape[:2], dtype=torch.int64)
         torch.manual_seed(0)
         how = {"do_sample": True, "temperature": 1.0, "max_new_tokens": self.answer_tokens, "pad_token_id": 0}
-        self.judge.generate(inputs_embeds=sequence, attention_mask=mask, output_scores=True, **how)
+        self.judge.generate(inputs_embeds=sequence, attention_mask=mask, output_scores=True, return_dict_in_generate=True, **how)
         return verdict(question, read)
 
     def _candidate(self, seed: Seed, prompt: Prompt) -> Tensor:
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, nargs="*", default=[4, 20])
     parser.add_argument("--answers", type=int, nargs="*", default=[100, 2], help="tokens of a published answer")
     parser.add_argument(
-        "--bits", type=int, default=7, help="log2 of the codebook size, see showo_decode.py; 13: as public"
+        "--bits", type=int, default=13, help="log2 of the codebook size; 7 gives the head its share of the full model"
     )
     parser.add_argument("--judge", choices=SIZES, default="tiny", help="see benchmarks/judge.py")
     parser.add_argument("--images", type=int, default=4, help="kept images, our way")
