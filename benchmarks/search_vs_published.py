@@ -118,7 +118,8 @@ class Published:
         mask = torch.ones(sequence.shape[:2], dtype=torch.int64)
         torch.manual_seed(0)
         how = {"do_sample": True, "temperature": 1.0, "max_new_tokens": self.answer_tokens, "pad_token_id": 0}
-        self.judge.generate(inputs_embeds=sequence, attention_mask=mask, output_scores=True, return_dict_in_generate=True, **how)
+        how |= {"output_scores": True, "return_dict_in_generate": True}
+        self.judge.generate(inputs_embeds=sequence, attention_mask=mask, **how)
         return verdict(question, read)
 
     def _candidate(self, seed: Seed, prompt: Prompt) -> Tensor:

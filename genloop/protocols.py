@@ -53,6 +53,12 @@ class Sampler(Protocol[S]):
     def remask(self, state: S, drop: "Tensor", num_steps: int) -> S:
         """Mask the tokens where `drop` (B, n) is True again; `num_steps` steps fill them, the others stay."""
 
+    def correct(self, state: S, prompts: Sequence[Prompt], reasons: Sequence[str]) -> S:
+        """Mask every token again, to be drawn knowing the finished image that was there and what is wrong with it.
+
+        Only generators that were tuned for it make sense of that.
+        """
+
     def step(self, state: S) -> S:
         """One decoding step for every row."""
 

@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from genloop.models.showo import ShowO
+from genloop.models.prompting import prefix_mask
+from genloop.models.showo import ShowO, additive_mask
 
 MIN_GEMM_ROWS = 8  # with fewer, matrix products take other kernels, whose last bit differs
 
@@ -75,10 +76,20 @@ def encode_text(model: ShowO, ids: Sequence[int], position: int) -> Prefix:
 
 
 @torch.inference_mode()
-def image_hidden(model: ShowO, codes: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
-    """Codes (B, n), each behind its prefix, all of one length -> normalised hidden states of the codes (B, n, D).
+def encode_correction(model: ShowO, ids: Sequence[int], num_image: int) -> Prefix:
+    """`Layout.correction_text` (P,) from position 0 on, its first `num_image` ids seen by all -> keys and values."""
+    recorder = _Recorder()
+    rows = torch.tensor([list(ids)], device=model.device)
+    is_image = torch.arange(len(ids), device=model.device)[None] < num_image
+    run_layers(model, rows, 0, recorder, is_causal=False, mask=additive_mask(prefix_mask(is_image), model.dtype))
+    return Prefix(torch.cat(recorder.keys), torch.cat(recorder.values), len(ids))
 
-    A row's result does not depend on the rows beside it.
+
+@torch.inference_mode()
+def image_hidden(model: ShowO, codes: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
+    """Codes (B, n), each behind its prefix -> normalised hidden states of the codes (B, n, D).
+
+    Prefixes are of one length and position. A row's result does not depend on the rows beside it.
     """
     config = model.config
     ids = torch.nn.functional.pad(codes + config.code_offset, (1, 1))

@@ -5,6 +5,9 @@ padded on the left, so that it ends where the image begins; lm and mmu rows are 
     t2i   [PAD]* <t2i> bos text eos <soi> codes <eoi>
     mmu   <mmu> <soi> codes <eoi> text eos [PAD]*
     lm    text eos [PAD]*
+    correction  <mmu> <soi> codes <eoi> reason eos <t2i> bos text eos <soi> codes <eoi>
+A correction row has no pads: an image, what is wrong with it, the prompt, and the image that is right. Guo et al. (2025)
+describe such a model and released none: the layout is ours.
 Codes are given as 0..K-1; K stands for the mask token.
 """
 
@@ -74,6 +77,13 @@ class Layout:
         """Codes (B, n) -> the image part <mmu> <soi> codes <eoi> of an mmu row, (B, n + 3)."""
         task = torch.full((len(codes), 1), self.config.mmu_id, dtype=torch.int64, device=codes.device)
         return torch.cat([task, self._image(codes)], dim=1)
+
+    def correction_text(self, codes: Sequence[int], reason: str, prompt: str) -> list[int]:
+        """What stands in front of the new image of a correction row; its first n + 3 ids are the image to correct."""
+        config = self.config
+        image = [config.mmu_id, config.soi_id, *(code + config.code_offset for code in codes), config.eoi_id]
+        words = [*self._begin(reason)[: config.max_seq_length - 1], self.text.eos_id]
+        return [*image, *words, *self.t2i_text(prompt)]
 
     def mmu_question(self, question: str) -> list[int]:
         """The text part of a question about an image: bos and the turn that the public model was tuned on."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloop.models.prefix import MIN_GEMM_ROWS, Prefix, encode_text, image_hidden
+from genloop.models.prefix import MIN_GEMM_ROWS, Prefix, encode_correction, encode_text, image_hidden
 from genloop.models.prompting import Layout
 from genloop.models.showo import ShowO
 from genloop.protocols import ImageTokenizer
@@ -97,6 +97,21 @@ class MaskGitSampler:
     def remask(self, state: MaskGitState, drop: Tensor, num_steps: int) -> MaskGitState:
         """Mask the tokens where `drop` (B, n) is True again; a schedule of `num_steps` runs over those tokens alone."""
         return state.again(drop.to(state.tokens.device), self.mask_code, num_steps)
+
+    def correct(self, state: MaskGitState, prompts: Sequence[Prompt], reasons: Sequence[str]) -> MaskGitState:
+        """Draw every row anew behind the finished image that it was and what is wrong with it, for tuned generators.
+
+        The layout is `Layout.correction_text`; without guidance's text a row is that of an empty prompt, as always.
+        """
+        prefixes = []
+        for codes, prompt, reason in zip(state.tokens.tolist(), prompts, reasons, strict=True):
+            if self.mask_code in codes:
+                raise ValueError("only a finished image can be corrected")
+            ids = self._layout.correction_text(codes, reason, prompt.text)
+            prefixes.append(encode_correction(self.model, ids, len(codes) + 3))
+        everything = torch.ones_like(state.tokens, dtype=torch.bool)
+        again = state.again(everything, self.mask_code, self.num_steps)
+        return replace(again, prefixes=tuple(prefixes), horizons=(self.settings.steps,) * len(state))
 
     @torch.inference_mode()
     def step(self, state: MaskGitState) -> MaskGitState:
@@ -221,9 +236,9 @@ class MaskGitSampler:
                 distinct[key] = len(first)
                 first.append(index)
             where.append(distinct[key])
-        groups: dict[int, list[int]] = {}
+        groups: dict[tuple[int, int], list[int]] = {}
         for number, index in enumerate(first):
-            groups.setdefault(len(prefixes[index]), []).append(number)
+            groups.setdefault((len(prefixes[index]), prefixes[index].position), []).append(number)
         width, n = self.model.config.phi.hidden_size, tokens.shape[1]
         hidden = torch.empty(len(first), n, width, dtype=self.model.dtype, device=tokens.device)
         for numbers in groups.values():

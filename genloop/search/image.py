@@ -180,6 +180,15 @@ class ImageSearch:
         state = self.sampler.remask(path.now.state.select([path.now.row]), drop[None], num_steps)
         path.now = Moment(path, state, 0, path.now.total)
 
+    def correct(self, path: Path, reason: str) -> None:
+        """Mask all of `path`, to be drawn anew by a generator that knows what it was and what is wrong with it.
+
+        Reading the old image is one pass without guidance: half a step.
+        """
+        self.generator_steps += 0.5
+        state = path.now.state.select([path.now.row])
+        path.now = Moment(path, self.sampler.correct(state, [self.prompt], [reason]), 0, path.now.total)
+
     def walk(self, paths: Sequence[Path], to: int | None = None) -> Steps[None]:
         """Go on with `paths`, each until it has done `to` steps; to its end without."""
         yield Walk(paths, to)

@@ -7,6 +7,8 @@ start. Every round starts from the best so far, with other noise.
     region=confidence  the tokens that the generator itself finds least likely beside the others
     region=occlusion   the tokens of the blocks without which the judge likes the image best
     region=random      a control
+correction=layout draws the whole image anew instead, behind the criticised one and the reason in words: for a generator
+that was tuned on `genloop.models.prompting`'s correction layout, as the paper tunes its own.
 """
 
 from typing import Any, Literal
@@ -31,6 +33,9 @@ class ParmPlusPlus(Search):
         start_options: Any = Field({}, validate_default=True, description="keys of that strategy")
         accept: float = Field(0.5, ge=0, le=1, description="P(yes) from which on an image is good enough")
         rounds: int = Field(6, ge=1, description="corrections at most")
+        correction: Literal["remask", "layout"] = Field(
+            "remask", description="draw a region anew, or, with a generator tuned for it, all, behind image and reason"
+        )
         region: Literal["confidence", "occlusion", "random"] = Field("confidence", description="what is drawn again")
         fraction: float = Field(0.3, gt=0, le=1, description="of the tokens that are drawn again")
         steps: int = Field(4, ge=1, description="decoding steps of a correction")
@@ -59,8 +64,10 @@ class ParmPlusPlus(Search):
 
     @classmethod
     def questions(cls, options: Any) -> tuple[str, ...]:
-        """Those of the start, and the outcome."""
-        return tuple(dict.fromkeys((*strategy_class(options.start).questions(options.start_options), "outcome")))
+        """Those of the start, and the outcome; what is wrong, where the generator wants to hear it."""
+        start = strategy_class(options.start).questions(options.start_options)
+        own = ("outcome", "reason") if options.correction == "layout" else ("outcome",)
+        return tuple(dict.fromkeys((*start, *own)))
 
     @classmethod
     def check(cls, num_candidates: int, num_steps: int, options: Any) -> None:
@@ -86,9 +93,13 @@ class ParmPlusPlus(Search):
         return best
 
     def _correct(self, image: ImageSearch, path: Path) -> Steps[Path]:
-        """A path that is `path` but for the region, which is drawn again."""
+        """A path that goes on from `path` and draws a part of it, or all, again."""
         options = self.options
         (again,) = image.branch(path)
+        if options.correction == "layout":
+            image.correct(again, path.reason)
+            yield from image.walk([again])
+            return again
         count = max(1, round(options.fraction * len(path.now.guess)))
         if options.region == "confidence":
             drop = yield from least_confident(image, again, count)

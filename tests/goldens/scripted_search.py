@@ -41,7 +41,7 @@ class ScriptedState:
 
 
 class ScriptedSampler:
-    """Implements as much of the Sampler protocol as strategies without corrections need."""
+    """Implements as much of the Sampler protocol as strategies without branches and corrections need."""
 
     grid = (1, 2)
     slots = 5

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genloop.models.prefix import Prefix, encode_text, image_hidden
+from genloop.models.prefix import Prefix, encode_correction, encode_text, image_hidden
 from genloop.models.prompting import Layout, omni_mask
 from genloop.models.showo import ShowO
 from tests.unit.tiny_showo import PROMPTS, random_codes, tiny_config, tiny_showo
@@ -55,3 +55,29 @@ def test_a_prefix_knows_where_the_image_begins() -> None:
     prefix = prefix_of(model, "a")
     assert (len(prefix), prefix.position) == (4, model.config.text_length)
     assert prefix.keys.shape == (2, 4, 4, 8)
+
+
+@pytest.mark.parametrize("reason", ["", "no dog", "a very long reason " * 9])
+def test_a_correction_equals_the_whole_sequence(reason: str) -> None:
+    """The old image is seen by all, the words are causal, the new image sees everything."""
+    model = tiny_showo()
+    config, layout = model.config, Layout(model.config, model.text_tokenizer)
+    old, new = random_codes(model, 1, seed=1), random_codes(model, 2, seed=2)
+    ids = layout.correction_text(old[0].tolist(), reason, "two dogs")
+    assert ids[:2] == [config.mmu_id, config.soi_id] and ids[2:18] == (old[0] + config.code_offset).tolist()
+    assert ids[18] == config.eoi_id and ids.index(config.t2i_id) <= 19 + config.max_seq_length
+    assert ids[ids.index(config.t2i_id) :] == layout.t2i_text("two dogs")
+    hidden = image_hidden(model, new, [encode_correction(model, ids, 19)] * 2)
+    image = torch.cat(
+        [torch.tensor([[config.soi_id]]), new[:1] + config.code_offset, torch.tensor([[config.eoi_id]])], 1
+    )
+    for row in range(2):
+        image[0, 1:-1] = new[row] + config.code_offset
+        whole = torch.cat([torch.tensor([ids]), image], dim=1)
+        length = whole.shape[1]
+        allow = torch.ones(length, length, dtype=torch.bool).tril()
+        allow[:, :19] = True
+        allow[len(ids) :] = True
+        with torch.inference_mode():
+            expected = model.hidden(whole, allow[None, None])[0, len(ids) + 1 : -1]
+        torch.testing.assert_close(hidden[row], expected, atol=2e-5, rtol=1e-5)

@@ -79,9 +79,9 @@ def test_costs_are_the_steps_and_questions_of_the_traces(name: str) -> None:
         walker = build(strategy, n, judge, **options)
         choices = list(walker.search(PAIRS, 11))
         steps = sum(walker.sampler.walked)
-        confident = 1.5 * sum(one.parent is not None for choice in choices for one in choice.candidates)
-        expected = steps + (confident if name == "parm++ confidence" else 0)
-        assert sum(choice.cost.generator_steps for choice in choices) == expected
+        children = sum(one.parent is not None for choice in choices for one in choice.candidates)
+        passes = {"parm++ confidence": 1.5, "parm++ layout": 0.5}.get(name, 0.0)
+        assert sum(choice.cost.generator_steps for choice in choices) == steps + passes * children
         seen = sum(len(one.trace) for choice in choices for one in choice.candidates)
         calls = sum(choice.cost.judge_calls for choice in choices)
         assert calls == seen if not name.startswith("parm++") else calls >= seen
@@ -99,4 +99,4 @@ def test_strategies_without_a_judge_are_refused(name: str) -> None:
     asked = ", ".join(cls.questions(parsed))
     with pytest.raises(ValueError, match=f"asks {asked}: give a judge"):
         cls(sampler(), None, n, parsed)
-    assert set(cls.questions(parsed)) <= {"outcome", "clarity", "potential"}
+    assert set(cls.questions(parsed)) <= {"outcome", "clarity", "potential", "reason"}

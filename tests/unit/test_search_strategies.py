@@ -13,6 +13,7 @@ from genloop.sampling.noise import half_masks
 from genloop.search.adaptive import calibrated
 from genloop.search.knockout import bradley_terry
 from genloop.search.parm import rungs
+from genloop.search.parm_plus_plus import ParmPlusPlus
 from tests.unit.tiny_search import PAIRS, STEPS, OnlyOutcomes, Opinions, build, sampler
 
 
@@ -277,6 +278,27 @@ def test_occlusion_draws_the_block_again_without_which_the_image_is_liked() -> N
         assert changed[2:, 2:].all() and changed.sum() == 4
         assert choice.cost.judge_calls == 1 + 4 + 1
         assert len(choice.candidates[0].trace) == 1  # images with a hole are nobody's preview
+
+
+def test_a_tuned_generator_draws_all_anew_behind_the_image_and_the_reason() -> None:
+    asked = build("parm_plus_plus", 1, Opinions(), start="none", correction="layout").options
+    assert ParmPlusPlus.questions(asked) == ("outcome", "reason")
+    options = {"start": "none", "correction": "layout", "accept": 1.0, "rounds": 2}
+    words, plain = (run("parm_plus_plus", 1, judge, **options) for judge in (Opinions(), OnlyOutcomes()))
+    for choice, other in zip(words, plain):
+        first, again, *_ = choice.candidates
+        assert first.reason.startswith("reason") and again.parent == 0
+        assert again.revealed_at.min() == STEPS and again.revealed_at.max() == 2 * STEPS - 1
+        assert choice.cost.generator_steps == STEPS + 2 * (STEPS + 0.5)
+        assert (again.tokens != other.candidates[1].tokens).any()  # the reason was heard
+        assert (first.tokens == other.candidates[0].tokens).all()
+
+
+def test_only_a_finished_image_is_corrected_behind_itself() -> None:
+    walker = sampler()
+    state = walker.step(walker.start([PAIRS[1][0]], [Seed(0, 0, 0, 0)]))
+    with pytest.raises(ValueError, match="only a finished image can be corrected"):
+        walker.correct(state, [PAIRS[1][0]], ["too red"])
 
 
 def test_an_unknown_outcome_is_not_corrected() -> None:

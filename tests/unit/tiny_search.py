@@ -33,6 +33,7 @@ SEARCHES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "parm++ confidence": ("parm_plus_plus", 4, {"accept": 0.9, "rounds": 3}),
     "parm++ occlusion": ("parm_plus_plus", 1, {"start": "none", "region": "occlusion", "accept": 1.0, "rounds": 2}),
     "parm++ random": ("parm_plus_plus", 2, {"start": "best_of_n", "region": "random", "accept": 1.0, "rounds": 2}),
+    "parm++ layout": ("parm_plus_plus", 2, {"start": "best_of_n", "correction": "layout", "accept": 1.0, "rounds": 2}),
     "halving": ("successive_halving", 5, {"rungs": RUNGS}),
     "knockout": ("knockout", 5, {}),
     "adaptive": ("adaptive", 6, {"group": 2, "error": 0.2, "slope": 1.5}),
