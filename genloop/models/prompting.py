@@ -6,8 +6,8 @@ padded on the left, so that it ends where the image begins; lm and mmu rows are 
     mmu   <mmu> <soi> codes <eoi> text eos [PAD]*
     lm    text eos [PAD]*
     correction  <mmu> <soi> codes <eoi> reason eos <t2i> bos text eos <soi> codes <eoi>
-A correction row has no pads: an image, what is wrong with it, the prompt, and the image that is right. Guo et al. (2025)
-describe such a model and released none: the layout is ours.
+A correction row has no pads: an image, what is wrong with it, the prompt, and the image that is right. Guo et al.
+(2025) describe such a model and released none: the layout is ours.
 Codes are given as 0..K-1; K stands for the mask token.
 """
 
