@@ -141,7 +141,12 @@ def build_sampler(config: Config, world: World) -> "Sampler[Any]":
     )
     tokenizer = load_image_tokenizer(resolve(config.model.tokenizer), device=device)
     return MaskGitSampler(
-        model, tokenizer, config.sampling, rows_per_forward=config.rows_per_forward, slots=config.slots
+        model,
+        tokenizer,
+        config.sampling,
+        rows_per_forward=config.rows_per_forward,
+        slots=config.slots,
+        before_step=world.check_stop,
     )
 
 

@@ -9,7 +9,7 @@ fixed number of threads that holds to the last bit; on a GPU kernels may differ 
 """
 
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +41,7 @@ class MaskGitSampler:
         *,
         rows_per_forward: int = 256,
         slots: int = 64,
+        before_step: Callable[[], None] = lambda: None,
         noise: NoiseSource | None = None,
     ) -> None:
         if tokenizer.num_codes != model.config.codebook_size:
@@ -52,6 +53,7 @@ class MaskGitSampler:
         self.num_steps = settings.num_steps
         self.grid = model.config.grid
         self.slots = slots
+        self.before_step = before_step  # may raise, to stop in the middle of a search
         self.flops_per_step = step_flops(model.config, settings)
         self.flops_per_decode: float = getattr(tokenizer, "flops_per_decode", 0.0)
         self.mask_code = model.config.codebook_size
@@ -116,6 +118,7 @@ class MaskGitSampler:
     @torch.inference_mode()
     def step(self, state: MaskGitState) -> MaskGitState:
         """One decoding step for every row; a row's last one fixes all that is left."""
+        self.before_step()
         if any(done >= length for done, length in zip(state.steps, state.lengths)):
             raise ValueError(f"all {max(state.lengths)} steps are done")
         masked = state.tokens == self.mask_code

@@ -26,7 +26,6 @@ class _Task:
     steps: Steps[Path]
     request: Request | None = None
     walking: int = 0  # paths of a Walk that are not there yet
-    choice: Choice | None = None
 
     @property
     def name(self) -> str:
@@ -42,24 +41,23 @@ class Scheduler:
         self.sampler, self.judge, self.choose = sampler, judge, choose
         self._walkers: list[tuple[_Task, Path]] = []  # by image
         self._asking: list[_Task] = []
+        self._chosen: dict[int, Choice] = {}  # by number, until its turn comes
 
     def run(self, pairs: Sequence[tuple[Prompt, int]], run_seed: int) -> Iterator[Choice]:
         """One choice for each (prompt, sample) pair, in order, as soon as it is made."""
-        tasks: list[_Task] = []
-        given = 0
+        opened = given = 0
         while given < len(pairs):
-            while len(self._walkers) < self.sampler.slots and len(tasks) < len(pairs):
-                tasks.append(self._open(len(tasks), *pairs[len(tasks)], run_seed))
+            while len(self._walkers) < self.sampler.slots and opened < len(pairs):
+                self._open(opened, *pairs[opened], run_seed)
+                opened += 1
             self._serve()
-            while given < len(tasks) and (choice := tasks[given].choice) is not None:
-                yield choice
+            while given in self._chosen:
+                yield self._chosen.pop(given)
                 given += 1
 
-    def _open(self, number: int, prompt: Prompt, sample: int, run_seed: int) -> _Task:
+    def _open(self, number: int, prompt: Prompt, sample: int, run_seed: int) -> None:
         image = ImageSearch(prompt, sample, run_seed, self.sampler, self.judge)
-        task = _Task(number, image, self.choose(image))
-        self._resume(task, None)
-        return task
+        self._resume(_Task(number, image, self.choose(image)), None)
 
     def _resume(self, task: _Task, answer: Any) -> None:
         """Give a strategy its answer and take its next request."""
@@ -68,7 +66,7 @@ class Scheduler:
                 try:
                     task.request = task.steps.send(answer)
                 except StopIteration as end:
-                    task.request, task.choice = None, task.image.choice(end.value)
+                    self._chosen[task.number] = task.image.choice(end.value)
                     return
                 if not isinstance(task.request, Walk):
                     self._asking.append(task)

@@ -1,6 +1,8 @@
 """The scheduler: results depend on the pair alone, the batch stays full, and every image pays for itself only."""
 
+import gc
 import math
+import weakref
 
 import pytest
 
@@ -71,6 +73,39 @@ def test_choices_come_as_soon_as_they_are_made():
     assert len(walker.walked) == STEPS
     next(choices)
     assert len(walker.walked) == 2 * STEPS
+
+
+def test_an_image_that_is_done_is_forgotten():
+    """Decoded pixels of a whole unit would not fit into memory."""
+    seen = []
+
+    def choose(image: ImageSearch) -> Steps[Path]:
+        seen.append(weakref.ref(image))
+        paths = image.start(2)
+        yield from image.walk(paths)
+        yield from image.ask("outcome", paths)
+        return image.best("outcome", paths)
+
+    choices = Scheduler(sampler(slots=2), Opinions(), choose).run(PAIRS, 0)
+    for number, _ in enumerate(choices):
+        gc.collect()
+        assert [ref() is None for ref in seen[: number + 1]] == [True] * (number + 1)
+    assert len(seen) == len(PAIRS)
+
+
+def test_a_search_stops_in_front_of_its_next_step():
+    class Enough(BaseException):
+        pass
+
+    def stop():
+        if len(walker.walked) == 3:
+            raise Enough
+
+    walker = sampler(slots=4)
+    walker.walked, walker.before_step = [], stop
+    with pytest.raises(Enough):
+        list(Scheduler(walker, Opinions(), build("best_of_n", 4, Opinions()).choose).run(PAIRS, 0))
+    assert len(walker.walked) == 3  # the third was asked for, not taken
 
 
 @pytest.mark.parametrize("slots", [4, 6, 11])
