@@ -74,7 +74,7 @@ class ShapesOracle(VerdictJudge):
         return {}
 
     @classmethod
-    def questions(cls, options: Settings) -> tuple[str, ...]:
+    def questions(cls, options: Settings, resolve: Callable[[str], Path]) -> tuple[str, ...]:
         """Only a finished image shows its prompt or does not; what it lacks can be said."""
         return ("outcome", "reason")
 

@@ -230,7 +230,7 @@ def save_folder(
     *,
     weights: str = WEIGHTS_FILE,
 ) -> None:
-    """Write the safetensors file `weights`, JSON objects and raw files, then a manifest of their sha256; all or nothing.
+    """Write the safetensors file `weights`, JSON objects, raw files, then a manifest of their sha256; all or nothing.
 
     An existing folder of that name is replaced. `files` maps relative names to objects (written as JSON) or bytes.
     """

@@ -316,7 +316,8 @@ def conclude(config: Config, model: "Llava", tokenizer: "LlavaTokenizer", rows: 
     from genloop.models.llava import save_llava
 
     summary = summarize_judge(rows, config.seed)
-    calibration = {q: {"a": c["a"], "b": c["b"]} for q, c in summary["calibration"].items() if q in QUESTIONS}
+    fitted = {question: row for question, row in summary["calibration"].items() if question in QUESTIONS}
+    calibration = {question: {"a": row["a"], "b": row["b"]} for question, row in fitted.items() if row["a"] > 0}
     files: dict[str, Any] = {**tokenizer.files(), "calibration.json": calibration}
     wording = questions_file(config)
     if wording is not None:

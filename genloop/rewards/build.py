@@ -23,7 +23,7 @@ def check_judge(settings: JudgeSettings, resolve: Resolve, needed: Sequence[str]
     if settings.cache is not None and settings.cache.exists() and not settings.cache.is_dir():
         raise ValueError(f"judge.cache: {settings.cache} is a file; the score cache needs a folder")
     maker.check(settings.options, resolve)
-    answers = maker.questions(settings.options)
+    answers = maker.questions(settings.options, resolve)
     if missing := [question for question in needed if question not in answers]:
         file = getattr(settings.options, "questions", None)
         ways = f"add it to {file}" if file else "use a judge that does, or a strategy that does not ask"
@@ -67,7 +67,8 @@ def build_judge(settings: JudgeSettings, resolve: Resolve, device: str = "cpu") 
     """
     settings = _cache_of_members(settings)
     maker = judge_maker(settings.kind)
-    judge = _with_abilities(maker.load(settings.options, resolve, device), maker.questions(settings.options))
+    answers = maker.questions(settings.options, resolve)
+    judge = _with_abilities(maker.load(settings.options, resolve, device), answers)
     if settings.cache is None:
         return judge
     mark = judge_fingerprint(settings, resolve, device)

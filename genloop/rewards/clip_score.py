@@ -64,7 +64,7 @@ class ClipScore(JudgeMaker):
         return {"checkpoint": resolve(options.checkpoint)}
 
     @classmethod
-    def questions(cls, options: ClipScoreOptions) -> tuple[str, ...]:
+    def questions(cls, options: ClipScoreOptions, resolve: Resolve) -> tuple[str, ...]:
         """It does not know what a clear image is."""
         return ("outcome", "potential")
 

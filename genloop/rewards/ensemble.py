@@ -56,7 +56,7 @@ class Ensemble(JudgeMaker):
         """Every member, and that scales are of questions that it answers."""
         for place, member in enumerate(options.members):
             check_judge(member, resolve)
-            answers = _questions(member)
+            answers = _questions(member, resolve)
             for question in (*member.mean, *member.std):
                 if question not in answers:
                     raise ValueError(
@@ -74,9 +74,9 @@ class Ensemble(JudgeMaker):
         }
 
     @classmethod
-    def questions(cls, options: EnsembleOptions) -> tuple[str, ...]:
+    def questions(cls, options: EnsembleOptions, resolve: Resolve) -> tuple[str, ...]:
         """Those that any member answers; pairs of images are not compared."""
-        asked = dict.fromkeys(question for member in options.members for question in _questions(member))
+        asked = dict.fromkeys(question for member in options.members for question in _questions(member, resolve))
         return tuple(question for question in asked if question != "compare")
 
     @classmethod
@@ -88,14 +88,16 @@ class Ensemble(JudgeMaker):
     @classmethod
     def load(cls, options: EnsembleOptions, resolve: Resolve, device: str) -> "EnsembleJudge":
         """All members on `device`."""
-        return EnsembleJudge([(member, build_judge(member, resolve, device)) for member in options.members])
+        return EnsembleJudge(
+            [(member, build_judge(member, resolve, device), _questions(member, resolve)) for member in options.members]
+        )
 
 
 class EnsembleJudge:
     """Asks its members one after the other; implements the Judge and Critic protocols."""
 
-    def __init__(self, members: Sequence[tuple[Member, Judge]]) -> None:
-        self.members = [(member, judge, _questions(member)) for member, judge in members]
+    def __init__(self, members: Sequence[tuple[Member, Judge, Sequence[str]]]) -> None:
+        self.members = members  # each with its questions
 
     def p_yes(self, question: str, prompts: Sequence[Prompt], images: "Tensor") -> "Tensor":
         """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) float32; NaN where no member could judge."""
@@ -160,5 +162,5 @@ def _scale(question: str, groups: Sequence[Sequence[float]]) -> tuple[float, flo
     return math.fsum(values) / len(values), math.sqrt(squares / (len(values) - len(groups)))
 
 
-def _questions(member: Member) -> tuple[str, ...]:
-    return judge_maker(member.kind).questions(member.options)
+def _questions(member: Member, resolve: Resolve) -> tuple[str, ...]:
+    return judge_maker(member.kind).questions(member.options, resolve)

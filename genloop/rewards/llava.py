@@ -9,6 +9,7 @@ from genloop.checkpoint import read_json
 from genloop.config import LAUNCH, DType, InputPath, Settings
 from genloop.models.llava_config import check_llava_folder
 from genloop.models.llava_text import LlavaTokenizer
+from genloop.rewards.calibration import read_calibration
 from genloop.rewards.questions import FILE, read_questions
 from genloop.rewards.settings import JudgeMaker, Resolve
 
@@ -20,11 +21,18 @@ class LlavaOptions(Settings):
     """Keys of `judge.kind=llava`."""
 
     checkpoint: Annotated[str, LAUNCH] = Field(description="name or folder, fingerprinted by content")
-    questions: InputPath | None = Field(None, description="file of other wordings; null: the released ones")
+    questions: InputPath | None = Field(
+        None, description="file of other wordings; null: those of the checkpoint, else the released ones"
+    )
     probability: Literal["raw", "two_way", "processed"] = Field(
         "raw",
         description="raw: 'yes' among all tokens; two_way: 'yes' against 'no'; processed: after the checkpoint's "
         "top-k and top-p, as released",
+    )
+    calibrated: bool = Field(
+        False,
+        description="true: sigmoid(a (logit(yes) - logit(no)) + b) in place of `probability`, for the questions in the "
+        "checkpoint's calibration.json",
     )
     tiling: Literal["pad", "anyres"] = Field("pad", description="one padded tile, or tiles at the image's own size")
     dtype: DType = Field("float32", description="of the weights; probabilities are computed in float32")
@@ -41,15 +49,12 @@ class Llava(JudgeMaker):
 
     @classmethod
     def check(cls, options: LlavaOptions, resolve: Resolve) -> None:
-        """Another family, tensors that do not fit, a missing yes or no token, a bad or forgotten questions file."""
+        """Another family, tensors that do not fit, a missing yes or no token, a bad questions or calibration file."""
         folder = resolve(options.checkpoint)
         config = check_llava_folder(folder)
-        read_questions(options.questions)
-        if options.questions is None and (folder / FILE).is_file():
-            raise ValueError(
-                f"judge.options.questions: {options.checkpoint} was trained on questions of its own; "
-                f"set judge.options.questions={folder / FILE}"
-            )
+        read_questions(_questions_file(options, folder))
+        if options.calibrated:
+            read_calibration(folder)
         tokenizer = LlavaTokenizer(folder)
         if tokenizer.num_tokens > config.text.vocab_size:
             raise ValueError(
@@ -61,13 +66,13 @@ class Llava(JudgeMaker):
 
     @classmethod
     def inputs(cls, options: LlavaOptions, resolve: Resolve) -> dict[str, Path]:
-        """The checkpoint; a questions file is fingerprinted as the option that it is."""
+        """The checkpoint, its questions included; a questions file is fingerprinted as the option that it is."""
         return {"checkpoint": resolve(options.checkpoint)}
 
     @classmethod
-    def questions(cls, options: LlavaOptions) -> tuple[str, ...]:
-        """Those of the questions file, or the released ones."""
-        return read_questions(options.questions).names
+    def questions(cls, options: LlavaOptions, resolve: Resolve) -> tuple[str, ...]:
+        """Those of the questions file, else those that the checkpoint was trained on, else the released ones."""
+        return read_questions(_questions_file(options, resolve(options.checkpoint))).names
 
     @classmethod
     def load(cls, options: LlavaOptions, resolve: Resolve, device: str) -> "LlavaJudge":
@@ -81,13 +86,20 @@ class Llava(JudgeMaker):
         return LlavaJudge(
             load_llava(folder, dtype=getattr(torch, options.dtype), device=device),
             LlavaTokenizer(folder),
-            read_questions(options.questions),
+            read_questions(_questions_file(options, folder)),
             probability=options.probability,
             tiling=options.tiling,
             tokens_per_batch=options.tokens_per_batch,
             cache_bytes=int(options.cache_gb * 1e9),
             generation=generation_of(folder),
+            calibration=read_calibration(folder) if options.calibrated else None,
         )
+
+
+def _questions_file(options: LlavaOptions, folder: Path) -> Path | None:
+    """The file that was asked for, else the checkpoint's own; None for the released questions."""
+    own = folder / FILE
+    return options.questions or (own if own.is_file() else None)
 
 
 def generation_of(folder: Path) -> dict[str, Any]:

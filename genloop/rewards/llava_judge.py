@@ -7,6 +7,7 @@ clarity, potential and outcome, the clarity question once for the potential that
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from genloop.models.llava_segments import Segment, continue_greedily, next_logit
 from genloop.models.llava_text import LlavaTokenizer
 from genloop.records import Prompt
 from genloop.registry import require
+from genloop.rewards.calibration import Calibration
 from genloop.rewards.llava_pieces import Chain, ImagePiece, PieceRunner, TextPiece, Tiling, image_piece
 from genloop.rewards.questions import Questions
 
@@ -33,7 +35,8 @@ _NAMED = 5  # prompts in one line of the log
 class LlavaJudge:
     """Implements the Judge, Comparer and Critic protocols, as far as it has questions for them.
 
-    `generation` is the checkpoint's generation_config.json, which `processed` probabilities go by.
+    `generation` is the checkpoint's generation_config.json, which `processed` probabilities go by. Questions in
+    `calibration` are answered by its a and b instead: sigmoid(a (logit(yes) - logit(no)) + b).
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class LlavaJudge:
         tokens_per_batch: int = 8192,
         cache_bytes: int = 2 * 10**9,
         generation: Mapping[str, Any] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.tokenizer, self.questions, self.probability = tokenizer, questions, probability
         self.config = llava_config(model)
@@ -54,6 +58,7 @@ class LlavaJudge:
         self.model = model.eval()
         self._runner = PieceRunner(self.model, self.config, tiling, tokens_per_batch, cache_bytes)
         self._warp = _warpers(generation or {})
+        self._calibration = calibration or {}
 
     def p_yes(self, question: str, prompts: Sequence[Prompt], images: Tensor) -> Tensor:
         """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) float32, NaN where the model gave no number.
@@ -134,7 +139,8 @@ class LlavaJudge:
     def _answers(self, question: str, prompts: Sequence[Prompt], shown: Sequence[Sequence[ImagePiece]]) -> Tensor:
         """(B,) float32: P(yes), NaN where it is not a number, with one line in the log."""
         chains = [self._chain(question, prompt.text, row) for prompt, row in zip(prompts, shown, strict=True)]
-        answers = torch.tensor(self._runner.run(chains, self._probabilities, keep_last=self._goes_on(question)))
+        finish = partial(self._probabilities, scale=self._calibration.get(question))
+        answers = torch.tensor(self._runner.run(chains, finish, keep_last=self._goes_on(question)))
         if lost := torch.nonzero(answers.isnan()).flatten().tolist():
             names = ", ".join(f"{prompts[row].index} {prompts[row].text!r}" for row in lost[:_NAMED])
             more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
@@ -143,11 +149,14 @@ class LlavaJudge:
             )
         return answers
 
-    def _probabilities(self, segments: list[Segment]) -> list[float]:
+    def _probabilities(self, segments: list[Segment], *, scale: tuple[float, float] | None) -> list[float]:
         """P(yes) as the next token of each segment. Rows of the head that no token has do not count."""
         logits = next_logits(self.model, segments)[:, : self.tokenizer.num_tokens]
         broken = logits.isnan().any(dim=1)
-        if self.probability == "two_way":
+        if scale is not None:
+            a, b = scale
+            p = (a * (logits[:, self.yes] - logits[:, self.no]).double() + b).sigmoid()
+        elif self.probability == "two_way":
             p = (logits[:, self.yes] - logits[:, self.no]).sigmoid()
         elif self.probability == "processed":
             p = self._warp(logits).softmax(dim=-1)[:, self.yes]

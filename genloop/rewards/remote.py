@@ -74,7 +74,7 @@ class Remote(JudgeMaker):
             )
 
     @classmethod
-    def questions(cls, options: RemoteOptions) -> tuple[str, ...]:
+    def questions(cls, options: RemoteOptions, resolve: Resolve) -> tuple[str, ...]:
         """Those of the questions file, or the released ones."""
         return read_questions(options.questions).names
 

@@ -34,7 +34,7 @@ class JudgeMaker(Protocol):
         return {}
 
     @classmethod
-    def questions(cls, options: Any) -> tuple[str, ...]:
+    def questions(cls, options: Any, resolve: Resolve) -> tuple[str, ...]:
         """The questions it answers; "compare" stands for `p_first` (Comparer), "reason" for `reasons` (Critic)."""
         return QUESTIONS
 

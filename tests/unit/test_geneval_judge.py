@@ -1,5 +1,7 @@
 """The verdict as a judge, on scenes that are true by construction; files are judged as the pixels in memory were."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -48,7 +50,7 @@ def test_the_oracle_says_what_is_wrong_where_it_says_no():
     reasons = judge.reasons(prompts, images)
     assert [reason == "" for reason in reasons] == [p == 1 for p in judge.p_yes("outcome", prompts, images)]
     assert any(reason.startswith("no ") for reason in reasons)
-    assert ShapesOracle.questions(ShapesOracle.Options()) == ("outcome", "reason")
+    assert ShapesOracle.questions(ShapesOracle.Options(), Path) == ("outcome", "reason")
 
 
 def test_other_questions_and_prompts_without_metadata_are_refused():

@@ -74,8 +74,7 @@ def test_the_committed_examples_are_what_the_job_makes(tmp_path):
 def test_a_judge_comes_out_that_the_suite_loads_and_asks(trained, generated):
     verify_folder(trained / "judge")
     assert (trained / "judge/questions.yaml").read_bytes() == QUESTIONS_FILE.read_bytes()
-    options = {"checkpoint": str(trained / "judge"), "questions": str(trained / "judge/questions.yaml")}
-    settings = JudgeSettings(kind="llava", options={**options, "probability": "two_way"})
+    settings = JudgeSettings(kind="llava", options={"checkpoint": str(trained / "judge"), "probability": "two_way"})
     check_judge(settings, Path, ["outcome", "clarity", "potential"])
     judge = build_judge(settings, Path)
     data = read_judge_set(generated / "val")

@@ -24,7 +24,7 @@ class Shade(JudgeMaker):
     """A judge of this test, and its maker: half of the brightness; asked for clarity only."""
 
     @classmethod
-    def questions(cls, options):
+    def questions(cls, options, resolve):
         return ("clarity",)
 
     @classmethod
@@ -105,7 +105,7 @@ def test_certain_members_stay_finite_and_decide():
 
 def test_a_question_goes_to_the_members_that_answer_it(server, shade):
     settings = ensemble(ORACLE, {"kind": "shade", "weight": 5.0})
-    assert load(JUDGES["ensemble"]).questions(settings.options) == ("outcome", "reason", "clarity")
+    assert load(JUDGES["ensemble"]).questions(settings.options, resolve) == ("outcome", "reason", "clarity")
     check_judge(settings, resolve, ("outcome", "clarity"))
     with pytest.raises(ValueError, match="judge 'ensemble' answers outcome, reason, clarity, not potential"):
         check_judge(settings, resolve, ("potential",))
@@ -179,7 +179,7 @@ def test_normalised_members_have_scale_one(server):
 
 def test_members_of_an_ensemble_see_the_prompts_and_images_as_they_are():
     first, second = Brightness(), Brightness()
-    judge = EnsembleJudge([(Member(**ORACLE), first), (Member(**ORACLE), second)])
+    judge = EnsembleJudge([(Member(**ORACLE), first, ["outcome"]), (Member(**ORACLE), second, ["outcome"])])
     p_yes = judge.p_yes("outcome", [Prompt(0, "a dog")] * 6, IMAGES)
     assert (first.num_asked, second.num_asked) == (6, 6)
     assert torch.allclose(p_yes, Brightness().p_yes("outcome", PROMPTS, IMAGES), atol=1e-6)

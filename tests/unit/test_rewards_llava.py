@@ -15,19 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from genloop.config import ConfigError
 from genloop.data.images import to_uint8
 from genloop.models.llava import embed_tokens, first_token_logits, image_features, language_hidden, load_llava
 from genloop.models.llava_config import LlavaConfig
 from genloop.models.llava_flops import head_flops, image_flops, text_flops
 from genloop.models.llava_text import LlavaTokenizer
 from genloop.records import Prompt
-from genloop.rewards.build import build_judge, check_judge, judge_fingerprint
 from genloop.rewards.llava_judge import LlavaJudge
 from genloop.rewards.pixels import pad_tile
 from genloop.rewards.questions import RELEASED, Chat, Questions
-from genloop.rewards.settings import JudgeSettings
-from tests.unit.tiny_llava import known_words, some_images, some_prompts, tiny_dims, tiny_folder, tiny_llava
+from tests.unit.tiny_llava import some_images, some_prompts, tiny_dims, tiny_folder, tiny_llava
 
 QUESTIONS = Questions({**RELEASED, "compare": "<image> <image> {prompt} first ?", "reason": "<image> {prompt} no ?"})
 PARM = ("clarity", "potential", "outcome")
@@ -299,75 +296,3 @@ def test_a_judge_that_runs_out_of_memory_goes_on_with_less(tmp_path: Path) -> No
     assert budget < 8192 and last.endswith("equal True")
     assert warnings and all(line.startswith("out of memory with ") for line in warnings)
     assert warnings[-1].endswith(f"tokens_per_batch={budget}")
-
-
-def settings(folder: Path, **options: Any) -> JudgeSettings:
-    return JudgeSettings(kind="llava", options={"checkpoint": str(folder), **options})
-
-
-def test_the_judge_is_built_from_settings(folder: Path, tmp_path: Path) -> None:
-    prompts, images = prompts_of(3), some_images(3)
-    check_judge(settings(folder), Path, PARM)
-    judge = build_judge(settings(folder), Path)
-    expected = judge_of(folder).p_yes("outcome", prompts, images)
-    assert torch.equal(judge.p_yes("outcome", prompts, images), expected)
-    kept = build_judge(settings(folder).model_copy(update={"cache": tmp_path / "scores"}), Path)
-    for _ in range(2):
-        assert torch.equal(kept.p_yes("outcome", prompts, images), expected)
-    half = build_judge(settings(folder, dtype="bfloat16"), Path).p_yes("outcome", prompts, images)
-    assert half.dtype == torch.float32 and torch.allclose(half, expected, atol=0.02)
-
-
-def test_the_fingerprint_is_what_answers_depend_on(folder: Path, tmp_path: Path) -> None:
-    def mark(place: Path, **options: Any) -> str:
-        return judge_fingerprint(settings(place, **options), Path, "cpu")
-
-    copy = tiny_folder(tmp_path / "copy")
-    assert mark(copy) == mark(folder) == mark(folder, tokens_per_batch=100, cache_gb=0.5)
-    assert len({mark(folder), mark(folder, tiling="anyres"), mark(folder, probability="two_way")}) == 3
-    (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
-    assert mark(copy) != mark(folder)
-
-
-def test_a_judge_of_another_family_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
-    with pytest.raises(ValueError, match="model_type is 'qwen2_vl', another family"):
-        check_judge(settings(tmp_path), Path)
-
-
-def test_a_tokenizer_without_yes_is_refused(tmp_path: Path) -> None:
-    words = [word for word in known_words() if word != "yes"]
-    with pytest.raises(ValueError, match=r"the tokenizer has no single token 'yes'"):
-        check_judge(settings(tiny_folder(tmp_path / "judge", words=words)), Path)
-
-
-def test_a_tokenizer_that_is_too_large_is_refused(tmp_path: Path) -> None:
-    words = ["yes", "no", *(f"word{index}" for index in range(200))]
-    with pytest.raises(ValueError, match=r"the tokenizer has 206 tokens, config.json has room for 160; use the"):
-        check_judge(settings(tiny_folder(tmp_path / "judge", words=words)), Path)
-
-
-def test_questions_from_a_file_decide_what_can_be_asked(folder: Path, tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text('outcome: "<image> {prompt} ?"\nreason: "<image> {prompt} no ?"\n')
-    check_judge(settings(folder, questions=str(path)), Path, ["outcome", "reason"])
-    with pytest.raises(ValueError, match="answers outcome, reason, not clarity, potential"):
-        check_judge(settings(folder, questions=str(path)), Path, PARM)
-    path.write_text("outcome: nothing")
-    with pytest.raises(ValueError, match="outcome has <image> 0 times"):
-        check_judge(settings(folder, questions=str(path)), Path)
-
-
-def test_questions_in_the_checkpoint_are_not_forgotten(tmp_path: Path) -> None:
-    folder = tiny_folder(tmp_path / "judge")
-    own = folder / "questions.yaml"
-    own.write_text('outcome: "<image> {prompt} ?"\n')
-    with pytest.raises(ValueError, match=r"was trained on questions of its own; set judge.options.questions=.*yaml"):
-        check_judge(settings(folder), Path)
-    check_judge(settings(folder, questions=str(own)), Path, ["outcome"])
-    assert build_judge(settings(folder, questions=str(own)), Path).questions.names == ("outcome",)
-
-
-def test_an_option_that_does_not_exist_is_refused(folder: Path) -> None:
-    with pytest.raises((ValueError, ConfigError), match="did you mean 'tiling'"):
-        settings(folder, tilings="pad")
