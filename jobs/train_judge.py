@@ -8,7 +8,8 @@ Reads   shards of examples (build_judge_data writes them: DIR/train, DIR/val) an
         a checkpoint to start from, or sizes of a new model.
 Writes  RUN/judge, a checkpoint in the public layout with its tokenizer, questions.yaml and calibration.json, which
         judge.kind=llava loads; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl; at the end RUN/summary.json
-        and RUN/table.md: accuracy, AUC pooled and within prompts, calibration by question, step and task, all on val.
+        and RUN/table.md: accuracy, AUC pooled and within prompts, calibration by question, step and task, all on val;
+        RUN/reliability.svg: the share of yes against P(yes).
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         follows from the config; one process gives the same bits with and without interruption.
 """
@@ -314,6 +315,7 @@ def judged(trainer: "JudgeTrainer", world: World) -> list[Judged]:
 def conclude(config: Config, model: "Llava", tokenizer: "LlavaTokenizer", rows: Sequence[Judged]) -> None:
     """Write the checkpoint and what it is worth."""
     from genloop.models.llava import save_llava
+    from genloop.report.reliability import draw
 
     summary = summarize_judge(rows, config.seed)
     fitted = {question: row for question, row in summary["calibration"].items() if question in QUESTIONS}
@@ -326,6 +328,7 @@ def conclude(config: Config, model: "Llava", tokenizer: "LlavaTokenizer", rows: 
     write_json(config.out / "summary.json", summary)
     table = format_judge(summary)
     write_atomic(config.out / "table.md", table.encode())
+    write_atomic(config.out / "reliability.svg", draw(summary["overall"]).encode())
     print(table, end="", flush=True)
 
 

@@ -93,6 +93,7 @@ def test_the_run_says_what_it_learned(trained):
     assert set(summary["overall"]) == {"outcome", "clarity", "potential", "scenes"}
     assert set(summary["by_step"]["potential"]) == {"4", "9"}
     assert "| potential | 9 |" in (trained / "table.md").read_text()
+    assert "potential: calibration error" in (trained / "reliability.svg").read_text()
     calibration = json.loads((trained / "judge/calibration.json").read_text())
     assert set(calibration) == {"outcome", "clarity", "potential"}
     assert calibration["outcome"]["a"] == summary["calibration"]["outcome"]["a"]
