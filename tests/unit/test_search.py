@@ -1,5 +1,9 @@
 """Strategies on the embedded world: what they draw, what they choose, what it costs."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -77,3 +81,16 @@ def test_the_table_of_strategies_builds(sampler):
         BestOfN(sampler, None, 2, Settings())
     with pytest.raises(ValueError, match="draws one candidate, found 2"):
         OneCandidate(sampler, None, 2, Settings())
+
+
+def test_the_options_of_all_strategies_are_documented():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "search.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+?) \| (.+) \|$", text, re.M)
+    expected = []
+    for name in STRATEGIES:
+        options = lookup(STRATEGIES, name, "strategy").Options
+        defaults = options().model_dump(mode="json")
+        for key, field in options.model_fields.items():
+            default = "its own" if isinstance(defaults[key], dict) else json.dumps(defaults[key]).strip('"')
+            expected.append((name, key, "empty" if default == "[]" else default, field.description))
+    assert documented == expected
