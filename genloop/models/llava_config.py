@@ -4,6 +4,7 @@ Two public layouts of the same model are read: that of transformers (`llava_onev
 5) and the original one (`llava_qwen`). A SigLIP vision tower, a two-layer projector, a Qwen2 language model.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -12,6 +13,7 @@ from typing import Any
 
 from genloop.checkpoint import Shape, compare_manifest, read_json, read_shapes
 
+_ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
 _LARGEST_GRID = 6  # tiles a side of the public models' largest picture
 
 
@@ -149,27 +151,30 @@ def parse_hf_config(data: Mapping[str, Any], path: object) -> LlavaConfig:
         text=_dims(text, _TEXT_DEFAULTS, path),
         rope_theta=_rope_theta(text, path),
         tie_word_embeddings=bool(data.get("tie_word_embeddings") or text.get("tie_word_embeddings", False)),
-        projector_hidden_act=data.get("projector_hidden_act", "gelu"),
+        projector_hidden_act=_checked("projector_hidden_act", data.get("projector_hidden_act", "gelu"), "", path),
         vision_feature_layer=layer,
-        vision_aspect_ratio=data.get("vision_aspect_ratio", "anyres_max_9"),
+        vision_aspect_ratio=_checked("vision_aspect_ratio", data.get("vision_aspect_ratio", "anyres_max_9"), "", path),
         image_grid_pinpoints=_pinpoints(data.get("image_grid_pinpoints"), dims.image_size, path),
-        image_token_index=data.get("image_token_index", data.get("image_token_id", 151646)),
-        video_token_index=data.get("video_token_index", data.get("video_token_id", 151647)),
+        image_token_index=_token(data, "image_token", 151646, path),
+        video_token_index=_token(data, "video_token", 151647, path),
     )
 
 
 def _read_original(data: Mapping[str, Any], path: object) -> LlavaConfig:
     """The flat config of `llava_qwen`. A tower that is not known by name stands in a `vision_config` beside it."""
     tower = data.get("mm_vision_tower", next(iter(_TOWERS)))
-    if "vision_config" not in data and tower not in _TOWERS:
+    if "vision_config" in data:
+        vision = _dims(_group(data, "vision_config", "siglip_vision_model", path), VisionDims(), path)
+    elif tower in list(_TOWERS):
+        vision = _TOWERS[tower]
+    else:
         raise ValueError(
             f"{path}: mm_vision_tower is {tower!r}, whose sizes are only known for {', '.join(_TOWERS)}; "
             "put them under vision_config"
         )
     if data.get("mm_projector_type", "mlp2x_gelu") != "mlp2x_gelu":
         raise ValueError(f"{path}: mm_projector_type is {data['mm_projector_type']!r}, only 'mlp2x_gelu' is known")
-    vision = _dims(data["vision_config"], VisionDims(), path) if "vision_config" in data else _TOWERS[tower]
-    aspect = data.get("image_aspect_ratio", "anyres_max_9")
+    aspect = _checked("image_aspect_ratio", data.get("image_aspect_ratio", "anyres_max_9"), "", path)
     return LlavaConfig(
         vision=vision,
         text=_dims(data, _TEXT_DEFAULTS, path),
@@ -177,12 +182,14 @@ def _read_original(data: Mapping[str, Any], path: object) -> LlavaConfig:
         tie_word_embeddings=bool(data.get("tie_word_embeddings", False)),
         vision_aspect_ratio=aspect if aspect.startswith("anyres_max_") else "anyres_max_9",
         image_grid_pinpoints=_pinpoints(data.get("image_grid_pinpoints"), vision.image_size, path),
-        image_token_index=data.get("image_token_index", 151646),
+        image_token_index=_token(data, "image_token", 151646, path),
     )
 
 
 def _group(data: Mapping[str, Any], key: str, family: str, path: object) -> Mapping[str, Any]:
     group = data.get(key) or {}
+    if not isinstance(group, Mapping):
+        raise ValueError(f"{path}: {key} is {group!r}, expected a group of keys")
     if group.get("model_type", family) != family:
         raise ValueError(f"{path}: {key}.model_type is {group['model_type']!r}, only {family!r} is known")
     return group
@@ -193,20 +200,37 @@ def _dims(data: Mapping[str, Any], defaults: Any, path: object) -> Any:
     values = {item.name: data.get(item.name, getattr(defaults, item.name)) for item in fields(defaults)}
     if isinstance(defaults, TextDims) and data.get("num_key_value_heads", 0) is None:
         values["num_key_value_heads"] = values["num_attention_heads"]
-    for key, value in values.items():
-        if isinstance(getattr(defaults, key), int) and (type(value) is not int or value < 1):
-            raise ValueError(f"{path}: {key} is {value!r}, expected a whole number above 0")
-    return type(defaults)(**values)
+    return type(defaults)(**{key: _checked(key, value, getattr(defaults, key), path) for key, value in values.items()})
+
+
+def _checked(key: str, value: Any, like: int | float | str, path: object) -> Any:
+    """A value of the type of `like`: a whole number or a number above 0, or a text, of activations a known one."""
+    if isinstance(like, str):
+        if not isinstance(value, str):
+            raise ValueError(f"{path}: {key} is {value!r}, expected text")
+        if key.endswith("hidden_act") and value not in _ACTIVATIONS:
+            raise ValueError(f"{path}: {key} is {value!r}, only {', '.join(_ACTIVATIONS)} are known")
+        return value
+    allowed, what = ((int,), "whole number") if isinstance(like, int) else ((int, float), "number")
+    if type(value) not in allowed or not 0 < value < math.inf:
+        raise ValueError(f"{path}: {key} is {value!r}, expected a {what} above 0")
+    return value
+
+
+def _token(data: Mapping[str, Any], name: str, default: int, path: object) -> int:
+    key = f"{name}_index" if f"{name}_index" in data else f"{name}_id"
+    return _checked(key, data.get(key, default), default, path)
 
 
 def _rope_theta(text: Mapping[str, Any], path: object) -> float:
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    key = "rope_parameters" if text.get("rope_parameters") else "rope_scaling"
+    rope = _group(text, key, "", path)
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind != "default":
         raise ValueError(f"{path}: rope_type is {kind!r}, only 'default' is known")
     if text.get("use_sliding_window"):
         raise ValueError(f"{path}: use_sliding_window is true; only full attention is known")
-    return float(rope.get("rope_theta", text.get("rope_theta", 10000.0)))
+    return float(_checked("rope_theta", rope.get("rope_theta", text.get("rope_theta", 10000.0)), 1.0, path))
 
 
 def _pinpoints(value: Any, tile: int, path: object) -> tuple[tuple[int, int], ...]:
