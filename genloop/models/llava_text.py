@@ -42,12 +42,14 @@ class LlavaTokenizer:
 
 def _read(folder: Path) -> Any:
     path = folder / "tokenizer.json"
-    if path.is_file():
-        try:
-            return require("tokenizers").Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
-            raise ValueError(f"{path}: not a file of the tokenizers library ({error}); download it again") from error
-    if not all((folder / name).is_file() for name in _OLDER):
+    is_new = path.is_file()
+    if not is_new and not all((folder / name).is_file() for name in _OLDER):
         raise FileNotFoundError(f"no text tokenizer in {folder}; put the checkpoint's tokenizer.json there")
-    stock = require("transformers").Qwen2TokenizerFast.from_pretrained(str(folder), local_files_only=True)
-    return stock.backend_tokenizer
+    library = require("tokenizers" if is_new else "transformers")
+    try:
+        if is_new:
+            return library.Tokenizer.from_file(str(path))
+        return library.Qwen2TokenizerFast.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+    except Exception as error:  # the library raises nothing narrower
+        where, said = path if is_new else folder / _OLDER[0], " ".join(str(error).split())
+        raise ValueError(f"{where}: not a file of the tokenizers library ({said}); download it again") from error

@@ -55,6 +55,8 @@ class Llava(JudgeMaker):
         read_questions(_questions_file(options, folder))
         if options.calibrated:
             read_calibration(folder)
+        if options.probability == "processed":
+            generation_of(folder)
         tokenizer = LlavaTokenizer(folder)
         if tokenizer.num_tokens > config.text.vocab_size:
             raise ValueError(
@@ -91,7 +93,7 @@ class Llava(JudgeMaker):
             tiling=options.tiling,
             tokens_per_batch=options.tokens_per_batch,
             cache_bytes=int(options.cache_gb * 1e9),
-            generation=generation_of(folder),
+            generation=generation_of(folder) if options.probability == "processed" else None,
             calibration=read_calibration(folder) if options.calibrated else None,
         )
 
@@ -103,6 +105,12 @@ def _questions_file(options: LlavaOptions, folder: Path) -> Path | None:
 
 
 def generation_of(folder: Path) -> dict[str, Any]:
-    """generation_config.json of a checkpoint folder; {} where there is none."""
+    """generation_config.json of a checkpoint folder; {} where there is none. ValueError for a bad top_k or top_p."""
     path = folder / "generation_config.json"
-    return read_json(path) if path.is_file() else {}
+    data = read_json(path) if path.is_file() else {}
+    top_k, top_p = data.get("top_k"), data.get("top_p")
+    if top_k is not None and (type(top_k) is not int or top_k < 0):
+        raise ValueError(f"{path}: top_k is {top_k!r}, expected a whole number, 0 for all tokens")
+    if top_p is not None and (type(top_p) not in (int, float) or not 0 < top_p <= 1):
+        raise ValueError(f"{path}: top_p is {top_p!r}, expected a number above 0 and at most 1")
+    return data

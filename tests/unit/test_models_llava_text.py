@@ -75,3 +75,8 @@ def test_a_torn_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="not a file of the tokenizers library"):
         LlavaTokenizer(tmp_path)
+    older = folder_of_pairs(tmp_path / "older")
+    (older / "vocab.json").write_text("[")
+    with pytest.raises(ValueError, match=r"vocab\.json: not a file of the tokenizers library") as caught:
+        LlavaTokenizer(older)
+    assert "\n" not in str(caught.value)

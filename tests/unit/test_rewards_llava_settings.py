@@ -135,6 +135,23 @@ def test_a_calibration_that_nobody_can_go_by_is_refused(content: str | None, lin
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("[", "generation_config.json: not valid JSON"),
+        ('{"top_k": "20"}', "generation_config.json: top_k is '20', expected a whole number, 0 for all tokens"),
+        ('{"top_p": 0}', "generation_config.json: top_p is 0, expected a number above 0 and at most 1"),
+    ],
+)
+def test_bad_settings_of_generation_are_refused_where_they_count(content: str, line: str, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "judge")
+    (folder / "generation_config.json").write_text(content)
+    with pytest.raises(ValueError, match=line):
+        check_judge(settings(folder, probability="processed"), Path)
+    check_judge(settings(folder), Path)
+    assert build_judge(settings(folder), Path).questions.names
+
+
 def test_an_option_that_does_not_exist_is_refused(folder: Path) -> None:
     with pytest.raises((ValueError, ConfigError), match="did you mean 'tiling'"):
         settings(folder, tilings="pad")
