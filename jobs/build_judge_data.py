@@ -65,6 +65,7 @@ class Config(IndependentConfig):
         False, description="keep shape and colour of every cell too, as far as the detector shapes knows"
     )
     scenes: int = Field(0, ge=0, multiple_of=2, description="drawn scenes of the embedded world, in pairs")
+    spoilt: float = Field(0.0, ge=0, le=1, description="share of the scenes that are spoilt as generated images are")
     val_share: float = Field(0.1, ge=0, lt=1, description="share of the sentences that are kept for validation")
     most_pairs: int = Field(32, ge=1, description="ranking pairs of one sentence, for each question")
     unit_size: int = Field(8, ge=1, description="prompts in a unit")
@@ -251,9 +252,12 @@ def _cell_names() -> dict[str, Sequence[str]]:
 
 def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") -> Iterator[tuple[str, Sample]]:
     """(split, sample) of every sentence about every scene of these contrasts."""
+    import numpy as np
+
     from geneval.reasons import in_words
     from genloop.data.images import encode_png
-    from genloop.shapes.judge_scenes import cells, contrast
+    from genloop.shapes.damage import spoil
+    from genloop.shapes.judge_scenes import contrast
     from genloop.shapes.render import render
 
     def side(text: str) -> str:
@@ -261,7 +265,11 @@ def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") 
 
     for index in indices:
         drawn = contrast(config.seed, index, side)
-        images = render(drawn.scenes)
+        images, rng = render(drawn.scenes), np.random.default_rng([config.seed, index, 3])
+        for number, scene in enumerate(drawn.scenes):
+            if rng.random() < config.spoilt:
+                images[number] = spoil(images[number], scene, rng)
+        seen = _seen([images], labeller)
         pngs = [encode_png(image) for image in images]
         for number, found in enumerate(drawn.prompts):
             prompt = Prompt(index, found.text, found.tag, found.include, found.exclude)
@@ -270,7 +278,7 @@ def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") 
                 key = f"scene-{index:07d}-{number}{scene}"
                 words = in_words(prompt, verdict)
                 example = JudgeExample(key, "scenes", prompt, scene, number, 0, 0, labels, words, _cell_names())
-                yield side(prompt.text), to_sample(example, pngs[scene], cells(drawn.scenes[scene]))
+                yield side(prompt.text), to_sample(example, pngs[scene], seen[images[scene].tobytes()])
 
 
 def _write(config: Config, unit: Unit, samples: Iterator[tuple[str, Sample]]) -> list[dict[str, Any]]:
@@ -314,7 +322,7 @@ def _about(config: Config, source: Source | None) -> dict[str, list[str]]:
     from genloop.data import datasheet
 
     split = datasheet.about_split(config.seed, config.val_share, config.most_pairs)
-    scenes = datasheet.about_scenes(config.scenes) if config.scenes else {}
+    scenes = datasheet.about_scenes(config.scenes, config.spoilt) if config.scenes else {}
     if source is None:
         return {**scenes, **split}
     made = source.config

@@ -99,12 +99,13 @@ def about_labels(judged_by: str, completions: int, threshold: float | None) -> d
     }
 
 
-def about_scenes(num_scenes: int) -> dict[str, list[str]]:
+def about_scenes(num_scenes: int, spoilt: float) -> dict[str, list[str]]:
     """What drawn scenes are."""
     return {
         "Drawn scenes": [
             f"{num_scenes} scenes of the embedded world, in pairs whose sentences differ in one slot. Each of the two",
             "sentences is asked about both scenes where training may name it; labels are exact, by the same rules.",
+            f"A share of {spoilt} is spoilt as generated images are: up to three cells show something else.",
             "Every cell has the names of its shape and its colour. Drawn by this project, licence: Apache-2.0.",
         ]
     }

@@ -66,17 +66,11 @@ def changed(prompt: Prompt) -> Iterator[Prompt]:
             yield _sentence("colors" if clause.color else "single_object", (clause,))
 
 
-def cells(scene: Scene) -> np.ndarray:
-    """(GRID, GRID, 2) uint8: 0 for background, else 1 + index of shape in SHAPE_NAMES, of colour in COLOR_NAMES."""
-    grid = np.zeros((GRID, GRID, 2), dtype=np.uint8)
-    for thing in scene:
-        place = grid[thing.row : thing.row + SPAN, thing.column : thing.column + SPAN]
-        place[:] = 1 + SHAPES.index(thing.shape), 1 + COLORS.index(thing.color)
-    return grid
-
-
 def seen_cells(image: np.ndarray, detections: Sequence[Detection], colors: Sequence[str]) -> np.ndarray:
-    """`cells` of an image (H, W, 3) uint8 from what the exact detector finds in it; OTHER elsewhere.
+    """What the exact detector finds in each cell of an image (H, W, 3) uint8: (GRID, GRID, 2) uint8.
+
+    0 for background, else 1 + index of the shape in SHAPE_NAMES, of the colour in COLOR_NAMES; OTHER where there is
+    something else.
 
     A cell is background when all its pixels are; an object's cells are the SPAN x SPAN ones from its box's corner on.
     """

@@ -12,10 +12,11 @@ from geneval.verdict import VerdictOptions
 from genloop.data.judge_examples import split_of
 from genloop.data.prompts import caption
 from genloop.records import COLORS, TAGS, Clause, Prompt, Verdict
-from genloop.shapes.judge_scenes import cells, changed, contrast, seen_cells
+from genloop.shapes.damage import MOST_CELLS, spoil
+from genloop.shapes.judge_scenes import changed, contrast, seen_cells
 from genloop.shapes.prompts import names_held_out, pool
 from genloop.shapes.render import render
-from genloop.shapes.scenes import SHAPES, Thing
+from genloop.shapes.scenes import CELL, SHAPES, SPAN, Thing
 
 
 def side(text: str) -> str:
@@ -79,18 +80,17 @@ def test_a_changed_sentence_differs_in_one_slot():
     assert len({p.text for p in found}) == len(found) == 11
 
 
-def test_cells_say_what_is_drawn_where():
-    grid = cells((Thing("star", "blue", 1, 3),))
-    assert (grid[1:3, 3:5] == [1 + SHAPES.index("star"), 1 + COLORS.index("blue")]).all()
-    assert grid.sum() == 4 * grid[1, 3].sum()
-
-
 def test_cells_that_are_seen_are_those_that_were_drawn():
     detector = detector_class("shapes")()
     for found in CONTRASTS[:100]:
         for scene, image in zip(found.scenes, render(found.scenes)):
             detections = detector.detect([image])[0]
-            assert (seen_cells(image, detections, detector.colors(image, detections)) == cells(scene)).all()
+            grid = seen_cells(image, detections, detector.colors(image, detections))
+            expected = np.zeros_like(grid)
+            for thing in scene:
+                place = expected[thing.row : thing.row + SPAN, thing.column : thing.column + SPAN]
+                place[:] = 1 + SHAPES.index(thing.shape), 1 + COLORS.index(thing.color)
+            assert (grid == expected).all()
 
 
 def test_what_is_neither_background_nor_an_object_is_something_else():
@@ -161,3 +161,17 @@ def test_labels_of_a_step_count_how_its_continuations_end():
     assert step_labels(False, [True, False, False, False]) == {"clarity": 0.75, "potential": 0.25}
     assert step_labels(False, [True, False, False, False], 0.7) == {"clarity": 1.0, "potential": 0.25}
     assert step_labels(True, [True, False, False, False], 0.7) == {"clarity": 0.0, "potential": 0.25}
+
+
+def test_spoilt_scenes_differ_in_a_few_cells_and_are_often_wrong():
+    judged, differ = labeller(), []
+    verdicts = []
+    for number, found in enumerate(CONTRASTS[:200]):
+        (image, _), scene = render(found.scenes), found.scenes[0]
+        spoilt = spoil(image, scene, np.random.default_rng(number))
+        assert (spoilt == spoil(image, scene, np.random.default_rng(number))).all() and spoilt.dtype == np.uint8
+        cells = (spoilt != image).any(axis=2).reshape(6, CELL, 6, CELL).any(axis=(1, 3))
+        differ.append(cells.sum())
+        verdicts.append(judged.verdicts([found.prompts[0]], spoilt[None])[0].correct)
+    assert max(differ) == MOST_CELLS and np.mean(differ) > 1
+    assert 0.2 < np.mean(verdicts) < 0.8
