@@ -2,7 +2,7 @@
 
     genloop run build_judge_data tiny out=runs/judge-data
     genloop run build_judge_data shapes source=runs/pool out=runs/judge-data --procs 2
-    genloop run build_judge_data scenes out=runs/judge-scenes --procs 2
+    genloop run build_judge_data shapes_scenes out=runs/judge-scenes --procs 2
 
 Reads   a finished run of `generate` (best with strategy none or best_of_n) and the weights it was made with. Every
         candidate that was drawn from the start is replayed from its seed to the end, must meet the recorded tokens,
@@ -266,9 +266,9 @@ def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") 
     for index in indices:
         drawn = contrast(config.seed, index, side)
         images, rng = render(drawn.scenes), np.random.default_rng([config.seed, index, 3])
-        for number, scene in enumerate(drawn.scenes):
+        for place, things in enumerate(drawn.scenes):
             if rng.random() < config.spoilt:
-                images[number] = spoil(images[number], scene, rng)
+                images[place] = spoil(images[place], things, rng)
         seen = _seen([images], labeller)
         pngs = [encode_png(image) for image in images]
         for number, found in enumerate(drawn.prompts):

@@ -145,10 +145,10 @@ def test_files_that_the_documents_name_are_there() -> None:
     assert sorted(path for path in named - set(examples()) if "NAME" not in path and not (ROOT / path).exists()) == []
 
 
-def test_commands_that_the_documents_show_name_jobs_and_presets_that_are_there() -> None:
+def test_commands_that_documents_and_manuals_show_name_jobs_and_presets_that_are_there() -> None:
     shown = {
         command
-        for document in DOCUMENTS
+        for document in [*DOCUMENTS, *(ROOT / "jobs").glob("*.py")]
         for command in re.findall(r"(?:genloop run|-m jobs\.)\s?([a-z]\w+) ([a-z]\w+)\b(?!=)", document.read_text())
     }
     own = {Path(path).stem for path in examples()}
