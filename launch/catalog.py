@@ -61,9 +61,12 @@ def _keys(model: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
         kind = field.annotation
         if isinstance(kind, type) and hasattr(kind, "model_fields"):
             yield from _keys(kind, f"{prefix}{name}.")
-        else:
-            default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
-            yield f"{prefix}{name}", _type(kind), default, field.description or ""
+            continue
+        default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
+        yield f"{prefix}{name}", _type(kind), default, field.description or ""
+        for part in typing.get_args(kind) if typing.get_origin(kind) is dict else ():
+            if hasattr(part, "model_fields"):
+                yield from _keys(part, f"{prefix}{name}.NAME.")
 
 
 def _value(value: Any) -> str:

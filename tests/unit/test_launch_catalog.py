@@ -45,3 +45,9 @@ def test_the_manual_of_nested_keys_has_their_dotted_names():
     text = manual(import_job("generate"))
     assert "  search.strategy " in text and "  model.dtype " in text
     assert "float32|bfloat16|float16" in text
+
+
+def test_the_manual_names_the_keys_of_groups_by_any_name():
+    lines = manual(import_job("scaling_curve")).splitlines()
+    keys = {words[0]: words[1:] for line in lines if (words := line.split())}
+    assert keys["judges"][0].startswith("dict") and keys["judges.NAME.kind"][:2] == ["str", "shapes_oracle"]
