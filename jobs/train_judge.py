@@ -14,6 +14,7 @@ Resume  the same command goes on from the newest checkpoint, also with another n
         follows from the config; one process gives the same bits with and without interruption.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +24,9 @@ from pydantic import Field, model_validator
 
 from ckpts.resolve import resolve
 from genloop.config import LAUNCH, DType, InputPath, JobConfig, Settings
-from genloop.data.conversations import Conversation, read_conversations
-from genloop.data.judge_examples import QUESTIONS
-from genloop.data.shards import content_digest, read_indices
+from genloop.data.conversations import Conversation, check_images, read_conversations
+from genloop.data.judge_examples import QUESTIONS, from_sample
+from genloop.data.shards import Shards, content_digest
 from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
 from genloop.metrics.judge_summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from genloop.training.judge import JudgeTrainer
 
 KIND = "collective"
+log = logging.getLogger(__name__)
 
 
 class DataConfig(Settings):
@@ -79,7 +81,7 @@ class ModelShape(Settings):
 
 class Config(JobConfig):
     data: dict[str, DataConfig] = Field(
-        min_length=1, description="data sets, by any name; those of shards have a weight"
+        min_length=1, description="data sets, by any name: shards with a weight, or conversations with their images"
     )
     start: Annotated[str | None, LAUNCH] = Field(
         None, description="a judge to go on from, fingerprinted by content; default: a new one of `model`'s shape"
@@ -105,11 +107,11 @@ def check(config: Config) -> None:
     """Data, checkpoint, questions and sizes, before anything is written."""
     for name, data in config.data.items():
         if data.shards is not None:
-            if not (data.shards / "train").is_dir():
-                raise ValueError(f"data.{name}.shards: {data.shards} holds no folder train; build_judge_data writes it")
-            read_indices(data.shards / "train")
+            _check_shards(name, data.shards)
         elif data.conversations is not None and data.images is not None:
-            read_conversations(data.conversations, data.images)
+            check_images(read_conversations(data.conversations, data.images), f"data.{name}.images")
+    if config.eval_every and not _has_val(config):
+        raise ValueError("eval_every: no data set has a folder val to measure on; set eval_every=0")
     if not config.batch.num_items:
         raise ValueError("batch: groups, scenes and conversations are all 0; a step needs at least one of them")
     if config.start is not None:
@@ -119,6 +121,22 @@ def check(config: Config) -> None:
     _check_questions(config)
     if config.lora.rank:
         require("peft", "train")
+
+
+def _check_shards(name: str, folder: Path) -> None:
+    """Shards of both sides are whole, and the first sample of each is an example."""
+    if not (folder / "train").is_dir():
+        raise ValueError(f"data.{name}.shards: {folder} holds no folder train; build_judge_data writes it")
+    for side in (folder / "train", folder / "val"):
+        if side.is_dir():
+            try:
+                from_sample(Shards(side)[0])
+            except ValueError as error:
+                raise ValueError(f"data.{name}.shards: {side}: {error}") from None
+
+
+def _has_val(config: Config) -> bool:
+    return any(data.shards is not None and (data.shards / "val").is_dir() for data in config.data.values())
 
 
 def _check_questions(config: Config) -> None:
@@ -190,6 +208,8 @@ def main(config: Config, world: World) -> None:
         if config.gradient_checkpointing:
             judge_parts.save_memory(model)
         trainer, held_out = trainers(config, model, tokenizer)
+        if world.rank == 0 and not any(held_out.sets):
+            log.warning("no data set has a folder val: what the judge is worth will not be measured")
         batches = JudgeBatches(
             trainer.sets,
             [data.weight for data in config.data.values() if data.shards is not None],

@@ -4,7 +4,7 @@
                                                       {"from": "gpt", "value": "yes"}]}, ...]
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,17 @@ def read_conversations(path: Path, images: Path) -> list[Conversation]:
     """The conversations of a file; image names are below `images`. Raises FileNotFoundError or ValueError, one line."""
     entries = read_object(path)
     if not isinstance(entries, list) or not entries:
-        raise ValueError(f"{path}: expected a JSON list of conversations, found {type(entries).__name__}")
+        found = "an empty one" if entries == [] else type(entries).__name__
+        raise ValueError(f"{path}: expected a JSON list of conversations, found {found}")
     return [_conversation(entry, images, f"{path}: entry {number}") for number, entry in enumerate(entries, 1)]
+
+
+def check_images(conversations: Sequence[Conversation], where: object) -> None:
+    """FileNotFoundError in one line when images are missing: the first of them, and how many."""
+    missing = [said for said in conversations if not said.image.is_file()]
+    if missing:
+        share = f"{len(missing)} of {len(conversations)} images are missing"
+        raise FileNotFoundError(f"{where}: {share}, the first is {missing[0].image} of conversation {missing[0].key}")
 
 
 def _conversation(entry: Any, images: Path, where: str) -> Conversation:

@@ -138,7 +138,7 @@ def read_indices(source: Path) -> list[ShardIndex]:
     """
     shards = [source] if source.is_file() else sorted(source.glob("*.tar"))
     if not shards:
-        raise FileNotFoundError(f"no shards (*.tar) in {source}; make_shapes writes some")
+        raise FileNotFoundError(f"no shards (*.tar) in {source}; name a folder that holds some")
     return [_read_index(shard) if index_path(shard).is_file() else _scan(shard) for shard in shards]
 
 

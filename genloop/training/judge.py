@@ -24,6 +24,7 @@ from genloop.data.conversations import Conversation
 from genloop.data.judge_examples import QUESTIONS, UNKNOWN
 from genloop.data.judge_set import JudgeSet, decode_png
 from genloop.distributed import World
+from genloop.job import note
 from genloop.models.llava import Llava, embed_tokens, image_features
 from genloop.training.judge_batches import Asked, Item, JudgeBatch, names_in, term
 from genloop.training.judge_pack import Row, hidden_at_reads
@@ -79,7 +80,9 @@ class JudgeTrainer:
     def _picture(self, source: int, image: int) -> np.ndarray:
         if source >= 0:
             return self.sets[source].images[image]
-        return decode_png(self.conversations[image].image.read_bytes())
+        path = self.conversations[image].image
+        with note(f"image {path}"):
+            return decode_png(path.read_bytes())
 
     def all_margins(self, world: World) -> list[np.ndarray]:
         """The margins of all examples of every data set, (E, Q) float64; ranks share the work, all get the result."""

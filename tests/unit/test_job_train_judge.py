@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -15,6 +16,7 @@ import torch
 from genloop.checkpoint import load_tensors, verify_folder
 from genloop.data.images import encode_png
 from genloop.data.judge_set import read_judge_set
+from genloop.data.shards import Sample, write_shard
 from genloop.job import run_command
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.settings import JudgeSettings
@@ -209,6 +211,57 @@ def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, t
 )
 def test_bad_settings_are_refused(tmp_path, capsys, words, message):
     command = ["tiny", f"out={tmp_path / 'run'}", *words]
+    assert message in refusal(train_judge, command, tmp_path, capsys)
+
+
+def test_images_that_are_not_there_or_cannot_be_read_are_named(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.png").write_bytes(b"no picture")
+    turns = [{"from": "human", "value": "<image> a star : done ?"}, {"from": "gpt", "value": "yes"}]
+    rows = [{"id": name, "image": f"{name}.png", "conversations": turns} for name in ("a", "b", "c")]
+    (tmp_path / "orm.json").write_text(json.dumps(rows))
+    words = [f"data.orm.conversations={tmp_path / 'orm.json'}", f"data.orm.images={tmp_path / 'images'}"]
+    command = ["tiny", f"out={tmp_path / 'run'}", *words, "batch.conversations=1"]
+    line = refusal(train_judge, command, tmp_path, capsys)
+    assert (
+        "data.orm.images: 2 of 3 images are missing, the first is" in line and "images/b.png of conversation b" in line
+    )
+    (tmp_path / "orm.json").write_text(json.dumps(rows[:1]))
+    with pytest.raises(SystemExit):
+        run_command(train_judge, command)
+    assert re.search(
+        r"genloop: failed: .*cannot identify image file.* \[image .*a.png; rank 0, step 1\]", capsys.readouterr().err
+    )
+
+
+def test_data_sets_without_held_out_examples_train_a_judge_that_nobody_measured(tmp_path, capsys):
+    shutil.copytree(SCENES / "train", tmp_path / "scenes/train")
+    words = ["tiny", f"out={tmp_path / 'run'}", f"data.scenes.shards={tmp_path / 'scenes'}", "train.num_steps=1"]
+    assert "eval_every: no data set has a folder val" in refusal(
+        train_judge, [*words, "eval_every=1"], tmp_path, capsys
+    )
+    assert run_command(train_judge, words) == 0
+    assert "what the judge is worth will not be measured" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run/judge/calibration.json").read_text()) == {}
+    check_judge(JudgeSettings(kind="llava", options={"checkpoint": str(tmp_path / "run/judge")}), Path, ["outcome"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (None, "no shards (*.tar) in"),
+        ({"txt": b"a star"}, "data.scenes.shards: "),
+        ({"png": b"", "json": b"{}"}, "sample 0: json is not a judge's example (KeyError: 'prompt')"),
+    ],
+)
+@pytest.mark.parametrize("side", ["train", "val"])
+def test_shards_that_hold_no_examples_are_refused(tmp_path, capsys, side, fields, message):
+    shutil.copytree(SCENES, tmp_path / "scenes")
+    shutil.rmtree(tmp_path / "scenes" / side)
+    (tmp_path / "scenes" / side).mkdir()
+    if fields is not None:
+        write_shard(tmp_path / "scenes" / side / "0.tar", [Sample("0", fields)])
+    command = ["tiny", f"out={tmp_path / 'run'}", f"data.scenes.shards={tmp_path / 'scenes'}"]
     assert message in refusal(train_judge, command, tmp_path, capsys)
 
 
