@@ -81,10 +81,14 @@ def unsettled(run: Path) -> int:
 
 
 def read_rows(run: Path) -> Iterator[dict[str, Any]]:
-    """All rows of the finished units, in unit order."""
+    """All rows of the finished units, in unit order; ValueError names the line that is none."""
     for name in sorted(finished(run), key=int):
-        with open(run / "rows" / f"{name}.jsonl", encoding="utf-8") as file:
-            yield from map(json.loads, file)
+        path = run / "rows" / f"{name}.jsonl"
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}:{number}: not a row ({error}); run `verify` on {run}") from None
 
 
 class Ledger:

@@ -136,6 +136,8 @@ def read_source(folder: Path, limit: int | None = None) -> Source:
         raise ValueError(f"source: {folder} is not finished ({left} units left); finish it first")
     rows: dict[int, list[dict[str, Any]]] = {}
     for row in read_rows(folder):
+        if missing := {"prompt_index", "sample", "candidates"} - row.keys():
+            raise ValueError(f"source: a row of {folder} has no {sorted(missing)[0]}; generate the run again")
         rows.setdefault(row["prompt_index"], []).append(row)
     prompts = [_prompt(folder, index) for index in sorted(rows)[:limit]]
     return Source(load_config(generate.Config, folder / "config.yaml"), mark["digest"], prompts, rows)

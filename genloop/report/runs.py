@@ -155,7 +155,7 @@ def _read_run(folder: Path, number: int, name: str) -> Run:
     images_folder = _locate(Path(read_yaml(folder / "config.yaml")["images"]), folder)
     generate = _generate_run(images_folder)
     makings = _makings(generate) if generate else {}
-    rows = sorted(_rows(folder), key=lambda row: (row["prompt_index"], row["sample"]))
+    rows = sorted(ledger.read_rows(folder), key=lambda row: (row["prompt_index"], row["sample"]))
     images = tuple(_image(row, images_folder, makings) for row in rows)
     return Run(number, name, folder, images, _counts(folder), generate, _counts(generate) if generate else None)
 
@@ -186,7 +186,7 @@ def _generate_run(images: Path) -> Path | None:
 
 
 def _makings(run: Path) -> dict[str, Making]:
-    return {row["image"]: _making(run, row) for row in _rows(run)}
+    return {row["image"]: _making(run, row) for row in ledger.read_rows(run)}
 
 
 def _making(run: Path, row: Mapping[str, Any]) -> Making:
@@ -221,12 +221,3 @@ def _counts(folder: Path) -> ledger.Counts:
     plan = folder / "plan.json"
     done = len(ledger.finished(folder))
     return ledger.count(folder, json.loads(plan.read_text())["units"] if plan.exists() else done)
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    try:
-        return list(ledger.read_rows(folder))
-    except ValueError as error:
-        raise ValueError(
-            f"{folder / 'rows'}: a row is not readable JSON ({error}); run `verify` on this folder"
-        ) from None

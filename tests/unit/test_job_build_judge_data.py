@@ -1,6 +1,7 @@
 """Examples from whole runs: labelled as their images are, the same bytes from any number of workers, or refused."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -192,6 +193,12 @@ def test_bad_sources_are_refused(source, built, tmp_path, capsys):
     mark = json.loads((tmp_path / "other/run.json").read_text())
     mark["inputs"]["model.showo"] = "0" * 64
     (tmp_path / "other/run.json").write_text(json.dumps(mark))
+    for name, line in (("torn", '{"prompt_index": 0, "sam'), ("foreign", '{"prompt_index": 0, "sample": 0}')):
+        shutil.copytree(source, tmp_path / name)
+        path = sorted((tmp_path / name / "rows").iterdir())[0]
+        path.write_text(path.read_text() + line)
+    assert re.search(r"torn/rows/00000.jsonl:\d+: not a row \(", error(f"source={tmp_path / 'torn'}"))
+    assert "foreign has no candidates; generate the run again" in error(f"source={tmp_path / 'foreign'}")
     assert "there is nothing to make examples from" in error("scenes=0")
     assert "is no run folder" in error(f"source={tmp_path / 'empty'}")
     assert "is a run of build_judge_data, not a run of generate" in error(f"source={built}")
