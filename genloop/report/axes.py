@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+_NO_SPREAD = 1e-9  # values as near as this are drawn as one
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -27,7 +29,7 @@ class Axis:
 def linear(values: Sequence[float], first: float, last: float, *, percent: bool = False, num_ticks: int = 6) -> Axis:
     """An axis from the round number below the values to the one above; `percent` labels shares as percent."""
     low, high = min(values), max(values)
-    if low == high:
+    if high - low < _NO_SPREAD:
         low, high = low - 0.05, high + 0.05
     step = _round_step((high - low) / num_ticks)
     start, stop = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -5,7 +5,7 @@ from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from genloop.metrics.statistics import Interval
@@ -105,6 +105,7 @@ def test_a_logarithmic_axis_holds_its_values_in_order(low, ratio):
 
 
 @given(st.floats(-1, 1), st.floats(0, 2))
+@example(0.0, 5e-324)
 def test_a_linear_axis_holds_its_values_between_round_numbers(low, reach):
     axis = linear([low, low + reach], 400, 20)
     assert 20 - 1e-6 <= axis(low + reach) <= axis(low) <= 400 + 1e-6
