@@ -43,16 +43,16 @@ format: $(READY) ## rewrite the code in the project's format
 
 demo: $(READY) ## the main loop end to end on the CPU: prompts, images, verdicts, report
 	@rm -rf $(DEMO)
-	$(RUN) generate shapes out=$(DEMO)/none images_per_prompt=1 --procs 2
-	$(RUN) generate shapes out=$(DEMO)/best_of_n images_per_prompt=1 search.strategy=best_of_n search.n=4 --procs 2
-	$(RUN) evaluate shapes images=$(DEMO)/none out=$(DEMO)/none-verdicts --procs 2
-	$(RUN) evaluate shapes images=$(DEMO)/best_of_n out=$(DEMO)/best_of_n-verdicts --procs 2
+	$(RUN) generate shapes_search out=$(DEMO)/none --procs 2
+	$(RUN) generate shapes_search out=$(DEMO)/orm search.strategy=best_of_n search.n=5 --procs 2
+	$(RUN) generate shapes_search out=$(DEMO)/parm search.strategy=parm search.n=8 search.options.at=8 --procs 2
+	for run in none orm parm; do $(RUN) evaluate shapes images=$(DEMO)/$$run out=$(DEMO)/$$run-verdicts --procs 2 || exit; done
 	@# GenEval's own 553 prompts, the first few: the small model does not know their words and draws shapes.
 	$(RUN) make_prompts geneval out=$(DEMO)/geneval-prompts
 	$(RUN) generate tiny out=$(DEMO)/geneval limit=8 prompts=$(DEMO)/geneval-prompts/generation_prompts.txt \
 	  metadata=$(DEMO)/geneval-prompts/evaluation_metadata.jsonl --procs 2
 	$(RUN) evaluate shapes images=$(DEMO)/geneval out=$(DEMO)/geneval-verdicts unknown_classes=absent format=reference
-	$(VENV)/bin/genloop report $(DEMO)/none-verdicts $(DEMO)/best_of_n-verdicts --out $(DEMO)/report
+	$(VENV)/bin/genloop report $(DEMO)/none-verdicts $(DEMO)/orm-verdicts $(DEMO)/parm-verdicts --out $(DEMO)/report
 
 clean: ## remove .venv, the caches and the demo's runs (other runs stay)
 	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
