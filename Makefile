@@ -44,8 +44,8 @@ format: $(READY) ## rewrite the code in the project's format
 demo: $(READY) ## the main loop end to end on the CPU: prompts, images, verdicts, report
 	@rm -rf $(DEMO)
 	$(RUN) generate shapes_search out=$(DEMO)/none --procs 2
-	$(RUN) generate shapes_search out=$(DEMO)/orm search.strategy=best_of_n search.n=5 --procs 2
-	$(RUN) generate shapes_search out=$(DEMO)/parm search.strategy=parm search.n=8 search.options.at=8 --procs 2
+	$(RUN) generate shapes_search out=$(DEMO)/orm search.strategy=best_of_n search.n=4 --procs 2
+	$(RUN) generate shapes_search out=$(DEMO)/parm search.strategy=parm search.n=8 --procs 2
 	for run in none orm parm; do $(RUN) evaluate shapes images=$(DEMO)/$$run out=$(DEMO)/$$run-verdicts --procs 2 || exit; done
 	@# GenEval's own 553 prompts, the first few: the small model does not know their words and draws shapes.
 	$(RUN) make_prompts geneval out=$(DEMO)/geneval-prompts
