@@ -24,6 +24,15 @@ class LlavaTokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that it has no token for; tokenizers of bytes know all."""
+        stands_in = getattr(self._tokenizer.model, "unk_token", None)
+        number = None if stands_in is None else self._tokenizer.token_to_id(stands_in)
+        if number is None:
+            return []
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return [text[start:end] for id_, (start, end) in zip(encoding.ids, encoding.offsets) if id_ == number]
+
     def word_id(self, word: str) -> int:
         """The id of a word that is a token of its own; ValueError when it is none."""
         ids = self.encode(word)

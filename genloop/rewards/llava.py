@@ -10,7 +10,7 @@ from genloop.config import LAUNCH, DType, InputPath, Settings
 from genloop.models.llava_config import check_llava_folder
 from genloop.models.llava_text import LlavaTokenizer
 from genloop.rewards.calibration import read_calibration
-from genloop.rewards.questions import FILE, read_questions
+from genloop.rewards.questions import FILE, check_wording, read_questions
 from genloop.rewards.settings import JudgeMaker, Resolve
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Llava(JudgeMaker):
         """Another family, tensors that do not fit, a missing yes or no token, a bad questions or calibration file."""
         folder = resolve(options.checkpoint)
         config = check_llava_folder(folder)
-        read_questions(_questions_file(options, folder))
+        questions = read_questions(_questions_file(options, folder))
         if options.calibrated:
             read_calibration(folder)
         if options.probability == "processed":
@@ -65,6 +65,7 @@ class Llava(JudgeMaker):
             )
         for word in ("yes", "no"):
             tokenizer.word_id(word)
+        check_wording(questions, tokenizer)
 
     @classmethod
     def inputs(cls, options: LlavaOptions, resolve: Resolve) -> dict[str, Path]:

@@ -76,6 +76,13 @@ def test_questions_from_a_file_decide_what_can_be_asked(folder: Path, tmp_path: 
         check_judge(settings(folder, questions=str(path)), Path)
 
 
+def test_questions_in_words_that_the_judge_cannot_read_are_refused(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text('outcome: "<image> a splendid {prompt} , most splendid ?"\n')
+    with pytest.raises(ValueError, match=r"mine.yaml: outcome has words .* does not know: 'splendid', 'most'; use"):
+        check_judge(settings(folder, questions=str(path)), Path)
+
+
 def test_a_checkpoint_asks_what_it_was_trained_on_unless_told_otherwise(tmp_path: Path) -> None:
     folder, prompts, images = tiny_folder(tmp_path / "judge"), prompts_of(3), some_images(3)
     released = judge_fingerprint(settings(folder), Path, "cpu")

@@ -55,7 +55,7 @@ def known_words() -> list[str]:
     """Every word of the prompts and of the released questions."""
     import re
 
-    text = " ".join([*RELEASED.values(), *PROMPTS, "system user assistant You are a helpful yes no"])
+    text = " ".join([*RELEASED.values(), *PROMPTS, "system user assistant You are a helpful yes no .'"])
     return re.findall(r"\w+|[^\w\s]+", text)
 
 
