@@ -18,27 +18,28 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from ckpts.resolve import resolve
-from genloop.config import LAUNCH, DType, InputPath, JobConfig, Settings
+from genloop.config import LAUNCH, InputPath, JobConfig, Settings
 from genloop.data.conversations import Conversation, check_images, read_conversations
-from genloop.data.judge_examples import QUESTIONS, from_sample
-from genloop.data.shards import Shards, content_digest
+from genloop.data.judge_examples import QUESTIONS
+from genloop.data.shards import content_digest
 from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
 from genloop.metrics.judge_summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
 from genloop.models.llava_config import LlavaConfig, TextDims, VisionDims, check_llava_folder
+from genloop.models.llava_text import LlavaTokenizer
 from genloop.registry import require
-from genloop.rewards.questions import FILE, Questions, read_questions
+from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
 from genloop.rundir import sha256_file, write_atomic, write_json
+from genloop.training.judge_checks import check_batch, check_cells, check_shards
 from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings, TrainSettings
 
 if TYPE_CHECKING:
     from genloop.models.llava import Llava
-    from genloop.models.llava_text import LlavaTokenizer
     from genloop.training.judge import JudgeTrainer
 
 KIND = "collective"
@@ -88,7 +89,7 @@ class Config(JobConfig):
     )
     questions: InputPath | None = Field(None, description="questions file; default: that of `start`, else the released")
     model: ModelShape = ModelShape()
-    dtype: DType = Field(
+    dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="of matrix products, of weights that are not trained, and of the judge that comes out; trained "
         "weights are held in float32 and losses computed in it",
@@ -105,38 +106,24 @@ class Config(JobConfig):
 
 def check(config: Config) -> None:
     """Data, checkpoint, questions and sizes, before anything is written."""
+    shards = {name: data.shards for name, data in config.data.items() if data.shards is not None}
+    folders = {folder: check_shards(folder, f"data.{name}.shards") for name, folder in shards.items()}
     for name, data in config.data.items():
-        if data.shards is not None:
-            _check_shards(name, data.shards)
-        elif data.conversations is not None and data.images is not None:
-            check_images(read_conversations(data.conversations, data.images), f"data.{name}.images")
-    if config.eval_every and not _has_val(config):
+        check_images(_conversations(data), f"data.{name}.images")
+    check_batch(config.batch, folders, has_conversations=len(shards) < len(config.data))
+    if config.eval_every and not any((folder / "val").is_dir() for folder in folders):
         raise ValueError("eval_every: no data set has a folder val to measure on; set eval_every=0")
-    if not config.batch.num_items:
-        raise ValueError("batch: groups, scenes and conversations are all 0; a step needs at least one of them")
     if config.start is not None:
-        check_llava_folder(resolve(config.start))
+        grid = check_llava_folder(resolve(config.start)).vision.grid
+        check_wording(questions_of(config), LlavaTokenizer(resolve(config.start)))
     else:
         _check_shape(config.model)
+        grid = config.model.image_size // config.model.patch_size
+    for name, folder in shards.items() if config.loss.cells else ():
+        check_cells(folder, grid, f"data.{name}")
     _check_questions(config)
     if config.lora.rank:
         require("peft", "train")
-
-
-def _check_shards(name: str, folder: Path) -> None:
-    """Shards of both sides are whole, and the first sample of each is an example."""
-    if not (folder / "train").is_dir():
-        raise ValueError(f"data.{name}.shards: {folder} holds no folder train; build_judge_data writes it")
-    for side in (folder / "train", folder / "val"):
-        if side.is_dir():
-            try:
-                from_sample(Shards(side)[0])
-            except ValueError as error:
-                raise ValueError(f"data.{name}.shards: {side}: {error}") from None
-
-
-def _has_val(config: Config) -> bool:
-    return any(data.shards is not None and (data.shards / "val").is_dir() for data in config.data.values())
 
 
 def _check_questions(config: Config) -> None:
@@ -159,6 +146,8 @@ def _check_shape(shape: ModelShape) -> None:
             raise ValueError(
                 f"model.{width}: {getattr(shape, width)} is not a multiple of model.{heads}={getattr(shape, heads)}"
             )
+    if shape.patch_size > shape.image_size:
+        raise ValueError(f"model.patch_size: {shape.patch_size} is larger than model.image_size={shape.image_size}")
     if shape.text_size // shape.text_heads % 2:
         raise ValueError(f"model.text_size: {shape.text_size} does not give {shape.text_heads} heads of an even width")
 
@@ -238,7 +227,6 @@ def build(config: Config, device: str) -> "tuple[Llava, LlavaTokenizer]":
     import torch
 
     from genloop.models.llava import build_llava, load_llava
-    from genloop.models.llava_text import LlavaTokenizer
     from genloop.training.fresh import scale_judge
 
     dtype = getattr(torch, config.dtype)
@@ -275,7 +263,6 @@ def build(config: Config, device: str) -> "tuple[Llava, LlavaTokenizer]":
 
 def _world_tokenizer(config: Config) -> "LlavaTokenizer":
     """One token for each word of the embedded world and of the questions, kept in RUN/tokenizer."""
-    from genloop.models.llava_text import LlavaTokenizer
     from genloop.shapes.judge_text import judge_tokenizer_files
 
     questions = questions_of(config)

@@ -101,6 +101,11 @@ def read_judge_set(folder: Path, *, cache_bytes: int = 1 << 28) -> JudgeSet:
     return JudgeSet(examples, labels, np.array(image_of), store, cells, names)
 
 
+def holds(folder: Path, source: str) -> bool:
+    """Whether any example of a folder of shards is of that source; reads no further than the first."""
+    return any(from_sample(sample).source == source for sample in Shards(folder))
+
+
 def decode_png(data: bytes) -> np.ndarray:
     """PNG (or any file that Pillow reads) -> (H, W, 3) uint8."""
     from PIL import Image

@@ -205,6 +205,11 @@ def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, t
         (["batch.scenes=0"], "batch: groups, scenes and conversations are all 0"),
         (["model.text_heads=5"], "model.text_size: 16 is not a multiple of model.text_heads=5"),
         (["start=shapes/showo"], "another family"),
+        (["batch.groups=2"], "batch.groups: 2 in a batch, but the data has no images of generate"),
+        (["batch.conversations=2"], "batch.conversations: 2 in a batch, but the data has no conversations"),
+        (["model.image_size=20"], "loss.cells: images of data.scenes have 6 x 6 cells, the vision tower 5 x 5 patches"),
+        (["model.patch_size=25"], "model.patch_size: 25 is larger than model.image_size=24"),
+        (["dtype=float16"], "dtype: input should be 'float32' or 'bfloat16', found 'float16'"),
         (["train.batch_size=4"], "train.batch_size: unknown key"),
         (["loss.sceens=1"], "did you mean 'scenes'?"),
     ],
@@ -265,10 +270,19 @@ def test_shards_that_hold_no_examples_are_refused(tmp_path, capsys, side, fields
     assert message in refusal(train_judge, command, tmp_path, capsys)
 
 
-def test_questions_without_a_needed_wording_are_refused(tmp_path, capsys):
+def test_questions_that_cannot_be_asked_are_refused(trained, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text('outcome: "<image> {prompt} : splendid ?"\n')
+    words = ["tiny", f"out={tmp_path / 'run'}", f"questions={tmp_path / 'mine.yaml'}", f"start={trained / 'judge'}"]
+    error = refusal(train_judge, words, tmp_path, capsys)
+    assert "mine.yaml: outcome has words that the judge's tokenizer does not know: 'system', 'You'" in error
+    assert "'splendid'; use the questions that it was trained on" in error
+
+
+def test_a_loss_without_its_wording_is_refused(generated, tmp_path, capsys):
+    groups = ["batch.groups=2", f"data.paths.shards={generated}"]
     (tmp_path / "mine.yaml").write_text('outcome: "<image> {prompt} ?"\n')
     words = ["tiny", f"out={tmp_path / 'run'}", f"questions={tmp_path / 'mine.yaml'}"]
-    assert "has no clarity, potential" in refusal(train_judge, [*words, "batch.groups=2"], tmp_path, capsys)
+    assert "has no clarity, potential" in refusal(train_judge, [*words, *groups], tmp_path, capsys)
     assert "has no reason" in refusal(train_judge, [*words, "loss.reason=1"], tmp_path, capsys)
 
 
