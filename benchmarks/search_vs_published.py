@@ -210,14 +210,13 @@ class Bench:
             choices.append(choice)
         return (time.process_time() - began) / len(images), images, choices
 
-    def compare(self, answers: Sequence[int]) -> list[dict[str, Any]]:
-        """A row a strategy of ours, printed as it is measured."""
-        rows = []
+    def compare(self, loops: Sequence[str], answers: Sequence[int]) -> None:
+        """Print a row a strategy of ours, as it is measured."""
         before: dict[tuple[str, int], tuple[float, list[np.ndarray]]] = {}
         for name in OURS:
             loop = name.partition(",")[0]
-            if self.candidates > 4 and loop == "none":
-                continue  # it has one candidate whatever N
+            if loop not in loops:
+                continue
             for length in answers if loop != "none" else answers[:1]:
                 if (loop, length) not in before:
                     before[loop, length] = self.published(loop, length)
@@ -231,14 +230,13 @@ class Bench:
                     row["same_images"] = f"{sum(map(np.array_equal, kept, images))} of {len(kept)}"
             row["steps"] = math.fsum(choice.cost.generator_steps for choice in choices) / len(choices)
             row["questions"] = sum(choice.cost.judge_calls for choice in choices) / len(choices)
-            rows.append(row)
             print(json.dumps(row), flush=True)
-        return rows
 
 
 def main() -> None:
     """Parse the command line; print a JSON line a comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--loops", nargs="*", choices=["none", "orm", "parm"], default=["none", "orm", "parm"])
     parser.add_argument("--candidates", type=int, nargs="*", default=[4, 20])
     parser.add_argument("--answers", type=int, nargs="*", default=[100, 2], help="tokens of a published answer")
     parser.add_argument(
@@ -255,9 +253,10 @@ def main() -> None:
         f"256 px, {SETTINGS.steps} steps, judge {options.judge}; float32, one thread; CPU seconds a kept image",
         flush=True,
     )
-    for candidates in options.candidates:
+    for number, candidates in enumerate(options.candidates):
+        loops = [loop for loop in options.loops if loop != "none" or number == 0]  # one candidate whatever N
         few = min(options.images, options.published_images)
-        Bench(options.bits, options.judge, candidates, options.images, few).compare(options.answers)
+        Bench(options.bits, options.judge, candidates, options.images, few).compare(loops, options.answers)
 
 
 if __name__ == "__main__":
