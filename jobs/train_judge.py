@@ -8,7 +8,8 @@ Reads   shards of examples (build_judge_data writes them: DIR/train, DIR/val) an
         a checkpoint to start from, or sizes of a new model.
 Writes  RUN/judge, a checkpoint in the public layout with its tokenizer, questions.yaml and calibration.json, which
         judge.kind=llava loads; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl; at the end RUN/summary.json
-        and RUN/table.md: accuracy, AUC pooled and within prompts, calibration by question, step and task, all on val;
+        and RUN/table.md: accuracy, AUC pooled and within prompts, calibration by question, step and task, all on val
+        and on the conversations of held-out prompts;
         RUN/reliability.svg: the share of yes against P(yes).
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         follows from the config; one process gives the same bits with and without interruption.
@@ -24,8 +25,8 @@ from pydantic import Field, model_validator
 
 from ckpts.resolve import resolve
 from genloop.config import LAUNCH, InputPath, JobConfig, Settings
-from genloop.data.conversations import Conversation, check_images, read_conversations
-from genloop.data.judge_examples import QUESTIONS
+from genloop.data.conversations import Conversation, check_images, read_conversations, says_yes
+from genloop.data.judge_examples import QUESTIONS, SPLITS, split_of
 from genloop.data.shards import content_digest
 from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from genloop.training.judge import JudgeTrainer
 
 KIND = "collective"
+PREVIEW = "preview"  # the step of a conversation about an unfinished image, which does not say it
 log = logging.getLogger(__name__)
 
 
@@ -53,6 +55,7 @@ class DataConfig(Settings):
     conversations: Annotated[Path | None, LAUNCH] = Field(None, description="a LLaVA conversation file (JSON)")
     images: Annotated[Path | None, LAUNCH] = Field(None, description="folder of the conversations' images")
     weight: float = Field(1.0, gt=0, description="how often shards are drawn from, against the other shards")
+    val_share: float = Field(0.05, ge=0, lt=1, description="share of the conversations' prompts that is held out")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "DataConfig":
@@ -110,9 +113,10 @@ def check(config: Config) -> None:
     folders = {folder: check_shards(folder, f"data.{name}.shards") for name, folder in shards.items()}
     for name, data in config.data.items():
         check_images(_conversations(data), f"data.{name}.images")
-    check_batch(config.batch, folders, has_conversations=len(shards) < len(config.data))
-    if config.eval_every and not any((folder / "val").is_dir() for folder in folders):
-        raise ValueError("eval_every: no data set has a folder val to measure on; set eval_every=0")
+    said, kept = conversations(config)
+    check_batch(config.batch, folders, has_conversations=bool(said))
+    if config.eval_every and not kept and not any((folder / "val").is_dir() for folder in folders):
+        raise ValueError("eval_every: nothing is held out to measure on; set eval_every=0")
     if config.start is not None:
         grid = check_llava_folder(resolve(config.start)).vision.grid
         check_wording(questions_of(config), LlavaTokenizer(resolve(config.start)))
@@ -197,8 +201,9 @@ def main(config: Config, world: World) -> None:
         if config.gradient_checkpointing:
             judge_parts.save_memory(model)
         trainer, held_out = trainers(config, model, tokenizer)
-        if world.rank == 0 and not any(held_out.sets):
-            log.warning("no data set has a folder val: what the judge is worth will not be measured")
+        questions = questions_of(config)
+        if world.rank == 0 and not (any(held_out.sets) or held_out.conversations):
+            log.warning("nothing is held out: what the judge is worth will not be measured")
         batches = JudgeBatches(
             trainer.sets,
             [data.weight for data in config.data.values() if data.shards is not None],
@@ -211,13 +216,13 @@ def main(config: Config, world: World) -> None:
 
         def after_step(step: int) -> dict[str, float] | None:
             is_due = config.eval_every and step % config.eval_every == 0 and step < config.train.num_steps
-            return point_estimates(judged(held_out, world), config.seed) if is_due else None
+            return point_estimates(judged(held_out, questions, world), config.seed) if is_due else None
 
         settings = TrainSettings(**config.train.model_dump(), batch_size=config.batch.num_items)
         train(Task(model, batches, trainer.loss, settings, share, after_step), config.out, world)
         plain = judge_parts.merge_lora(adapted) if adapted is not None else model
         held_out = replace(held_out, model=plain.to(trainer.dtype))  # what is saved is what is measured
-        rows = judged(held_out, world)
+        rows = judged(held_out, questions, world)
         if world.rank == 0:
             conclude(config, held_out.model, tokenizer, rows)
 
@@ -292,22 +297,45 @@ def trainers(config: Config, model: "Llava", tokenizer: "LlavaTokenizer") -> "tu
         raise ValueError("data: the shards name their cells differently; train on one world")
     flat = [name for plane in names for name in plane] if config.loss.names else []
     size = llava_config(model).vision.image_size
-    said = [c for data in config.data.values() for c in _conversations(data)]
+    said, kept = conversations(config)
     branches = Branches(questions_of(config), tokenizer, flat)
     dtype = getattr(torch, config.dtype)
     common = (branches, config.loss, lambda image: pad_tile(image, size), names, tokenizer.encode, dtype)
-    return JudgeTrainer(model, train_sets, said, *common), JudgeTrainer(model, val_sets, [], *common)
+    return JudgeTrainer(model, train_sets, said, *common), JudgeTrainer(model, val_sets, kept, *common)
 
 
-def _conversations(data: DataConfig) -> "list[Conversation]":
+def conversations(config: Config) -> tuple[list[Conversation], list[Conversation]]:
+    """Those to train on and those that are held out: split by the prompt, which the questions tell."""
+    questions = questions_of(config)
+    sides: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
+    for data in config.data.values():
+        for said in _conversations(data):
+            sides[split_of(_asked(questions, said, 0)[1], config.seed, data.val_share)].append(said)
+    return sides["train"], sides["val"]
+
+
+def _conversations(data: DataConfig) -> list[Conversation]:
     if data.conversations is None or data.images is None:
         return []
     return read_conversations(data.conversations, data.images)
 
 
-def judged(trainer: "JudgeTrainer", world: World) -> list[Judged]:
+def _asked(questions: Questions, said: Conversation, turn: int) -> tuple[str, str]:
+    """The name of what a turn asks, and the prompt; words of its own where it is none of the questions."""
+    first = questions.recognize(said.turns[0][0]) or ("words", said.turns[0][0])
+    name, _ = questions.recognize(said.turns[turn][0]) or ("words", "")
+    return name, first[1]
+
+
+def judged(trainer: "JudgeTrainer", questions: Questions, world: World) -> list[Judged]:
     """Every held-out answer; all ranks get all of them."""
     rows = []
+    for said, found in zip(trainer.conversations, trainer.said_margins(world).tolist(), strict=True):
+        for turn, (_, answer) in enumerate(said.turns):
+            if found[turn] == found[turn]:
+                name, prompt = _asked(questions, said, turn)
+                step = PREVIEW if name in ("clarity", "potential") else FINAL
+                rows.append(Judged(name, step, "", prompt, float(says_yes(answer) is True), found[turn]))
     for data, margins in zip(trainer.sets, trainer.all_margins(world), strict=True):
         for example, labels, found in zip(data.examples, data.labels.tolist(), margins.tolist(), strict=True):
             is_scene = example.source == "scenes"

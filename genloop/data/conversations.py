@@ -33,6 +33,11 @@ def read_conversations(path: Path, images: Path) -> list[Conversation]:
     return [_conversation(entry, images, f"{path}: entry {number}") for number, entry in enumerate(entries, 1)]
 
 
+def says_yes(answer: str) -> bool | None:
+    """Whether an answer is yes; None when it is neither yes nor no."""
+    return {"yes": True, "no": False}.get(answer.strip().rstrip(".").lower())
+
+
 def check_images(conversations: Sequence[Conversation], where: object) -> None:
     """FileNotFoundError in one line when images are missing: the first of them, and how many."""
     missing = [said for said in conversations if not said.image.is_file()]

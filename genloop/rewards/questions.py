@@ -86,6 +86,18 @@ class Questions:
         """How many images it is about."""
         return self.need(self.base(question)).count(IMAGE)
 
+    def recognize(self, text: str) -> tuple[str, str] | None:
+        """The inverse of the wording, white space apart: what is asked, and about which prompt ("" if about none)."""
+        words = " ".join(text.split())
+        for question in self.names:
+            first, *more = (" ".join(part.split()) for part in self.wording[question].split(PROMPT))
+            last = more[-1] if more else ""
+            room = len(words) - len(first) - len(last)
+            is_it = words.startswith(first) and words.endswith(last) and (room > 0 if more else room == 0)
+            if is_it:
+                return question, words[len(first) : len(words) - len(last)].strip()
+        return None
+
     def pieces(self, question: str, prompt: str) -> list[str]:
         """The chat cut at its images: the first piece stands in front of the first image, the last ends the chat.
 

@@ -95,6 +95,29 @@ class JudgeTrainer:
         return found
 
     @torch.no_grad()
+    def said_margins(self, world: World) -> np.ndarray:
+        """Margins where conversations say yes or no, (conversations, turns), NaN elsewhere; all ranks get all."""
+        was_training = self.model.training
+        self.model.eval()
+        branches = [(number, self.branches.answers(one.turns)) for number, one in enumerate(self.conversations)]
+        asked = [(number, branch) for number, branch in branches if branch is not None]
+        found = np.full((len(branches), max((len(one.turns) for one in self.conversations), default=0)), np.nan)
+        for number, branch in asked:
+            found[number, branch.targets] = 0
+        mine = asked[world.rank :: world.world_size]
+        for start in range(0, len(mine), _ROWS):
+            part = mine[start : start + _ROWS]
+            rows = [Row(place, [branch]) for place, (_, branch) in enumerate(part)]
+            with self._computing():
+                hidden = hidden_at_reads(self.model, self.features((-1, number) for number, _ in part), rows)
+                margin = self._margin(self.model.lm_head(hidden).float())
+            places = [(number, turn) for number, branch in part for turn in branch.targets.tolist()]
+            found[tuple(zip(*places))] = margin.double().cpu().numpy()
+        self.model.train(was_training)
+        total = sum_over_ranks(np.nan_to_num(found), world)
+        return np.where(np.isnan(found), np.nan, total)
+
+    @torch.no_grad()
     def margins(self, source: int, examples: Sequence[int]) -> np.ndarray:
         """Examples of one data set -> logit(yes) - logit(no), (len, Q) float64, NaN where a question is not asked."""
         data, was_training = self.sets[source], self.model.training

@@ -30,7 +30,7 @@ def check_batch(batch: BatchSettings, folders: Mapping[Path, JudgeExample], *, h
     if not batch.num_items:
         raise ValueError("batch: groups, scenes and conversations are all 0; a step needs at least one of them")
     if batch.conversations and not has_conversations:
-        raise ValueError(_lacks("conversations", batch.conversations, "conversations"))
+        raise ValueError(_lacks("conversations", batch.conversations, "conversations to train on"))
     for key, (source, what) in _SOURCES.items():
         number = getattr(batch, key)
         if number and not _has(folders, source):

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from genloop.data.conversations import IMAGE
+from genloop.data.conversations import IMAGE, says_yes
 from genloop.data.judge_examples import QUESTIONS, JudgeExample
 from genloop.data.prompts import plural
 
@@ -93,19 +93,34 @@ class Branches:
 
     def conversation(self, turns: Sequence[tuple[str, str]]) -> Branch:
         """All turns of a conversation; every token of an answer, and the first that closes it, is to be predicted."""
+        front, whole, spans = self._spoken(turns)
+        whole += self.tokenizer.encode(self.wording.chat.end)[:1]
+        reads = [read for span in spans for read in range(span.start - 1, span.stop) if read + 1 < len(whole)]
+        return _predicting(whole, reads, WORD, front)
+
+    def answers(self, turns: Sequence[tuple[str, str]]) -> Branch | None:
+        """The same, read in front of every answer that is yes or no; `targets` are the turns. None without any."""
+        front, whole, spans = self._spoken(turns)
+        asked = [number for number, (_, answer) in enumerate(turns) if says_yes(answer) is not None]
+        if not asked:
+            return None
+        reads = np.array([spans[number].start - 1 for number in asked], dtype=np.int64)
+        ids = np.array(whole[: reads[-1] + 1], dtype=np.int64)
+        return Branch(ids, reads, np.full(len(asked), WORD), np.array(asked, dtype=np.int64), tuple(front))
+
+    def _spoken(self, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[int], list[range]]:
+        """-> ids in front of the image, ids behind it, and where the answers stand in these."""
         chat = self.wording.chat
         before, after = turns[0][0].split(IMAGE)
         whole: list[int] = []
-        reads: list[int] = []
+        spans = []
         for number, (question, answer) in enumerate(turns):
             opening = after if number == 0 else chat.end + chat.user + question
             whole += self.tokenizer.encode(opening + chat.assistant)
-            said = self.tokenizer.encode(answer)
-            reads += range(len(whole) - 1, len(whole) + len(said))
-            whole += said
-        whole += self.tokenizer.encode(chat.end)[:1]
-        reads = [read for read in reads if read + 1 < len(whole)]
-        return _predicting(whole, reads, WORD, self.tokenizer.encode(chat.system + chat.user + before))
+            start = len(whole)
+            whole += self.tokenizer.encode(answer)
+            spans.append(range(start, len(whole)))
+        return self.tokenizer.encode(chat.system + chat.user + before), whole, spans
 
     def _ask(self, text: str, questions: tuple[str, ...]) -> tuple[Branch, ...]:
         """One branch a question; a first turn that the second goes on from is read on the way."""

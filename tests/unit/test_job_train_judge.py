@@ -182,6 +182,34 @@ def test_published_conversations_train_a_judge(trained, tmp_path):
     assert rows[-1]["loss_words"] < 0.7 * rows[0]["loss_words"]
 
 
+def test_conversations_of_held_out_prompts_are_measured(tmp_path):
+    (tmp_path / "images").mkdir()
+    rows = []
+    for number in range(60):
+        name, color = f"{number}.png", 255 * (number % 2)
+        (tmp_path / "images" / name).write_bytes(encode_png(np.full((24, 24, 3), color, np.uint8)))
+        words = ("star", "circle", "square", "heart", "moon")[number // 2 % 5], ("red", "blue", "black")[number // 20]
+        said = "yes" if color else "no"
+        asked = f"<image>\na photo of a {words[1]} {words[0]} : {'clear' if number >= 40 else 'done'} ?"
+        turns = [{"from": "human", "value": asked}, {"from": "gpt", "value": said}]
+        rows.append({"id": name, "image": name, "conversations": turns})
+    (tmp_path / "orm.json").write_text(json.dumps(rows))
+    words = [f"data.orm.conversations={tmp_path / 'orm.json'}", f"data.orm.images={tmp_path / 'images'}"]
+    words += ["data.orm.val_share=0.5", "batch.scenes=0", "batch.conversations=8", "eval_every=10"]
+    words += ["train.lr=1e-2", "train.num_steps=40", "train.log_every=10"]
+    assert run_command(train_judge, ["tiny", f"out={tmp_path / 'one'}", *words]) == 0
+    summary = json.loads((tmp_path / "one/summary.json").read_text())
+    assert set(summary["overall"]) == {"outcome", "clarity", "scenes"}
+    assert list(summary["by_step"]["clarity"]) == ["preview"] and list(summary["by_step"]["outcome"]) == ["final"]
+    outcome = summary["overall"]["outcome"]
+    assert 0 < outcome["prompts"] < 10 and outcome["n"] == 4 * outcome["prompts"] and outcome["auc"][0] == 1
+    assert [row["step"] for row in lines(tmp_path / "one") if "outcome_auc" in row] == [10, 20, 30]
+    done = genloop("run", "train_judge", "tiny", f"out={tmp_path / 'two'}", *words, "--procs", "2")
+    assert done.returncode == 0, done.stderr
+    again = json.loads((tmp_path / "two/summary.json").read_text())["overall"]["outcome"]
+    assert (again["n"], again["auc"][0]) == (outcome["n"], 1)
+
+
 def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, tmp_path, capsys):
     words = ["tiny", f"out={tmp_path / 'run'}", f"start={trained / 'judge'}", "questions=null", "lora.rank=2"]
     words += ["vision_lr=0", "train.lr=1e-2"]
@@ -206,7 +234,7 @@ def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, t
         (["model.text_heads=5"], "model.text_size: 16 is not a multiple of model.text_heads=5"),
         (["start=shapes/showo"], "another family"),
         (["batch.groups=2"], "batch.groups: 2 in a batch, but the data has no images of generate"),
-        (["batch.conversations=2"], "batch.conversations: 2 in a batch, but the data has no conversations"),
+        (["batch.conversations=2"], "batch.conversations: 2 in a batch, but the data has no conversations to train on"),
         (["model.image_size=20"], "loss.cells: images of data.scenes have 6 x 6 cells, the vision tower 5 x 5 patches"),
         (["model.patch_size=25"], "model.patch_size: 25 is larger than model.image_size=24"),
         (["dtype=float16"], "dtype: input should be 'float32' or 'bfloat16', found 'float16'"),
@@ -242,7 +270,7 @@ def test_images_that_are_not_there_or_cannot_be_read_are_named(tmp_path, capsys)
 def test_data_sets_without_held_out_examples_train_a_judge_that_nobody_measured(tmp_path, capsys):
     shutil.copytree(SCENES / "train", tmp_path / "scenes/train")
     words = ["tiny", f"out={tmp_path / 'run'}", f"data.scenes.shards={tmp_path / 'scenes'}", "train.num_steps=1"]
-    assert "eval_every: no data set has a folder val" in refusal(
+    assert "eval_every: nothing is held out to measure on" in refusal(
         train_judge, [*words, "eval_every=1"], tmp_path, capsys
     )
     assert run_command(train_judge, words) == 0

@@ -88,3 +88,14 @@ def test_a_file_that_cannot_be_asked_is_refused_in_one_line(text: str, message: 
         read_questions(written(tmp_path, text))
     assert "\n" not in str(caught.value)
     assert "questions.yaml" in str(caught.value)
+
+
+def test_a_question_is_recognized_whatever_its_white_space():
+    questions = read_questions(None)
+    for name in ("outcome", "clarity", "dpo_reward"):
+        text = questions.wording[name].replace("{prompt}", "a photo of  a red cat")
+        assert questions.recognize(text) == (name, "a photo of a red cat")
+        assert questions.recognize(" " + text.replace("<image> ", "<image>\n")) == (name, "a photo of a red cat")
+        assert questions.recognize(text[:-1]) is None
+    assert questions.recognize(questions.wording["potential"]) == ("potential", "")
+    assert questions.recognize("<image> What is this?") is None
