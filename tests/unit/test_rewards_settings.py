@@ -1,6 +1,7 @@
 """Judges from their settings: what is refused and in which words, what is fingerprinted, what is cached."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,15 @@ def test_every_maker_says_what_it_is_without_torch_or_weights():
         maker = load(path)
         for attribute in ("Options", "needs_metadata", "check", "inputs", "questions", "classes", "load"):
             assert hasattr(maker, attribute), f"{name} has no {attribute}"
+
+
+def test_the_options_of_all_judges_are_documented():
+    text = (Path(__file__).resolve().parents[2] / "docs" / "judges.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+?) \| (.+) \|$", text, re.M)
+    expected = []
+    for name in JUDGES:
+        for key, field in load(JUDGES[name]).Options.model_fields.items():
+            default = json.dumps(None if field.is_required() else field.default).strip('"')
+            expected.append((name, key, "required" if field.is_required() else default, field.description))
+    assert documented == expected
+    assert re.findall(r"^\| `(\w+)` \| (?!`)", text, re.M) == list(JUDGES)
