@@ -1,10 +1,12 @@
 """Config keys of every training job. No torch."""
 
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from genloop.config import LAUNCH, Device, Settings
+
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class LoopSettings(Settings):
@@ -65,7 +67,6 @@ class LoraSettings(Settings):
 
     rank: int = Field(0, ge=0, description="0: no adapters, all weights are trained")
     alpha: float = Field(16.0, gt=0, description="the adapters' output is scaled by alpha / rank")
-    targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        description="layers of the language model that get one",
+    targets: tuple[LoraTarget, ...] = Field(
+        get_args(LoraTarget), min_length=1, description="layers of the language model that get one"
     )

@@ -237,6 +237,8 @@ def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, t
         (["batch.conversations=2"], "batch.conversations: 2 in a batch, but the data has no conversations to train on"),
         (["model.image_size=20"], "loss.cells: images of data.scenes have 6 x 6 cells, the vision tower 5 x 5 patches"),
         (["model.patch_size=25"], "model.patch_size: 25 is larger than model.image_size=24"),
+        (["lora.targets=[proj]"], "lora.targets.0: input should be 'q_proj', "),
+        (["lora.targets=[]"], "lora.targets: "),
         (["dtype=float16"], "dtype: input should be 'float32' or 'bfloat16', found 'float16'"),
         (["train.batch_size=4"], "train.batch_size: unknown key"),
         (["loss.sceens=1"], "did you mean 'scenes'?"),
