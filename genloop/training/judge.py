@@ -91,7 +91,8 @@ class JudgeTrainer:
             mine = range(len(data))[world.rank :: world.world_size]
             margins = np.zeros((len(data), len(QUESTIONS)))
             margins[mine] = np.nan_to_num(self.margins(source, mine))
-            found.append(np.where(np.isnan(data.labels), np.nan, sum_over_ranks(margins, world)))
+            is_asked = ~np.isnan(data.labels) & np.isin(QUESTIONS, self.branches.wording.names)
+            found.append(np.where(is_asked, sum_over_ranks(margins, world), np.nan))
         return found
 
     @torch.no_grad()
@@ -110,7 +111,7 @@ class JudgeTrainer:
             rows = [Row(place, [branch]) for place, (_, branch) in enumerate(part)]
             with self._computing():
                 hidden = hidden_at_reads(self.model, self.features((-1, number) for number, _ in part), rows)
-                margin = self._margin(self.model.lm_head(hidden).float())
+                margin = self._measured(hidden)
             places = [(number, turn) for number, branch in part for turn in branch.targets.tolist()]
             found[tuple(zip(*places))] = margin.double().cpu().numpy()
         self.model.train(was_training)
@@ -135,7 +136,7 @@ class JudgeTrainer:
             answers = [number for number, (_, kind) in enumerate(reads) if kind < len(QUESTIONS)]
             with self._computing():
                 hidden = hidden_at_reads(self.model, self.features(numbers), rows)
-                margin = self._margin(self.model.lm_head(hidden[answers]).float())
+                margin = self._measured(hidden[answers])
             for number, value in zip(answers, margin.double().cpu().numpy()):
                 found[reads[number]] = value
         self.model.train(was_training)
@@ -197,6 +198,14 @@ class JudgeTrainer:
         device = self.model.device
         ids = [torch.tensor(self.encode(name), device=device) for name in (BACKGROUND, *names)]
         return torch.stack([embed_tokens(self.model, word).mean(0) for word in ids]).float()
+
+    def _measured(self, hidden: Tensor) -> Tensor:
+        """Hidden states (R, D) -> margins (R,); ValueError where the model gives no number."""
+        margin = self._margin(self.model.lm_head(hidden).float())
+        if not margin.isfinite().all():
+            lost = int((~margin.isfinite()).sum())
+            raise ValueError(f"the judge gives no number for {lost} of {len(margin)} held-out answers; lower train.lr")
+        return margin
 
     def _margin(self, logits: Tensor) -> Tensor:
         return logits[:, self.branches.yes] - logits[:, self.branches.no]

@@ -15,6 +15,7 @@ from genloop.distributed import World
 from genloop.models.llava import embed_tokens, image_features, language_hidden
 from genloop.records import TAGS, Prompt
 from genloop.rewards.llava_judge import LlavaJudge
+from genloop.rewards.questions import Questions
 from genloop.shapes.judge_scenes import COLOR_NAMES, SHAPE_NAMES
 from genloop.shapes.judge_text import judge_vocabulary
 from genloop.shapes.prompts import SETS, pool
@@ -144,6 +145,22 @@ def test_margins_are_what_the_judge_answers(tmp_path, made_up, more):
         expected = judge.p_yes(question, [made_up.examples[row].prompt for row in rows], pixels)
         assert torch.allclose(torch.from_numpy(margins[rows, number]).sigmoid().float(), expected, atol=1e-5)
         assert expected.std() > 1e-3
+
+
+def test_questions_without_wording_are_not_measured(tmp_path, made_up):
+    questions = wording()
+    here = trainer(tmp_path, made_up, questions=Questions({"outcome": questions.wording["outcome"]}, questions.chat))
+    margins = here.all_margins(World())[0]
+    assert np.isnan(margins[:, 1:]).all() and not np.isnan(made_up.labels[:, 1:]).all()
+    assert (np.isnan(margins[:, 0]) == np.isnan(made_up.labels[:, 0])).all()
+
+
+def test_a_model_that_gives_no_number_is_not_measured_as_undecided(tmp_path, made_up):
+    here = trainer(tmp_path, made_up)
+    with torch.no_grad():
+        here.model.lm_head.weight[here.branches.yes] = torch.nan
+    with pytest.raises(ValueError, match=r"the judge gives no number for \d+ of \d+ held-out answers; lower train.lr"):
+        here.all_margins(World())
 
 
 # --- batches ---------------------------------------------------------------------------------------------------------
