@@ -7,7 +7,7 @@ The published loops, told in our words: candidates one after the other, two rows
 whole head a step; pixels decoded and a PNG written after every step; a judge that reads a PNG, batch 1, and samples its
 answer. PARM asks about clarity after every step until it is clear, decodes and writes once more for it, asks about
 potential, finishes every candidate, asks those with potential for their outcome. Ours: `none`, `best_of_n`, and `parm`
-as released (nothing is cut), as in the paper (mode=threshold), and with clarity by bisection.
+as released (nothing is cut), as in the paper (mode=threshold), with clarity by bisection, and by rank, its default.
 
 Random weights have no opinion and seldom end an answer. So verdicts are read off a hash of the judged pixels, the same
 for both: a preview is clear in one of eight cases, half of the clear ones have potential; the judge itself runs all the
@@ -155,6 +155,7 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
     "parm, as released": ("parm", {"mode": "released"}),
     "parm, as in the paper": ("parm", {"mode": "threshold"}),
     "parm, from step 3 on": ("parm", {"mode": "threshold", "start": 3}),
+    "parm, by rank": ("parm", {}),
     "parm, clarity by bisection": ("parm", {"mode": "threshold", "start": 3, "clarity": "bisect"}),
 }
 
