@@ -7,11 +7,20 @@
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.constructor import SafeConstructor
@@ -105,6 +114,29 @@ def parse_options(model: type[G], options: Any) -> G:
     except ValidationError as error:
         line = _explain(error, model, options)
         raise refusal(line if line.startswith(":") else f".{line}") from None
+
+
+def part_name(find: Callable[[str], Any]) -> AfterValidator:
+    """To annotate the name of a part (a judge, a strategy): refused as `find` refuses it with a ValueError."""
+
+    def check(name: str) -> str:
+        try:
+            find(name)
+        except ValueError as error:
+            raise refusal(f": {error}") from None
+        return name
+
+    return AfterValidator(check)
+
+
+def part_options(key: str, find: Callable[[str], Any]) -> PlainValidator:
+    """To annotate the options of the part that the field `key` names: they become an instance of its `Options`."""
+
+    def parse(options: Any, info: ValidationInfo) -> Settings:
+        name = info.data.get(key)  # None when it was refused already
+        return parse_options(find(name).Options, options) if name else Settings()
+
+    return PlainValidator(parse)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

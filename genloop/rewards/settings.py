@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from genloop.config import LAUNCH, Settings, parse_options, refusal
+from genloop.config import LAUNCH, Settings, part_name, part_options
 from genloop.protocols import Judge
 from genloop.registry import lookup
 from genloop.rewards import JUDGES
@@ -49,29 +49,16 @@ class JudgeMaker(Protocol):
         ...
 
 
-class JudgeSettings(Settings):
-    """Who answers questions about images. After validation `options` is an instance of the maker's `Options`."""
-
-    kind: str = Field("shapes_oracle", description=", ".join(JUDGES))
-    options: Any = Field({}, validate_default=True, description="keys of that kind of judge")
-    cache: Annotated[Path | None, LAUNCH] = Field(None, description="folder of scores that are never asked for twice")
-
-    @field_validator("kind")
-    @classmethod
-    def _known(cls, kind: str) -> str:
-        try:
-            judge_maker(kind)
-        except ValueError as error:
-            raise refusal(f": {error}") from None
-        return kind
-
-    @field_validator("options", mode="plain")
-    @classmethod
-    def _parsed(cls, options: Any, info: ValidationInfo) -> Settings:
-        kind = info.data.get("kind")  # None when it was refused already
-        return parse_options(judge_maker(kind).Options, options) if kind else Settings()
-
-
 def judge_maker(kind: str) -> type[JudgeMaker]:
     """The maker behind a name; ValueError with a suggestion when there is none."""
     return lookup(JUDGES, kind, "judge")
+
+
+class JudgeSettings(Settings):
+    """Who answers questions about images. After validation `options` is an instance of the maker's `Options`."""
+
+    kind: Annotated[str, part_name(judge_maker)] = Field("shapes_oracle", description=", ".join(JUDGES))
+    options: Annotated[Any, part_options("kind", judge_maker)] = Field(
+        {}, validate_default=True, description="keys of that kind of judge"
+    )
+    cache: Annotated[Path | None, LAUNCH] = Field(None, description="folder of scores that are never asked for twice")

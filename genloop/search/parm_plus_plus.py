@@ -11,11 +11,11 @@ correction=layout draws the whole image anew instead, behind the criticised one 
 that was tuned on `genloop.models.prompting`'s correction layout, as the paper tunes its own.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
-from genloop.config import Settings, parse_options, refusal
+from genloop.config import Settings, part_name, part_options
 from genloop.protocols import Judge, Sampler
 from genloop.search.image import ImageSearch, Path, Steps
 from genloop.search.regions import at_random, least_confident, occluded
@@ -25,12 +25,23 @@ from genloop.search.strategy import Search
 SELF = "parm_plus_plus"
 
 
+def _starter(name: str) -> Any:
+    """The strategy that makes the start; ValueError when there is none of that name, and for PARM++ itself."""
+    if name == SELF:
+        raise ValueError(f"{SELF} cannot start itself")
+    return strategy_class(name)
+
+
 class ParmPlusPlus(Search):
     """Any strategy, and then rounds of reflection and correction."""
 
     class Options(Settings):
-        start: str = Field("parm", description="the strategy that makes the start, with n candidates")
-        start_options: Any = Field({}, validate_default=True, description="keys of that strategy")
+        start: Annotated[str, part_name(_starter)] = Field(
+            "parm", description="the strategy that makes the start, with n candidates"
+        )
+        start_options: Annotated[Any, part_options("start", _starter)] = Field(
+            {}, validate_default=True, description="keys of that strategy"
+        )
         accept: float = Field(0.5, ge=0, le=1, description="P(yes) from which on an image is good enough")
         rounds: int = Field(6, ge=1, description="corrections at most")
         correction: Literal["remask", "layout"] = Field(
@@ -40,23 +51,6 @@ class ParmPlusPlus(Search):
         fraction: float = Field(0.3, gt=0, le=1, description="of the tokens that are drawn again")
         steps: int = Field(4, ge=1, description="decoding steps of a correction")
         blocks: int = Field(3, ge=1, description="region=occlusion: blocks along a side")
-
-        @field_validator("start")
-        @classmethod
-        def _known(cls, start: str) -> str:
-            try:
-                strategy_class(start)
-            except ValueError as error:
-                raise refusal(f": {error}") from None
-            if start == SELF:
-                raise refusal(f": {SELF} cannot start itself")
-            return start
-
-        @field_validator("start_options", mode="plain")
-        @classmethod
-        def _parsed(cls, options: Any, info: ValidationInfo) -> Settings:
-            start = info.data.get("start")  # None when it was refused already
-            return parse_options(strategy_class(start).Options, options) if start else Settings()
 
     def __init__(self, sampler: Sampler[Any], judge: Judge | None, num_candidates: int, options: Any) -> None:
         super().__init__(sampler, judge, num_candidates, options)
