@@ -1,6 +1,6 @@
 """The strategies that benchmarks/search.py measures, with their options; `tune` is run on training prompts only."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 
@@ -53,6 +53,13 @@ def corrected(n: int, at: int, keep: int, accept: float, fraction: float, steps:
     return Setup(label, "PARM++", "parm_plus_plus", n, options)
 
 
+def refined(n: int, accept: float, fraction: float, steps: int, most: int = 6) -> Setup:
+    """Best of n, then corrections."""
+    options = {"start": "best_of_n", "accept": accept, "rounds": most, "fraction": fraction, "steps": steps}
+    label = f"best of {n}, then parm++, accept {accept}, {fraction:.0%} in {steps}, {most} rounds"
+    return Setup(label, "PARM++", "parm_plus_plus", n, options)
+
+
 def _listed(value: Any) -> list[int]:
     return value if isinstance(value, list) else [value]
 
@@ -90,4 +97,21 @@ TEST = [
     corrected(4, 8, 1, 0.7, 0.3, 4),
     corrected(8, 6, 2, 0.7, 0.3, 4),
 ]
-SETS = {"tune": TUNE, "test": TEST}
+# Of a second judge: what the targets are about.
+SECOND = [s for s in TEST if s.family in {"ORM (best of k)", "PARM", "adaptive ORM", "adaptive PARM", "PARM++"}]
+# The same options where tokens are revealed in the published order, previews judged late, nothing chosen by results.
+PUBLISHED = [
+    replace(setup, sampling=DEFAULT_ORDER)
+    for setup in (
+        Setup("orm", "ORM (best of k)", "best_of_n", 20, {}, is_pool=True),
+        parm(4, 6, 1),
+        parm(8, [5, 8], [4, 2]),
+        parm(8, 12, 2),
+        rounds(8, None, 0.3, 1),
+        rounds(8, 6, 0.3),
+        rounds(12, 12, 0.3),
+        corrected(4, 6, 1, 0.7, 0.3, 4),
+        refined(4, 0.7, 0.3, 4),
+    )
+]
+SETS = {"tune": TUNE, "test": TEST, "second": SECOND, "published": PUBLISHED}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from genloop.metrics.best_of_k import best_of_k, ceiling
-from genloop.metrics.frontier import Curve, Gain, gain_at_equal_cost
+from genloop.metrics.frontier import Curve, Gain, gain_at, gain_at_equal_cost
 from genloop.metrics.judging import Answers, auc_within
 from genloop.metrics.statistics import Interval
 from genloop.records import TAGS
@@ -26,6 +26,7 @@ from genloop.rundir import write_atomic
 
 Row = Mapping[str, Any]
 SEED = 0
+STEPS = 18  # of an image that is not stopped early
 SHOWN = (1, 2, 3, 4, 6, 8, 12, 16, 20)  # k
 
 
@@ -45,7 +46,7 @@ def curve_of(rows: Sequence[Row], label: str) -> Curve:
         values = np.stack([best_of_k(one["p_yes"], one["correct"]) for one in found])
         k = np.arange(1, values.shape[1] + 1)
         costs = np.array([one["flops"] for one in found])[:, None] * (k / len(k)) / unit[:, None]
-        costs[:, 0] = 1.0  # one candidate needs no judge
+        costs[:, 0] = [one["steps"] / len(k) / STEPS for one in found]  # one candidate needs no judge
     else:
         values = np.array([[one["correct"]] for one in found])
         costs = np.array([[one["flops"]] for one in found]) / unit[:, None]
@@ -151,14 +152,17 @@ def figure(rows: Sequence[Row], pools: Sequence[str], labels: Sequence[str], fam
 
 
 def paired(rows: Sequence[Row], one: str, other: str) -> tuple[str, str]:
-    """The score of one strategy minus another's, image by image, and the ratio of their costs."""
-    a, b = curve_of(rows, one), curve_of(rows, other)
-    both = Curve(np.hstack([b.values, a.values]), np.hstack([b.costs * 0 + 1, b.costs * 0 + 2]), a.clusters, a.tags)
-    from genloop.metrics.frontier import gain_at
+    """The score of one strategy minus another's, image by image, and the ratio of their costs; POOL@K is best-of-k."""
+    a, b = (at_budget(rows, label) for label in (one, other))
+    first, second = (Curve(c.values, np.full_like(c.costs, 1.0), c.clusters, c.tags) for c in (a, b))
+    return signed(gain_at(first, second, 1.0, SEED).overall), f"{a.cost[0] / b.cost[0]:.2f}"
 
-    first = Curve(both.values[:, :1], both.costs[:, :1], a.clusters, a.tags)
-    strategy = Curve(both.values[:, 1:], both.costs[:, 1:], a.clusters, a.tags)
-    return signed(gain_at(strategy, first, 1.0, SEED).overall), f"{a.cost[0] / b.cost[0]:.2f}"
+
+def at_budget(rows: Sequence[Row], label: str) -> Curve:
+    """A strategy, or a pool at one k."""
+    name, _, k = label.partition("@")
+    curve, place = curve_of(rows, name), int(k or 1) - 1
+    return Curve(curve.values[:, [place]], curve.costs[:, [place]], curve.clusters, curve.tags)
 
 
 def main() -> None:
