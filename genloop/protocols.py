@@ -98,8 +98,11 @@ class Comparer(Protocol):
 class Critic(Protocol):
     """A judge that can also say in words what is wrong."""
 
-    def reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> list[str]:
-        """One prompt per image (B, 3, H, W) in [0, 1] -> why it does not show its prompt; "" where it does."""
+    def reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> Sequence[str | None]:
+        """One prompt per image (B, 3, H, W) in [0, 1] -> why it does not show its prompt; "" where it does.
+
+        None marks an image about which nobody can say, e.g. because a server did not answer.
+        """
 
 
 class Strategy(Protocol):

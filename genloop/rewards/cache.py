@@ -1,15 +1,17 @@
-"""Scores that nobody pays for twice: a folder of answers, keyed by content, shared by any number of workers.
+"""Answers that nobody pays for twice: a folder of scores and reasons, keyed by content, shared by all workers.
 
 A key is the sha256 of everything that an answer depends on: the judge (its kind, options and files), the question and
 its wording, the prompt, the 8-bit pixels. Every process appends to a segment of its own, FOLDER/HOST-PID-RANDOM.scores,
-one line an answer: key, float32 and checksum in hexadecimal. Nothing is locked or rewritten, so that any file system
-does, and a process that is killed loses the line that it was writing. NaN, "could not be judged", is never kept.
+one line an answer: key, float32 and checksum in hexadecimal; of a reason its words, as JSON, instead of the number.
+Nothing is locked or rewritten, so that any file system does, and a process that is killed loses the line that it was
+writing. "Could not be judged", NaN or None, is never kept.
 """
 
 import hashlib
 import json
 import logging
 import os
+import re
 import socket
 import struct
 import threading
@@ -33,15 +35,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SUFFIX = ".scores"
-_LINE_LENGTH = 64 + 1 + 8 + 1 + 8  # key, float32, CRC-32 of both; without the newline
+Answer = float | str
+_TEXT = rb'"(?:[ !#-\[\]-\x7f]|\\(?:["\\bfnrt]|u[0-9a-f]{4}))*"'  # as json.dumps writes one
+_LINE = re.compile(rb"([0-9a-f]{64}) ([0-9a-f]{8}|" + _TEXT + rb") ([0-9a-f]{8})")  # key, answer, CRC-32 of both
 
 
 class ScoreStore:
-    """Key -> float32, in memory (the least recently used go first) and, with a folder, on disk for everybody."""
+    """Key -> float32 or text, in memory (the least recently used go first) and, with a folder, on disk for all."""
 
     def __init__(self, folder: Path | None, *, capacity: int = 1_000_000, refresh_seconds: float = 5.0) -> None:
         self.folder, self.capacity, self.refresh_seconds = folder, capacity, refresh_seconds
-        self._scores: OrderedDict[bytes, float] = OrderedDict()
+        self._scores: OrderedDict[bytes, Answer] = OrderedDict()
         self._read: dict[str, int] = {}  # segment -> bytes that were read
         self._segment: tuple[int, int, str] | None = None  # (process, file descriptor, name) of what this one writes
         self._writes, self._refreshed, self._is_full = folder is not None, -float("inf"), False
@@ -50,8 +54,8 @@ class ScoreStore:
             folder.mkdir(parents=True, exist_ok=True)
             self.refresh()
 
-    def find(self, keys: Sequence[bytes]) -> list[float | None]:
-        """The score of each key; None where nobody has asked yet."""
+    def find(self, keys: Sequence[bytes]) -> list[Answer | None]:
+        """The answer to each key; None where nobody has asked yet."""
         with self._lock:
             if any(key not in self._scores for key in keys):
                 self._refresh_at_times()
@@ -60,9 +64,9 @@ class ScoreStore:
                     self._scores.move_to_end(key)
             return [self._scores.get(key) for key in keys]
 
-    def add(self, scores: Mapping[bytes, float]) -> None:
-        """Keep scores, those that are NaN excepted."""
-        kept = {key: score for key, score in scores.items() if score == score}
+    def add(self, scores: Mapping[bytes, Answer | None]) -> None:
+        """Keep answers, those that are NaN or None excepted."""
+        kept = {key: score for key, score in scores.items() if score is not None and score == score}
         with self._lock:
             self._remember(kept)
             if kept and self._writes:
@@ -102,7 +106,7 @@ class ScoreStore:
         if num_bad := rows.count(None):
             log.warning("score cache: %d damaged lines in %s are ignored", num_bad, self.folder / name)
 
-    def _remember(self, scores: Mapping[bytes, float]) -> None:
+    def _remember(self, scores: Mapping[bytes, Answer]) -> None:
         self._scores.update(scores)
         while len(self._scores) > self.capacity:
             self._scores.popitem(last=False)
@@ -131,40 +135,60 @@ class ScoreStore:
 
 
 class CachedJudge:
-    """A judge that remembers its answers. What else it can do, it does as before."""
+    """A judge that remembers its answers; it compares images and gives reasons if the judge does."""
 
     def __init__(self, judge: Judge, store: ScoreStore, fingerprint: str, *, by_metadata: bool = False) -> None:
         self.judge, self.store, self.fingerprint, self.by_metadata = judge, store, fingerprint, by_metadata
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.judge, name)
+        """What the judge lacks, this one lacks."""
+        found = getattr(self.judge, name)
+        return {"p_first": self._p_first, "reasons": self._reasons}.get(name, found)
 
     def p_yes(self, question: str, prompts: Sequence[Prompt], images: "Tensor") -> "Tensor":
         """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) float32; only what is not known is asked for."""
-        keys = [self._key(question, prompt, image) for prompt, image in zip(prompts, to_uint8(images), strict=True)]
 
-        def ask(rows: list[int]) -> "Tensor":
-            return self.judge.p_yes(question, [prompts[row] for row in rows], images[rows])
+        def ask(rows: list[int]) -> list[float]:
+            return self.judge.p_yes(question, [prompts[row] for row in rows], images[rows]).float().tolist()
 
-        return self._answers(keys, ask, images)
+        return _tensor(self._answers(self._keys(question, prompts, images), ask), images)
 
     def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
         """What the answers take when they have to be asked for: a cost that does not depend on the cache."""
         return self.judge.flops(questions, prompt)
 
-    def _answers(self, keys: Sequence[bytes], ask: "Callable[[list[int]], Tensor]", images: "Tensor") -> "Tensor":
-        """Keys that are equal are asked for once."""
-        import torch
+    def _p_first(self, prompts: Sequence[Prompt], first: "Tensor", second: "Tensor") -> "Tensor":
+        """Pairs of images, each (B, 3, H, W) in [0, 1] -> (B,) float32: P(the first is better)"""
+        judge: Any = self.judge
 
+        def ask(rows: list[int]) -> list[float]:
+            return judge.p_first([prompts[row] for row in rows], first[rows], second[rows]).float().tolist()
+
+        return _tensor(self._answers(self._keys("compare", prompts, first, second), ask), first)
+
+    def _reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> list[str | None]:
+        """One prompt per image (B, 3, H, W) in [0, 1] -> why it does not show it, "" where it does, None: unknown."""
+        judge: Any = self.judge
+
+        def ask(rows: list[int]) -> list[str | None]:
+            return judge.reasons([prompts[row] for row in rows], images[rows])
+
+        return self._answers(self._keys("reason", prompts, images), ask)
+
+    def _answers(self, keys: Sequence[bytes], ask: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
+        """Keys that are equal are asked for once."""
         known = self.store.find(keys)
         rows: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             if known[row] is None:
                 rows.setdefault(key, row)
-        fresh = dict(zip(rows, ask(list(rows.values())).float().tolist(), strict=True)) if rows else {}
+        fresh = dict(zip(rows, ask(list(rows.values())), strict=True)) if rows else {}
         self.store.add(fresh)
-        answers = [fresh[key] if score is None else score for key, score in zip(keys, known)]
-        return torch.tensor(answers, dtype=torch.float32, device=images.device)
+        return [fresh[key] if answer is None else answer for key, answer in zip(keys, known)]
+
+    def _keys(self, question: str, prompts: Sequence[Prompt], *images: "Tensor") -> list[bytes]:
+        """One prompt and one image of each batch (B, 3, H, W) -> 32 bytes."""
+        return [self._key(question, *row) for row in zip(prompts, *map(to_uint8, images), strict=True)]
 
     def _key(self, question: str, prompt: Prompt, *images: np.ndarray) -> bytes:
         """-> 32 bytes"""
@@ -175,36 +199,28 @@ class CachedJudge:
         return hashlib.sha256(json.dumps([self.fingerprint, question, text, asked, pixels]).encode()).digest()
 
 
-class CachedComparer(CachedJudge):
-    """The same for a judge that also compares images."""
-
-    def p_first(self, prompts: Sequence[Prompt], first: "Tensor", second: "Tensor") -> "Tensor":
-        """Pairs of images, each (B, 3, H, W) in [0, 1] -> (B,) float32: P(the first is better)"""
-        pairs = zip(prompts, to_uint8(first), to_uint8(second), strict=True)
-        keys = [self._key("compare", prompt, left, right) for prompt, left, right in pairs]
-
-        def ask(rows: list[int]) -> "Tensor":
-            judge: Any = self.judge
-            return judge.p_first([prompts[row] for row in rows], first[rows], second[rows])
-
-        return self._answers(keys, ask, first)
-
-
 def cached(judge: Judge, store: ScoreStore, fingerprint: str, *, by_metadata: bool = False) -> CachedJudge:
     """`judge` with a memory; `by_metadata`: its answers depend on a prompt's metadata, not on its text alone."""
-    kind = CachedComparer if hasattr(judge, "p_first") else CachedJudge
-    return kind(judge, store, fingerprint, by_metadata=by_metadata)
+    return CachedJudge(judge, store, fingerprint, by_metadata=by_metadata)
 
 
-def _line(key: bytes, score: float) -> bytes:
-    body = f"{key.hex()} {struct.pack('>f', score).hex()}".encode()
+def _tensor(answers: Sequence[float], beside: "Tensor") -> "Tensor":
+    """(B,) float32 where `beside` lies"""
+    import torch
+
+    return torch.tensor(answers, dtype=torch.float32, device=beside.device)
+
+
+def _line(key: bytes, answer: Answer) -> bytes:
+    value = json.dumps(answer) if isinstance(answer, str) else struct.pack(">f", answer).hex()
+    body = f"{key.hex()} {value}".encode()
     return body + f" {zlib.crc32(body):08x}\n".encode()
 
 
-def _parse(line: bytes) -> tuple[bytes, float] | None:
+def _parse(line: bytes) -> tuple[bytes, Answer] | None:
     """The inverse of `_line`, without its newline; None for anything else."""
-    body, _, checksum = line.rpartition(b" ")
-    if len(line) != _LINE_LENGTH or f"{zlib.crc32(body):08x}".encode() != checksum:
+    found = _LINE.fullmatch(line)
+    if found is None or zlib.crc32(line[: found.end(2)]) != int(found[3], 16):
         return None
-    key, _, score = body.decode("ascii").partition(" ")
-    return bytes.fromhex(key), struct.unpack(">f", bytes.fromhex(score))[0]
+    key, value = bytes.fromhex(found[1].decode()), found[2].decode()
+    return key, json.loads(value) if value.startswith('"') else struct.unpack(">f", bytes.fromhex(value))[0]

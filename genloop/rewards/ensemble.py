@@ -115,7 +115,7 @@ class EnsembleJudge:
             weights += member.weight * (~z.isnan())
         return torch.sigmoid(total / weights).float()  # 0 / 0 is NaN
 
-    def reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> list[str]:
+    def reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> list[str | None]:
         """What the first member that gives reasons says."""
         critic: Any = next(judge for _, judge, answers in self.members if "reason" in answers)
         return critic.reasons(prompts, images)

@@ -109,14 +109,18 @@ class RemoteJudge:
         forth, back = torch.tensor(self._probabilities("compare", [*prompts, *prompts], both)).chunk(2)
         return (0.5 + (forth - back) / 2).to(first.device)
 
-    def reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> list[str]:
-        """One prompt per image (B, 3, H, W) in [0, 1] -> why it does not show it, "" where P(yes) is 1/2 or more."""
+    def reasons(self, prompts: Sequence[Prompt], images: "Tensor") -> list[str | None]:
+        """One prompt per image (B, 3, H, W) in [0, 1] -> why it does not show it, "" where P(yes) is 1/2 or more.
+
+        None where the server does not answer.
+        """
         shown = [[uri] for uri in _uris(images)]
-        wrong = [row for row, p in enumerate(self._probabilities("outcome", prompts, shown)) if not p >= 0.5]
+        outcomes = self._probabilities("outcome", prompts, shown)
+        wrong = [row for row, p in enumerate(outcomes) if p < 0.5]
         asked = [self._body("reason", prompts[row], shown[row], max_tokens=_MAX_REASON_TOKENS) for row in wrong]
-        reasons = [""] * len(prompts)
+        reasons: list[str | None] = [None if math.isnan(p) else "" for p in outcomes]
         for row, answer in zip(wrong, self._answers(asked, _words)):
-            reasons[row] = answer or ""
+            reasons[row] = answer
         return reasons
 
     def flops(self, questions: Sequence[str], prompt: Prompt) -> float:

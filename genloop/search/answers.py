@@ -75,7 +75,8 @@ def _explain(sampler: Sampler[Any], judge: Any, asked: Requests) -> list[list[st
     answers: list[str] = []
     for part in _parts(rows, sampler.slots):
         _decode(sampler, part)
-        answers += judge.reasons([image.prompt for image, _ in part], _stack([moment.pixels for _, moment in part]))
+        said = judge.reasons([image.prompt for image, _ in part], _stack([moment.pixels for _, moment in part]))
+        answers += [reason or "" for reason in said]
     for (image, moment), reason in zip(rows, answers, strict=True):
         image.charge(("outcome",))
         moment.path.reason = reason

@@ -69,9 +69,11 @@ class ComparingBrightness(Brightness):
         self.num_asked += len(prompts)
         return torch.sigmoid(first.flatten(1).mean(1) - second.flatten(1).mean(1))
 
-    def reasons(self, prompts: Sequence[Prompt], images: Tensor) -> list[str]:
-        """Always the same."""
-        return ["too dark"] * len(prompts)
+    def reasons(self, prompts: Sequence[Prompt], images: Tensor) -> list[str | None]:
+        """Too dark, or "" from a mean of 1/2 on; of a black image it knows nothing."""
+        self.num_asked += len(prompts)
+        means = images.flatten(1).mean(1).tolist()
+        return [None if mean == 0 else "" if mean >= 0.5 else "too dark" for mean in means]
 
 
 def images_of(prompts: Sequence[Prompt], shift: int = 0) -> Tensor:

@@ -109,14 +109,38 @@ def test_a_judge_keeps_its_other_abilities():
     first = remembering.p_first(PROMPTS, IMAGES, IMAGES.flip(0))
     assert torch.equal(remembering.p_first(PROMPTS, IMAGES, IMAGES.flip(0)), first) and judge.num_asked == 6
     assert not torch.equal(remembering.p_first(PROMPTS, IMAGES.flip(0), IMAGES), first) and judge.num_asked == 12
-    assert remembering.reasons(PROMPTS[:1], IMAGES[:1]) == ["too dark"]
     assert remembering.flops(("outcome", "clarity"), PROMPTS[0]) == 2.0
-    assert not hasattr(cached(Brightness(), ScoreStore(None), "b"), "p_first")
+    bare = cached(Brightness(), ScoreStore(None), "b")
+    assert not hasattr(bare, "p_first") and not hasattr(bare, "reasons")
 
 
+def test_reasons_are_kept_also_that_there_is_none_but_not_that_nobody_knows(tmp_path):
+    shades = torch.tensor([0.0, 0.1, 0.9]).reshape(3, 1, 1, 1).expand(3, 3, 8, 8)
+    rows = [0, 1, 2, 1]
+    asked = []
+    for _ in range(3):
+        judge = ComparingBrightness()
+        remembering = cached(judge, ScoreStore(tmp_path), "b")
+        assert remembering.reasons([PROMPTS[0]] * 4, shades[rows]) == [None, "too dark", "", "too dark"]
+        assert remembering.reasons([PROMPTS[0]] * 2, shades[1:]) == ["too dark", ""]
+        asked.append(judge.num_asked)
+    assert asked == [3, 1, 1]
+    remembering.reasons(PROMPTS[1:2], shades[1:2])  # another prompt
+    assert judge.num_asked == 2
+
+
+def test_every_text_comes_back_as_it_was_said(tmp_path):
+    words = ["", "no star", "two\nlines\r\t", 'a "quote" \\ \x7f\x00', "ein Würfel 🎲 \u2028", "\ud83d", "3f800000"]
+    ScoreStore(tmp_path).add({key(number): text for number, text in enumerate(words)} | {key(99): 1.0})
+    store = ScoreStore(tmp_path)
+    assert store.find([key(number) for number in range(len(words))]) == words and store.find([key(99)]) == [1.0]
+
+
+@pytest.mark.parametrize("last", [0.5, "two stars, no circle"])
 @pytest.mark.parametrize("num_bytes_lost", [1, 2, 9, 40, 82])
-def test_a_torn_last_line_costs_one_score(tmp_path, num_bytes_lost):
-    segment = filled(tmp_path, 5)
+def test_a_torn_last_line_costs_one_answer(tmp_path, num_bytes_lost, last):
+    ScoreStore(tmp_path).add({key(number): number / 7 for number in range(4)} | {key(4): last})
+    (segment,) = tmp_path.iterdir()
     segment.write_bytes(segment.read_bytes()[:-num_bytes_lost])
     found = ScoreStore(tmp_path).find([key(number) for number in range(5)])
     assert found[4] is None and None not in found[:4]
@@ -127,13 +151,17 @@ def test_damaged_lines_are_ignored_and_named_once(tmp_path, caplog):
     lines = segment.read_bytes().splitlines(keepends=True)
     lines[1] = lines[1].replace(b" 3", b" 4", 1)  # another value: the checksum does not fit
     lines[3] = b"\x00" * 30 + b"\n"
+    store = ScoreStore(tmp_path / "reasons")
+    store.add({key(5): "no star"})
+    (said,) = (tmp_path / "reasons").iterdir()
+    lines += [said.read_bytes(), said.read_bytes().replace(b"star", b"moon")]
     segment.write_bytes(b"".join(lines))
     with caplog.at_level(logging.WARNING):
         store = ScoreStore(tmp_path, refresh_seconds=0)
-        found = store.find([key(number) for number in range(5)])
-    assert [score is None for score in found] == [False, True, False, True, False]
+        found = store.find([key(number) for number in range(6)])
+    assert [score is None for score in found] == [False, True, False, True, False, False] and found[5] == "no star"
     assert [record.getMessage() for record in caplog.records] == [
-        f"score cache: 2 damaged lines in {segment} are ignored"
+        f"score cache: 3 damaged lines in {segment} are ignored"
     ]
 
 

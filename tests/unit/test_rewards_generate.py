@@ -1,13 +1,17 @@
 """Judges in the generate job: one line for bad input and nothing written; scores that a second run does not pay for."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
+from torch.nn.modules.module import register_module_forward_hook
 
 from genloop.config import INSTALLED
 from genloop.job import run_command
 from genloop.ledger import read_rows
 from jobs import generate as job
+from tests.runs import contents, rows_text
 from tests.unit.chat_server import MODEL, looking_server
 
 PROMPTS = INSTALLED / "configs" / "prompts" / "shapes_tiny"
@@ -93,3 +97,37 @@ def test_images_that_a_server_would_not_judge_are_null_and_the_rest_is_kept(tmp_
     assert run(tmp_path / "run", "limit=2", *remote(server), "judge.options.concurrency=1") == 0
     answers = [c["p_yes"]["outcome"] for row in read_rows(tmp_path / "run") for c in row["candidates"]]
     assert sorted(answer is None for answer in answers) == [False] * 2 + [True] * 2
+
+
+@contextmanager
+def counted_forwards() -> Iterator[list[str]]:
+    """The parts of a LLaVA that compute anything, one entry a forward pass."""
+    seen: list[str] = []
+
+    def note(module, inputs, output):
+        if type(module).__module__.startswith(("transformers.models.siglip", "transformers.models.qwen2")):
+            seen.append(type(module).__name__)
+
+    hook = register_module_forward_hook(note)
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+def test_a_second_search_that_reflects_asks_a_judge_nothing(tmp_path):
+    words = ["limit=3", "judge.kind=llava", "judge.options.checkpoint=shapes/judge", "search.strategy=parm_plus_plus"]
+    words += ["search.options.start=best_of_n", "search.options.accept=1.0", "search.options.rounds=2"]
+    cache = f"judge.cache={tmp_path / 'scores'}"
+    asked = {}
+    for name, more in (("first", [cache]), ("second", [cache, "unit_size=3"]), ("plain", [])):
+        with counted_forwards() as seen:
+            assert run(tmp_path / name, *words, *more) == 0
+        asked[name] = seen
+    assert {"SiglipMLP", "Qwen2MLP"} <= set(asked["first"]) and asked["second"] == []
+    assert len(asked["plain"]) >= len(asked["first"])
+    reasons = [c["reason"] for row in read_rows(tmp_path / "first") for c in row["candidates"] if c.get("reason")]
+    assert reasons
+    images = [contents(tmp_path / name, ["images"]) for name in asked]
+    rows = [rows_text(tmp_path / name) for name in asked]
+    assert rows[0] == rows[1] == rows[2] and images[0] == images[1] == images[2]

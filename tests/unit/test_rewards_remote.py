@@ -110,6 +110,18 @@ def test_a_questions_file_words_and_names_what_is_asked(server, tmp_path):
     assert asking.reasons(PROMPTS[:1], torch.ones(1, 3, 8, 8)) == [""]
 
 
+def test_a_reason_that_a_server_would_not_give_is_none_and_asked_for_again(server, tmp_path):
+    file = tmp_path / "questions.yaml"
+    file.write_text('outcome: "<image> {prompt}?"\nreason: "<image> Why is it not {prompt}?"\n')
+    ours = settings(server, questions=str(file), concurrency=1).model_copy(update={"cache": tmp_path / "cache"})
+    asking, dark = build_judge(ours, Path), torch.full((1, 3, 8, 8), 0.1)
+    for outcome, reason in ((400, []), (None, [400])):  # no outcome: no reason is asked for
+        server.moods = [outcome, *reason]
+        assert asking.reasons(PROMPTS[:1], dark) == [None]
+    assert asking.reasons(PROMPTS[:1], dark) == asking.reasons(PROMPTS[:1], dark) == ["too dark"]
+    assert len(server.requests) == 1 + 2 + 2
+
+
 @pytest.mark.parametrize("mood", [500, 503, 429, "drop", "garbage"])
 def test_what_may_pass_is_tried_again(server, mood, caplog):
     server.moods = [mood] * 3
