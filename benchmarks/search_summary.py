@@ -147,8 +147,13 @@ def figure(rows: Sequence[Row], pools: Sequence[str], labels: Sequence[str], fam
     dots = []
     for label in labels:
         curve = curve_of(rows, label)
-        dots.append(Dot(label, At(float(curve.cost[0]), curve.band(SEED)[0]), families[label]))
+        dots.append(Dot(short(label), At(float(curve.cost[0]), curve.band(SEED)[0]), families[label]))
     return frontier_svg(lines, dots, title="Score against cost, test prompts of the embedded world")
+
+
+def short(label: str) -> str:
+    """A strategy's label without what all of its family share."""
+    return label.split(", accept")[0].split(", error")[0]
 
 
 def paired(rows: Sequence[Row], one: str, other: str) -> tuple[str, str]:
