@@ -33,7 +33,7 @@ from genloop.job import run
 from genloop.metrics.judge_summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
 from genloop.models.llava_config import LlavaConfig, TextDims, VisionDims, check_llava_folder
 from genloop.models.llava_text import LlavaTokenizer
-from genloop.registry import require
+from genloop.registry import check_installed
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
 from genloop.rundir import sha256_file, write_atomic, write_json
 from genloop.training.judge_checks import check_batch, check_cells, check_shards
@@ -126,8 +126,9 @@ def check(config: Config) -> None:
     for name, folder in shards.items() if config.loss.cells else ():
         check_cells(folder, grid, f"data.{name}")
     _check_questions(config)
+    config.train.check()
     if config.lora.rank:
-        require("peft", "train")
+        check_installed("peft", "train")
 
 
 def _check_questions(config: Config) -> None:
@@ -188,6 +189,7 @@ def main(config: Config, world: World) -> None:
     from genloop.training import judge_parts
     from genloop.training.judge_batches import JudgeBatches
     from genloop.training.loop import Task, train
+    from genloop.training.sums import largest_over_ranks
 
     if world.world_size > config.batch.num_items:
         raise ValueError(f"batch: {config.batch.num_items} items are too few for {world.world_size} ranks")
@@ -201,6 +203,8 @@ def main(config: Config, world: World) -> None:
         if config.gradient_checkpointing:
             judge_parts.save_memory(model)
         trainer, held_out = trainers(config, model, tokenizer)
+        if config.train.zero_stage == 3 and world.world_size > 1:
+            trainer = replace(trainer, agree=largest_over_ranks)
         questions = questions_of(config)
         if world.rank == 0 and not (any(held_out.sets) or held_out.conversations):
             log.warning("nothing is held out: what the judge is worth will not be measured")
@@ -215,11 +219,21 @@ def main(config: Config, world: World) -> None:
         )
 
         def after_step(step: int) -> dict[str, float] | None:
-            is_due = config.eval_every and step % config.eval_every == 0 and step < config.train.num_steps
-            return point_estimates(judged(held_out, questions, world), config.seed) if is_due else None
+            is_over = step == config.train.num_steps  # that is measured below
+            return None if is_over else point_estimates(judged(held_out, questions, world), config.seed)
 
         settings = TrainSettings(**config.train.model_dump(), batch_size=config.batch.num_items)
-        train(Task(model, batches, trainer.loss, settings, share, after_step), config.out, world)
+        task = Task(
+            model,
+            batches,
+            trainer.loss,
+            settings,
+            share,
+            after_step if config.eval_every else None,
+            after_every=config.eval_every or 1,
+            weight_of=lambda batch: 1.0,
+        )
+        train(task, config.out, world)
         plain = judge_parts.merge_lora(adapted) if adapted is not None else model
         held_out = replace(held_out, model=plain.to(trainer.dtype))  # what is saved is what is measured
         rows = judged(held_out, questions, world)

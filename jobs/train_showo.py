@@ -61,6 +61,7 @@ class Config(JobConfig):
 
 def check(config: Config) -> None:
     """Shards, tokenizer and sizes, before anything is written."""
+    config.train.check()
     read_indices(config.shards)
     num_codes = check_image_tokenizer(resolve(config.tokenizer))
     if config.start is None:
@@ -88,7 +89,7 @@ def main(config: Config, world: World) -> None:
     from genloop.models.prompting import Layout
     from genloop.models.showo import save_showo
     from genloop.training.loop import Task, train
-    from genloop.training.t2i import CaptionedCodeBatches, masked_token_loss
+    from genloop.training.t2i import CaptionedCodeBatches, masked_token_loss, masked_token_weight
 
     torch.set_num_threads(config.train.threads)
     device = choose_device(config.train.device, world)
@@ -104,7 +105,11 @@ def main(config: Config, world: World) -> None:
         )
         ends = config.labels == "image_and_ends"
         task = Task(
-            model, batches, lambda batch, rows: masked_token_loss(model, layout, batch, rows, ends=ends), config.train
+            model,
+            batches,
+            lambda batch, rows: masked_token_loss(model, layout, batch, rows, ends=ends),
+            config.train,
+            weight_of=lambda batch: masked_token_weight(batch, ends=ends),
         )
         train(task, config.out, world)
         if world.rank == 0:

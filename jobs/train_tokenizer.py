@@ -63,6 +63,7 @@ def check(config: Config) -> None:
         return
     if config.shards is None:
         raise ValueError("shards: needs a folder when kind is magvit2")
+    config.train.check()
     read_indices(config.shards)
     shape = MagvitConfig(**config.model.model_dump())
     levels = {len(getattr(shape, f"{side}_{what}")) for side in ("encoder", "decoder") for what in ("mult", "blocks")}
@@ -119,6 +120,7 @@ def train_magvit2(config: Config, world: World) -> None:
                 model, pixels.images([batch[row] for row in rows]).to(device), weights
             ),
             config.train,
+            weight_of=lambda batch: float(len(batch)),
         )
         train(task, config.out, world)
         if world.rank == 0:

@@ -29,8 +29,9 @@ from genloop.models.llava import Llava, embed_tokens, image_features
 from genloop.training.judge_batches import Asked, Item, JudgeBatch, names_in, term
 from genloop.training.judge_pack import Row, hidden_at_reads
 from genloop.training.judge_text import ANSWER, NAME, WORD, Branches
-from genloop.training.loop import Loss, sum_over_ranks
 from genloop.training.settings import LossSettings
+from genloop.training.sums import sum_over_ranks
+from genloop.training.task import Loss
 
 BACKGROUND = "background"
 _ROWS = 128  # rows of one pass when nothing is trained
@@ -49,6 +50,7 @@ class JudgeTrainer:
     names: Sequence[Sequence[str]]  # of each plane of cells
     encode: Callable[[str], list[int]]
     dtype: torch.dtype = torch.float32  # of matrix products
+    agree: Callable[[int], int] | None = None  # numbers of passes -> that of all ranks, where layers are shared out
 
     def loss(self, batch: JudgeBatch, rows: Sequence[int]) -> Loss:
         """The share of some items in the loss of the batch; the weights of all items add up to 1."""
@@ -59,7 +61,7 @@ class JudgeTrainer:
         packed = [Row(numbers[one.image], one.branches) for _, one in asked]
         with self._computing():
             features = self.features(numbers)
-            hidden = hidden_at_reads(self.model, features, packed)
+            hidden = hidden_at_reads(self.model, features, packed, agree=self.agree)
             kept = torch.from_numpy(np.flatnonzero(reads.kept)).to(hidden.device)
             logits = self.model.lm_head(hidden[kept]).float()  # (R, V)
         sums = self._answers(reads.only_kept(), logits, items)
@@ -75,7 +77,8 @@ class JudgeTrainer:
         """Matrix products in `dtype`; weights, sums and losses stay as they are."""
         if self.dtype == torch.float32:
             return nullcontext()
-        return torch.autocast(self.model.device.type, dtype=self.dtype)
+        # A cache of weights in half precision would keep all layers that are gathered one by one.
+        return torch.autocast(self.model.device.type, dtype=self.dtype, cache_enabled=self.agree is None)
 
     def _picture(self, source: int, image: int) -> np.ndarray:
         if source >= 0:

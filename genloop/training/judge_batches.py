@@ -1,7 +1,8 @@
 """The batch of a step of judge training: a function of (seed, step) and the data alone.
 
 A batch is made of items that stay together, on one rank and in one forward pass: a group (some paths of one sentence,
-each with its final image and previews of the same random steps, so that they can be ranked), a contrast (two drawn
+each with its final image and previews of the same random steps, so that they can be ranked; or previews at steps that
+nobody knows, which are not), a contrast (two drawn
 scenes, two sentences), or a conversation. Tasks are drawn in equal shares, then a sentence, then its paths.
 """
 
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from genloop.data.conversations import Conversation
-from genloop.data.judge_examples import QUESTIONS, UNKNOWN
-from genloop.data.judge_set import JudgeSet
+from genloop.data.judge_examples import QUESTIONS, UNKNOWN, UNKNOWN_STEP
+from genloop.data.judge_set import JudgeSet, Path_
 from genloop.training.judge_text import NAME, Branch, Branches
 from genloop.training.settings import BatchSettings
 
@@ -64,7 +65,7 @@ class JudgeBatches:
     ) -> None:
         self.sets, self.conversations, self.branches = sets, conversations, branches
         self.settings, self.seed, self.reasons = settings, seed, reasons
-        self._tasks = [[list(sentences.values()) for sentences in s.by_path().values()] for s in sets]
+        self._tasks = [self._sentences(s) for s in sets]
         self._contrasts = [s.contrasts() for s in sets]
         self._group_shares = _shares(weights, [bool(tasks) for tasks in self._tasks])
         self._contrast_shares = _shares(weights, [bool(contrasts) for contrasts in self._contrasts])
@@ -82,7 +83,7 @@ class JudgeBatches:
 
     def _check(self) -> None:
         wanted = (
-            ("groups", self.settings.groups, self._group_shares is not None, "images of generate"),
+            ("groups", self.settings.groups, self._group_shares is not None, "images of generate or of conversations"),
             ("scenes", self.settings.scenes, self._contrast_shares is not None, "drawn scenes"),
             ("conversations", self.settings.conversations, bool(self.conversations), "conversations"),
         )
@@ -90,8 +91,16 @@ class JudgeBatches:
             if number and not there:
                 raise ValueError(f"batch.{key}: {number} in a batch, but the data has no {what}; set batch.{key}=0")
 
+    def _sentences(self, data: JudgeSet) -> list[list[dict[Path_, dict[int, int]]]]:
+        """The paths of every sentence of every task; without previews, also without those at unknown steps."""
+        tasks = [
+            [paths for (_, is_unknown), paths in sentences.items() if self.settings.previews or not is_unknown]
+            for sentences in data.by_path().values()
+        ]
+        return [sentences for sentences in tasks if sentences]
+
     def _group(self, rng: np.random.Generator) -> Item:
-        """Some paths of one sentence: final images, and previews of the same steps."""
+        """Some paths of one sentence: final images, and previews of the same steps; or previews at unknown steps."""
         source = int(rng.choice(len(self.sets), p=self._group_shares))
         tasks = self._tasks[source]
         sentences = tasks[rng.integers(len(tasks))]
@@ -100,8 +109,9 @@ class JudgeBatches:
         last = max(chosen[0])
         steps = sorted(set.intersection(*(set(path) for path in chosen)) - {last})
         steps = [steps[i] for i in rng.permutation(len(steps))[: self.settings.previews]]
-        examples = [[path[step] for path in chosen if step in path] for step in (*steps, last)]
-        return self._item(source, "group", [row for rows in examples for row in rows], examples)
+        examples = {step: [path[step] for path in chosen if step in path] for step in (*steps, last)}
+        ranked = [rows for step, rows in examples.items() if step != UNKNOWN_STEP]
+        return self._item(source, "group", [row for rows in examples.values() for row in rows], ranked)
 
     def _contrast(self, rng: np.random.Generator) -> Item:
         source = int(rng.choice(len(self.sets), p=self._contrast_shares))

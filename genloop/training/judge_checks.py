@@ -1,14 +1,14 @@
 """What can be said against a judge's training data before anything is loaded. No torch."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from genloop.data.judge_examples import JudgeExample, from_sample, read_cells
-from genloop.data.judge_set import holds
+from genloop.data.judge_set import PATHS, holds
 from genloop.data.shards import Shards
 from genloop.training.settings import BatchSettings
 
-_SOURCES = {"groups": ("generate", "images of generate"), "scenes": ("scenes", "drawn scenes")}
+_SOURCES = {"groups": (PATHS, "images of generate or of conversations"), "scenes": (("scenes",), "drawn scenes")}
 
 
 def check_shards(folder: Path, where: str) -> JudgeExample:
@@ -31,9 +31,9 @@ def check_batch(batch: BatchSettings, folders: Mapping[Path, JudgeExample], *, h
         raise ValueError("batch: groups, scenes and conversations are all 0; a step needs at least one of them")
     if batch.conversations and not has_conversations:
         raise ValueError(_lacks("conversations", batch.conversations, "conversations to train on"))
-    for key, (source, what) in _SOURCES.items():
+    for key, (sources, what) in _SOURCES.items():
         number = getattr(batch, key)
-        if number and not _has(folders, source):
+        if number and not _has(folders, sources):
             raise ValueError(_lacks(key, number, what))
 
 
@@ -47,10 +47,10 @@ def check_cells(folder: Path, grid: int, where: str) -> None:
         )
 
 
-def _has(folders: Mapping[Path, JudgeExample], source: str) -> bool:
+def _has(folders: Mapping[Path, JudgeExample], sources: Collection[str]) -> bool:
     """Mostly the first example tells."""
-    is_first = any(example.source == source for example in folders.values())
-    return is_first or any(holds(folder / "train", source) for folder in folders)
+    is_first = any(example.source in sources for example in folders.values())
+    return is_first or any(holds(folder / "train", sources) for folder in folders)
 
 
 def _lacks(key: str, number: int, what: str) -> str:

@@ -5,7 +5,7 @@ states are those of a sequence of its own. Rows of similar length go through the
 B = rows, P = tokens in front of the image, T = image positions, n = tokens behind it, D = hidden size, R = reads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,17 +37,26 @@ class Row:
         return sum(len(branch.ids) for branch in self.branches)
 
 
-def hidden_at_reads(model: Llava, features: Tensor, rows: Sequence[Row]) -> Tensor:
-    """Features of distinct images (I, T, D) -> hidden states at every read (R, D), row by row, branch by branch."""
+def hidden_at_reads(
+    model: Llava, features: Tensor, rows: Sequence[Row], *, agree: Callable[[int], int] | None = None
+) -> Tensor:
+    """Features of distinct images (I, T, D) -> hidden states at every read (R, D), row by row, branch by branch.
+
+    `agree` turns a number of passes into that of all ranks; those too many here count for nothing.
+    """
     parts, order = [], []
     starts = np.cumsum([0] + [sum(len(branch.reads) for branch in row.branches) for row in rows])
-    for members in passes(rows, features.shape[1]):
+    runs = list(passes(rows, features.shape[1]))
+    for members in runs:
         part = [rows[member] for member in members]
         parts.append(_run(model, features, part))
         order += [read for member in members for read in range(starts[member], starts[member + 1])]
     place = torch.empty(len(order), dtype=torch.int64)
     place[torch.tensor(order)] = torch.arange(len(order))
-    return torch.cat(parts)[place.to(features.device)]
+    hidden = torch.cat(parts)[place.to(features.device)]
+    for _ in range(len(runs), len(runs) if agree is None else agree(len(runs))):
+        hidden = hidden + 0 * _run(model, features, rows[:1]).sum()
+    return hidden
 
 
 def passes(rows: Sequence[Row], num_image_positions: int) -> Iterator[list[int]]:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from genloop.config import LAUNCH, Device, Settings
+from genloop.registry import check_installed
 
 LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -23,8 +24,17 @@ class LoopSettings(Settings):
     keep: Annotated[int, LAUNCH] = Field(2, ge=1, description="checkpoints that stay on disk")
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
     rows_per_forward: Annotated[int, LAUNCH] = Field(1024, ge=1, description="rows of a rank in one forward pass")
+    zero_stage: Annotated[Literal[0, 1, 2, 3], LAUNCH] = Field(
+        0,
+        description="what ranks share out among each other: 1 moments, 2 and gradients, 3 and weights; needs deepspeed",
+    )
     threads: int = Field(1, ge=1, description="CPU threads of a rank")
     device: Device = "auto"
+
+    def check(self) -> None:
+        """MissingPackage when deepspeed is asked for and not there."""
+        if self.zero_stage:
+            check_installed("deepspeed", "train")
 
 
 class TrainSettings(LoopSettings):

@@ -8,13 +8,25 @@ Random numbers are keyed by the step, so there is no generator state to keep.
 import json
 import logging
 import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genloop.checkpoint import MANIFEST_FILE, compare_manifest, load_tensors, read_json, save_folder, verify_folder
+from genloop.checkpoint import (
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    compare_manifest,
+    load_tensors,
+    read_json,
+    read_shapes,
+    save_folder,
+    verify_folder,
+)
+from genloop.registry import require
 from genloop.rundir import json_line, write_atomic
 
 log = logging.getLogger(__name__)
@@ -51,7 +63,15 @@ def checkpoints(run: Path) -> list[Path]:
 
 def save_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, keep: int) -> None:
     """Write the checkpoint of this step, then delete all but the newest `keep`."""
-    tensors = {_MODEL + name: value for name, value in _trained(model).items()} | _moments(model, optimizer)
+    write_state(run, trained_tensors(model), _moments(model, optimizer), progress, keep=keep)
+
+
+def write_state(
+    run: Path, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], progress: Progress, *, keep: int
+) -> None:
+    """Write weights by name and moments by NAME/MOMENT as the checkpoint of this step."""
+    tensors = {_MODEL + name: value for name, value in weights.items()}
+    tensors |= {_MOMENT + name: value for name, value in moments.items()}
     folder = run / "checkpoints" / f"step-{progress.step:07d}"
     save_folder(folder, tensors, {"progress.json": asdict(progress)})
     for old in checkpoints(run)[:-keep]:
@@ -63,11 +83,11 @@ def save_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, pr
 
 def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
     """Read the newest whole checkpoint into model and optimiser -> its progress; a fresh one when there is none."""
-    newest = next((folder for folder in reversed(checkpoints(run)) if _is_whole(folder)), None)
+    newest = newest_checkpoint(run)
     if newest is None:
         return Progress()
     tensors = load_tensors(newest)
-    trained = _trained(model)
+    trained = trained_tensors(model)
     state = {name: tensors.pop(_MODEL + name) for name in trained if _MODEL + name in tensors}
     expected = {name: tuple(value.shape) for name, value in trained.items()}
     compare_manifest(expected, {name: tuple(value.shape) for name, value in state.items()}, newest)
@@ -78,8 +98,43 @@ def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         parameter = names[name]
         place = value if moment == "step" else value.to(parameter.device)
         optimizer.state[parameter][moment] = place
-    log.info("resumed from %s", newest)
-    return Progress(**read_json(newest / "progress.json"))
+    return _resumed(newest)
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint that is whole."""
+    return next((folder for folder in reversed(checkpoints(run)) if _is_whole(folder)), None)
+
+
+def load_weights(folder: Path, model: nn.Module) -> Progress:
+    """Read a checkpoint's weights into the model, tensor by tensor -> its progress."""
+    trained = trained_tensors(model)
+    shapes = read_shapes(folder)
+    found = {name.removeprefix(_MODEL): shape for name, shape in shapes.items() if name.startswith(_MODEL)}
+    compare_manifest({name: tuple(value.shape) for name, value in trained.items()}, found, folder)
+    with torch.no_grad(), _opened(folder) as file:
+        for name, value in trained.items():
+            value.copy_(file.get_tensor(_MODEL + name))
+    return _resumed(folder)
+
+
+def load_moments(folder: Path, names: Iterable[str], moments: Sequence[str]) -> Iterator[tuple[str, str, Tensor]]:
+    """Name, moment and whole tensor, one at a time, of those that a checkpoint holds; on the CPU."""
+    with _opened(folder) as file:
+        kept = set(file.keys())
+        for name in names:
+            for moment in moments:
+                if f"{_MOMENT}{name}/{moment}" in kept:
+                    yield name, moment, file.get_tensor(f"{_MOMENT}{name}/{moment}")
+
+
+def _opened(folder: Path) -> Any:
+    return require("safetensors").safe_open(folder / WEIGHTS_FILE, "pt", device="cpu")
+
+
+def _resumed(folder: Path) -> Progress:
+    log.info("resumed from %s", folder)
+    return Progress(**read_json(folder / "progress.json"))
 
 
 def cut_metrics(run: Path, step: int) -> None:
@@ -100,7 +155,7 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _trained(model: nn.Module) -> dict[str, Tensor]:
+def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters that want a gradient, each once, and buffers: the others stay as training found them."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -109,7 +164,7 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
-        f"{_MOMENT}{name}/{moment}": value
+        f"{name}/{moment}": value
         for name, parameter in model.named_parameters()
         for moment, value in optimizer.state.get(parameter, {}).items()
     }

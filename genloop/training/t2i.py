@@ -17,7 +17,7 @@ from torch import Tensor
 from genloop.data.shards import Sample, Shards
 from genloop.models.prompting import IGNORE, Layout, omni_mask
 from genloop.models.showo import ShowO
-from genloop.training.loop import Loss
+from genloop.training.task import Loss
 
 CODES, CAPTION = "codes.npy", "txt"
 
@@ -113,3 +113,8 @@ def masked_token_loss(model: ShowO, layout: Layout, batch: CaptionedCodes, rows:
     logits = model.showo.lm_head(model.hidden(ids, omni_mask(ids, model.config))[wanted])  # (labels, V)
     total = F.cross_entropy(logits.float(), labels[wanted], reduction="sum")
     return Loss(total, float(wanted.sum()))
+
+
+def masked_token_weight(batch: CaptionedCodes, *, ends: bool) -> float:
+    """The weight that the losses of all rows of a batch add up to."""
+    return float(batch.masked.sum()) + 2 * len(batch.captions) * ends

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from genloop.data.shards import Sample, Shards
 from genloop.models.magvit2 import MagvitV2
-from genloop.training.loop import Loss
 from genloop.training.t2i import Order
+from genloop.training.task import Loss
 
 PIXELS = "png"
 

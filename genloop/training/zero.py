@@ -1,0 +1,227 @@
+"""Training with what each rank holds shared out among the ranks: ZeRO (Rajbhandari et al. 2020), by DeepSpeed.
+
+Stage 1 shares out AdamW's moments, stage 2 the gradients too, stage 3 the weights too. DeepSpeed is a library here, in
+workers that torchrun starts: the process group, the optimiser, batches, checkpoints and metrics are ours, and a run
+goes on under any stage with any number of ranks.
+
+Collective calls must be the same on all ranks, in one order. So every rank does as many forward passes as the one with
+the most rows; passes too many count for nothing. Under stage 3 the members of module lists (the layers) are gathered
+one by one; all else (embeddings, heads, projectors) is gathered for the whole of a pass, so it may be used in any way.
+"""
+
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Generic
+
+import torch
+from torch import Tensor, nn
+
+from genloop.distributed import World
+from genloop.registry import require
+from genloop.training.optimizer import SHARE, build_optimizer
+from genloop.training.state import (
+    Progress,
+    load_moments,
+    load_weights,
+    newest_checkpoint,
+    trained_tensors,
+    write_state,
+)
+from genloop.training.sums import add_over_ranks
+from genloop.training.task import B, Loss, Task
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+_BUCKET = 1 << 24  # gradient values that are reduced in one call
+_SMALL = 100_000  # a tensor of so many values, or a thousandth of the model, is not worth sharing out
+
+
+class Partitioned(Generic[B]):
+    """`train.zero_stage` 1, 2 or 3 on several ranks."""
+
+    def __init__(self, task: Task[B], run: Path, world: World) -> None:
+        assert task.weight_of is not None, "sharing out needs the weight of a batch before its loss"
+        self.task, self.world, self._weight_of = task, world, task.weight_of
+        self._pass = _Pass(task)
+        optimizer = build_optimizer(task.model, task.settings, task.share_of)
+        self._moments_on = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
+        newest = newest_checkpoint(run)
+        self.progress = Progress() if newest is None else load_weights(newest, task.model)
+        self._deepspeed = _library(str(next(task.model.parameters()).device), world)
+        self._sharded = self._deepspeed.initialize(
+            model=self._pass, optimizer=optimizer, config=_config(task, world.world_size)
+        )[0]
+        if task.settings.zero_stage == 3:
+            for parameter in _outside_of_lists(task.model):
+                self._deepspeed.zero.register_external_parameter(self._pass, parameter)
+        self._begin_moments()
+        if newest is not None:
+            self._load_moments(newest)
+
+    def step(self, step: int, rate: float) -> tuple[bool, float, dict[str, float]]:
+        """One step of all ranks -> whether any rank was asked to stop, norm of the gradient, sums for the metrics."""
+        settings, world = self.task.settings, self.world
+        batch = self.task.batch_of(step)
+        weight = self._weight_of(batch)
+        rows = range(settings.batch_size)[world.rank :: world.world_size]
+        starts = range(0, math.ceil(settings.batch_size / world.world_size), settings.rows_per_forward)
+        sums: dict[str, float] = {"weight": 0.0, "loss": 0.0}
+        for start in starts:
+            mine = rows[start : start + settings.rows_per_forward]
+            self._sharded.set_gradient_accumulation_boundary(start == starts[-1])
+            loss = self._forward(batch, mine or rows[:1])
+            # DeepSpeed takes the mean over the ranks; we want the sum.
+            self._sharded.backward(loss.total * (world.world_size / weight if mine else 0.0), scale_wrt_gas=False)
+            for name, value in {"weight": loss.weight, "loss": loss.total.item(), **loss.parts}.items():
+                sums[name] = sums.get(name, 0.0) + (value if mine else 0.0)
+        stop = add_over_ranks(sums, world)
+        assert math.isclose(sums["weight"], weight, rel_tol=1e-6), (sums["weight"], weight)
+        for group in self._sharded.optimizer.param_groups:
+            group["lr"] = rate * group[SHARE]
+        self._sharded.step()
+        if self._sharded.optimizer.overflow:
+            raise RuntimeError("the norm of the gradient is non-finite, so it cannot be clipped")
+        return stop, float(self._sharded.get_global_grad_norm()), sums
+
+    def save(self, run: Path, progress: Progress) -> None:
+        """Write the checkpoint of this step: all ranks gather tensor by tensor, rank 0 keeps them on the CPU."""
+        weights = {} if self.task.settings.zero_stage == 3 else trained_tensors(self.task.model)
+        if self.task.settings.zero_stage == 3:
+            named = {name for name, _ in self.task.model.named_parameters(remove_duplicate=False)}
+            weights |= {name: value for name, value in self.task.model.state_dict().items() if name not in named}
+        moments: dict[str, Tensor] = {}
+        utils = self._deepspeed.utils
+        for name, parameter in self._moments_on.items():
+            if self.task.settings.zero_stage == 3:
+                self._keep(weights, name, utils.safe_get_full_fp32_param(parameter))
+            for moment in MOMENTS:
+                self._keep(moments, f"{name}/{moment}", utils.safe_get_full_optimizer_state(parameter, moment))
+            self._keep(moments, f"{name}/step", torch.tensor(float(progress.step)))
+        if self.world.rank == 0:
+            write_state(run, weights, moments, progress, keep=self.task.settings.keep)
+
+    def whole(self) -> AbstractContextManager[object]:
+        """While the body runs every rank holds the whole weights and may ask the model for itself."""
+        if self.task.settings.zero_stage < 3:
+            return nullcontext()
+        return self._deepspeed.zero.unwrap_model_for_generation(self._sharded)
+
+    def close(self) -> None:
+        """Training is over: every rank gets a plain model with the whole weights, and gives back all else."""
+        self._sharded.destroy()
+        self._sharded.optimizer.optimizer.state.clear()
+        if self.task.settings.zero_stage == 3:
+            self._unshare()
+        else:
+            for parameter in self._moments_on.values():
+                parameter._hp_mapping = None  # type: ignore[attr-defined]
+
+    def _forward(self, batch: B, rows: Sequence[int]) -> Loss:
+        self._pass.asked = batch, rows
+        total = self._sharded()
+        assert self._pass.found is not None
+        return Loss(total, self._pass.found.weight, self._pass.found.parts)
+
+    def _begin_moments(self) -> None:
+        """AdamW's state of steps done so far; DeepSpeed would make it in the first step, too late to load it."""
+        shared = self._sharded.optimizer
+        flat = (
+            "fp32_partitioned_groups_flat" if self.task.settings.zero_stage == 3 else "single_partition_of_fp32_groups"
+        )
+        for part in getattr(shared, flat):
+            shared.optimizer.state[part] = {
+                "step": torch.tensor(float(self.progress.step)),
+                **{moment: torch.zeros_like(part) for moment in MOMENTS},
+            }
+        if not is_third:
+            shared._lazy_init_hp_params_optimizer_state()
+
+    def _load_moments(self, folder: Path) -> None:
+        utils, rank = self._deepspeed.utils, self.world.rank
+        for name, moment, value in load_moments(folder, self._moments_on, MOMENTS):
+            parameter = self._moments_on[name]
+            if self.task.settings.zero_stage < 3:
+                utils.safe_set_full_optimizer_state(parameter, value, moment)
+                continue
+            part = torch.zeros(parameter.ds_tensor.numel())  # type: ignore[attr-defined]
+            mine = value.flatten()[rank * len(part) : (rank + 1) * len(part)]
+            part[: len(mine)] = mine
+            utils.safe_set_local_optimizer_state(parameter, part, moment)
+
+    def _keep(self, tensors: dict[str, Tensor], name: str, value: Tensor) -> None:
+        if self.world.rank == 0:
+            tensors[name] = value.cpu()
+
+    def _unshare(self) -> None:
+        """Put whole parameters of the plain kind in the places of shared ones."""
+        places: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+        for module in self.task.model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    places.setdefault(parameter, []).append((module, name))
+            module._parameters = dict(module._parameters)
+        for parameter, users in places.items():
+            with self._deepspeed.zero.GatheredParameters([parameter]):
+                whole = nn.Parameter(parameter.data.clone(), requires_grad=parameter.requires_grad)
+            for module, name in users:
+                module._parameters[name] = whole
+            parameter.ds_tensor = None  # type: ignore[attr-defined]
+
+
+class _Pass(nn.Module):
+    """The model and its loss as one module: what is in it is gathered when the loss is computed."""
+
+    def __init__(self, task: Task[Any]) -> None:
+        super().__init__()
+        self.model = task.model
+        self._loss_of = task.loss_of
+        self.asked: tuple[Any, Sequence[int]] | None = None
+        self.found: Loss | None = None
+
+    def forward(self) -> Tensor:
+        """The sum of the loss over the rows that are asked for."""
+        assert self.asked is not None
+        self.found = self._loss_of(*self.asked)
+        return self.found.total
+
+
+def _library(device: str, world: World) -> Any:
+    """DeepSpeed, told where it runs and to compile nothing."""
+    os.environ.setdefault("DS_ACCELERATOR", device.partition(":")[0])
+    os.environ.setdefault("LOCAL_RANK", str(world.local_rank))  # torchrun sets it, srun does not
+    deepspeed = require("deepspeed", "train")
+    # Compiled at the first use; a process that is killed meanwhile leaves a lock that all later ones wait for.
+    require("deepspeed.ops").__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    return deepspeed
+
+
+def _config(task: Task[Any], world_size: int) -> Mapping[str, Any]:
+    """DeepSpeed's own; float32 throughout, as our losses compute in half precision by themselves."""
+    size = sum(parameter.numel() for parameter in task.model.parameters())
+    share = math.ceil(size / world_size)
+    return {
+        "train_micro_batch_size_per_gpu": 1,  # never looked at: a step is as many passes as we say
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": task.settings.grad_clip,
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": task.settings.zero_stage,
+            "reduce_bucket_size": _BUCKET,
+            "allgather_bucket_size": _BUCKET,
+            "stage3_prefetch_bucket_size": min(share, _BUCKET),
+            "stage3_max_live_parameters": share,
+            "stage3_max_reuse_distance": share,
+            "stage3_param_persistence_threshold": min(_SMALL, size // 1000),
+        },
+    }
+
+
+def _outside_of_lists(model: nn.Module) -> Iterator[nn.Parameter]:
+    """The parameters that are in no nn.ModuleList."""
+    lists: Iterable[nn.Module] = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    inside = {id(parameter) for members in lists for parameter in members.parameters()}
+    return (parameter for parameter in model.parameters() if id(parameter) not in inside)
