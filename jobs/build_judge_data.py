@@ -1,20 +1,23 @@
-"""Make labelled examples to train a judge on: from the paths of a run of `generate`, and from drawn scenes.
+"""Make labelled examples to train a judge on: from a run of `generate`, from drawn scenes, from conversations.
 
     genloop run build_judge_data tiny out=runs/judge-data
     genloop run build_judge_data shapes source=runs/pool out=runs/judge-data --procs 2
     genloop run build_judge_data shapes_scenes out=runs/judge-scenes --procs 2
+    genloop run build_judge_data out=runs/judge-orm conversations=data/orm.json conversation_images=data/images
 
 Reads   a finished run of `generate` (best with strategy none or best_of_n) and the weights it was made with. Every
         candidate that was drawn from the start is replayed from its seed to the end, must meet the recorded tokens,
         and is judged by detector and colours: `outcome` of the final image; at each of `steps` the `potential` of the
         preview (the share of `completions` continuations that end right; the first is the path itself) and its
         `clarity` (the share of them whose verdict the preview already has; with clarity_threshold 1 or 0). And, of the
-        embedded world, `scenes` drawn scenes in pairs that differ in one slot, with labels of every cell.
+        embedded world, `scenes` drawn scenes in pairs that differ in one slot, with labels of every cell. And
+        `conversations` about images, as published with ORM and PARM (LLaVA's JSON): each answer of yes or no is a
+        label; what is asked, and about which prompt, is told by the wording in `questions`. Others are counted.
 Writes  RUN/shards/train and RUN/shards/val (schema: genloop/data/judge_examples.py), split by sentence;
         RUN/rows/*.jsonl, one line a shard; at the end RUN/pairs.jsonl (ranking pairs, balanced by task),
         RUN/summary.json and RUN/datasheet.md.
 Resume  the same command; finished units are kept, any number of workers may join or leave. A shard depends on the
-        config and the source run alone.
+        config, the source run and the conversations alone.
 """
 
 import json
@@ -27,8 +30,10 @@ from pydantic import Field
 
 from ckpts.resolve import registry, resolve
 from geneval.verdict import VerdictOptions
-from genloop.config import LAUNCH, IndependentConfig, load_config
+from genloop.config import LAUNCH, IndependentConfig, InputPath, load_config
+from genloop.data.conversation_examples import LabelledFile, conversation_samples, read_labelled
 from genloop.data.judge_examples import SPLITS, JudgeExample, balance, from_sample, ranking_pairs, split_of, to_sample
+from genloop.data.judge_set import PATHS
 from genloop.data.prompts import parse_metadata, read_object
 from genloop.data.shards import Sample, Shards, write_shard
 from genloop.distributed import World
@@ -36,6 +41,7 @@ from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units, read_rows, unsettled
 from genloop.models.image_tokenizers import check_image_tokenizer
 from genloop.records import Prompt, Seed, Unit, unpack_tokens
+from genloop.rewards.questions import read_questions
 from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
 from jobs import generate
 
@@ -51,7 +57,7 @@ KIND = "independent"
 
 class Config(IndependentConfig):
     source: Annotated[Path | None, LAUNCH] = Field(
-        None, description="a finished run of generate, fingerprinted by content; null: scenes only"
+        None, description="a finished run of generate, fingerprinted by content; null: none"
     )
     steps: list[int] = Field([], description="decoding steps after which the preview is an example too")
     completions: int = Field(1, ge=1, description="continuations of each preview that say what it can become")
@@ -65,11 +71,19 @@ class Config(IndependentConfig):
         False, description="keep shape and colour of every cell too, as far as the detector shapes knows"
     )
     scenes: int = Field(0, ge=0, multiple_of=2, description="drawn scenes of the embedded world, in pairs")
+    conversations: InputPath | None = Field(None, description="a LLaVA conversation file (JSON) with answers yes or no")
+    conversation_images: Annotated[Path | None, LAUNCH] = Field(
+        None, description="folder that the conversations' image names are below, fingerprinted by their sizes"
+    )
+    questions: InputPath | None = Field(
+        None, description="questions file with the wording of the conversations; null: the released one"
+    )
     spoilt: float = Field(0.0, ge=0, le=1, description="share of the scenes that are spoilt as generated images are")
     val_share: float = Field(0.1, ge=0, lt=1, description="share of the sentences that are kept for validation")
     most_pairs: int = Field(32, ge=1, description="ranking pairs of one sentence, for each question")
     unit_size: int = Field(8, ge=1, description="prompts in a unit")
     scenes_per_unit: int = Field(512, ge=2, multiple_of=2)
+    conversations_per_unit: int = Field(512, ge=1)
     limit: int | None = Field(None, ge=1, description="only the first so many prompts of the source")
     paths_per_batch: Annotated[int, LAUNCH] = Field(64, ge=1, description="paths replayed side by side")
 
@@ -92,9 +106,15 @@ def check(config: Config) -> None:
     known = detector_class(config.detector).classes
     if config.cells and config.detector != "shapes":
         raise ValueError(f"cells: only the detector 'shapes' knows cells, found {config.detector!r}; set cells=false")
+    if config.conversations is None and config.conversation_images is not None:
+        raise ValueError("conversation_images: there are no conversations about them; name their file")
+    if labelled := _labelled(config):
+        labelled.check()
     if config.source is None:
-        if not config.scenes:
-            raise ValueError("source: is null and scenes is 0; there is nothing to make examples from")
+        if not config.scenes and config.conversations is None:
+            raise ValueError(
+                "source: is null, scenes is 0 and conversations is null; there is nothing to make examples from"
+            )
         return
     source = read_source(config.source, config.limit)
     last = source.config.sampling.num_steps - 1
@@ -119,10 +139,22 @@ def _weights(config: generate.Config) -> dict[str, str]:
 
 
 def inputs(config: Config) -> dict[str, Path | str]:
-    """The source run's fingerprint and rows."""
-    if config.source is None:
-        return {}
-    return {"source": (read_run(config.source) or {})["digest"], "source.rows": config.source / "rows"}
+    """The source run's fingerprint and rows; the sizes of the conversations' images."""
+    found: dict[str, Path | str] = {}
+    if config.source is not None:
+        found = {"source": (read_run(config.source) or {})["digest"], "source.rows": config.source / "rows"}
+    labelled = _labelled(config)
+    return found | {"conversation_images": labelled.image_sizes()} if labelled else found
+
+
+def _labelled(config: Config) -> LabelledFile | None:
+    """What the conversations say; None without any."""
+    if config.conversations is None:
+        return None
+    if config.conversation_images is None:
+        raise ValueError("conversation_images: needs the folder that the conversations' image names are below")
+    questions = read_questions(config.questions)
+    return read_labelled(config.conversations, config.conversation_images, questions.recognize)
 
 
 def read_source(folder: Path, limit: int | None = None) -> Source:
@@ -152,15 +184,18 @@ def _prompt(folder: Path, index: int) -> Prompt:
 def main(config: Config, world: World) -> None:
     source = read_source(config.source, config.limit) if config.source else None
     prompts = source.prompts if source else []
-    units = plan(config, len(prompts))
+    labelled = _labelled(config)
+    units = plan(config, len(prompts), len(labelled.conversations) if labelled else 0)
+    scenes_from, said_from = len(prompts), len(prompts) + config.scenes // 2
     with Ledger.of(config, units, world) as ledger:
         sampler, labeller = None, _labeller(config)
         for unit in ledger.claims():
             with ledger.working(unit):
-                if unit.start >= len(prompts):
-                    samples = scene_samples(
-                        config, range(unit.start - len(prompts), unit.stop - len(prompts)), labeller
-                    )
+                if labelled and unit.start >= said_from:
+                    said = labelled.conversations[unit.start - said_from : unit.stop - said_from]
+                    samples = conversation_samples(said, config.seed, config.val_share)
+                elif unit.start >= scenes_from:
+                    samples = scene_samples(config, range(unit.start - scenes_from, unit.stop - scenes_from), labeller)
                 else:
                     assert source is not None
                     sampler = sampler or generate.build_sampler(source.config, world)
@@ -169,14 +204,17 @@ def main(config: Config, world: World) -> None:
                 ledger.complete(unit, _write(config, unit, samples))
                 ledger.advance(len(unit))
     if count(config.out, len(units)).done == len(units):
-        _conclude(config, source)
+        _conclude(config, source, labelled)
 
 
-def plan(config: Config, num_prompts: int) -> list[Unit]:
-    """Units of prompts, then units of pairs of scenes; items are numbered through."""
-    pairs = plan_units(config.scenes // 2, config.scenes_per_unit // 2)
+def plan(config: Config, num_prompts: int, num_conversations: int) -> list[Unit]:
+    """Units of prompts, then of pairs of scenes, then of conversations; items are numbered through."""
+    num_pairs, pairs_per_unit = config.scenes // 2, config.scenes_per_unit // 2
     spans = [(u.start, u.stop) for u in plan_units(num_prompts, config.unit_size)]
-    spans += [(num_prompts + u.start, num_prompts + u.stop) for u in pairs]
+    first = num_prompts
+    for number, size in ((num_pairs, pairs_per_unit), (num_conversations, config.conversations_per_unit)):
+        spans += [(first + u.start, first + u.stop) for u in plan_units(number, size)]
+        first += number
     width = max(5, len(str(len(spans) - 1)))
     return [Unit(f"{number:0{width}d}", *span) for number, span in enumerate(spans)]
 
@@ -297,7 +335,7 @@ def _write(config: Config, unit: Unit, samples: Iterator[tuple[str, Sample]]) ->
     return rows
 
 
-def _conclude(config: Config, source: Source | None) -> None:
+def _conclude(config: Config, source: Source | None, labelled: LabelledFile | None) -> None:
     """Pairs, counts, datasheet; workers that end together write the same bytes."""
     from genloop.data.datasheet import datasheet, tally
 
@@ -308,14 +346,16 @@ def _conclude(config: Config, source: Source | None) -> None:
     }
     pairs = {}
     for split, members in examples.items():
-        drawn = ranking_pairs(example for example in members if example.source == "generate")
-        pairs[split] = balance(drawn, config.seed, most=config.most_pairs)
+        drawn = [ranking_pairs(example for example in members if example.source == source) for source in PATHS]
+        pairs[split] = [pair for found in drawn for pair in balance(found, config.seed, most=config.most_pairs)]
     lines = [json_line({"split": split, **pair.row()}) for split, found in pairs.items() for pair in found]
     write_atomic(config.out / "pairs.jsonl", b"".join(lines))
     tallies = tally(examples)
     counts = {split: {**t.plain(), "pairs": len(pairs[split])} for split, t in tallies.items()}
-    write_json(config.out / "summary.json", counts)
-    text = datasheet("Examples for a judge", _about(config, source), tallies, pairs)
+    said = {"conversations": labelled.plain()} if labelled else {}
+    write_json(config.out / "summary.json", counts | said)
+    sections = _about(config, source) | (labelled.about() if labelled else {})
+    text = datasheet("Examples for a judge", sections, tallies, pairs)
     write_atomic(config.out / "datasheet.md", text.encode())
 
 

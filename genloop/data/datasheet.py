@@ -27,10 +27,9 @@ class Tally:
         self.images += 1
         self.sentences.add(example.prompt.text)
         self.reasons += bool(example.reason)
-        where = "scene" if example.source == "scenes" else "final" if example.is_final else str(example.step)
         for question, label in example.questions.items():
-            name = f"{question} (scenes)" if example.source == "scenes" else question
-            for cell in (self.by_task[name][example.prompt.tag or ""], self.by_step[name][where]):
+            name = question if example.source == "generate" else f"{question} ({example.source})"
+            for cell in (self.by_task[name][example.prompt.tag or ""], self.by_step[name][example.moment]):
                 cell[0] += 1
                 cell[1] += label
 

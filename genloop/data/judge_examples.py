@@ -1,11 +1,12 @@
 """Examples to train a judge on: an image, its prompt, and the share of yes for each question; in WebDataset shards.
 
-Fields of a sample: `png` the image, `json` an object with "source" (generate, scenes), "prompt" (GenEval metadata, or
-{"prompt": text}), "prompt_index", "sample", "candidate", "step" (decoding steps done), "num_steps" (step == num_steps:
-the final image; both 0 for a scene), "questions" {outcome | clarity | potential: label in [0, 1]}, "reason" (what is
-wrong in plain words, "" when nothing is or nobody said), and, for images of the embedded world, `cells.npy` (rows,
-columns, 2) uint8: shape and colour of each cell, 0 for background, 255 where nobody knows, else 1 + the index of the
-name in the object's "cells".
+Fields of a sample: `png` the image, `json` an object with "source" (generate, scenes, conversations), "prompt" (GenEval
+metadata, or {"prompt": text}), "prompt_index" (of a conversation: its place in the file), "sample", "candidate", "step"
+(decoding steps done; -1: a preview of which nobody knows), "num_steps" (step == num_steps: the final image; both 0 for
+a scene and for the final image of a conversation), "questions" {outcome | clarity | potential: label in [0, 1]},
+"reason" (what is wrong in plain words, "" when nothing is or nobody said), and, for images of the embedded world,
+`cells.npy` (rows, columns, 2) uint8: shape and colour of each cell, 0 for background, 255 where nobody knows, else 1 +
+the index of the name in the object's "cells".
 
 Prompts are split by their sentence, so a sentence that comes up twice is never on both sides.
 """
@@ -27,6 +28,7 @@ from genloop.records import Prompt
 QUESTIONS = ("outcome", "clarity", "potential")
 SPLITS = ("train", "val")
 CELL_NAMES = ("shapes", "colors")  # the two planes of `cells.npy`
+UNKNOWN_STEP = -1  # of a preview: nobody knows after how many steps it was made
 UNKNOWN = 255  # in `cells.npy`: nobody knows what the cell shows
 
 
@@ -49,6 +51,13 @@ class JudgeExample:
     def is_final(self) -> bool:
         """Whether the image is the finished one."""
         return self.step == self.num_steps
+
+    @property
+    def moment(self) -> str:
+        """What the image is: "scene", "final", "preview" (at an unknown step), or the steps it was made in."""
+        if self.source == "scenes":
+            return "scene"
+        return "final" if self.is_final else "preview" if self.step == UNKNOWN_STEP else str(self.step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +151,13 @@ def read_cells(sample: Sample) -> np.ndarray | None:
 
 
 def ranking_pairs(examples: Iterable[JudgeExample], *, margin: float = 0.0) -> list[Pair]:
-    """Every pair of images of one sentence at one step whose labels for a question differ by more than `margin`."""
+    """Every pair of images of one sentence at one step whose labels for a question differ by more than `margin`.
+
+    Previews at an unknown step are in no pair.
+    """
     groups: dict[tuple[str, str, int], list[tuple[float, JudgeExample]]] = defaultdict(list)
     for example in examples:
-        for question, label in example.questions.items():
+        for question, label in example.questions.items() if example.step != UNKNOWN_STEP else ():
             groups[example.prompt.text, question, example.step].append((label, example))
     pairs = []
     for (text, question, step), members in groups.items():

@@ -7,17 +7,19 @@ several questions are about. Of large ones pixels are read when they are asked f
 import hashlib
 import io
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from genloop.data.judge_examples import QUESTIONS, JudgeExample, from_sample, read_cells
+from genloop.data.judge_examples import QUESTIONS, UNKNOWN_STEP, JudgeExample, from_sample, read_cells
 from genloop.data.shards import Shards
 
+PATHS = ("generate", "conversations")  # sources of images that somebody generated
 Path_ = tuple[int, int, int]  # (prompt_index, sample, candidate)
+Sentence = tuple[str, bool]  # text; whether these are previews at unknown steps
 
 
 @dataclass
@@ -52,14 +54,17 @@ class JudgeSet:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def by_path(self) -> dict[str, dict[str, dict[Path_, dict[int, int]]]]:
-        """Task -> sentence -> path -> {step: example}, of generated images; a missing task is ""."""
-        found: dict[str, dict[str, dict[Path_, dict[int, int]]]] = defaultdict(lambda: defaultdict(dict))
+    def by_path(self) -> dict[str, dict[Sentence, dict[Path_, dict[int, int]]]]:
+        """Task -> sentence -> path -> {step: example}, of images that are not scenes; a missing task is "".
+
+        An image of a conversation is a path of one step. Previews at unknown steps are apart from others.
+        """
+        found: dict[str, dict[Sentence, dict[Path_, dict[int, int]]]] = defaultdict(lambda: defaultdict(dict))
         for row, example in enumerate(self.examples):
-            if example.source == "generate":
+            if example.source in PATHS:
                 path = (example.prompt.index, example.sample, example.candidate)
-                steps = found[example.prompt.tag or ""][example.prompt.text].setdefault(path, {})
-                steps[example.step] = row
+                sentence = (example.prompt.text, example.step == UNKNOWN_STEP)
+                found[example.prompt.tag or ""][sentence].setdefault(path, {})[example.step] = row
         return found
 
     def contrasts(self) -> list[list[int]]:
@@ -101,9 +106,9 @@ def read_judge_set(folder: Path, *, cache_bytes: int = 1 << 28) -> JudgeSet:
     return JudgeSet(examples, labels, np.array(image_of), store, cells, names)
 
 
-def holds(folder: Path, source: str) -> bool:
-    """Whether any example of a folder of shards is of that source; reads no further than the first."""
-    return any(from_sample(sample).source == source for sample in Shards(folder))
+def holds(folder: Path, sources: Collection[str]) -> bool:
+    """Whether any example of a folder of shards is of these sources; reads no further than the first."""
+    return any(from_sample(sample).source in sources for sample in Shards(folder))
 
 
 def decode_png(data: bytes) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 A batch is made of items that stay together, on one rank and in one forward pass: a group (some paths of one sentence,
 each with its final image and previews of the same random steps, so that they can be ranked; or previews at steps that
-nobody knows, which are not), a contrast (two drawn
-scenes, two sentences), or a conversation. Tasks are drawn in equal shares, then a sentence, then its paths.
+nobody knows, which are not), a contrast (two drawn scenes, two sentences), or a conversation. Tasks are drawn in equal
+shares, then a sentence, then its paths.
 """
 
 from collections import Counter
