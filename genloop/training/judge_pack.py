@@ -47,6 +47,7 @@ def hidden_at_reads(
     parts, order = [], []
     starts = np.cumsum([0] + [sum(len(branch.reads) for branch in row.branches) for row in rows])
     runs = list(passes(rows, features.shape[1]))
+    wanted = len(runs) if agree is None else agree(len(runs))
     for members in runs:
         part = [rows[member] for member in members]
         parts.append(_run(model, features, part))
@@ -54,7 +55,7 @@ def hidden_at_reads(
     place = torch.empty(len(order), dtype=torch.int64)
     place[torch.tensor(order)] = torch.arange(len(order))
     hidden = torch.cat(parts)[place.to(features.device)]
-    for _ in range(len(runs), len(runs) if agree is None else agree(len(runs))):
+    for _ in range(len(runs), wanted):
         hidden = hidden + 0 * _run(model, features, rows[:1]).sum()
     return hidden
 

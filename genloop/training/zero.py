@@ -12,8 +12,8 @@ one by one; all else (embeddings, heads, projectors) is gathered for the whole o
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic
 
@@ -55,8 +55,10 @@ class Partitioned(Generic[B]):
             model=self._pass, optimizer=optimizer, config=_config(task, world.world_size)
         )[0]
         if task.settings.zero_stage == 3:
-            for parameter in _outside_of_lists(task.model):
-                self._deepspeed.zero.register_external_parameter(self._pass, parameter)
+            for module in _outside_of_lists(task.model):
+                for parameter in module.parameters(recurse=False):
+                    self._deepspeed.zero.register_external_parameter(self._pass, parameter)
+            self._watch_lists_only()
         self._begin_moments()
         if newest is not None:
             self._load_moments(newest)
@@ -103,11 +105,15 @@ class Partitioned(Generic[B]):
         if self.world.rank == 0:
             write_state(run, weights, moments, progress, keep=self.task.settings.keep)
 
-    def whole(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def whole(self) -> Iterator[None]:
         """While the body runs every rank holds the whole weights and may ask the model for itself."""
         if self.task.settings.zero_stage < 3:
-            return nullcontext()
-        return self._deepspeed.zero.unwrap_model_for_generation(self._sharded)
+            yield
+            return
+        with self._deepspeed.zero.unwrap_model_for_generation(self._sharded):
+            yield
+        self._watch_lists_only()
 
     def close(self) -> None:
         """Training is over: every rank gets a plain model with the whole weights, and gives back all else."""
@@ -128,16 +134,27 @@ class Partitioned(Generic[B]):
     def _begin_moments(self) -> None:
         """AdamW's state of steps done so far; DeepSpeed would make it in the first step, too late to load it."""
         shared = self._sharded.optimizer
-        flat = (
-            "fp32_partitioned_groups_flat" if self.task.settings.zero_stage == 3 else "single_partition_of_fp32_groups"
-        )
-        for part in getattr(shared, flat):
+        is_third = self.task.settings.zero_stage == 3
+        for part in shared.fp32_partitioned_groups_flat if is_third else shared.single_partition_of_fp32_groups:
             shared.optimizer.state[part] = {
                 "step": torch.tensor(float(self.progress.step)),
                 **{moment: torch.zeros_like(part) for moment in MOMENTS},
             }
         if not is_third:
             shared._lazy_init_hp_params_optimizer_state()
+
+    def _watch_lists_only(self) -> None:
+        """Take DeepSpeed's hooks off all modules that are gathered with the pass.
+
+        It wants all hooked modules called in one order on all ranks. A head or an embedding may not be: what some rows
+        ask for is nothing to others.
+        """
+        gathering = self._sharded.optimizer.parameter_offload
+        numbers = {hook.id for hook in (*gathering.forward_hooks, *gathering.backward_hooks)}
+        for module in _outside_of_lists(self.task.model):
+            for hooks in (module._forward_pre_hooks, module._forward_hooks):
+                for number in numbers & hooks.keys():
+                    del hooks[number]
 
     def _load_moments(self, folder: Path) -> None:
         utils, rank = self._deepspeed.utils, self.world.rank
@@ -220,8 +237,8 @@ def _config(task: Task[Any], world_size: int) -> Mapping[str, Any]:
     }
 
 
-def _outside_of_lists(model: nn.Module) -> Iterator[nn.Parameter]:
-    """The parameters that are in no nn.ModuleList."""
-    lists: Iterable[nn.Module] = (module for module in model.modules() if isinstance(module, nn.ModuleList))
-    inside = {id(parameter) for members in lists for parameter in members.parameters()}
-    return (parameter for parameter in model.parameters() if id(parameter) not in inside)
+def _outside_of_lists(model: nn.Module) -> list[nn.Module]:
+    """The modules that are in no nn.ModuleList."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    inside = {id(module) for members in lists for module in members.modules()}
+    return [module for module in model.modules() if id(module) not in inside]
