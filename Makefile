@@ -24,8 +24,9 @@ $(MADE):
 
 $(READY): $(MADE)
 	@rm -f $(VENV)/.ready-*
-	@$(PIP) setuptools torch==2.13.0
-	@$(PIP) --no-build-isolation -e '.[dev]'
+	@$(PIP) setuptools wheel packaging torch==2.13.0
+	@# deepspeed is built here, from Python alone: it looks for torch, and compiles nothing.
+	@DS_BUILD_OPS=0 $(PIP) --no-build-isolation -e '.[dev,train]'
 	@touch $@
 
 test: $(READY) ## the whole test suite

@@ -43,7 +43,7 @@ setup(
         "webdataset>=1",
     ],
     extras_require={
-        "train": ["accelerate", "datasets", "deepspeed", "peft"],  # deepspeed: pip install --no-build-isolation
+        "train": ["accelerate", "deepspeed", "peft"],  # deepspeed: DS_BUILD_OPS=0 pip install --no-build-isolation
         "diffusion": ["accelerate", "diffusers", "peft"],
         "clip": ["open_clip_torch"],
         "mmdet": ["mmcv-lite==2.1.*", "mmdet==3.3.0"],
