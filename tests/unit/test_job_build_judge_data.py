@@ -17,6 +17,7 @@ from genloop.ledger import read_rows
 from genloop.records import pack_tokens, unpack_tokens
 from jobs import build_judge_data, generate, verify
 from tests.runs import ROOT, contents, genloop, refusal
+from tests.unit.conversation_files import published
 
 FOLDERS = ("rows", "shards")
 WORDS = ["tiny", "steps=[2,5]", "completions=3", "unit_size=2", "paths_per_batch=5", "val_share=0.4", "cells=true"]
@@ -127,6 +128,16 @@ def test_any_number_of_workers_gives_the_same_bytes(source, built, tmp_path):
     assert contents(tmp_path / "run", FOLDERS) == contents(built, FOLDERS)
     for name in ("pairs.jsonl", "summary.json", "datasheet.md"):
         assert (tmp_path / "run" / name).read_bytes() == (built / name).read_bytes()
+
+
+def test_conversations_beside_a_run_leave_its_examples_and_pairs_as_they_are(source, built, tmp_path):
+    words = [*WORDS, *published(tmp_path), f"source={source}", f"out={tmp_path / 'run'}"]
+    assert run_command(build_judge_data, words) == 0
+    assert contents(built, ["shards"]).items() < contents(tmp_path / "run", ["shards"]).items()
+    pairs = [set((run / "pairs.jsonl").read_text().splitlines()) for run in (built, tmp_path / "run")]
+    more = [json.loads(line) for line in pairs[1] - pairs[0]]
+    assert pairs[0] < pairs[1] and len(more) == 6
+    assert all(pair["better"].startswith("conversation-") and pair["tag"] is None for pair in more)
 
 
 def test_a_run_of_examples_can_be_verified(built, tmp_path):
