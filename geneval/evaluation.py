@@ -9,33 +9,26 @@ import numpy as np
 
 from geneval.folder import Sample
 from geneval.images import UnreadableImage, read_image
-from geneval.verdict import VerdictOptions, details, judge_objects, keep
+from geneval.judging import Judged, judge_images
+from geneval.settings import Evaluator
+from geneval.verdict import details
 from genloop.job import note
-from genloop.protocols import ColorClassifier, Detector
-from genloop.records import Detection, Verdict
+from genloop.records import Verdict
 
 UNREADABLE = "unreadable: "  # opens the reason of an image that does not decode; it counts as wrong
 
 
-def evaluate(
-    samples: Sequence[Sample],
-    images: Path,
-    detector: Detector,
-    colors: ColorClassifier,
-    options: VerdictOptions,
-) -> list[dict[str, Any]]:
+def evaluate(samples: Sequence[Sample], images: Path, evaluator: Evaluator) -> list[dict[str, Any]]:
     """The row of every sample, in their order; all images go to the detector in one call."""
     pixels = [_read(images / sample.image) for sample in samples]
-    readable = [image for image in pixels if isinstance(image, np.ndarray)]
+    readable = [(sample.prompt, image) for sample, image in zip(samples, pixels) if isinstance(image, np.ndarray)]
     with note(f"images {samples[0].image} to {samples[-1].image}"):
-        detections = iter(detector.detect(readable))
+        judged = iter(judge_images([image for _, image in readable], [prompt for prompt, _ in readable], evaluator))
+    unread = Judged(Verdict(False, ""), {}, (), None)
     rows = []
     for sample, image in zip(samples, pixels):
-        if isinstance(image, str):
-            rows.append(_row(sample, Verdict(False, UNREADABLE + image), {}))
-            continue
-        with note(f"image {sample.image}, prompt {sample.prompt.index} {sample.prompt.text!r}"):
-            rows.append(_judged(sample, image, next(detections), detector, colors, options))
+        found = next(judged) if isinstance(image, np.ndarray) else unread
+        rows.append(_row(sample, found, UNREADABLE + image if isinstance(image, str) else found.verdict.reason))
     return rows
 
 
@@ -47,27 +40,20 @@ def _read(path: Path) -> np.ndarray | str:
         return str(error)
 
 
-def _judged(
-    sample: Sample,
-    image: np.ndarray,
-    detections: Sequence[Detection],
-    detector: Detector,
-    colors: ColorClassifier,
-    options: VerdictOptions,
-) -> dict[str, Any]:
-    objects = keep(detections, sample.prompt, options, detector.classes)
-    return _row(sample, judge_objects(image, sample.prompt, objects, colors, options), details(objects))
-
-
-def _row(sample: Sample, verdict: Verdict, found: dict[str, list[list[float]]]) -> dict[str, Any]:
+def _row(sample: Sample, judged: Judged, reason: str) -> dict[str, Any]:
     return {
         "prompt_index": sample.prompt.index,
         "sample": sample.number,
         "prompt": sample.prompt.text,
         "tag": sample.prompt.tag,
         "image": sample.image,
-        "correct": verdict.correct,
-        "reason": verdict.reason,
-        "details": found,
+        "correct": judged.verdict.correct,
+        "reason": reason,
+        "details": details(judged.objects),
+        "areas": {name: [found.area for found in kept] for name, kept in judged.objects.items()},
+        "colors": [
+            {"clause": part.clause, "named": list(part.named), "margins": list(part.margins)} for part in judged.colors
+        ],
+        "distance": judged.distance,
         "metadata": json.loads(sample.metadata),
     }

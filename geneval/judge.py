@@ -7,23 +7,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geneval.detectors import color_classifier_class, detector_class
+from geneval.judging import judge_images
 from geneval.reasons import in_words
-from geneval.verdict import VerdictOptions, judge
+from geneval.settings import ColorSettings, DetectorSettings, Evaluator, EvaluatorKeys, build_evaluator, detector_maker
 from genloop.config import Settings
 from genloop.data.images import to_uint8
-from genloop.protocols import ColorClassifier, Detector
 from genloop.records import Prompt, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
+_SHAPES = EvaluatorKeys(detector=DetectorSettings(kind="shapes"), colors=ColorSettings(kind="shapes"))
+
+
 class VerdictJudge:
     """Judges outcomes by a detector and GenEval's rules; implements the Judge and Critic protocols."""
 
-    def __init__(self, detector: Detector, colors: ColorClassifier, options: VerdictOptions | None = None) -> None:
-        self.detector, self.colors, self.options = detector, colors, options or VerdictOptions()
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
 
     def p_yes(self, question: str, prompts: Sequence[Prompt], images: "Tensor") -> "Tensor":
         """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) of 0.0 and 1.0; the only question is "outcome".
@@ -47,12 +49,7 @@ class VerdictJudge:
         for prompt in prompts:
             if prompt.tag is None:
                 raise ValueError(f"prompt {prompt.index} {prompt.text!r} has no GenEval metadata to judge by")
-        pixels = to_uint8(images)
-        found = self.detector.detect(list(pixels))
-        return [
-            judge(image, prompt, detections, self.colors, self.options)
-            for image, prompt, detections in zip(pixels, prompts, found, strict=True)
-        ]
+        return [judged.verdict for judged in judge_images(list(to_uint8(images)), prompts, self.evaluator)]
 
 
 class ShapesOracle(VerdictJudge):
@@ -62,7 +59,7 @@ class ShapesOracle(VerdictJudge):
     needs_metadata = True
 
     def __init__(self) -> None:
-        super().__init__(detector_class("shapes")(), color_classifier_class("shapes")())
+        super().__init__(build_evaluator(_SHAPES, Path))
 
     @classmethod
     def check(cls, options: Settings, resolve: Callable[[str], Path]) -> None:
@@ -81,7 +78,7 @@ class ShapesOracle(VerdictJudge):
     @classmethod
     def classes(cls, options: Settings) -> Sequence[str]:
         """The shapes of the world."""
-        return detector_class("shapes").classes
+        return detector_maker("shapes").classes(options)
 
     @classmethod
     def load(cls, options: Settings, resolve: Callable[[str], Path], device: str) -> "ShapesOracle":

@@ -11,29 +11,26 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from geneval.judging import judge_images
 from geneval.reasons import in_words
-from geneval.verdict import VerdictOptions, judge
+from geneval.settings import Evaluator
 from genloop.data.judge_examples import JudgeExample
-from genloop.protocols import ColorClassifier, Detector
 from genloop.records import Prompt, Seed, Verdict
 
 
 class Labeller:
     """Gives verdicts on images; an image that comes up again under its prompt is judged once."""
 
-    def __init__(self, detector: Detector, colors: ColorClassifier, options: VerdictOptions) -> None:
-        self.detector, self.colors, self.options = detector, colors, options
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
 
     def verdicts(self, prompts: Sequence[Prompt], pixels: np.ndarray) -> list[Verdict]:
         """One prompt per image (B, H, W, 3) uint8 -> their verdicts."""
         keys = [(prompt.text, image.tobytes()) for prompt, image in zip(prompts, pixels, strict=True)]
         first = {key: row for row, key in reversed(list(enumerate(keys)))}
         rows = sorted(first.values())
-        found = self.detector.detect([pixels[row] for row in rows])
-        known = {
-            keys[row]: judge(pixels[row], prompts[row], detections, self.colors, self.options)
-            for row, detections in zip(rows, found, strict=True)
-        }
+        found = judge_images([pixels[row] for row in rows], [prompts[row] for row in rows], self.evaluator)
+        known = {keys[row]: judged.verdict for row, judged in zip(rows, found, strict=True)}
         return [known[key] for key in keys]
 
 

@@ -11,7 +11,6 @@ from pydantic import Field
 
 from geneval.geometry import iou, relative_position
 from genloop.config import Settings
-from genloop.protocols import ColorClassifier
 from genloop.records import COLORS, Clause, Detection, Prompt, Verdict
 
 Objects = Mapping[str, Sequence[Detection]]  # class -> what was kept of it, most confident first; no empty classes
@@ -26,23 +25,16 @@ class VerdictOptions(Settings):
     max_overlap: float = Field(1.0, ge=0, le=1, description="intersection over union that drops an object; 1 keeps all")
     position_threshold: float = Field(0.1, ge=0, description="dead zone of a relation, in sums of object sizes")
 
-
-def judge(
-    image: np.ndarray,
-    prompt: Prompt,
-    detections: Sequence[Detection],
-    colors: ColorClassifier,
-    options: VerdictOptions,
-) -> Verdict:
-    """The verdict on an image (H, W, 3) uint8 RGB from its raw detections."""
-    return judge_objects(image, prompt, keep(detections, prompt, options), colors, options)
+    def threshold_of(self, prompt: Prompt) -> float:
+        """The threshold of all classes in an image of this prompt."""
+        return self.counting_threshold if prompt.tag == "counting" else self.threshold
 
 
 def keep(
     detections: Sequence[Detection], prompt: Prompt, options: VerdictOptions, classes: Sequence[str] = ()
 ) -> dict[str, list[Detection]]:
     """What counts of the raw detections, by class in the order of `classes` (others after them, as first seen)."""
-    threshold = options.counting_threshold if prompt.tag == "counting" else options.threshold
+    threshold = options.threshold_of(prompt)
     by_class: dict[str, list[Detection]] = {name: [] for name in classes}
     for detection in detections:
         by_class.setdefault(detection.class_name, []).append(detection)
@@ -50,18 +42,29 @@ def keep(
     return {name: found for name, found in kept.items() if found}
 
 
-def judge_objects(
-    image: np.ndarray, prompt: Prompt, objects: Objects, colors: ColorClassifier, options: VerdictOptions
-) -> Verdict:
-    """The verdict from kept objects: every clause in order, one reason for each that fails.
+def color_requests(prompt: Prompt, objects: Objects) -> dict[int, Sequence[Detection]]:
+    """{include clause: the objects whose colours it asks for}: the `count` most confident ones, never the rest."""
+    asked = {}
+    for number, clause in enumerate(prompt.include):
+        found = objects.get(clause.class_name, ())[: clause.count]
+        if clause.color is not None and len(found) >= clause.count:
+            asked[number] = found
+    return asked
 
-    Raises IndexError when a position names a clause that is not an earlier one, as GenEval does.
+
+def judge_objects(
+    prompt: Prompt, objects: Objects, named: Mapping[int, Sequence[str]], options: VerdictOptions
+) -> Verdict:
+    """The verdict from kept objects and the colours of those that `color_requests` lists.
+
+    Every clause in order, one reason for each that fails. Raises IndexError when a position names a clause that is not
+    an earlier one, as GenEval does.
     """
     groups: list[Sequence[Detection] | None] = []  # what matched each include clause, None where it failed
     reasons = []
-    for clause in prompt.include:
+    for number, clause in enumerate(prompt.include):
         found = objects.get(clause.class_name, ())[: clause.count]
-        reason = _missing(clause, found) or _miscolored(image, clause, found, colors)
+        reason = _missing(clause, found) or _miscolored(clause, named.get(number, ()))
         if not reason and clause.position is not None:
             reason = _misplaced(clause, found, groups[clause.position[1]], options)
         groups.append(None if reason else found)
@@ -104,11 +107,9 @@ def _missing(clause: Clause, found: Sequence[Detection]) -> str:
     return f"expected {clause.class_name}>={clause.count}, found {len(found)}"
 
 
-def _miscolored(image: np.ndarray, clause: Clause, found: Sequence[Detection], colors: ColorClassifier) -> str:
-    """Only the `count` most confident objects are asked for their colour, never the rest."""
+def _miscolored(clause: Clause, named: Sequence[str]) -> str:
     if clause.color is None:
         return ""
-    named = colors.colors(image, found)
     num_right = named.count(clause.color)
     if num_right >= clause.count:
         return ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from genloop.records import Choice, Detection, Prompt, Seed
+from genloop.records import Choice, Detection, Prompt, Seed, Wanted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,11 +126,22 @@ class Detector(Protocol):
         """Images (H, W, 3) uint8 RGB, sizes may differ -> the detections of each, unsorted, unfiltered."""
 
 
+class Selective(Protocol):
+    """A detector that can leave out what nobody will look at."""
+
+    def detect_for(self, images: Sequence[np.ndarray], wanted: Sequence[Wanted]) -> list[list[Detection]]:
+        """As `detect`, one `wanted` an image: only what is above its threshold, masks only of its classes."""
+
+
 class ColorClassifier(Protocol):
     """Names the colour of detected objects."""
 
-    def colors(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
-        """Image (H, W, 3) uint8 RGB; one of GenEval's ten colours for each detection (all of one class)."""
+    def scores(self, requests: Sequence[tuple[np.ndarray, Sequence[Detection]]]) -> list[np.ndarray]:
+        """Requests, each an image (H, W, 3) uint8 RGB and detections in it, all of one class -> (N, 10) float32 each.
+
+        The colours are those of `genloop.records.COLORS`; the highest score, the first of equals, names the colour. No
+        row depends on the requests beside it.
+        """
 
 
 class ImageTokenizer(Protocol):

@@ -70,12 +70,24 @@ class Unit:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detection:
-    """One detected object. `box` is (x1, y1, x2, y2) in pixels, `mask` (H, W) bool or None."""
+    """One detected object. `box` is (x1, y1, x2, y2) in pixels, `mask` (H, W) bool or None, `area` its pixels.
+
+    A detector that was told that nobody looks at a mask may give its area alone.
+    """
 
     class_name: str
     score: float
     box: tuple[float, float, float, float]
     mask: np.ndarray | None = None
+    area: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of an image's detections will be looked at: scores above `threshold` (as float32), masks of some classes."""
+
+    threshold: float
+    masks_of: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +157,11 @@ class Choice:
     chosen: int
     candidates: Sequence[Candidate]
     cost: Cost
+
+
+def color_names(scores: np.ndarray) -> list[str]:
+    """(N, 10) scores -> the colour with the highest one of each row, the first of equals."""
+    return [COLORS[place] for place in scores.argmax(axis=1)]
 
 
 def pack_tokens(tokens: np.ndarray) -> str:

@@ -29,18 +29,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from ckpts.resolve import registry, resolve
-from geneval.verdict import VerdictOptions
-from genloop.config import LAUNCH, IndependentConfig, InputPath, load_config
+from geneval.settings import (
+    ColorSettings,
+    DetectorSettings,
+    EvaluatorKeys,
+    build_evaluator,
+    check_evaluator,
+    evaluator_inputs,
+)
+from genloop.config import LAUNCH, Device, IndependentConfig, InputPath, load_config
 from genloop.data.conversation_examples import LabelledFile, conversation_samples, read_labelled
 from genloop.data.judge_examples import SPLITS, JudgeExample, balance, from_sample, ranking_pairs, split_of, to_sample
 from genloop.data.judge_set import PATHS
 from genloop.data.prompts import parse_metadata, read_object
 from genloop.data.shards import Sample, Shards, write_shard
-from genloop.distributed import World
+from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units, read_rows, unsettled
 from genloop.models.image_tokenizers import check_image_tokenizer
-from genloop.records import Prompt, Seed, Unit, unpack_tokens
+from genloop.records import Prompt, Seed, Unit, color_names, unpack_tokens
 from genloop.rewards.questions import read_questions
 from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
 from jobs import generate
@@ -55,18 +62,15 @@ if TYPE_CHECKING:
 KIND = "independent"
 
 
-class Config(IndependentConfig):
-    source: Annotated[Path | None, LAUNCH] = Field(
-        None, description="a finished run of generate, fingerprinted by content; null: none"
-    )
+class Config(IndependentConfig, EvaluatorKeys):
+    source: Annotated[Path | None, LAUNCH] = Field(None, description="run of generate, fingerprinted by content")
     steps: list[int] = Field([], description="decoding steps after which the preview is an example too")
     completions: int = Field(1, ge=1, description="continuations of each preview that say what it can become")
     clarity_threshold: float | None = Field(
         None, ge=0, le=1, description="clarity is 1 from this share of agreeing continuations, else 0; null: the share"
     )
-    detector: str = Field("shapes", description="who finds the objects: shapes")
-    colors: str = Field("shapes", description="who names their colours: shapes")
-    options: VerdictOptions = VerdictOptions()
+    detector: DetectorSettings = DetectorSettings(kind="shapes")
+    colors: ColorSettings = ColorSettings(kind="shapes")
     cells: bool = Field(
         False, description="keep shape and colour of every cell too, as far as the detector shapes knows"
     )
@@ -81,6 +85,7 @@ class Config(IndependentConfig):
     spoilt: float = Field(0.0, ge=0, le=1, description="share of the scenes that are spoilt as generated images are")
     val_share: float = Field(0.1, ge=0, lt=1, description="share of the sentences that are kept for validation")
     most_pairs: int = Field(32, ge=1, description="ranking pairs of one sentence, for each question")
+    device: Device = Field("auto", description="of the detector: the GPU when there is one")
     unit_size: int = Field(8, ge=1, description="prompts in a unit")
     scenes_per_unit: int = Field(512, ge=2, multiple_of=2)
     conversations_per_unit: int = Field(512, ge=1)
@@ -100,12 +105,9 @@ class Source:
 
 def check(config: Config) -> None:
     """Names, the source run and its weights, before anything is written."""
-    from geneval.detectors import color_classifier_class, detector_class
-
-    color_classifier_class(config.colors)
-    known = detector_class(config.detector).classes
-    if config.cells and config.detector != "shapes":
-        raise ValueError(f"cells: only the detector 'shapes' knows cells, found {config.detector!r}; set cells=false")
+    known = check_evaluator(config, resolve)
+    if config.cells and config.detector.kind != "shapes":
+        raise ValueError(f"cells: only the detector shapes knows cells, not {config.detector.kind!r}; set cells=false")
     if config.conversations is None and config.conversation_images is not None:
         raise ValueError("conversation_images: there are no conversations about them; name their file")
     if labelled := _labelled(config):
@@ -124,7 +126,9 @@ def check(config: Config) -> None:
         if prompt.tag is None:
             raise ValueError(f"{config.source}: prompt {prompt.index} {prompt.text!r} has no GenEval metadata")
         if strange := [c.class_name for c in prompt.include if c.class_name not in known]:
-            raise ValueError(f"detector: {config.detector!r} does not know {strange[0]!r} of prompt {prompt.index}")
+            raise ValueError(
+                f"detector: {config.detector.kind!r} does not know {strange[0]!r} of prompt {prompt.index}"
+            )
     recorded = (read_run(config.source) or {})["inputs"]
     for key, name in _weights(source.config).items():
         if sha256_tree(path := resolve(name)) != recorded.get(key):
@@ -139,10 +143,10 @@ def _weights(config: generate.Config) -> dict[str, str]:
 
 
 def inputs(config: Config) -> dict[str, Path | str]:
-    """The source run's fingerprint and rows; the sizes of the conversations' images."""
-    found: dict[str, Path | str] = {}
+    """The detector's weights; the source run's fingerprint and rows; the sizes of the conversations' images."""
+    found: dict[str, Path | str] = {**evaluator_inputs(config, resolve)}
     if config.source is not None:
-        found = {"source": (read_run(config.source) or {})["digest"], "source.rows": config.source / "rows"}
+        found |= {"source": (read_run(config.source) or {})["digest"], "source.rows": config.source / "rows"}
     labelled = _labelled(config)
     return found | {"conversation_images": labelled.image_sizes()} if labelled else found
 
@@ -188,8 +192,9 @@ def main(config: Config, world: World) -> None:
     units = plan(config, len(prompts), len(labelled.conversations) if labelled else 0)
     scenes_from, said_from = len(prompts), len(prompts) + config.scenes // 2
     with Ledger.of(config, units, world) as ledger:
-        sampler, labeller = None, _labeller(config)
+        sampler, labeller = None, None
         for unit in ledger.claims():
+            labeller = labeller or _labeller(config, world)
             with ledger.working(unit):
                 if labelled and unit.start >= said_from:
                     said = labelled.conversations[unit.start - said_from : unit.stop - said_from]
@@ -219,11 +224,10 @@ def plan(config: Config, num_prompts: int, num_conversations: int) -> list[Unit]
     return [Unit(f"{number:0{width}d}", *span) for number, span in enumerate(spans)]
 
 
-def _labeller(config: Config) -> "Labeller":
-    from geneval.detectors import color_classifier_class, detector_class
+def _labeller(config: Config, world: World) -> "Labeller":
     from geneval.labels import Labeller
 
-    return Labeller(detector_class(config.detector)(), color_classifier_class(config.colors)(), config.options)
+    return Labeller(build_evaluator(config, resolve, choose_device(config.device, world)))
 
 
 def recorded_paths(source: Source, prompts: Sequence[Prompt]) -> "list[RecordedPath]":
@@ -277,10 +281,12 @@ def _seen(stacks: "Iterable[np.ndarray]", labeller: "Labeller") -> "dict[bytes, 
     from genloop.shapes.judge_scenes import seen_cells
 
     images = {image.tobytes(): image for stack in stacks for image in stack}
-    found = labeller.detector.detect(list(images.values()))
+    detector, colors, _ = labeller.evaluator
+    found = detector.detect(list(images.values()))
+    scores = colors.scores(list(zip(images.values(), found, strict=True)))
     return {
-        key: seen_cells(image, detections, labeller.colors.colors(image, detections))
-        for (key, image), detections in zip(images.items(), found, strict=True)
+        key: seen_cells(image, detections, color_names(of))
+        for (key, image), detections, of in zip(images.items(), found, scores, strict=True)
     }
 
 
@@ -379,7 +385,8 @@ def _about(config: Config, source: Source | None) -> dict[str, list[str]]:
         weights={name: _licence(name) for name in _weights(made).values()},
         left_out=sum(not _is_own(c) for rows in source.rows.values() for row in rows for c in row["candidates"]),
     )
-    judged = f"`{config.detector}`, colours `{config.colors}`, rules `{json.dumps(config.options.model_dump())}`"
+    rules = json.dumps(config.options.model_dump())
+    judged = f"`{config.detector.kind}`, colours `{config.colors.kind}`, rules `{rules}`"
     return {**paths, **datasheet.about_labels(judged, config.completions, config.clarity_threshold), **scenes, **split}
 
 

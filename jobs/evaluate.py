@@ -17,20 +17,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from geneval.verdict import VerdictOptions
-from genloop.config import LAUNCH, IndependentConfig
-from genloop.distributed import World
+from ckpts.resolve import resolve
+from geneval.settings import EvaluatorKeys, build_evaluator, check_evaluator, evaluator_inputs
+from genloop.config import LAUNCH, Device, IndependentConfig
+from genloop.distributed import World, choose_device
 from genloop.job import run
 from genloop.ledger import Ledger, count, plan_units
 
 KIND = "independent"
 
 
-class Config(IndependentConfig):
+class Config(IndependentConfig, EvaluatorKeys):
     images: Annotated[Path, LAUNCH] = Field(description="image folder, or a run of generate; fingerprinted by content")
-    detector: str = Field(description="who finds the objects: shapes")
-    colors: str = Field(description="who names their colours: shapes")
-    options: VerdictOptions = VerdictOptions()
     unknown_classes: Annotated[Literal["refuse", "absent"], LAUNCH] = Field(
         "refuse", description="classes that the detector does not know: an error, or never found (as in GenEval)"
     )
@@ -39,6 +37,8 @@ class Config(IndependentConfig):
     )
     limit: int | None = Field(None, ge=1, description="only the first so many prompt folders")
     unit_size: int = Field(32, ge=1, description="images in one unit of work")
+    device: Device = Field("auto", description="auto: the GPU when there is one")
+    threads: int = Field(1, ge=1, description="CPU threads of a worker")
 
     @field_validator("images")
     @classmethod
@@ -49,32 +49,32 @@ class Config(IndependentConfig):
 
 def check(config: Config) -> None:
     """Names, layout and every metadata file, before anything is loaded or written."""
-    from geneval.detectors import color_classifier_class, detector_class
     from geneval.folder import find_samples
 
-    color_classifier_class(config.colors)
-    known = detector_class(config.detector).classes
+    known = check_evaluator(config, resolve)
     find_samples(config.images, classes=known if config.unknown_classes == "refuse" else None, limit=config.limit)
 
 
 def inputs(config: Config) -> dict[str, Path]:
-    """The images, whose content enters the fingerprint wherever they lie."""
-    return {"images": config.images}
+    """The images and the weights, whose content enters the fingerprint wherever they lie."""
+    return {"images": config.images} | evaluator_inputs(config, resolve)
 
 
 def main(config: Config, world: World) -> None:
-    from geneval.detectors import color_classifier_class, detector_class
+    import torch
+
     from geneval.evaluation import evaluate
     from geneval.folder import find_samples
 
+    torch.set_num_threads(config.threads)
     samples = find_samples(config.images, limit=config.limit)
     units = plan_units(len(samples), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
-        parts = None
+        evaluator = None
         for unit in ledger.claims():
-            parts = parts or (detector_class(config.detector)(), color_classifier_class(config.colors)())
+            evaluator = evaluator or build_evaluator(config, resolve, choose_device(config.device, world))
             with ledger.working(unit):
-                rows = evaluate(samples[unit.start : unit.stop], config.images, *parts, config.options)
+                rows = evaluate(samples[unit.start : unit.stop], config.images, evaluator)
                 ledger.advance(len(unit))
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):

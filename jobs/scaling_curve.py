@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 from pydantic import Field
 
 from ckpts.resolve import resolve
-from geneval.verdict import VerdictOptions
+from geneval.settings import EvaluatorKeys, build_evaluator, check_evaluator, evaluator_inputs
 from genloop.config import LAUNCH, Device, IndependentConfig, read_yaml
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
@@ -36,13 +36,10 @@ KIND = "independent"
 Row = Mapping[str, Any]
 
 
-class Config(IndependentConfig):
+class Config(IndependentConfig, EvaluatorKeys):
     run: Annotated[Path, LAUNCH] = Field(description="run of generate; fingerprinted by content")
     tokenizer: Annotated[str | None, LAUNCH] = Field(None, description="image tokenizer; by default that of the run")
     judges: dict[str, JudgeSettings] = Field({}, description="judges to ask for the outcome, by the name to show")
-    detector: str = Field(description="who finds the objects: shapes")
-    colors: str = Field(description="who names their colours: shapes")
-    options: VerdictOptions = VerdictOptions()
     device: Device = Field("auto", description="auto: the GPU when there is one")
     pool: Annotated[Grouping, LAUNCH] = Field(
         "prompt", description="a pool is all candidates of a prompt, or an image's"
@@ -64,14 +61,12 @@ class Parts(NamedTuple):
 
 def check(config: Config) -> None:
     """The run, names and checkpoint headers, before anything is loaded or written."""
-    from geneval.detectors import color_classifier_class, detector_class
     from genloop.data.pools import read_pool_rows, read_prompts_of, recorded_judge
     from genloop.models.image_tokenizers import check_image_tokenizer
     from genloop.rewards.build import check_judge, judge_classes
 
     rows = read_pool_rows(config.run)[: config.limit]
-    color_classifier_class(config.colors)
-    known = set(detector_class(config.detector).classes)
+    known = set(check_evaluator(config, resolve))
     for name, settings in config.judges.items():
         if name == CEILING or (name == _recorded_name(config.run) and recorded_judge(rows[0])):
             raise ValueError(f"judges.{name}: that name is taken by scores of the run; use another one")
@@ -88,7 +83,7 @@ def inputs(config: Config) -> dict[str, Path]:
     """The run's rows, the tokenizer and the judges' files, whose content enters the fingerprint."""
     from genloop.rewards.build import judge_inputs
 
-    found = {"run": config.run / "rows", "tokenizer": resolve(_tokenizer(config))}
+    found = {"run": config.run / "rows", "tokenizer": resolve(_tokenizer(config))} | evaluator_inputs(config, resolve)
     for name, settings in config.judges.items():
         found |= judge_inputs(settings, resolve, f"judges.{name}")
     return found
@@ -130,18 +125,16 @@ def _recorded_name(run: Path) -> str:
 def _load(config: Config, world: World) -> Parts:
     import torch
 
-    from geneval.detectors import color_classifier_class, detector_class
     from geneval.judge import VerdictJudge
     from genloop.models.image_tokenizers import load_image_tokenizer
     from genloop.rewards.build import build_judge
 
     torch.set_num_threads(config.threads)
     device = choose_device(config.device, world)
-    detector, colors = detector_class(config.detector)(), color_classifier_class(config.colors)()
     return Parts(
         device=device,
         tokenizer=load_image_tokenizer(resolve(_tokenizer(config)), device=device),
-        verdicts=VerdictJudge(detector, colors, config.options),
+        verdicts=VerdictJudge(build_evaluator(config, resolve, device)),
         judges={name: build_judge(settings, resolve, device) for name, settings in config.judges.items()},
     )
 

@@ -5,12 +5,14 @@ compared with the ten templates at nine shifts; the best intersection over union
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
+from genloop.config import Settings
 from genloop.records import COLORS, Detection
 from genloop.shapes.render import BACKGROUND, COLOR_VALUES, TEMPLATES
 from genloop.shapes.scenes import SHAPES
@@ -48,14 +50,46 @@ class ShapesDetector:
                 mask = np.zeros(shape[:2], dtype=bool)
                 mask[y1:y2, x1:x2] = component.pixels
                 box = (float(x1), float(y1), float(x2), float(y2))
-                found[members[component.image]].append(Detection(class_name, score, box, mask))
+                found[members[component.image]].append(Detection(class_name, score, box, mask, int(mask.sum())))
         return found
 
-    def colors(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
-        """The most frequent of the ten colours inside each detection's mask, or inside its box when it has none."""
-        _check(image)
-        labels = nearest_colors(image[None])[0]
-        return [COLORS[_majority(labels, detection)] for detection in detections]
+    def scores(self, requests: Sequence[tuple[np.ndarray, Sequence[Detection]]]) -> list[np.ndarray]:
+        """The share of each of the ten colours in a detection's mask, or box when it has none: (N, 10) float32 each.
+
+        Of the background's colour there is none; an object of nothing else has zeros.
+        """
+        found = []
+        for image, detections in requests:
+            _check(image)
+            labels = nearest_colors(image[None])[0]
+            shares = [_shares(labels, detection) for detection in detections]
+            found.append(np.array(shares, dtype=np.float32).reshape(-1, len(COLORS)))
+        return found
+
+
+class Shapes:
+    """Makes that detector, as which it also names colours; there is nothing to choose and nothing to load."""
+
+    Options = Settings
+
+    @classmethod
+    def check(cls, options: Settings, resolve: Callable[[str], Path]) -> None:
+        """There is nothing to refuse."""
+
+    @classmethod
+    def inputs(cls, options: Settings, resolve: Callable[[str], Path]) -> dict[str, Path]:
+        """It reads no file."""
+        return {}
+
+    @classmethod
+    def classes(cls, options: Settings) -> Sequence[str]:
+        """The shapes of the world."""
+        return SHAPES
+
+    @classmethod
+    def load(cls, options: Settings, resolve: Callable[[str], Path], device: str) -> ShapesDetector:
+        """It is the same on every device."""
+        return ShapesDetector()
 
 
 def nearest_colors(images: np.ndarray) -> np.ndarray:
@@ -107,13 +141,15 @@ def _match(components: Sequence[_Component]) -> list[tuple[_Component, str, floa
     ]
 
 
-def _majority(labels: np.ndarray, detection: Detection) -> int:
+def _shares(labels: np.ndarray, detection: Detection) -> np.ndarray:
+    """-> (10,) shares of the pixels that have a colour"""
     if detection.mask is not None:
         inside = labels[detection.mask]
     else:
         x1, y1, x2, y2 = (round(value) for value in detection.box)
         inside = labels[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)].ravel()
-    return int(np.bincount(inside[inside >= 0], minlength=len(COLORS)).argmax())
+    counts = np.bincount(inside[inside >= 0], minlength=len(COLORS))
+    return counts / max(1, counts.sum())
 
 
 def _shifted_templates() -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from genloop.protocols import ImageTokenizer
-from genloop.records import TAGS
+from genloop.records import TAGS, color_names
 from genloop.shapes.detector import ShapesDetector
 from genloop.shapes.prompts import SETS, pool
 from genloop.shapes.render import render
@@ -54,7 +54,7 @@ def _count_surviving(scenes: list[Scene], images: np.ndarray) -> int:
     count = 0
     for scene, image, found in zip(scenes, images, detector.detect(list(images)), strict=True):
         confident = [detection for detection in found if detection.score > MIN_SCORE]
-        colors = detector.colors(image, confident)
+        colors = color_names(detector.scores([(image, confident)])[0])
         seen = sorted(
             (d.class_name, color, round(d.box[1] / CELL), round(d.box[0] / CELL))
             for d, color in zip(confident, colors, strict=True)

@@ -2,32 +2,19 @@
 
 import gzip
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from geneval.names import OBJECT_NAMES
-from geneval.verdict import VerdictOptions, details, judge, judge_objects, keep
+from geneval.verdict import VerdictOptions, color_requests, details, judge_objects, keep
 from genloop.data.prompts import parse_metadata
 from genloop.records import Clause, Detection, Prompt
 from tests.goldens.roots import golden_name, golden_paths
 
 FILES = golden_paths("geneval/**/decisions*.jsonl.gz")
-
-
-class RecordedColors:
-    """Answers with the recorded colour of a detection and notes what it was asked."""
-
-    def __init__(self, answers: Mapping[int, str]) -> None:
-        self.answers = answers
-        self.calls: list[list[Any]] = []
-
-    def colors(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
-        self.calls.append([detections[0].class_name, len(detections)])
-        return [self.answers[id(detection)] for detection in detections]
 
 
 def cases(file: Path) -> Iterator[dict[str, Any]]:
@@ -53,16 +40,16 @@ def replay(case: Mapping[str, Any]) -> tuple[dict[str, Any], list[list[Any]]]:
             detections.append(Detection(name, row[4], tuple(row[:4])))
             answers[id(detections[-1])] = color
     prompt, options = prompt_of(case["metadata"]), VerdictOptions(**case.get("options") or {})
-    image = np.zeros((case["size"][1], case["size"][0], 3), dtype=np.uint8)
-    colors = RecordedColors(answers)
     objects = keep(detections, prompt, options, OBJECT_NAMES)
+    asked = color_requests(prompt, objects)
+    calls = [[found[0].class_name, len(found)] for found in asked.values()]
+    named = {clause: [answers[id(detection)] for detection in found] for clause, found in asked.items()}
     try:
-        verdict = judge_objects(image, prompt, objects, colors, options)
+        verdict = judge_objects(prompt, objects, named, options)
     except IndexError:
-        return {"correct": None, "reason": None, "details": None, "error": "IndexError"}, colors.calls
-    assert judge(image, prompt, detections, RecordedColors(answers), options) == verdict
+        return {"correct": None, "reason": None, "details": None, "error": "IndexError"}, calls
     found = {"correct": verdict.correct, "reason": verdict.reason, "details": details(objects), "error": None}
-    return found, colors.calls
+    return found, calls
 
 
 def unordered(objects: Mapping[str, list[list[float]]]) -> dict[str, list[list[float]]]:

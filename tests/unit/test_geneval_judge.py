@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from geneval.detectors import color_classifier_class, detector_class
 from geneval.evaluation import evaluate
 from geneval.folder import find_samples
 from geneval.images import UnreadableImage, read_image
 from geneval.judge import ShapesOracle, shapes_oracle
-from geneval.verdict import VerdictOptions
 from genloop.data.images import encode_png
 from genloop.records import Prompt
 from genloop.shapes.prompts import prompt_set
@@ -63,8 +61,7 @@ def test_other_questions_and_prompts_without_metadata_are_refused():
 def test_files_are_judged_as_the_oracle_judged_the_pixels(tmp_path):
     images = write_images(tmp_path / "images", small_set(), samples=2)
     samples = find_samples(images)
-    detector, colors = detector_class("shapes")(), color_classifier_class("shapes")()
-    rows = evaluate(samples, images, detector, colors, VerdictOptions())
+    rows = evaluate(samples, images, shapes_oracle().evaluator)
     pixels = np.stack([read_image(images / sample.image) for sample in samples])
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     said = shapes_oracle().p_yes("outcome", [sample.prompt for sample in samples], tensor)
@@ -100,10 +97,3 @@ def test_a_truncated_image_is_unreadable_with_the_same_words_everywhere(tmp_path
         reasons.append(str(caught.value))
     assert reasons[0] == reasons[1]
     assert "\n" not in reasons[0] and "0x" not in reasons[0]
-
-
-def test_unknown_names_are_refused_with_a_suggestion():
-    with pytest.raises(ValueError, match=r"unknown detector 'shape'; did you mean 'shapes'\?"):
-        detector_class("shape")
-    with pytest.raises(ValueError, match="unknown colour classifier 'clip'"):
-        color_classifier_class("clip")

@@ -8,10 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geneval.geometry import iou, relative_position
-from geneval.verdict import VerdictOptions, details, judge, keep
+from geneval.verdict import VerdictOptions, color_requests, details, judge_objects, keep
 from genloop.records import Clause, Detection, Prompt
 
-IMAGE = np.zeros((100, 100, 3), dtype=np.uint8)
 OPTIONS = VerdictOptions()
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
@@ -19,11 +18,9 @@ coordinates = st.integers(0, 100).map(float)
 boxes = st.tuples(coordinates, coordinates, coordinates, coordinates)
 
 
-class ByColumn:
-    """A colour classifier that reads the first coordinate of a box: 0 is red, 1 is blue, ..."""
-
-    def colors(self, image: np.ndarray, detections: Sequence[Detection]) -> list[str]:
-        return [("red", "blue", "white")[int(detection.box[0])] for detection in detections]
+def color_of(detection: Detection) -> str:
+    """By the first coordinate of a box: 0 is red, 1 is blue, ..."""
+    return ("red", "blue", "white")[int(detection.box[0])]
 
 
 def found(name: str, *scores: float, box=(0.0, 0.0, 10.0, 10.0)) -> list[Detection]:
@@ -35,7 +32,9 @@ def asks(*include: Clause, tag: str = "two_object", exclude: tuple[Clause, ...] 
 
 
 def reason(prompt: Prompt, detections: Sequence[Detection], options: VerdictOptions = OPTIONS) -> str:
-    verdict = judge(IMAGE, prompt, detections, ByColumn(), options)
+    objects = keep(detections, prompt, options)
+    named = {clause: [color_of(one) for one in asked] for clause, asked in color_requests(prompt, objects).items()}
+    verdict = judge_objects(prompt, objects, named, options)
     assert verdict.correct == (verdict.reason == "")
     return verdict.reason
 

@@ -5,14 +5,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from geneval.detectors import color_classifier_class, detector_class
+from geneval.judge import shapes_oracle
 from geneval.labels import Labeller, step_labels
 from geneval.reasons import in_words
-from geneval.verdict import VerdictOptions
 from genloop.data.judge_examples import split_of
 from genloop.data.prompts import caption
-from genloop.records import COLORS, TAGS, Clause, Prompt, Verdict
+from genloop.records import COLORS, TAGS, Clause, Prompt, Verdict, color_names
 from genloop.shapes.damage import MOST_CELLS, spoil
+from genloop.shapes.detector import ShapesDetector
 from genloop.shapes.judge_scenes import changed, contrast, seen_cells
 from genloop.shapes.prompts import names_held_out, pool
 from genloop.shapes.render import render
@@ -27,7 +27,7 @@ CONTRASTS = [contrast(0, index, side) for index in range(400)]
 
 
 def labeller() -> Labeller:
-    return Labeller(detector_class("shapes")(), color_classifier_class("shapes")(), VerdictOptions())
+    return Labeller(shapes_oracle().evaluator)
 
 
 def test_a_contrast_depends_on_its_number_alone():
@@ -81,11 +81,11 @@ def test_a_changed_sentence_differs_in_one_slot():
 
 
 def test_cells_that_are_seen_are_those_that_were_drawn():
-    detector = detector_class("shapes")()
+    detector = ShapesDetector()
     for found in CONTRASTS[:100]:
         for scene, image in zip(found.scenes, render(found.scenes)):
             detections = detector.detect([image])[0]
-            grid = seen_cells(image, detections, detector.colors(image, detections))
+            grid = seen_cells(image, detections, color_names(detector.scores([(image, detections)])[0]))
             expected = np.zeros_like(grid)
             for thing in scene:
                 place = expected[thing.row : thing.row + SPAN, thing.column : thing.column + SPAN]
@@ -97,7 +97,7 @@ def test_what_is_neither_background_nor_an_object_is_something_else():
     image = render([(Thing("star", "blue", 1, 3),)])[0]
     image[0, 0] = 0
     image[20:, 20:] = (40, 80, 220)  # a square of one cell
-    detections = detector_class("shapes")().detect([image])[0]
+    detections = ShapesDetector().detect([image])[0]
     grid = seen_cells(image, detections, ["blue"])
     assert (grid[0, 0] == 11).all() and (grid[5, 5] == 11).all() and (grid[0, 1] == 0).all()
     assert (grid[1:3, 3:5] == [1 + SHAPES.index("star"), 1 + COLORS.index("blue")]).all()
@@ -140,7 +140,7 @@ def test_many_are_many():
 
 
 def test_equal_images_are_detected_once():
-    class Counting(detector_class("shapes")):  # type: ignore[misc]
+    class Counting(ShapesDetector):
         seen = 0
 
         def detect(self, images):
@@ -149,7 +149,7 @@ def test_equal_images_are_detected_once():
 
     images = render([(), (Thing("star", "red", 0, 0),), ()])
     star, ring = Prompt(0, "a star", "x", (Clause("star", 1),)), Prompt(0, "a ring", "x", (Clause("ring", 1),))
-    judge = Labeller(Counting(), color_classifier_class("shapes")(), VerdictOptions())
+    judge = Labeller(shapes_oracle().evaluator._replace(detector=Counting()))
     verdicts = judge.verdicts([star, star, star, ring, star], images[[0, 1, 2, 1, 1]])
     assert [verdict.correct for verdict in verdicts] == [False, True, False, False, True]
     assert Counting.seen == 3

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genloop.records import COLORS, TAGS, Detection
+from genloop.records import COLORS, TAGS, Detection, color_names
 from genloop.shapes.detector import MIN_SCORE, ShapesDetector, nearest_colors
 from genloop.shapes.prompts import pool
 from genloop.shapes.render import COLOR_VALUES, TEMPLATES, render
@@ -29,7 +29,7 @@ def test_every_object_of_every_scene_is_found_exactly(seed):
         wanted = [(t.shape, x := t.column * CELL, y := t.row * CELL, x + 7, y + 7, 1.0) for t in scene]
         assert sorted(seen) == sorted(wanted)
         colors = {(t.column * CELL, t.row * CELL): t.color for t in scene}
-        assert DETECTOR.colors(image, found) == [colors[d.box[:2]] for d in found]
+        assert color_names(DETECTOR.scores([(image, found)])[0]) == [colors[d.box[:2]] for d in found]
 
 
 def test_masks_are_the_drawn_pixels():
@@ -96,7 +96,11 @@ def test_the_nearest_colour_is_nearest_by_squared_distance():
 
 def test_a_detection_without_a_mask_is_coloured_by_its_box():
     image = render([(Thing("arrow", "pink", 0, 0),)])[0]
-    assert DETECTOR.colors(image, [Detection("arrow", 1.0, (0.0, 0.0, 7.0, 7.0))]) == ["pink"]
+    boxed = Detection("arrow", 1.0, (0.0, 0.0, 7.0, 7.0))
+    (scores,) = DETECTOR.scores([(image, [boxed])])
+    assert color_names(scores) == ["pink"]
+    assert scores.tolist() == [[float(color == "pink") for color in COLORS]]
+    assert [len(part) for part in DETECTOR.scores([(image, []), (image, [boxed, boxed])])] == [0, 2]
 
 
 def test_other_arrays_are_refused():
