@@ -4,7 +4,8 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -35,6 +36,34 @@ def genloop(*words: str, timeout: float = 300) -> "subprocess.CompletedProcess[s
     """The command, to its end."""
     command = [sys.executable, "-m", "launch.cli", *words]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def launch(*words: str) -> "subprocess.Popen[str]":
+    """The command in the background."""
+    command = [sys.executable, "-m", "launch", "run", *words]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_until(what: Callable[[], object], seconds: float = 60) -> None:
+    """Look again until `what()` holds; fail after a generous time."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+
+
+def workers_of(run: Path) -> list[int]:
+    """Process ids of the living workers of a run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue  # ended meanwhile
+        if b"launch.worker" in words and f"{run}/logs".encode() in words and b"torch.distributed.run" not in words:
+            found.append(int(entry.name))
+    return found
 
 
 def refusal(module: ModuleType, words: Sequence[str], place: Path, capsys: "pytest.CaptureFixture[str]") -> str:

@@ -12,6 +12,7 @@ one by one; all else (embeddings, heads, projectors) is gathered for the whole o
 import logging
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -213,6 +214,7 @@ def _library(device: str, world: World) -> Any:
     # Compiled at the first use; a process that is killed meanwhile leaves a lock that all later ones wait for.
     require("deepspeed.ops").__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # of old names that it calls
     return deepspeed
 
 

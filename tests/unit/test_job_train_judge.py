@@ -1,6 +1,5 @@
 """The job that trains judges, end to end at tiny size: data -> judge, resumed, on two ranks, adapted, refused."""
 
-import importlib.util
 import json
 import os
 import re
@@ -210,12 +209,9 @@ def test_conversations_of_held_out_prompts_are_measured(tmp_path):
     assert (again["n"], again["auc"][0]) == (outcome["n"], 1)
 
 
-def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, tmp_path, capsys):
+def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, tmp_path):
     words = ["tiny", f"out={tmp_path / 'run'}", f"start={trained / 'judge'}", "questions=null", "lora.rank=2"]
     words += ["vision_lr=0", "train.lr=1e-2"]
-    if importlib.util.find_spec("peft") is None:
-        assert "peft is not installed; run: pip install -e '.[train]'" in refusal(train_judge, words, tmp_path, capsys)
-        return
     assert run_command(train_judge, words) == 0
     before, after = weights(trained), weights(tmp_path / "run")
     assert before.keys() == after.keys()

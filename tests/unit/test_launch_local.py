@@ -4,44 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from genloop.ledger import finished, read_rows
 from launch.local import Child, StopRequests, supervise
-from tests.runs import ROOT, genloop
+from tests.runs import ROOT, genloop, launch, wait_until, workers_of
 
 COUNT, AVERAGE = "tests.unit.counting_job", "tests.unit.averaging_job"
-
-
-def launch(*words: str) -> "subprocess.Popen[str]":
-    """The command in the background."""
-    command = [sys.executable, "-m", "launch", "run", *words]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
-
-
-def wait_until(what, seconds: float = 60) -> None:
-    """Look again until `what()` holds; fail after a generous time."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
-
-
-def workers_of(run: Path) -> list[int]:
-    """Process ids of the living workers of a run."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-        except OSError:
-            continue  # ended meanwhile
-        if b"launch.worker" in words and f"{run}/logs".encode() in words and b"torch.distributed.run" not in words:
-            found.append(int(entry.name))
-    return found
 
 
 def numbers(folder: Path, *lines: str) -> Path:
