@@ -353,7 +353,7 @@ def judged(trainer: "JudgeTrainer", questions: Questions, world: World) -> list[
     for data, margins in zip(trainer.sets, trainer.all_margins(world), strict=True):
         for example, labels, found in zip(data.examples, data.labels.tolist(), margins.tolist(), strict=True):
             is_scene = example.source == "scenes"
-            step = "scene" if is_scene else FINAL if example.is_final else str(example.step)
+            step = example.moment
             for question, label, margin in zip(QUESTIONS, labels, found, strict=True):
                 if margin == margin:  # asked
                     name = "scenes" if is_scene and question == "outcome" else question
