@@ -60,6 +60,14 @@ def judge_objects(
     Every clause in order, one reason for each that fails. Raises IndexError when a position names a clause that is not
     an earlier one, as GenEval does.
     """
+    reasons = [reason for reason in clause_reasons(prompt, objects, named, options) if reason]
+    return Verdict(not reasons, "\n".join(reasons))
+
+
+def clause_reasons(
+    prompt: Prompt, objects: Objects, named: Mapping[int, Sequence[str]], options: VerdictOptions
+) -> list[str]:
+    """Of every clause, those of `include` first, why it fails; "" where it holds."""
     groups: list[Sequence[Detection] | None] = []  # what matched each include clause, None where it failed
     reasons = []
     for number, clause in enumerate(prompt.include):
@@ -68,13 +76,12 @@ def judge_objects(
         if not reason and clause.position is not None:
             reason = _misplaced(clause, found, groups[clause.position[1]], options)
         groups.append(None if reason else found)
-        if reason:
-            reasons.append(reason)
+        reasons.append(reason)
     for clause in prompt.exclude:
         num_found = len(objects.get(clause.class_name, ()))
-        if num_found >= clause.count:
-            reasons.append(f"expected {clause.class_name}<{clause.count}, found {num_found}")
-    return Verdict(not reasons, "\n".join(reasons))
+        is_surplus = num_found >= clause.count
+        reasons.append(f"expected {clause.class_name}<{clause.count}, found {num_found}" if is_surplus else "")
+    return reasons
 
 
 def details(objects: Objects) -> dict[str, list[list[float]]]:

@@ -115,6 +115,17 @@ def test_the_example_detector_is_used_by_evaluate(extra: Path, tmp_path: Path, m
     assert [(row["correct"], row["details"]) for row in rows] == [(True, {"circle": [[0.0, 0.0, 24.0, 24.0, 1.0]]})]
 
 
+def test_the_example_of_a_reward_runs_as_it_stands(tmp_path: Path) -> None:
+    section = (
+        (ROOT / "docs" / "geneval.md").read_text(encoding="utf-8").split("\n## As a reward\n")[1].split("\n## ")[0]
+    )
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"Reward\(strict=False, partial=[\d.]+, reasons=\('expected .+\), words='.+'\)\n", done.stdout)
+
+
 def test_the_table_of_layers_is_the_law() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     table = text.split("| layer | imports |")[1].split("\n\n")[0]

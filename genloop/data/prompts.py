@@ -115,7 +115,7 @@ def read_metadata(path: Path, *, classes: Collection[str] | None = None) -> list
     """The prompts of a metadata file: JSON lines, or one JSON list."""
     text = read_utf8(path)
     if text.lstrip().startswith("["):
-        entries = [(f"{path}: entry {number}", row) for number, row in enumerate(_parse_json(text, f"{path}"), 1)]
+        entries = [(f"{path}: entry {number}", row) for number, row in enumerate(parse_json(text, f"{path}"), 1)]
     else:
         lines = text.rstrip().split("\n")
         entries = [
@@ -128,7 +128,7 @@ def read_metadata(path: Path, *, classes: Collection[str] | None = None) -> list
 
 def read_object(path: Path) -> Any:
     """The one JSON value of a file, such as the metadata.jsonl that lies beside an image; UTF-8."""
-    return _parse_json(read_utf8(path), f"{path}")
+    return parse_json(read_utf8(path), f"{path}")
 
 
 def read_utf8(path: Path) -> str:
@@ -164,10 +164,11 @@ def _check_same(prompts: Path, texts: Sequence[str], metadata: Path, expected: S
 def _parse_line(line: str, where: str) -> Any:
     if not line.strip():
         raise ValueError(f"{where}: empty line; write one JSON object a line")
-    return _parse_json(line, where)
+    return parse_json(line, where)
 
 
-def _parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """The JSON value of a text; ValueError in one line that `where` opens."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

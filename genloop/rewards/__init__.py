@@ -1,11 +1,12 @@
 """Judges: P(yes) for a question about an image. Each name stands for a maker (`genloop.rewards.settings.JudgeMaker`).
 
-`shapes_oracle` is the exact detector of the embedded world under GenEval's rules, `llava` a LLaVA-OneVision,
-`clip_score` a CLIP; `remote` asks a server, `ensemble` several of the others.
+`shapes_oracle` is the exact detector of the embedded world under GenEval's rules, `geneval` any detector under them,
+`llava` a LLaVA-OneVision, `clip_score` a CLIP; `remote` asks a server, `ensemble` several of the others.
 """
 
 JUDGES = {
     "shapes_oracle": "geneval.judge:ShapesOracle",
+    "geneval": "geneval.judge:GenevalJudge",
     "llava": "genloop.rewards.llava:Llava",
     "clip_score": "genloop.rewards.clip_score:ClipScore",
     "remote": "genloop.rewards.remote:Remote",

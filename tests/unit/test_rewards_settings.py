@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ckpts.resolve import resolve
-from genloop.config import ConfigError, JobConfig, computing_keys, load_config
+from genloop.config import ConfigError, JobConfig, Settings, computing_keys, load_config
 from genloop.job import plain
 from genloop.records import Prompt
 from genloop.registry import load
@@ -172,7 +172,8 @@ def test_the_options_of_all_judges_are_documented():
     expected = []
     for name in JUDGES:
         for key, field in load(JUDGES[name]).Options.model_fields.items():
-            default = json.dumps(None if field.is_required() else field.default).strip('"')
+            default = json.dumps(None if field.is_required() else field.default, default=Settings.model_dump)
+            default = default.strip('"')
             expected.append((name, key, "required" if field.is_required() else default, field.description))
     assert documented == expected
     assert re.findall(r"^\| `(\w+)` \| (?!`)", text, re.M) == list(JUDGES)
