@@ -63,9 +63,19 @@ def verify(name: str, *, path: Path = REGISTRY) -> None:
         raise ValueError(f"{folder}: other content than registered as {name!r}: {', '.join(changed)}; copy them again")
 
 
+def missing_files(entry: Entry) -> list[str]:
+    """The files of a registered checkpoint that are not in its folder."""
+    return [file for file in entry.files if not (entry.folder / file).is_file()]
+
+
+def place(name_or_path: str | Path, *, path: Path = REGISTRY) -> Path:
+    """Where a checkpoint belongs: the folder of a registered name, be it there or not; else the path itself."""
+    entry = registry(path).get(str(name_or_path))
+    return entry.folder if entry else Path(name_or_path)
+
+
 def _folder(entry: Entry) -> Path:
-    absent = [file for file in entry.files if not (entry.folder / file).is_file()]
-    if absent:
+    if absent := missing_files(entry):
         raise FileNotFoundError(
             f"checkpoint {entry.name!r} is not complete: put {', '.join(absent)} into {entry.folder} ({entry.source})"
         )

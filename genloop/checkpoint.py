@@ -170,7 +170,7 @@ def load_tensors(folder: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
 def _load_archive(path: Path, device: str) -> "dict[str, Tensor]":
     """The tensors of a .bin file; whatever else it holds is refused, not run."""
     torch = require("torch")
-    _check_archive(path)
+    check_archive(path)
     try:
         part = torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
     except (UnpicklingError, RuntimeError, EOFError) as error:
@@ -191,7 +191,7 @@ def _check_index(folder: Path, weights: WeightFiles, found: Iterable[str]) -> No
         raise ValueError(f"{folder}: the shards lack tensors of their index: {_abbreviate(absent)}")
 
 
-def _check_archive(path: Path) -> None:
+def check_archive(path: Path) -> None:
     """A .bin file is a zip archive with its directory at the end (or, written by torch before 1.6, a bare pickle)."""
     with open(path, "rb") as file:
         start = file.read(4)

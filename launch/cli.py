@@ -1,6 +1,7 @@
-"""The `genloop` command: jobs, run, status, report. Imports next to nothing until it knows what to do."""
+"""The `genloop` command: jobs, run, status, report, ckpts. Imports next to nothing until it knows what to do."""
 
 import argparse
+import logging
 import os
 import sys
 import time
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
+
+from launch import checkpoints
 
 if TYPE_CHECKING:
     from genloop.config import JobConfig
@@ -50,7 +53,7 @@ def command(arguments: list[str]) -> int:
         parser.error(f"unknown argument {unknown[0]!r}")
     if options.command == "run":
         options.words += rest
-    actions = {"jobs": _jobs, "run": _run, "status": _status, "report": _report}
+    actions = {"jobs": _jobs, "run": _run, "status": _status, "report": _report, "ckpts": _ckpts}
     return actions[options.command](options)
 
 
@@ -72,6 +75,7 @@ def _parser() -> Parser:
     report = commands.add_parser("report", help="one self-contained HTML file; several runs are compared")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate")
     report.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: RUN/report of the first)")
+    checkpoints.add_parser(commands)
     return parser
 
 
@@ -79,7 +83,7 @@ def _suggested(parser: Parser, arguments: list[str]) -> list[str]:
     """The same arguments; an unknown command ends here, with the one that was probably meant."""
     from genloop.registry import did_you_mean
 
-    known = ["jobs", "run", "status", "report"]
+    known = ["jobs", "run", "status", "report", "ckpts"]
     if not arguments[0].startswith("-") and arguments[0] not in known:
         parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], known)} ({', '.join(known)})")
     return arguments
@@ -172,6 +176,15 @@ def _report(options: argparse.Namespace) -> int:
         return _refuse(error)
     print((page.parent / "table.md").read_text(encoding="utf-8"))
     print(page)
+    return 0
+
+
+def _ckpts(options: argparse.Namespace) -> int:
+    logging.basicConfig(format="genloop: %(message)s", level=logging.WARNING)
+    try:
+        checkpoints.run(options)
+    except (ValueError, OSError, ImportError) as error:
+        return _refuse(error)
     return 0
 
 

@@ -16,7 +16,7 @@ ALLOWED = {
     "jobs": {"geneval", "ckpts", "core", "contracts", "report"}
     | {"data", "models", "sampling", "rewards", "search", "training", "metrics", "shapes"},
     "geneval": {"core", "contracts", "data", "metrics", "models"},
-    "ckpts": {"core", "contracts"},
+    "ckpts": {"core", "contracts", "models"},
     "contracts": set(),
     "core": {"contracts"},
     "data": {"core", "contracts"},

@@ -18,13 +18,13 @@ from torch import Tensor
 from genloop.models.llava import Llava, image_features, tile_features
 from genloop.models.llava_config import LlavaConfig
 from genloop.models.llava_segments import Segment, extend_image, extend_text, padded_length
+from genloop.models.memory import is_out_of_memory, release_memory
 from genloop.models.prefix import MIN_GEMM_ROWS
 from genloop.rewards.pixels import anyres_tiles, best_resolution, pad_tile
 
 log = logging.getLogger(__name__)
 Tiling = Literal["pad", "anyres"]
 R = TypeVar("R")
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +143,7 @@ class PieceRunner:
 
     def _back_off(self, batch: Sequence[Chain]) -> None:
         self.kept.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        release_memory()
         tried = sum(map(self._num_positions, batch))
         self.tokens_per_batch = max(1, min(tried, self.tokens_per_batch) // 2)
         log.warning("out of memory with %d tokens; going on with tokens_per_batch=%d", tried, self.tokens_per_batch)
@@ -208,9 +207,3 @@ class PieceRunner:
             vision_aspect_ratio=self.config.vision_aspect_ratio,
         )
         return dict(zip(pieces, packed))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator gave up, on the GPU or on the CPU."""
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(words in str(error) for words in _OUT_OF_MEMORY)

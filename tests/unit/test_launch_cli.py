@@ -34,7 +34,7 @@ def test_jobs_prints_one_line_each():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stauts"], "unknown command 'stauts'; did you mean 'status'? (jobs, run, status, report)"),
+        (["stauts"], "unknown command 'stauts'; did you mean 'status'? (jobs, run, status, report, ckpts)"),
         (["run"], "which job? `genloop jobs` lists them"),
         (["run", "genrate"], "unknown job 'genrate'; did you mean 'generate'?"),
         (["run", "generate", "tinny"], "unknown preset 'tinny' of job 'generate'; did you mean 'tiny'?"),

@@ -1,0 +1,203 @@
+"""Official Mask2Former files of mmdet 2.x and 3.x -> a folder in the layout of transformers. No mmdet is needed.
+
+    genloop ckpts convert mask2former mask2former_swin-s-p4-w7-224_lsj_8x2_50e_coco_20220504_001756-743b7d99.pth FOLDER
+
+Tensors are read with `weights_only`: nothing in the file is run. Every tensor of the file has to find its place, and
+every place its tensor. The folder says in conversion.json which file it was made of, and how mmdet prepared its images:
+2.x resizes 8-bit pixels and pads with grey, 3.x resizes numbers and pads with zeros.
+"""
+
+import logging
+import pickle
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from ckpts.mask2former_names import BUFFER, infer_config, is_old, new_name, source_of, source_shapes
+from genloop.checkpoint import Shape, check_archive, read_header, save_folder
+from genloop.models.mask2former_config import (
+    CONVERSION_FILE,
+    Mask2FormerConfig,
+    Preparation,
+    Preprocess,
+    mask2former_manifest,
+)
+from genloop.registry import require
+from genloop.rundir import sha256_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+_LISTED = 5
+_NAMED_DIGEST = re.compile(r"-([0-9a-f]{8})\.pth$")  # OpenMMLab names a file by the first digits of its sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What came of a conversion."""
+
+    folder: Path
+    config: Mask2FormerConfig
+    record: Mapping[str, Any]  # conversion.json
+    num_tensors: int
+
+
+def convert(
+    file: Path,
+    folder: Path,
+    *,
+    preprocess: Preprocess | None = None,
+    scale: tuple[int, int] = Preparation().scale,
+    trust_pickle: bool = False,
+) -> Conversion:
+    """Write `folder` anew, all or nothing. `preprocess` and `scale` (long and short side that images have to fit) are
+    recorded for the detector; None: as the mmdet did whose names the file has.
+
+    ValueError for files that hold anything but a Mask2Former of mmdet with a Swin backbone.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}")
+    if preprocess not in (None, *get_args(Preprocess)):
+        raise ValueError(f"preprocess is {preprocess!r}, expected one of {', '.join(get_args(Preprocess))}")
+    if folder.exists() and not (folder / CONVERSION_FILE).is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise ValueError(f"{folder} holds other things than an earlier conversion; name a new folder")
+    digest = sha256_file(file)
+    _compare_name(file, digest)
+    state, class_names = _read(file, trust_pickle=trust_pickle)
+    old = is_old(state)
+    tensors, config = rename(state, class_names, file)
+    record = {
+        "source": {"file": file.name, "sha256": digest, "mmdet": "2.x" if old else "3.x"},
+        "preprocess": preprocess or ("mmdet2" if old else "mmdet3"),
+        "scale": [max(scale), min(scale)],
+    }
+    files = {"config.json": config.to_json(), CONVERSION_FILE: record}
+    save_folder(folder, tensors, files, weights="model.safetensors")
+    return Conversion(folder, config, record, len(tensors))
+
+
+def rename(
+    state: "Mapping[str, Tensor]", class_names: tuple[str, ...] | None, where: object
+) -> "tuple[dict[str, Tensor], Mask2FormerConfig]":
+    """mmdet's tensors -> those of transformers, in float32, and their sizes; ValueError lists what has no place."""
+    kept = [name for name in state if not name.endswith(BUFFER)]
+    named = {new_name(name): state[name] for name in kept}
+    if len(named) < len(kept):
+        raise ValueError(f"{where} mixes names of mmdet 2.x and 3.x for the same tensors; use the file as published")
+    shapes = {name: tuple(tensor.shape) for name, tensor in named.items()}
+    try:
+        config = infer_config(shapes, class_names)
+        manifest = mask2former_manifest(config)
+        expected = source_shapes(manifest)
+    except (KeyError, IndexError, ValueError) as error:
+        what = f"no tensor {error}" if isinstance(error, KeyError) else f"shapes that do not go together ({error})"
+        raise ValueError(f"{where} is not a Mask2Former of mmdet with a Swin backbone: {what}") from None
+    _account(expected, shapes, where)
+    return {key: _part(named, key).float() for key in manifest}, config
+
+
+def _account(expected: Mapping[str, Shape], found: Mapping[str, Shape], where: object) -> None:
+    parts = []
+    for what, names in (
+        ("missing", sorted(expected.keys() - found.keys())),
+        ("unknown", sorted(found.keys() - expected.keys())),
+        ("misshapen", sorted(name for name in expected.keys() & found.keys() if expected[name] != found[name])),
+    ):
+        if names:
+            more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+            parts.append(f"{len(names)} {what} ({', '.join(names[:_LISTED])}{more})")
+    if parts:
+        raise ValueError(f"{where} is not a Mask2Former of mmdet with a Swin backbone: tensors {'; '.join(parts)}")
+
+
+def _part(named: "Mapping[str, Tensor]", key: str) -> "Tensor":
+    """The tensor behind a name of transformers."""
+    source = source_of(key)
+    tensor = named[source.name]
+    if source.part == "whole":
+        return tensor
+    if source.part == "patches":  # (..., 4 C): mmdet counts patches fastest, down first; transformers channels
+        patches = tensor.unflatten(-1, (-1, 4))[..., [0, 2, 1, 3]]
+        return patches.transpose(-1, -2).flatten(-2)
+    return tensor.chunk(3)[("first", "second", "third").index(source.part)]
+
+
+def _read(file: Path, *, trust_pickle: bool) -> "tuple[dict[str, Tensor], tuple[str, ...] | None]":
+    """Named tensors, and the names of the classes when the file has them."""
+    if file.suffix == ".safetensors":
+        read_header(file)
+        return require("safetensors.torch").load_file(file), None
+    content = _unpickle(file, trust_pickle=trust_pickle)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else None
+    torch = require("torch")
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise ValueError(f"{file}: no state_dict of named tensors; expected a checkpoint of mmdet")
+    return dict(state), _class_names(content.get("meta"))
+
+
+def _unpickle(file: Path, *, trust_pickle: bool) -> Any:
+    torch = require("torch")
+    check_archive(file)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        first = str(error).strip().partition("\n")[0]
+        if not trust_pickle:
+            raise ValueError(
+                f"{file} holds more than plain tensors ({first}); if you trust its origin, convert it with "
+                "--trust-pickle, which runs code that the file names"
+            ) from None
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"{file}: not readable as a checkpoint of PyTorch ({error}); download it again") from None
+    log.warning("%s: unpickled in full, which runs code that the file names", file)
+    reader = types.SimpleNamespace(__name__="pickle", Unpickler=_Unpickler, load=pickle.load)
+    return torch.load(file, map_location="cpu", weights_only=False, pickle_module=reader)
+
+
+class _Absent:
+    """In place of an object whose class is not installed, such as a training log of mmengine."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> "_Absent":
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Whatever it was made of is let go."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Likewise."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads files that mention classes of packages that are not here."""
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        try:
+            return super().find_class(module_name, global_name)
+        except (ImportError, AttributeError):
+            return _Absent
+
+
+def _class_names(meta: Any) -> tuple[str, ...] | None:
+    """mmdet 3.x keeps them in dataset_meta, 2.x in CLASSES."""
+    if not isinstance(meta, Mapping):
+        return None
+    dataset = meta.get("dataset_meta")
+    names = dataset.get("classes") if isinstance(dataset, Mapping) else meta.get("CLASSES")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)
+
+
+def _compare_name(file: Path, digest: str) -> None:
+    named = _NAMED_DIGEST.search(file.name)
+    if named and not digest.startswith(named[1]):
+        log.warning(
+            "%s: its sha256 begins with %s, not with %s as its name says; damaged or changed",
+            file,
+            digest[:8],
+            named[1],
+        )
