@@ -131,6 +131,16 @@ def mcnemar(b: int, c: int) -> float:
     return min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5))) if b + c else 1.0
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for how many there are (Holm 1979): the smallest counts m times, the next m - 1 times, ..."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, floor = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = floor
+    return corrected
+
+
 def _at_size(rate: float, size: float, level: float) -> Interval:
     return wilson(rate * size, size, level=level)
 

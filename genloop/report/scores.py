@@ -7,7 +7,7 @@ the unweighted mean of the tasks. Two runs are compared prompt by prompt, and on
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genloop.metrics.statistics import Interval, clustered_wilson, mcnemar, mean_of, paired_bootstrap
+from genloop.metrics.statistics import Interval, clustered_wilson, holm, mcnemar, mean_of, paired_bootstrap
 from genloop.records import TAGS
 from genloop.report.expense import Expense, expense, mean
 from genloop.report.runs import Run
@@ -111,16 +111,6 @@ def compare(base: Run, run: Run) -> Comparison:
     p = mcnemar(better, worse)
     significant = p < SIGNIFICANT and (points.low > 0 or points.high < 0)
     return Comparison(base, run, (*tasks, Difference(OVERALL, points, better, worse, p, significant)))
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many there are (Holm 1979): the smallest counts m times, the next m - 1 times, ..."""
-    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
-    corrected, floor = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[i]))
-        corrected[i] = floor
-    return corrected
 
 
 def _difference(tag: str, tags: Sequence[str], after: Sequence[float], before: Sequence[float]) -> Difference:

@@ -8,9 +8,10 @@ import pytest
 
 from geneval.summary import summarize
 from genloop.ledger import Counts, read_rows
+from genloop.metrics.statistics import holm
 from genloop.records import TAGS
 from genloop.report.runs import JudgedImage, Run, read_runs
-from genloop.report.scores import compare, holm, score
+from genloop.report.scores import compare, score
 from tests.unit.report_runs import Sketch, write_runs
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genloop.metrics.statistics import (
@@ -26,6 +26,7 @@ def flat(groups):
     return [value for value, _ in pairs], [cluster for _, cluster in pairs]
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 10_000), data=st.data())
 def test_wilson_holds_its_estimate_and_mirrors(n, data):
     k = data.draw(st.integers(0, n))
@@ -57,6 +58,7 @@ def test_wilson_refuses_what_is_no_rate(k, n):
         wilson(k, n)
 
 
+@settings(deadline=None)
 @given(groups=outcomes)
 def test_clustered_wilson_is_never_narrower_than_independent_trials(groups):
     values, clusters = flat(groups)
@@ -110,6 +112,7 @@ def test_the_mean_of_six_tasks_covers_the_true_mean():
     assert hits >= 0.93 * 400
 
 
+@settings(deadline=None)
 @given(groups=outcomes, seed=st.integers(0, 2**32))
 def test_the_bootstrap_depends_on_its_seed_alone_and_holds_its_estimate(groups, seed):
     values, clusters = flat(groups)
@@ -189,6 +192,7 @@ def test_values_without_clusters_are_refused(values, clusters):
         paired_bootstrap([1.0], [1.0, 0.0], [0], 0)
 
 
+@settings(deadline=None)
 @given(b=st.integers(0, 60), c=st.integers(0, 60))
 def test_mcnemar_is_the_two_sided_sign_test(b, c):
     n = b + c

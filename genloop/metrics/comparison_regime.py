@@ -1,0 +1,125 @@
+"""Under which conditions two evaluations were made, and whether their numbers may stand side by side.
+
+A run's card says how its images were made (`images`) and how they were judged (`detector`, `colors`, `options`).
+Models and strategies are what one compares. But another guidance, number of steps, size, seed, or rewritten prompts,
+and another judging, make the numbers answers to different questions: they have to be allowed. "all" allows every one
+in the making of images; one in the judging has to be named.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from genloop.registry import did_you_mean
+
+ALL = "all"
+NO_CARD = "card"  # the name of "one of them does not say"
+COVERAGE = "coverage"  # the name of "not the same images on both sides"
+EVALUATOR = ("detector", "colors", "options")
+MAKING = "images"
+REGIME = frozenset({"guidance", "step", "steps", "size", "resolution", "height", "width"}) | frozenset(
+    {"seed", "seeds", "sample", "samples", "prompt", "prompts", "rewritten"}
+)  # a word of a condition's name that makes it one of the regime
+_PLACES = ("sha256", "source", "by", "num_images")  # of the images: which they are, not how they were made
+Kind = Literal["subject", "making", "judging"]
+_UNKNOWN = object()
+
+
+class Differing(NamedTuple):
+    """One condition that is not the same. A subject needs no leave; `judging` needs one by name."""
+
+    name: str
+    a: str
+    b: str
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.a} / {self.b})" if self.a or self.b else self.name
+
+
+def differing(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[Differing]:
+    """What differs between two cards, in the order of the first; a missing card is one difference of its own."""
+    if a is None or b is None:
+        return [Differing(NO_CARD, _there(a), _there(b), "judging")]
+    ours, theirs = conditions(a), conditions(b)
+    names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name, _UNKNOWN) != theirs.get(name, _UNKNOWN)]
+    found = [Differing(name, _shown(ours, name), _shown(theirs, name), _kind(name)) for name in names]
+    if all(_source(card) in (None, "unknown") for card in (a, b)):
+        found.append(Differing(MAKING, "unknown", "unknown", "making"))
+    return found
+
+
+def conditions(card: Mapping[str, Any]) -> dict[str, Any]:
+    """{name: value}: those of the judging by their dotted keys, those of the making without "images."."""
+    found: dict[str, Any] = {}
+    for group in EVALUATOR:
+        _flatten(card.get(group), group, found)
+    making = card.get(MAKING)
+    for key, value in making.items() if isinstance(making, Mapping) else ():
+        if key not in _PLACES:
+            _flatten(value, f"{MAKING}.{key}" if key in EVALUATOR else key, found)
+    return found
+
+
+def refuse(found: Sequence[Differing], allow: Sequence[str], names: tuple[str, str], known: Sequence[str]) -> None:
+    """ValueError of one line unless everything that differs is allowed; `known` are the names that `allow` may hold."""
+    for word in allow:
+        if not any(_covers(word, name) for name in known):
+            raise ValueError(f"allow: unknown condition {word!r}{did_you_mean(word, known)} ({', '.join(known)})")
+    refused = [one for one in found if not is_allowed(one, allow)]
+    if refused:
+        words = ",".join([*allow, *(one.name for one in refused)])
+        hint = "; " + ALL + " does not cover how images were judged" if ALL in allow else ""
+        listed = ", ".join(map(str, refused))
+        raise ValueError(f"{names[0]} and {names[1]} differ in {listed}; to compare anyway: allow=[{words}]{hint}")
+
+
+def is_allowed(one: Differing, allow: Sequence[str]) -> bool:
+    """A subject is; others by name, by that of their group ("options" for "options.threshold"), or by "all"."""
+    return (
+        one.kind == "subject"
+        or any(_covers(word, one.name) for word in allow if word != ALL)
+        or (ALL in allow and one.kind == "making")
+    )
+
+
+def names_of(*cards: Mapping[str, Any] | None) -> list[str]:
+    """Every name that `allow` may hold for these cards."""
+    own = dict.fromkeys(name for card in cards for name in conditions(card or {}))
+    return [ALL, NO_CARD, COVERAGE, MAKING, *own]
+
+
+def _source(card: Mapping[str, Any]) -> Any:
+    """Where the images say they come from; "made here" when a card of another kind says something else of them."""
+    making = card.get(MAKING) or {}
+    return making.get("source", "made here" if making else None)
+
+
+def _there(card: Mapping[str, Any] | None) -> str:
+    return "none" if card is None else "there"
+
+
+def _covers(word: str, name: str) -> bool:
+    return name == word or name.startswith(f"{word}.")
+
+
+def _kind(name: str) -> Kind:
+    if name.partition(".")[0] in EVALUATOR:
+        return "judging"
+    return "making" if REGIME.intersection(re.split(r"[._]", name)) else "subject"
+
+
+def _flatten(value: Any, name: str, found: dict[str, Any]) -> None:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            _flatten(inner, f"{name}.{key}", found)
+    elif value is not None and value != {}:
+        found[name] = value
+
+
+def _shown(values: Mapping[str, Any], name: str) -> str:
+    """A value in a few characters; hashes by their beginnings."""
+    text = str(values.get(name, "unknown"))
+    if re.fullmatch(r"[0-9a-f]{40,}", text):
+        return text[:8]
+    return text if len(text) <= 40 else text[:37] + "..."

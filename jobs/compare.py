@@ -1,0 +1,99 @@
+"""Compare two evaluations of the same prompts: paired differences with error bars, tests, and which prompts changed.
+
+    genloop run compare geneval a=runs/a-verdicts b=runs/b-verdicts out=runs/b-minus-a
+    genloop run compare geneval a=runs/a-verdicts b=runs/b-verdicts out=runs/b-minus-a allow=[guidance,steps]
+    genloop run compare geneval a=runs/a-verdicts b=theirs/results.jsonl out=runs/x allow=[card,coverage]
+
+Reads   two finished runs of `evaluate` (or result files as GenEval writes them), and the cards that say how their
+        images were made and judged. Runs whose conditions differ (guidance, steps, size, seeds, prompts rewritten or
+        not), that were judged otherwise, do not cover the same images, or do not say, are refused unless `allow` names
+        what differs. allow=all is for everything but the judging, which has to be named.
+Writes  RUN/comparison.md (also printed), RUN/comparison.json with every image whose verdict differs, RUN/forest.svg.
+Resume  the same command computes it again; the bytes depend on the two evaluations and the config alone.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from genloop.config import LAUNCH, JobConfig
+from genloop.distributed import World
+from genloop.job import run
+from genloop.metrics.comparison_regime import Differing
+from genloop.metrics.comparison_rows import Evaluation, check_evaluation, content_of, read_evaluation
+from genloop.metrics.statistics_rates import Kind
+
+KIND = "independent"
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class Config(JobConfig):
+    a: Annotated[Path, LAUNCH] = Field(description="the base: run of evaluate, or a result file; read by content")
+    b: Annotated[Path, LAUNCH] = Field(description="what is compared with it")
+    allow: Annotated[list[str], LAUNCH, BeforeValidator(_listed)] = Field(
+        [], description="conditions that may differ; all: every one but those of the judging"
+    )
+    intervals: Kind = Field("wilson", description="of each run's own scores: wilson or bootstrap")
+    num_resamples: int = Field(4000, ge=100, description="draws of the bootstraps")
+    num_flips: Annotated[int, LAUNCH] = Field(20, ge=0, description="changed prompts shown in the table")
+
+
+def check(config: Config) -> None:
+    """Both evaluations, and that they may be compared, before anything is written."""
+    for path in (config.a, config.b):
+        check_evaluation(path)
+    _conditions(config, read_evaluation(config.a), read_evaluation(config.b))
+
+
+def inputs(config: Config) -> dict[str, Path]:
+    """The verdicts of both and what they say of their making, wherever they lie."""
+    return content_of(config.a, "a") | content_of(config.b, "b")
+
+
+def main(config: Config, world: World) -> None:
+    from genloop.metrics.comparison import compare
+    from genloop.metrics.comparison_tables import as_json, markdown, sentence
+    from genloop.report.geneval_forest import forest_svg
+    from genloop.rundir import write_atomic, write_json
+
+    if world.rank != 0:
+        return
+    a, b = read_evaluation(config.a), read_evaluation(config.b)
+    conditions, names = _conditions(config, a, b), _names(config)
+    found = compare(a, b, config.seed, kind=config.intervals, num_resamples=config.num_resamples)
+    text = markdown(found, names, conditions, num_flips=config.num_flips)
+    figure = forest_svg(found.changes, f"{names[1]} minus {names[0]}", sentence(found.changes[-1], names))
+    write_json(config.out / "comparison.json", as_json(found, names, conditions))
+    write_atomic(config.out / "comparison.md", text.encode())
+    write_atomic(config.out / "forest.svg", figure.encode())
+    print(text, end="", flush=True)
+
+
+def _conditions(config: Config, a: Evaluation, b: Evaluation) -> list[Differing]:
+    """What differs, all of it allowed; ValueError otherwise."""
+    from genloop.metrics.comparison import coverage, pair_up
+    from genloop.metrics.comparison_regime import COVERAGE, differing, names_of, refuse
+
+    found = differing(a.card, b.card)
+    covers = coverage(a, b)
+    if any(covers):
+        found.append(Differing(COVERAGE, *covers, "making"))
+    refuse(found, config.allow, _names(config), names_of(a.card, b.card))
+    pair_up(a, b)
+    return found
+
+
+def _names(config: Config) -> tuple[str, str]:
+    """What to call the two: the shortest part of their paths that tells them apart."""
+    from genloop.report.runs import short_names
+
+    first, second = short_names([config.a, config.b])
+    return first, second
+
+
+if __name__ == "__main__":
+    run(main, Config)
