@@ -2,7 +2,7 @@
 
     genloop run train_judge tiny out=runs/judge-tiny
     genloop run train_judge shapes out=runs/judge data.paths.shards=runs/judge-data/shards --procs 2
-    torchrun --nproc-per-node 8 -m jobs.train_judge llava_ov out=runs/judge
+    torchrun --nproc-per-node 8 -m jobs.train_judge llava_ov out=runs/judge train.zero_stage=3
 
 Reads   shards of examples (build_judge_data writes them: DIR/train, DIR/val) and published LLaVA conversations (JSON);
         a checkpoint to start from, or sizes of a new model.

@@ -36,7 +36,7 @@ from genloop.training.sums import add_over_ranks
 from genloop.training.task import B, Loss, Task
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-_BUCKET = 1 << 24  # gradient values that are reduced in one call
+_BUCKET = 1 << 24  # values that travel in one call, at most a sixteenth of the model
 _SMALL = 100_000  # a tensor of so many values, or a thousandth of the model, is not worth sharing out
 
 
@@ -221,7 +221,7 @@ def _library(device: str, world: World) -> Any:
 def _config(task: Task[Any], world_size: int) -> Mapping[str, Any]:
     """DeepSpeed's own; float32 throughout, as our losses compute in half precision by themselves."""
     size = sum(parameter.numel() for parameter in task.model.parameters())
-    share = math.ceil(size / world_size)
+    share, bucket = math.ceil(size / world_size), min(_BUCKET, size // 16)
     return {
         "train_micro_batch_size_per_gpu": 1,  # never looked at: a step is as many passes as we say
         "gradient_accumulation_steps": 1,
@@ -229,9 +229,9 @@ def _config(task: Task[Any], world_size: int) -> Mapping[str, Any]:
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
             "stage": task.settings.zero_stage,
-            "reduce_bucket_size": _BUCKET,
-            "allgather_bucket_size": _BUCKET,
-            "stage3_prefetch_bucket_size": min(share, _BUCKET),
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
+            "stage3_prefetch_bucket_size": bucket,
             "stage3_max_live_parameters": share,
             "stage3_max_reuse_distance": share,
             "stage3_param_persistence_threshold": min(_SMALL, size // 1000),
