@@ -27,6 +27,7 @@ setup(
     package_data={
         "": ["*.txt", "*.json", "*.jsonl", "*.html", "*.css", "*.js", "templates/*"],
         "configs": ["**/*.yaml", "**/*.json", "prompts/*/*"],
+        "geneval": ["canary.yaml"],
         "ckpts": ["registry.yaml", "shapes/**/*"],
     },
     install_requires=[

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from geneval.folder import Sample
-from geneval.images import UnreadableImage, read_image
+from geneval.images import ImageReader, UnreadableImage
 from geneval.judging import Judged, judge_images
 from geneval.settings import Evaluator
 from geneval.verdict import details
@@ -16,37 +16,42 @@ from genloop.job import note
 from genloop.records import Verdict
 
 UNREADABLE = "unreadable: "  # opens the reason of an image that does not decode; it counts as wrong
+_UNREAD = Judged(Verdict(False, ""), {}, (), None)
 
 
 def evaluate(samples: Sequence[Sample], images: Path, evaluator: Evaluator) -> list[dict[str, Any]]:
     """The row of every sample, in their order; all images go to the detector in one call."""
-    pixels = [_read(images / sample.image) for sample in samples]
+    with ImageReader(images) as reader:
+        pixels = reader.take([sample.image for sample in samples])
+    return judge_samples(samples, pixels, evaluator)
+
+
+def judge_samples(
+    samples: Sequence[Sample], pixels: Sequence[np.ndarray | UnreadableImage], evaluator: Evaluator
+) -> list[dict[str, Any]]:
+    """The row of every sample from its pixels (H, W, 3), or from why there are none."""
     readable = [(sample.prompt, image) for sample, image in zip(samples, pixels) if isinstance(image, np.ndarray)]
     with note(f"images {samples[0].image} to {samples[-1].image}"):
-        judged = iter(judge_images([image for _, image in readable], [prompt for prompt, _ in readable], evaluator))
-    unread = Judged(Verdict(False, ""), {}, (), None)
+        images, prompts = [image for _, image in readable], [prompt for prompt, _ in readable]
+        judged = iter(judge_images(images, prompts, evaluator) if readable else ())
     rows = []
-    for sample, image in zip(samples, pixels):
-        found = next(judged) if isinstance(image, np.ndarray) else unread
-        rows.append(_row(sample, found, UNREADABLE + image if isinstance(image, str) else found.verdict.reason))
+    for sample, image in zip(samples, pixels, strict=True):
+        if isinstance(image, UnreadableImage):
+            rows.append(_row(sample, None, _UNREAD, f"{UNREADABLE}{image}"))
+        else:
+            found = next(judged)
+            rows.append(_row(sample, [image.shape[1], image.shape[0]], found, found.verdict.reason))
     return rows
 
 
-def _read(path: Path) -> np.ndarray | str:
-    """The pixels, or why there are none."""
-    try:
-        return read_image(path)
-    except UnreadableImage as error:
-        return str(error)
-
-
-def _row(sample: Sample, judged: Judged, reason: str) -> dict[str, Any]:
-    return {
+def _row(sample: Sample, size: list[int] | None, judged: Judged, reason: str) -> dict[str, Any]:
+    row: dict[str, Any] = {
         "prompt_index": sample.prompt.index,
         "sample": sample.number,
         "prompt": sample.prompt.text,
         "tag": sample.prompt.tag,
         "image": sample.image,
+        "size": size,
         "correct": judged.verdict.correct,
         "reason": reason,
         "details": details(judged.objects),
@@ -55,5 +60,7 @@ def _row(sample: Sample, judged: Judged, reason: str) -> dict[str, Any]:
             {"clause": part.clause, "named": list(part.named), "margins": list(part.margins)} for part in judged.colors
         ],
         "distance": judged.distance,
-        "metadata": json.loads(sample.metadata),
+        "prompt_source": "prompt" if sample.rewritten is None else "rewritten",
     }
+    row |= {} if sample.rewritten is None else {"rewritten_prompt": sample.rewritten}
+    return row | {"metadata": json.loads(sample.metadata)}

@@ -1,21 +1,28 @@
 """The image folder that GenEval reads: IMAGES/00017/metadata.jsonl and IMAGES/00017/samples/0000.png.
 
-Folders and samples are named by digits and walked in the order of their numbers. What GenEval passes over in silence
-is refused here: a folder without metadata or samples, the same number twice, samples of another image type.
+Folders and samples are named by digits, however padded, and walked in the order of their numbers. Images are PNG, JPEG
+or WebP. With the layout "final" a prompt has one image, IMAGES/00017/final.png, beside its metadata. What GenEval
+passes over in silence is refused here: a folder that is no number or lacks metadata, the same number twice, files of
+another image type.
 """
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from genloop.data.prompts import parse_metadata, read_object
 from genloop.records import Prompt
 
+Layout = Literal["samples", "final"]
+REWRITTEN = "detailed_caption"  # the metadata key that holds a prompt in other words
 _NUMBER = re.compile(r"[0-9]+")
-_SAMPLE = re.compile(r"[0-9]+\.png")
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
+_SAMPLE = re.compile(r"[0-9]+\.(png|jpg|jpeg|webp)", re.IGNORECASE)
+_FINAL = re.compile(r"final\.(png|jpg|jpeg|webp)", re.IGNORECASE)
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_NEEDED = ("tag", "include", "prompt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,42 +33,122 @@ class Sample:
     number: int
     image: str  # path relative to the image folder, with "/"
     metadata: str  # the JSON object of the folder, as GenEval's rows repeat it
+    rewritten: str | None = None  # the prompt in other words, where the metadata has it
 
 
-def find_samples(images: Path, *, classes: Collection[str] | None = None, limit: int | None = None) -> list[Sample]:
-    """Every sample of the first `limit` prompt folders, by folder and sample number.
+@dataclass(frozen=True, slots=True)
+class PromptFolder:
+    """One prompt with the images that there are of it."""
+
+    name: str
+    prompt: Prompt
+    samples: tuple[Sample, ...]
+
+
+def find_samples(
+    images: Path, *, classes: Collection[str] | None = None, limit: int | None = None, layout: Layout = "samples"
+) -> list[Sample]:
+    """Every sample of the first `limit` prompt folders, by folder and sample number; ValueError for an empty folder.
 
     `classes` are the names that metadata may use. Raises FileNotFoundError or ValueError, one line each.
     """
+    folders = read_folders(images, classes=classes, limit=limit, layout=layout)
+    check_samples(images, folders, layout)
+    return [sample for folder in folders for sample in folder.samples]
+
+
+def read_folders(
+    images: Path, *, classes: Collection[str] | None = None, limit: int | None = None, layout: Layout = "samples"
+) -> list[PromptFolder]:
+    """The first `limit` prompt folders by number, each with the samples it has, which may be none."""
     if not images.is_dir():
         raise FileNotFoundError(f"{images}: no such folder; expected prompt folders such as {images}/00000")
-    folders = _numbered(images, (entry.name for entry in images.iterdir() if _NUMBER.fullmatch(entry.name)))
+    if (images / "metadata.jsonl").is_file():
+        raise ValueError(f"{images}: is the folder of one prompt; give the folder above it, {images.parent}")
+    inside = [entry.name for entry in images.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    folders = _numbered(images, (name for name in inside if _NUMBER.fullmatch(name)))
     if not folders:
         raise ValueError(f"{images}: no prompt folders; expected {images}/00000/samples/0000.png and so on")
-    chosen = list(folders.items())[:limit]
-    return [sample for index, name in chosen for sample in _folder_samples(images, name, index, classes)]
+    if strangers := sorted(name for name in inside if not _NUMBER.fullmatch(name)):
+        raise ValueError(
+            f"{images / strangers[0]}: prompt folders are named by numbers, such as 00017{_more(strangers)}; "
+            "rename it, move it elsewhere, or hide it behind a dot"
+        )
+    return [_read(images, name, index, classes, layout) for index, name in list(folders.items())[:limit]]
 
 
-def _folder_samples(images: Path, name: str, index: int, classes: Collection[str] | None) -> Iterator[Sample]:
-    folder = images / name
-    path = folder / "metadata.jsonl"
+def check_samples(images: Path, folders: Iterable[PromptFolder], layout: Layout = "samples") -> None:
+    """ValueError for the first prompt folder without images."""
+    for folder in folders:
+        if not folder.samples:
+            raise ValueError(_no_samples(images / folder.name, layout))
+
+
+def _no_samples(folder: Path, layout: Layout) -> str:
+    expected = folder / ("final.png" if layout == "final" else "samples/0000.png")
+    other = [file for file in _files(folder) if _FINAL.fullmatch(file)] if layout == "samples" else []
+    hint = f"; for {folder / other[0]} set layout=final" if other else " and so on" if layout == "samples" else ""
+    return f"{folder}: no samples; expected {expected}{hint}"
+
+
+def _read(images: Path, name: str, index: int, classes: Collection[str] | None, layout: Layout) -> PromptFolder:
+    path = images / name / "metadata.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; every prompt folder needs its line of GenEval metadata")
     row = read_object(path)
+    _check_schema(path, row)
     prompt = parse_metadata(row, index, where=f"{path}", classes=classes)
-    samples = folder / "samples"
-    files = [entry.name for entry in samples.iterdir() if not entry.name.startswith(".")] if samples.is_dir() else []
+    text, rewritten = json.dumps(row), row.get(REWRITTEN)
+    found = _finals(images / name) if layout == "final" else _samples(images / name)
+    return PromptFolder(
+        name,
+        prompt,
+        tuple(Sample(prompt, number, f"{name}/{file}", text, rewritten) for number, file in found.items()),
+    )
+
+
+def _check_schema(path: Path, row: Any) -> None:
+    """Refuse what was written for something else, and text that no file can hold."""
+    if isinstance(row, Mapping):
+        if missing := [key for key in _NEEDED if key not in row]:
+            found = ", ".join(map(str, list(row)[:6])) or "nothing"
+            raise ValueError(
+                f"{path}: {missing[0]} is missing: GenEval's metadata has {', '.join(_NEEDED)}, not {found}"
+            )
+        if not isinstance(row.get(REWRITTEN), str | None):
+            raise ValueError(f"{path}: {REWRITTEN} must be a text, found {json.dumps(row[REWRITTEN])[:60]}")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{path}: holds half of a character (a lone surrogate); write the whole one") from None
+
+
+def _samples(folder: Path) -> dict[int, str]:
+    """{number: path below the prompt folder}"""
+    place = folder / "samples"
+    files = _files(place)
     for file in files:
         if not _SAMPLE.fullmatch(file) and file.lower().endswith(_IMAGE_SUFFIXES):
-            raise ValueError(f"{samples / file}: not a sample that GenEval reads; samples are named 0000.png, 0001.png")
-    numbers = _numbered(samples, (file for file in files if _SAMPLE.fullmatch(file)))
-    if not numbers:
-        raise ValueError(f"{folder}: no samples; expected {samples}/0000.png and so on")
-    text = json.dumps(row)
-    yield from (Sample(prompt, number, f"{name}/samples/{file}", text) for number, file in numbers.items())
+            raise ValueError(
+                f"{place / file}: not a sample that is read here; samples are named 0000.png, 0001.png (or .jpg, .webp)"
+            )
+    found = _numbered(place, (file for file in files if _SAMPLE.fullmatch(file)))
+    return {number: f"samples/{file}" for number, file in found.items()}
 
 
-def _numbered(folder: Path, names: Iterator[str]) -> dict[int, str]:
+def _finals(folder: Path) -> dict[int, str]:
+    """The one image beside the metadata, as sample 0."""
+    files = sorted(file for file in _files(folder) if _FINAL.fullmatch(file))
+    if len(files) > 1:
+        raise ValueError(f"{folder}: {files[0]} and {files[1]} are both the prompt's one image; remove one of them")
+    return dict(enumerate(files))
+
+
+def _files(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
+
+
+def _numbered(folder: Path, names: Iterable[str]) -> dict[int, str]:
     """{number: name} by number; ValueError when two names are the same number."""
     found: dict[int, str] = {}
     for name in sorted(names):
@@ -70,3 +157,7 @@ def _numbered(folder: Path, names: Iterator[str]) -> dict[int, str]:
             raise ValueError(f"{folder}: {found[number]} and {name} are the same number; remove one of them")
         found[number] = name
     return dict(sorted(found.items()))
+
+
+def _more(names: Collection[str]) -> str:
+    return f" ({len(names) - 1} more like it)" if len(names) > 1 else ""

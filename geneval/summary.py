@@ -115,9 +115,9 @@ def format_reference(rows: Sequence[Row]) -> str:
 def reference_line(row: Row, images: str) -> bytes:
     """Our row as a line of the reference's result file; `images` is the image folder as it was given."""
     values = {
-        "filename": f"{images.rstrip('/')}/{row['image']}",
+        "filename": f"{images}{'' if images.endswith('/') else '/'}{row['image']}",
         "tag": row["tag"],
-        "prompt": row["prompt"],
+        "prompt": row["metadata"].get("prompt", row["prompt"]),  # with the blanks around it
         "correct": row["correct"],
         "reason": row["reason"],
         "metadata": json.dumps(row["metadata"]),

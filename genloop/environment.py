@@ -1,5 +1,6 @@
 """What a run ran on: code version, packages, hardware, command. Read without importing torch."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -20,6 +21,7 @@ def describe() -> dict[str, Any]:
     return {
         "genloop": genloop.__version__,
         "git": git_state(Path(__file__).resolve().parent.parent),
+        "code": code_digest(Path(__file__).resolve().parent.parent),
         "python": platform.python_version(),
         "packages": package_versions(),
         "platform": platform.platform(),
@@ -53,6 +55,15 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
     changes = _output(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
     return {"commit": commit, "dirty": bool(changes)} if commit else None
+
+
+def code_digest(folder: Path) -> str:
+    """sha256 of all code that decides a result, by relative name and content: for what has no git commit."""
+    digest = hashlib.sha256()
+    for top in ("geneval", "genloop", "jobs"):
+        for file in sorted((folder / top).rglob("*.py")):
+            digest.update(f"{file.relative_to(folder).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def cpu_model() -> str:

@@ -105,7 +105,7 @@ def execute(module: ModuleType, config: JobConfig, world: World) -> int:
         return EXIT_STOPPED
     except RunFailed as error:
         print(f"genloop: {one_line(error)}", file=sys.stderr, flush=True)
-        raise SystemExit(EXIT_FAILED) from error
+        raise SystemExit(error.exit_code) from error
     except Exception as error:
         traceback.print_exception(error)
         where = "; ".join(getattr(error, "__notes__", [])) or f"rank {world.rank}"

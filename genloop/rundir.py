@@ -23,6 +23,8 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 class RunFailed(RuntimeError):
     """A run came to its end and its outcome is a failure; the message is one line and needs no traceback."""
 
+    exit_code = 1
+
 
 class RunError(ValueError):
     """A run folder that cannot be used for this config; the message is one line."""

@@ -3,32 +3,50 @@
     genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts
     genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts --procs 2
     genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts format=reference
+    genloop run evaluate geneval images=IMAGES out=runs/b expect.prompts=geneval expect.images_per_prompt=4
+    genloop run evaluate geneval canary=only out=runs/canary
 
-Reads   an image folder in GenEval's layout (00017/metadata.jsonl, 00017/samples/0000.png), or a run of `generate`.
-Writes  RUN/rows/*.jsonl, one line an image: verdict, reasons, detections; when all units are done RUN/summary.json
-        and RUN/summary.txt (also printed). With format=reference the summary is the one that GenEval's own script
-        prints, and RUN/results.jsonl holds the rows in its form.
+Reads   an image folder in GenEval's layout (00017/metadata.jsonl, 00017/samples/0000.png; also jpg and webp; with
+        layout=final 00017/final.png), or a run of `generate`. What the folder lacks of what is expected is an error
+        before work, unless expect.on_missing=report.
+Writes  RUN/rows/*.jsonl, one line an image: verdict, reasons, detections; when all units are done RUN/summary.json,
+        RUN/summary.txt (also printed) and RUN/card.json: all that decided the result. RUN/canary.json: what the
+        detector and the colour classifier answered to pictures whose answers are known, before anything was judged.
+        With format=reference the summary is the one that GenEval's own script prints, and RUN/results.jsonl holds
+        the rows in its form. canary=record notes the answers beside the checkpoints; only the canary is run then.
 Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its image,
         the detector and the options alone. An image that does not decode counts as wrong and is listed.
 """
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from ckpts.resolve import resolve
-from geneval.settings import EvaluatorKeys, build_evaluator, check_evaluator, evaluator_inputs
+from geneval.completeness import ExpectSettings
+from geneval.folder import Layout, PromptFolder, Sample, read_folders
+from geneval.images import ImageReader
+from geneval.settings import Evaluator, EvaluatorKeys, build_evaluator, check_evaluator, evaluator_inputs
 from genloop.config import LAUNCH, Device, IndependentConfig
 from genloop.distributed import World, choose_device
 from genloop.job import run
-from genloop.ledger import Ledger, count, plan_units
+from genloop.ledger import Ledger, count, finished, plan_units
+from genloop.records import Unit
 
 KIND = "independent"
 
 
 class Config(IndependentConfig, EvaluatorKeys):
-    images: Annotated[Path, LAUNCH] = Field(description="image folder, or a run of generate; fingerprinted by content")
+    images: Annotated[str | None, LAUNCH] = Field(
+        None, description="image folder, or a run of generate; fingerprinted by content"
+    )
+    layout: Layout = Field("samples", description="00017/samples/0000.png and more, or one 00017/final.png")
+    expect: ExpectSettings = ExpectSettings()
+    canary: Annotated[Literal["check", "off", "only", "record"], LAUNCH] = Field(
+        "check", description="known pictures before the images; only: nothing else; record: note the answers"
+    )
     unknown_classes: Annotated[Literal["refuse", "absent"], LAUNCH] = Field(
         "refuse", description="classes that the detector does not know: an error, or never found (as in GenEval)"
     )
@@ -37,63 +55,160 @@ class Config(IndependentConfig, EvaluatorKeys):
     )
     limit: int | None = Field(None, ge=1, description="only the first so many prompt folders")
     unit_size: int = Field(32, ge=1, description="images in one unit of work")
+    images_per_batch: Annotated[int, LAUNCH] = Field(8, ge=1, description="images a detector gets in one call")
     device: Device = Field("auto", description="auto: the GPU when there is one")
     threads: int = Field(1, ge=1, description="CPU threads of a worker")
+    decoders: Annotated[int, LAUNCH] = Field(4, ge=1, description="threads that decode images ahead of the detector")
 
     @field_validator("images")
     @classmethod
-    def _of_a_run(cls, images: Path) -> Path:
+    def _of_a_run(cls, images: str | None) -> str | None:
         """A run folder stands for the images in it."""
-        return images / "images" if (images / "run.json").is_file() else images
+        return f"{images.rstrip('/')}/images" if images and (Path(images) / "run.json").is_file() else images
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there is more to do than to run the canary."""
+        return self.canary not in ("only", "record")
+
+    @property
+    def folder(self) -> Path:
+        """Where the images are."""
+        return Path(self.images or "")
 
 
 def check(config: Config) -> None:
-    """Names, layout and every metadata file, before anything is loaded or written."""
-    from geneval.folder import find_samples
+    """Names, layout, every metadata file and completeness, before anything is loaded or written."""
+    from geneval.completeness import check_complete, compare
+    from geneval.folder import check_samples
 
     known = check_evaluator(config, resolve)
-    find_samples(config.images, classes=known if config.unknown_classes == "refuse" else None, limit=config.limit)
+    if not config.has_images:
+        return
+    if not config.images:
+        raise ValueError("images: needs a value, unless canary=only")
+    folders = _folders(config, known if config.unknown_classes == "refuse" else None)
+    if config.expect.on_missing == "error" or not any(folder.samples for folder in folders):
+        check_samples(config.folder, folders, config.layout)
+        check_complete(config.folder, compare(folders, config.expect, config.limit))
 
 
 def inputs(config: Config) -> dict[str, Path]:
     """The images and the weights, whose content enters the fingerprint wherever they lie."""
-    return {"images": config.images} | evaluator_inputs(config, resolve)
+    return ({"images": config.folder} if config.has_images else {}) | evaluator_inputs(config, resolve)
 
 
 def main(config: Config, world: World) -> None:
     import torch
 
-    from geneval.evaluation import evaluate
-    from geneval.folder import find_samples
-
     torch.set_num_threads(config.threads)
-    samples = find_samples(config.images, limit=config.limit)
+    if not config.has_images:
+        _load(config, world)
+        return
+    folders = _folders(config)
+    samples = [sample for folder in folders for sample in folder.samples]
     units = plan_units(len(samples), config.unit_size)
-    with Ledger.of(config, units, world) as ledger:
+    with ImageReader(config.folder, config.decoders) as reader, Ledger.of(config, units, world) as ledger:
         evaluator = None
         for unit in ledger.claims():
-            evaluator = evaluator or build_evaluator(config, resolve, choose_device(config.device, world))
+            evaluator = evaluator or _load(config, world)
             with ledger.working(unit):
-                rows = evaluate(samples[unit.start : unit.stop], config.images, evaluator)
-                ledger.advance(len(unit))
-                ledger.complete(unit, rows)
+                ahead = _names(samples, _next_unit(config.out, units, unit))
+                ledger.complete(unit, _judge(config, samples[unit.start : unit.stop], evaluator, reader, ahead, ledger))
     if count(config.out, len(units)).done == len(units):
-        _conclude(config)
+        _conclude(config, folders)
 
 
-def _conclude(config: Config) -> None:
+def _folders(config: Config, classes: Collection[str] | None = None) -> list[PromptFolder]:
+    """The prompt folders in order; metadata may name `classes` only."""
+    return read_folders(config.folder, classes=classes, limit=config.limit, layout=config.layout)
+
+
+def _load(config: Config, world: World) -> Evaluator:
+    """The detector and the colour classifier, after they have been held against the canary's pictures."""
+    from geneval.canary import hold
+    from geneval.canary_records import parts_of
+    from genloop.rundir import read_run, write_json
+
+    device = choose_device(config.device, world)
+    evaluator = build_evaluator(config, resolve, device)
+    mark = read_run(config.out)
+    if config.canary == "off" or mark is None:
+        return evaluator
+    outcomes = hold(evaluator, parts_of(config, resolve, mark), recording=config.canary == "record")
+    if not (config.out / "canary.json").exists() or not config.has_images:
+        write_json(config.out / "canary.json", {name: outcome.to_json() for name, outcome in outcomes.items()})
+    if not config.has_images:
+        _tell(config, outcomes, device)
+    return evaluator
+
+
+def _tell(config: Config, outcomes: Any, device: str) -> None:
+    """Print what the canary found, and note it beside the checkpoints if that was asked for."""
+    from geneval.canary_records import write_record
+    from genloop import __version__
+    from genloop.environment import package_versions
+
+    for name, outcome in outcomes.items():
+        print(f"{name} {outcome.part.kind}: {outcome.outcome}", flush=True)
+        if config.canary == "record":
+            made = {"genloop": __version__, "device": device, "packages": package_versions()}
+            path = write_record(outcome.part, outcome.seen, made)
+            print(f"{name} {outcome.part.kind}: {f'noted in {path}' if path else 'has no weights to note it for'}")
+
+
+def _judge(
+    config: Config,
+    samples: Sequence[Sample],
+    evaluator: Evaluator,
+    reader: ImageReader,
+    ahead: Sequence[str],
+    ledger: Ledger,
+) -> list[dict[str, Any]]:
+    """The rows of a unit; while its last images are looked at, those `ahead` are decoded."""
+    from geneval.evaluation import judge_samples
+
+    reader.start([sample.image for sample in samples])
+    rows = []
+    for start in range(0, len(samples), config.images_per_batch):
+        ledger.world.check_stop()
+        batch = samples[start : start + config.images_per_batch]
+        pixels = reader.take([sample.image for sample in batch])
+        if start + len(batch) == len(samples):
+            reader.go_on(ahead)
+        rows += judge_samples(batch, pixels, evaluator)
+        ledger.advance(len(batch))
+    return rows
+
+
+def _next_unit(out: Path, units: Sequence[Unit], unit: Unit) -> Unit | None:
+    """The unit that this worker will probably get next: the first one behind this that nobody has."""
+    taken = finished(out) | {lease.name for lease in (out / "leases").iterdir()}
+    return next((other for other in units if other.start > unit.start and other.name not in taken), None)
+
+
+def _names(samples: Sequence[Sample], unit: Unit | None) -> list[str]:
+    return [sample.image for sample in samples[unit.start : unit.stop]] if unit else []
+
+
+def _conclude(config: Config, folders: Sequence[PromptFolder]) -> None:
     """Write and print the summary; workers that end together write the same bytes."""
+    from geneval.completeness import compare
     from geneval.evaluation import UNREADABLE
+    from geneval.regime import card, remarks
     from geneval.summary import format_reference, format_table, reference_line, summarize
     from genloop.ledger import read_rows
     from genloop.rundir import write_atomic, write_json
 
     rows = list(read_rows(config.out))
     summary = summarize(rows, unreadable=[row["image"] for row in rows if row["reason"].startswith(UNREADABLE)])
-    write_json(config.out / "summary.json", summary.to_json())
-    text = format_table(summary)
+    lacks = compare(folders, config.expect, config.limit)
+    regime = card(config.out, config.folder, [sample for folder in folders for sample in folder.samples], rows)
+    write_json(config.out / "card.json", regime)
+    write_json(config.out / "summary.json", summary.to_json() | {"completeness": lacks.to_json(), "card": regime})
+    text = format_table(summary) + "".join(f"{line}\n" for line in [*lacks.lines(), *remarks(regime)])
     if config.format == "reference":
-        lines = b"".join(reference_line(row, str(config.images)) for row in rows)
+        lines = b"".join(reference_line(row, config.images or "") for row in rows)
         write_atomic(config.out / "results.jsonl", lines)
         text = format_reference(rows)
     write_atomic(config.out / "summary.txt", text.encode())

@@ -8,7 +8,8 @@
 Reads   a prompt file (and its GenEval metadata), a Show-o checkpoint, an image tokenizer; a judge's checkpoint when
         the strategy asks one.
 Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads); RUN/rows/*.jsonl, one line an
-        image: tokens, scores and way of all candidates, the chosen one, its sha256, what it cost. With
+        image: tokens, scores and way of all candidates, the chosen one, its sha256, what it cost. Each PNG says in a
+        text chunk how it was made. With
         previews=judged RUN/paths/00017/0000.png: a row a candidate, a column a step at which a judge was asked.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image depends on the
         config and its prompt's line alone: not on workers, slots or restarts.
@@ -19,7 +20,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +28,7 @@ import numpy as np
 from pydantic import Field
 
 from ckpts.resolve import resolve
+from geneval.regime import CHUNK, image_chunk, regime_of
 from genloop.config import LAUNCH, Device, DType, PromptConfig, Settings
 from genloop.data.prompts import read_prompts
 from genloop.distributed import World, choose_device
@@ -38,7 +40,7 @@ from genloop.models.text import FileTokenizer, check_text_tokenizer
 from genloop.records import Candidate, Choice, Prompt, Unit, pack_tokens
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes, judge_inputs
 from genloop.rewards.settings import JudgeSettings
-from genloop.rundir import append_metrics, write_atomic
+from genloop.rundir import append_metrics, read_run, write_atomic
 from genloop.sampling.settings import SamplingConfig
 from genloop.search.settings import SearchSettings, strategy_class
 
@@ -110,11 +112,12 @@ def main(config: Config, world: World) -> None:
     units = plan_units(len(prompts), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
         work: tuple[Sampler[Any], Strategy] | None = None
+        regime = regime_of(read_run(config.out) or {})
         for unit in ledger.claims():
             work = work or _load(config, world)  # a finished run loads nothing
             with ledger.working(unit):
                 began = time.monotonic()
-                rows = _generate(config, prompts[unit.start : unit.stop], *work, ledger, world)
+                rows = _generate(config, prompts[unit.start : unit.stop], *work, regime, ledger, world)
                 ledger.complete(unit, rows)
                 _log_unit(config, unit, rows, time.monotonic() - began)
 
@@ -164,6 +167,7 @@ def _generate(
     prompts: Sequence[Prompt],
     sampler: "Sampler[Any]",
     strategy: "Strategy",
+    regime: Mapping[str, Any],
     ledger: Ledger,
     world: World,
 ) -> list[dict[str, Any]]:
@@ -174,19 +178,25 @@ def _generate(
         world.check_stop()
         with note(f"prompt {prompt.index} {prompt.text!r}, sample {sample}"):
             row = _row(config, prompt, sample, choice, sampler)
-            rows.append(row | _write_image(config, prompt, row, choice, sampler, ledger.staging))
+            rows.append(row | _write_image(config, prompt, row, choice, sampler, regime, ledger.staging))
         ledger.advance(1)
     return rows
 
 
 def _write_image(
-    config: Config, prompt: Prompt, row: dict[str, Any], choice: Choice, sampler: "Sampler[Any]", staging: Path
+    config: Config,
+    prompt: Prompt,
+    row: dict[str, Any],
+    choice: Choice,
+    sampler: "Sampler[Any]",
+    regime: Mapping[str, Any],
+    staging: Path,
 ) -> dict[str, str]:
     """The chosen image, its metadata, its previews -> what the row says about them."""
     from genloop.data.images import encode_png
 
     (image,) = _pixels([choice.candidates[choice.chosen].tokens], sampler)
-    png = encode_png(image)
+    png = encode_png(image, {CHUNK: image_chunk(regime, row)})
     path = config.out / row["image"]
     if row["sample"] == 0:
         path.parent.mkdir(parents=True, exist_ok=True)

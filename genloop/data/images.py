@@ -1,7 +1,7 @@
 """Pixels on their way to a file: tensors in [0, 1] -> uint8 arrays -> PNG."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,12 +16,15 @@ def to_uint8(images: "Tensor") -> np.ndarray:
     return scaled.permute(0, 2, 3, 1).cpu().numpy().astype(np.uint8)
 
 
-def encode_png(image: np.ndarray) -> bytes:
-    """(H, W, 3) uint8 -> PNG bytes; the same pixels give the same bytes."""
-    from PIL import Image
+def encode_png(image: np.ndarray, texts: Mapping[str, str] | None = None) -> bytes:
+    """(H, W, 3) uint8 -> PNG bytes with text chunks {keyword: ASCII text}; the same input gives the same bytes."""
+    from PIL import Image, PngImagePlugin
 
+    chunks = PngImagePlugin.PngInfo()
+    for keyword, text in (texts or {}).items():
+        chunks.add_text(keyword, text)
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, format="PNG")
+    Image.fromarray(image).save(stream, format="PNG", pnginfo=chunks)
     return stream.getvalue()
 
 

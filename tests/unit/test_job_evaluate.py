@@ -171,7 +171,11 @@ def test_the_place_of_the_images_does_not_matter_but_their_content_does(own_imag
     ("more", "message"),
     [
         (["detector=shape"], "unknown detector 'shape'; did you mean 'shapes'?"),
-        (["colors=clip"], "unknown colour classifier 'clip'"),
+        (["colors=shape"], "unknown colour classifier 'shape'; did you mean 'shapes'?"),
+        (["canary=on"], "canary: input should be 'check', 'off', 'only' or 'record', found 'on'"),
+        (["layout=flat"], "layout: input should be 'samples' or 'final', found 'flat'"),
+        (["expect.images_per_prompt=0"], "expect.images_per_prompt: "),
+        (["expect.prompts=genevall"], "expect.prompts: genevall: no such file; `geneval` stands for the published"),
         (["options.treshold=0.5"], "options.treshold: unknown key; did you mean 'threshold'?"),
         (["options.threshold=2"], "options.threshold: input should be less than or equal to 1, found 2"),
         (["options.max_objects=two"], "options.max_objects: "),
@@ -191,8 +195,14 @@ def test_folders_that_are_not_in_genevals_layout_are_refused(own_images, tmp_pat
     folder = own_images / "00003"
     (folder / "samples" / "00001.png").write_bytes(b"")
     assert "00001.png and 0001.png are the same number" in refused(own_images, out, capsys)
-    (folder / "samples" / "00001.png").rename(folder / "samples" / "2.jpg")
-    assert "2.jpg: not a sample that GenEval reads" in refused(own_images, out, capsys)
+    (folder / "samples" / "00001.png").rename(folder / "samples" / "1.webp")
+    assert "0001.png and 1.webp are the same number" in refused(own_images, out, capsys)
+    (folder / "samples" / "1.webp").rename(folder / "samples" / "2.gif")
+    assert "2.gif: not a sample that is read here" in refused(own_images, out, capsys)
+    (own_images / "notes").mkdir()
+    assert "notes: prompt folders are named by numbers" in refused(own_images, out, capsys)
+    (own_images / "notes").rename(own_images / ".notes")
+    assert "00003: is the folder of one prompt; give the folder above it" in refused(folder, out, capsys)
     for file in (folder / "samples").iterdir():
         file.unlink()
     assert "00003: no samples" in refused(own_images, out, capsys)
@@ -223,8 +233,11 @@ def test_metadata_may_be_spread_over_lines_and_other_files_are_passed_over(own_i
         (folder / "grid.png").write_bytes(b"")
         (folder / "samples" / ".partial.png").write_bytes(b"")
         (folder / "samples" / "0000.txt").write_bytes(b"")
-    (own_images / "notes").mkdir()
-    assert results(run(own_images, tmp_path / "run")) == results(base)
+    (own_images / ".notes").mkdir()
+    out = run(own_images, tmp_path / "run")
+    ours, theirs = (json.loads((place / "summary.json").read_text()) for place in (out, base))
+    assert ours["card"]["images"].pop("sha256") != theirs["card"]["images"].pop("sha256")
+    assert ours == theirs
 
 
 def test_classes_that_the_detector_does_not_know_can_count_as_absent(own_images, tmp_path):

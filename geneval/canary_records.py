@@ -1,0 +1,89 @@
+"""What canaries are held against: answers by kind, options and sha256 of the weights.
+
+`canary.yaml` holds those that come with genloop. `FOLDER.canary.json`, beside a checkpoint's folder or file, holds
+those that `canary=record` found on some machine; copied along with the checkpoint it binds other machines and versions.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geneval.settings import EvaluatorKeys, Resolve, evaluator_inputs
+from genloop.config import read_yaml
+from genloop.rundir import write_json
+
+SHIPPED = Path(__file__).with_name("canary.yaml")
+TOLERANCE = {"detector": 0.02, "colors": 0.1}  # scores of 0..1; CLIP's are 100 times a cosine
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A detector or colour classifier as a run's fingerprint knows it; `place`: where its answers may be recorded."""
+
+    name: str  # detector, colors
+    kind: str
+    options: Mapping[str, Any]
+    weights: Mapping[str, str]  # {option: sha256}
+    place: Path | None = None
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What a record must have in common with it."""
+        return {"part": self.name, "kind": self.kind, "options": dict(self.options), "weights": dict(self.weights)}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Answers that are right; `place` is None for those that come with genloop."""
+
+    seen: Mapping[str, Any]
+    tolerance: float
+    place: Path | None = None
+
+
+def parts_of(keys: EvaluatorKeys, resolve: Resolve, mark: Mapping[str, Any]) -> dict[str, Part]:
+    """Both parts of an evaluation, with the weights' hashes from the fingerprint of its run."""
+    files = evaluator_inputs(keys, resolve)
+    found = {}
+    for name in ("detector", "colors"):
+        prefix = f"{name}.options."
+        options = {key.removeprefix(prefix): value for key, value in mark["keys"].items() if key.startswith(prefix)}
+        weights = {key.removeprefix(prefix): sha for key, sha in mark["inputs"].items() if key.startswith(prefix)}
+        ours = {key.removeprefix(prefix): path for key, path in files.items() if key.startswith(prefix)}
+        path = ours.get("checkpoint") or next(iter(ours.values()), None)
+        place = path.with_name(f"{path.name}.canary.json") if isinstance(path, Path) else None
+        found[name] = Part(name, mark["keys"][f"{name}.kind"], options, weights, place)
+    return found
+
+
+def find_record(part: Part, *, shipped_only: bool = False) -> Record | None:
+    """The answers that are known of a part; those that come with genloop first. ValueError for a damaged file."""
+    shipped = [(entry, None) for entry in read_yaml(SHIPPED).get("records") or []]
+    beside = [] if shipped_only or part.place is None else [(entry, part.place) for entry in _read(part.place)]
+    for entry, place in [*shipped, *beside]:
+        if {key: entry.get(key) for key in part.key} == part.key:
+            return Record(entry["seen"], float(entry.get("tolerance", TOLERANCE[part.name])), place)
+    return None
+
+
+def write_record(part: Part, seen: Mapping[str, Any], made: Mapping[str, Any]) -> Path | None:
+    """Note a part's answers beside its checkpoint -> the file; None for a part without weights. `made`: on what."""
+    if part.place is None or not part.weights:
+        return None
+    others = [entry for entry in _read(part.place) if {key: entry.get(key) for key in part.key} != part.key]
+    write_json(part.place, {"records": [*others, {**part.key, "seen": dict(seen), "made": dict(made)}]})
+    return part.place
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["records"]
+        if any("seen" not in record for record in records):
+            raise KeyError("seen")
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path}: not a file of canary=record; remove it and run with canary=record again") from None
+    return records

@@ -1,0 +1,190 @@
+"""The regime of a result: everything that decided it, so that two scores can be told apart. No torch.
+
+A score says little without how its images were made and judged. `genloop run generate` writes its part into every PNG
+(a text chunk `genloop`), so that it stays with the images wherever they go; `evaluate` puts all of it on the card that
+lies beside its rows.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from geneval.folder import Sample
+from genloop.rundir import RunError, read_run
+
+CHUNK = "genloop"  # keyword of the text chunk
+SCHEMA = 1
+_PARTS = ("detector", "colors")
+_OWN = ("prompt", "prompt_index", "sample")  # what an image's chunk says of that image alone
+
+
+def regime_of(mark: Mapping[str, Any]) -> dict[str, Any]:
+    """How a run of `generate` makes images, from its fingerprint: nothing about places, cuts into units or limits."""
+    keys, inputs = mark.get("keys", {}), mark.get("inputs", {})
+    sampling = _below(keys, "sampling.")
+    regime: dict[str, Any] = {
+        "by": "genloop generate",
+        "steps": sampling.pop("steps", None),
+        "guidance": sampling.pop("guidance_scale", None),
+        "sampling": sampling,
+        "strategy": keys.get("search.strategy"),
+        "n": keys.get("search.n"),
+        "search": _below(keys, "search.options."),
+        "seed": keys.get("seed"),
+        "dtype": keys.get("model.dtype"),
+        "weights": {key: digest for key, digest in inputs.items() if key.startswith(("model.", "judge."))},
+    }
+    if keys.get("search.strategy") not in (None, "none"):
+        regime["judge"] = _below(keys, "judge.")
+    return regime
+
+
+def image_chunk(regime: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """The text that goes into the PNG of a row of `generate`: its prompt, and how it was made."""
+    return json.dumps({"schema": SCHEMA, **{key: row[key] for key in _OWN}, **regime}, separators=(",", ":"))
+
+
+def card(run: Path, images: Path, samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The regime card of a finished evaluation `run` of `images`; the same for everyone who computes it."""
+    mark = read_run(run) or {}
+    keys, inputs = mark.get("keys", {}), mark.get("inputs", {})
+    return {
+        "schema": SCHEMA,
+        **{name: _part(name, keys, inputs) for name in _PARTS},
+        "options": _below(keys, "options."),
+        "code": _code(run),
+        "canary": _canary(run),
+        "images": {**_prompts(samples), **_images(images, samples, rows, inputs.get("images", ""))},
+    }
+
+
+def remarks(card: Mapping[str, Any]) -> list[str]:
+    """What a reader of the score must know of how its images were made, a line each."""
+    images = card["images"]
+    lines = ["images were made from rewritten prompts: not comparable with those of the prompts themselves"]
+    lines = lines if images["rewritten"] else []
+    if mixed := sorted(images.get("mixed", {})):
+        lines.append(f"images were not all made in one way: they differ in {', '.join(mixed)}")
+    if len(images["size"]) > 1:
+        lines.append(f"images have {len(images['size'])} different sizes")
+    return lines
+
+
+def _part(name: str, keys: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
+    """A detector or colour classifier: its kind, its options, the sha256 of what it was loaded from."""
+    return {
+        "kind": keys.get(f"{name}.kind"),
+        "options": _below(keys, f"{name}.options."),
+        "weights": _below(inputs, f"{name}.options."),
+    }
+
+
+def _code(run: Path) -> dict[str, Any]:
+    """What the run was started with, as its env.json has it."""
+    path = run / "env.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {"genloop": known.get("genloop"), "git": known.get("git"), "digest": known.get("code")}
+
+
+def _canary(run: Path) -> dict[str, Any]:
+    path = run / "canary.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {part: known.get(part, {}).get("outcome", "not run") for part in _PARTS}
+
+
+def _prompts(samples: Sequence[Sample]) -> dict[str, Any]:
+    """The prompts of the images; `prompts` is the sha256 of a metadata file with these lines in this order."""
+    lines = {sample.prompt.index: sample.metadata for sample in samples}
+    digest = hashlib.sha256("".join(f"{line}\n" for line in lines.values()).encode()).hexdigest()
+    rewritten = any(sample.rewritten is not None for sample in samples)
+    return {"prompts": digest, "num_prompts": len(lines), "rewritten": rewritten}
+
+
+def _images(images: Path, samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]], digest: str) -> dict[str, Any]:
+    """Where the images came from: what they say themselves, else the run of generate they lie in."""
+    per_prompt = Counter(sample.prompt.index for sample in samples).values()
+    sizes = Counter(tuple(row["size"]) for row in rows if row.get("size"))
+    made = [regime for sample in samples if (regime := read_chunk(images / sample.image)) is not None]
+    source = "the images' own metadata" if len(made) == len(samples) else "unknown"
+    around = _generate_around(images) if source == "unknown" else None
+    if around is not None:
+        made, source = [around], "the run of generate around them"
+    elif made and source == "unknown":
+        source = f"the own metadata of {len(made)} of {len(samples)} images"
+    return {
+        "source": source,
+        "sha256": digest,
+        "num_images": len(samples),
+        "samples_per_prompt": sorted(set(per_prompt)),
+        "size": [list(size) for size in sorted(sizes)],
+        **_agreed(made),
+    }
+
+
+def read_chunk(path: Path) -> dict[str, Any] | None:
+    """How an image says that it was made, less what it says of itself alone; None when it says nothing."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as image:
+            info = dict(image.info)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None  # counted as unreadable where it is judged
+    with suppress(ValueError, TypeError):
+        found = json.loads(info[CHUNK]) if CHUNK in info else None
+        if isinstance(found, dict):
+            return {key: value for key, value in found.items() if key not in (*_OWN, "schema")}
+    return _from_parameters(info.get("parameters"))
+
+
+def _from_parameters(text: object) -> dict[str, Any] | None:
+    """The line "Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, ..." that some tools end a PNG's text with."""
+    line = text.strip().rpartition("\n")[2] if isinstance(text, str) else ""
+    fields = dict(part.split(": ", 1) for part in line.split(", ") if ": " in part)
+    if "Steps" not in fields:
+        return None
+    names = {"steps": "Steps", "guidance": "CFG scale", "sampler": "Sampler", "model": "Model", "seed": "Seed"}
+    return {"by": "PNG parameters"} | {key: _plain(fields[name]) for key, name in names.items() if name in fields}
+
+
+def _plain(text: str) -> int | float | str:
+    """A number where the text is one."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _agreed(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What all images have in common, and under `mixed` what they do not: {key: up to 20 values}; seeds are a list."""
+    if not made:
+        return {}
+    found: dict[str, Any] = {}
+    mixed: dict[str, Any] = {}
+    for key in dict.fromkeys(key for regime in made for key in regime):
+        texts = sorted({json.dumps(regime.get(key), sort_keys=True) for regime in made})
+        values = [json.loads(text) for text in texts[:20]]
+        if key == "seed":
+            found["seeds"] = values
+        elif len(texts) == 1:
+            found[key] = values[0]
+        else:
+            mixed[key] = values
+    return found | ({"mixed": mixed} if mixed else {})
+
+
+def _generate_around(images: Path) -> dict[str, Any] | None:
+    """The regime of the run of `generate` that a folder of images lies in; None when it lies in none."""
+    try:
+        mark = read_run(images.resolve().parent)
+    except RunError:
+        return None  # some other program's run.json
+    return regime_of(mark) if mark and mark["job"] == "generate" else None
+
+
+def _below(keys: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {key.removeprefix(prefix): value for key, value in keys.items() if key.startswith(prefix)}
