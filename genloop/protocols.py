@@ -105,6 +105,16 @@ class Critic(Protocol):
         """
 
 
+class Asker(Protocol):
+    """A judge that takes any question about an image, not only those that it has a wording for."""
+
+    def p_yes_to(self, texts: Sequence[str], images: "Tensor") -> "Tensor":
+        """One yes/no question per image (B, 3, H, W) in [0, 1] -> (B,): P(yes), NaN where it gave no answer."""
+
+    def p_answer_to(self, texts: Sequence[str], answers: Sequence[str], images: "Tensor") -> "Tensor":
+        """One question and one answer to it, such as "four", per image -> (B,): P(this answer), in any spelling."""
+
+
 class Strategy(Protocol):
     """Spends a budget of candidates on each image.
 

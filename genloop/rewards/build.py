@@ -10,6 +10,7 @@ from genloop import __version__
 from genloop.config import INPUT, computing_keys, marked
 from genloop.protocols import Judge
 from genloop.records import Prompt
+from genloop.rewards import JUDGES
 from genloop.rewards.cache import ScoreStore, cached
 from genloop.rewards.settings import JudgeSettings, Resolve, judge_maker
 from genloop.rundir import sha256_tree
@@ -30,6 +31,16 @@ def check_judge(settings: JudgeSettings, resolve: Resolve, needed: Sequence[str]
         raise ValueError(
             f"judge.kind: judge {settings.kind!r} answers {', '.join(answers) or 'nothing'}, not "
             f"{', '.join(missing)}; {ways}"
+        )
+
+
+def check_asker(settings: JudgeSettings, resolve: Resolve) -> None:
+    """Refuse bad options, and a judge that only answers questions that it has a wording for. Loads nothing."""
+    check_judge(settings, resolve)
+    if not getattr(judge_maker(settings.kind), "asks_freely", False):
+        able = [name for name in JUDGES if getattr(judge_maker(name), "asks_freely", False)]
+        raise ValueError(
+            f"judge.kind: judge {settings.kind!r} does not take questions of any wording; use {' or '.join(able)}"
         )
 
 

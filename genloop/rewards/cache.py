@@ -143,7 +143,9 @@ class CachedJudge:
     def __getattr__(self, name: str) -> Any:
         """What the judge lacks, this one lacks."""
         found = getattr(self.judge, name)
-        return {"p_first": self._p_first, "reasons": self._reasons}.get(name, found)
+        kept = {"p_first": self._p_first, "reasons": self._reasons}
+        kept |= {"p_yes_to": self._p_yes_to, "p_answer_to": self._p_answer_to}
+        return kept.get(name, found)
 
     def p_yes(self, question: str, prompts: Sequence[Prompt], images: "Tensor") -> "Tensor":
         """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) float32; only what is not known is asked for."""
@@ -175,6 +177,26 @@ class CachedJudge:
 
         return self._answers(self._keys("reason", prompts, images), ask)
 
+    def _p_yes_to(self, texts: Sequence[str], images: "Tensor") -> "Tensor":
+        """One yes/no question per image (B, 3, H, W) in [0, 1] -> (B,) float32"""
+        judge: Any = self.judge
+
+        def ask(rows: list[int]) -> list[float]:
+            return judge.p_yes_to([texts[row] for row in rows], images[rows]).float().tolist()
+
+        return _tensor(self._answers(self._free_keys(texts, [None] * len(texts), images), ask), images)
+
+    def _p_answer_to(self, texts: Sequence[str], answers: Sequence[str], images: "Tensor") -> "Tensor":
+        """One question and one answer per image (B, 3, H, W) in [0, 1] -> (B,) float32"""
+        judge: Any = self.judge
+
+        def ask(rows: list[int]) -> list[float]:
+            return (
+                judge.p_answer_to([texts[r] for r in rows], [answers[r] for r in rows], images[rows]).float().tolist()
+            )
+
+        return _tensor(self._answers(self._free_keys(texts, answers, images), ask), images)
+
     def _answers(self, keys: Sequence[bytes], ask: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
         """Keys that are equal are asked for once."""
         known = self.store.find(keys)
@@ -194,7 +216,17 @@ class CachedJudge:
         """-> 32 bytes"""
         questions = getattr(self.judge, "questions", None)
         text = questions.pieces(question, prompt.text) if isinstance(questions, Questions) else []
-        asked = prompt.metadata() if self.by_metadata else prompt.text
+        return self._digest(question, text, prompt.metadata() if self.by_metadata else prompt.text, *images)
+
+    def _free_keys(self, texts: Sequence[str], answers: Sequence[str | None], images: "Tensor") -> list[bytes]:
+        """Of questions of any wording; an answer of None stands for P(yes)."""
+        questions = getattr(self.judge, "questions", None)
+        around = questions.free_pieces if isinstance(questions, Questions) else lambda text: (text,)
+        rows = zip(texts, answers, to_uint8(images), strict=True)
+        return [self._digest("free", list(around(text)), answer, image) for text, answer, image in rows]
+
+    def _digest(self, question: str, text: Sequence[str], asked: Any, *images: np.ndarray) -> bytes:
+        """-> 32 bytes"""
         pixels = [[list(image.shape), hashlib.sha256(image.tobytes()).hexdigest()] for image in images]
         return hashlib.sha256(json.dumps([self.fingerprint, question, text, asked, pixels]).encode()).digest()
 

@@ -46,6 +46,7 @@ class Llava(JudgeMaker):
     """The maker behind `llava`."""
 
     Options = LlavaOptions
+    asks_freely = True
 
     @classmethod
     def check(cls, options: LlavaOptions, resolve: Resolve) -> None:

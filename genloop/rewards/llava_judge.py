@@ -6,6 +6,7 @@ clarity, potential and outcome, the clarity question once for the potential that
 """
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -23,7 +24,7 @@ from genloop.records import Prompt
 from genloop.registry import require
 from genloop.rewards.calibration import Calibration
 from genloop.rewards.llava_pieces import Chain, ImagePiece, PieceRunner, TextPiece, Tiling, image_piece
-from genloop.rewards.questions import Questions
+from genloop.rewards.questions import Questions, spellings
 
 log = logging.getLogger(__name__)
 Probability = Literal["raw", "two_way", "processed"]
@@ -33,7 +34,7 @@ _NAMED = 5  # prompts in one line of the log
 
 
 class LlavaJudge:
-    """Implements the Judge, Comparer and Critic protocols, as far as it has questions for them.
+    """Implements the Judge, Asker, Comparer and Critic protocols, the last two as far as it has questions for them.
 
     `generation` is the checkpoint's generation_config.json, which `processed` probabilities go by. Questions in
     `calibration` are answered by its a and b instead: sigmoid(a (logit(yes) - logit(no)) + b).
@@ -86,6 +87,37 @@ class LlavaJudge:
             reasons[row] = words
         return reasons
 
+    def p_yes_to(self, texts: Sequence[str], images: Tensor) -> Tensor:
+        """One yes/no question per image (B, 3, H, W) in [0, 1] -> (B,) float32; calibration knows no such questions."""
+        yes = self.p_answer_to(texts, ["yes"] * len(texts), images)
+        if self.probability != "two_way":
+            return yes
+        return yes / (yes + self.p_answer_to(texts, ["no"] * len(texts), images))
+
+    def p_answer_to(self, texts: Sequence[str], answers: Sequence[str], images: Tensor) -> Tensor:
+        """One question and one answer per image (B, 3, H, W) in [0, 1] -> (B,) float32: P(answer), all spellings."""
+        for text in dict.fromkeys(texts):
+            if strange := self.tokenizer.unknown(text):
+                names = ", ".join(map(repr, dict.fromkeys(strange)))
+                raise ValueError(f"question {text!r} has words that the judge's tokenizer does not know: {names}")
+        pieces = self._images(images)
+        ways = [self._ways(answer) for answer in answers]
+        asked: dict[Chain, int] = {}  # every chain whose next token is asked for, once
+        for text, piece, ids in zip(texts, pieces, ways, strict=True):
+            for way in ids:
+                for end in range(len(way)):
+                    asked.setdefault(self._free_chain(text, piece, way[:end]), len(asked))
+        needed = {token: place for place, token in enumerate(sorted({t for ids in ways for way in ids for t in way}))}
+        shares = self._runner.run(list(asked), partial(self._shares, tokens=list(needed)))
+        found = []
+        for text, piece, ids in zip(texts, pieces, ways):
+            products = []
+            for way in ids:
+                steps = [(self._free_chain(text, piece, way[:end]), token) for end, token in enumerate(way)]
+                products.append(math.prod(shares[asked[chain]][needed[token]] for chain, token in steps))
+            found.append(math.fsum(products))
+        return torch.tensor(found, device=images.device)
+
     def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
         """Of asking these questions in this order about one image of one tile, which is looked at once.
 
@@ -127,6 +159,19 @@ class LlavaJudge:
             chain = self._second_turn(chain, texts[-2], texts[-1])
         return tuple(chain)
 
+    def _free_chain(self, text: str, shown: ImagePiece, answered: Sequence[int] = ()) -> Chain:
+        """A question of any wording, and the tokens of an answer that stand already."""
+        before, behind = (tuple(self.tokenizer.encode(part)) for part in self.questions.free_pieces(text))
+        chain: Chain = (*([TextPiece(before)] if before else []), shown, TextPiece(behind))
+        return (*chain, TextPiece(tuple(answered))) if answered else chain
+
+    def _ways(self, answer: str) -> list[tuple[int, ...]]:
+        """The tokens of an answer in each spelling that the tokenizer knows."""
+        known = [word for word in spellings(answer) if not self.tokenizer.unknown(word)]
+        if not known:
+            raise ValueError(f"the judge's tokenizer has no token for the answer {answer!r}; use another judge")
+        return list(dict.fromkeys(tuple(self.tokenizer.encode(word)) for word in known))
+
     def _second_turn(
         self, chain: list[TextPiece | ImagePiece], first: str, second: str
     ) -> list[TextPiece | ImagePiece]:
@@ -163,6 +208,13 @@ class LlavaJudge:
         else:
             p = logits.softmax(dim=-1)[:, self.yes]
         return p.masked_fill(broken, float("nan")).tolist()
+
+    def _shares(self, segments: list[Segment], *, tokens: list[int]) -> list[list[float]]:
+        """P of each of the tokens behind each segment."""
+        logits = next_logits(self.model, segments)[:, : self.tokenizer.num_tokens]
+        if self.probability == "processed":
+            logits = self._warp(logits)
+        return logits.softmax(dim=-1)[:, tokens].tolist()
 
     def _words(self, segments: list[Segment]) -> list[str]:
         """The likeliest answer in words behind each segment."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from genloop.config import read_yaml
+from genloop.data.prompts import NUMBERS
 from genloop.registry import did_you_mean
 
 IMAGE, PROMPT = "<image>", "{prompt}"
@@ -98,6 +99,10 @@ class Questions:
                 return question, words[len(first) : len(words) - len(last)].strip()
         return None
 
+    def free_pieces(self, text: str) -> tuple[str, str]:
+        """The chat around any question about one image: what stands in front of the image, what behind it."""
+        return self.chat.system + self.chat.user, "\n" + text + self.chat.assistant
+
     def pieces(self, question: str, prompt: str) -> list[str]:
         """The chat cut at its images: the first piece stands in front of the first image, the last ends the chat.
 
@@ -112,6 +117,15 @@ class Questions:
             second = self.need(question).replace(PROMPT, prompt)
             cut.append("yes" + self.chat.end + self.chat.user + second + self.chat.assistant)
         return cut
+
+
+def spellings(answer: str) -> tuple[str, ...]:
+    """The ways in which a judge may word a short answer: four, Four, 4."""
+    word = answer.strip().lower()
+    if not word:
+        raise ValueError("an answer must not be empty")
+    digits = (str(NUMBERS.index(word)),) if word in NUMBERS else ()
+    return tuple(dict.fromkeys((word, word[0].upper() + word[1:], *digits)))
 
 
 def read_questions(path: Path | None) -> Questions:

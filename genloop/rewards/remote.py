@@ -20,7 +20,7 @@ from genloop.data.images import encode_png, to_uint8
 from genloop.records import Prompt
 from genloop.registry import did_you_mean
 from genloop.rewards.chat_server import ChatServer, Manners, ServerFailed, ServerRefused
-from genloop.rewards.questions import IMAGE, PROMPT, Questions, read_questions
+from genloop.rewards.questions import IMAGE, PROMPT, Questions, read_questions, spellings
 from genloop.rewards.settings import JudgeMaker, Resolve
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Remote(JudgeMaker):
     """Makes judges that ask a server."""
 
     Options = RemoteOptions
+    asks_freely = True
 
     @classmethod
     def check(cls, options: RemoteOptions, resolve: Resolve) -> None:
@@ -85,7 +86,7 @@ class Remote(JudgeMaker):
 
 
 class RemoteJudge:
-    """Implements the Judge, Comparer and Critic protocols, as far as it has questions for them.
+    """Implements the Judge, Asker, Comparer and Critic protocols, the last two as far as it has questions for them.
 
     Raises ServerFailed when the server refuses to answer at all and, with on_failure=error, for any image.
     """
@@ -123,18 +124,51 @@ class RemoteJudge:
             reasons[row] = answer
         return reasons
 
+    def p_yes_to(self, texts: Sequence[str], images: "Tensor") -> "Tensor":
+        """One yes/no question per image (B, 3, H, W) in [0, 1] -> (B,)"""
+        import torch
+
+        asked = self._free_bodies(texts, images)
+        return torch.tensor(self._numbers(asked, self._yes), device=images.device)
+
+    def p_answer_to(self, texts: Sequence[str], answers: Sequence[str], images: "Tensor") -> "Tensor":
+        """One question and one answer per image (B, 3, H, W) in [0, 1] -> (B,)
+
+        Of answers the server names single tokens only: one that it cuts into several, or that is not among the
+        `top_logprobs`, has 0.
+        """
+        import torch
+
+        found = self._answers(self._free_bodies(texts, images), _alternatives)
+        shares = [
+            math.nan if alternatives is None else probability_of_answer(alternatives, answer)
+            for alternatives, answer in zip(found, answers, strict=True)
+        ]
+        return torch.tensor(shares, device=images.device)
+
     def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
         """Nobody knows."""
         return 0.0
 
+    def _free_bodies(self, texts: Sequence[str], images: "Tensor") -> list[dict[str, Any]]:
+        bodies = []
+        for text, uri in zip(texts, _uris(images), strict=True):
+            content = [{"type": "image_url", "image_url": {"url": uri}}, {"type": "text", "text": text}]
+            bodies.append(self._request([{"role": "user", "content": content}], **self._one_token()))
+        return bodies
+
     def _probabilities(self, question: str, prompts: Sequence[Prompt], shown: Sequence[Sequence[str]]) -> list[float]:
         """One prompt and one or two images a row -> P(yes) of each, NaN without an answer."""
-        tokens = {"max_tokens": 1, "logprobs": True, "top_logprobs": self.options.top_logprobs}
-        asked = [self._body(question, prompt, uris, **tokens) for prompt, uris in zip(prompts, shown, strict=True)]
-        answers = self._answers(
-            asked, lambda answer: probability_of_yes(_alternatives(answer), self.options.probability)
-        )
-        return [math.nan if answer is None else answer for answer in answers]
+        pairs = zip(prompts, shown, strict=True)
+        asked = [self._body(question, prompt, uris, **self._one_token()) for prompt, uris in pairs]
+        return self._numbers(asked, self._yes)
+
+    def _yes(self, answer: dict[str, Any]) -> float:
+        return probability_of_yes(_alternatives(answer), self.options.probability)
+
+    def _numbers(self, bodies: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float]) -> list[float]:
+        """As `_answers`, NaN without an answer."""
+        return [math.nan if answer is None else answer for answer in self._answers(bodies, read)]
 
     def _answers(self, bodies: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], T]) -> list[T | None]:
         """What `read` finds in the server's answers; None where there is none, and why in one line of the log."""
@@ -156,8 +190,13 @@ class RemoteJudge:
         return found
 
     def _body(self, question: str, prompt: Prompt, uris: Sequence[str], **keys: Any) -> dict[str, Any]:
-        messages = chat_messages(self.questions, question, prompt.text, uris)
+        return self._request(chat_messages(self.questions, question, prompt.text, uris), **keys)
+
+    def _request(self, messages: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
         return {"model": self.options.model, "messages": messages, "temperature": 0, **keys, **self.options.extra}
+
+    def _one_token(self) -> dict[str, Any]:
+        return {"max_tokens": 1, "logprobs": True, "top_logprobs": self.options.top_logprobs}
 
 
 def chat_messages(questions: Questions, question: str, prompt: str, uris: Sequence[str]) -> list[dict[str, Any]]:
@@ -186,6 +225,13 @@ def probability_of_yes(alternatives: Sequence[tuple[str, float]], probability: P
     if not yes + no > 0:
         raise ServerFailed(f"neither yes nor no among the answer's first tokens: {', '.join(map(repr, found))}")
     return yes / (yes + no) if probability == "two_way" else min(yes, 1.0)
+
+
+def probability_of_answer(alternatives: Sequence[tuple[str, float]], answer: str) -> float:
+    """(token, log-probability) pairs of one position -> P(answer) in any spelling; 0 when none of them reads so."""
+    words = {word.lower() for word in spellings(answer)}
+    found = dict(alternatives)
+    return min(1.0, math.fsum(math.exp(min(p, 0.0)) for t, p in found.items() if t.strip(_SPACES).lower() in words))
 
 
 def _alternatives(answer: dict[str, Any]) -> list[tuple[str, float]]:

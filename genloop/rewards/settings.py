@@ -23,6 +23,7 @@ class JudgeMaker(Protocol):
 
     Options: ClassVar[type[Settings]] = Settings  # its config keys
     needs_metadata: ClassVar[bool] = False  # GenEval metadata beside the prompts
+    asks_freely: ClassVar[bool] = False  # takes questions of any wording (genloop.protocols.Asker)
 
     @classmethod
     def check(cls, options: Any, resolve: Resolve) -> None:
