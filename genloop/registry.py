@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from genloop.torchvision_operators import USERS, declare_torchvision_operators
+from genloop.mmcv_operators import USERS, install_mmcv_operators
 
 
 class MissingPackage(ImportError):
@@ -21,7 +21,7 @@ def require(package: str, extra: str | None = None) -> ModuleType:
     """Import `package`; when it is absent, say which extra installs it."""
     root = package.partition(".")[0]
     if root in USERS:
-        declare_torchvision_operators()
+        install_mmcv_operators()
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:

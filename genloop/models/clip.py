@@ -2,7 +2,8 @@
 
 A folder in open_clip's layout is read: open_clip_config.json (`model_cfg`, `preprocess_cfg`) and the weights, or the
 weights alone when the architecture is named. OpenAI's weights were trained with QuickGELU; with plain GELU, which newer
-open_clip builds for the same architecture, they give other vectors without any complaint.
+open_clip builds for the same architecture, they give other vectors without any complaint. Folders of transformers are
+read by `genloop.models.clip_transformers`.
 
 B = images, T = texts, D = embedding size, H, W = pixels.
 """
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from genloop.checkpoint import compare_manifest, load_tensors, read_json, read_shapes
-from genloop.models.clip_config import CONFIG_FILE, forward_flops, read_model_config
+from genloop.models.clip_config import CONFIG_FILE, OPENAI, Precision, forward_flops, read_model_config
 from genloop.registry import did_you_mean, require
 
+Pictures = np.ndarray | Sequence[np.ndarray]  # (B, H, W, 3), or B of (H, W, 3) that differ in size
 _MIN_ROWS = 8  # with fewer, matrix products take other kernels, whose last bit differs
 
 
@@ -35,8 +37,8 @@ class Preprocessing:
     interpolation: str = "bicubic"
     resize_mode: str = "shortest"  # the shortest side becomes `size`, then the middle is cut out; or squash
 
-    def __call__(self, images: np.ndarray) -> Tensor:
-        """(B, H, W, 3) uint8 -> (B, 3, size, size) float32, through Pillow as open_clip does"""
+    def __call__(self, images: Pictures) -> Tensor:
+        """B times (H, W, 3) uint8, sizes may differ -> (B, 3, size, size) float32, through Pillow as open_clip does"""
         pixels = torch.from_numpy(np.stack([self._cut(image) for image in images])).permute(0, 3, 1, 2) / 255
         mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (self.mean, self.std))
         return (pixels - mean) / std
@@ -64,14 +66,23 @@ class ClipEmbedder:
         *,
         device: str = "cpu",
         rows_per_forward: int = 64,
+        precision: Precision = "float32",
         flops: float = 0.0,
     ) -> None:
+        if precision != "float32" and not device.startswith("cuda"):
+            raise ValueError(f"precision {precision} needs a GPU, the device is {device}; use precision float32")
         self.network, self.tokenizer = network.to(device).eval().requires_grad_(False), tokenizer
-        self.preprocessing, self.device, self.rows_per_forward = preprocessing, device, rows_per_forward
+        self.preprocessing, self.device, self.precision = preprocessing, device, precision
+        self.rows_per_forward = max(rows_per_forward, _MIN_ROWS)
         self.flops = flops  # of embedding one image and one text
 
-    def embed_images(self, images: np.ndarray) -> Tensor:
-        """(B, H, W, 3) uint8 -> (B, D) float32 of length 1"""
+    def autocast(self) -> torch.autocast:
+        """Where products of matrices are taken in the embedder's precision."""
+        half = self.precision != "float32"
+        return torch.autocast(self.device.partition(":")[0], torch.float16 if half else None, enabled=half)
+
+    def embed_images(self, images: Pictures) -> Tensor:
+        """B times (H, W, 3) uint8 -> (B, D) float32 of length 1"""
         return self._embed(self.network.encode_image, self.preprocessing(images).to(self.device))
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -80,12 +91,17 @@ class ClipEmbedder:
 
     @torch.inference_mode()
     def _embed(self, tower: Any, rows: Tensor) -> Tensor:
-        """Never fewer than eight rows, so that a row's bits do not depend on how many others there are."""
+        """Never fewer than eight rows, so that a row's bits do not depend on how many others there are.
+
+        A GPU always gets as many as fit: the kernel that it chooses, and with it the last bit, depends on the number.
+        """
+        least = self.rows_per_forward if self.device.startswith("cuda") else _MIN_ROWS
         parts = []
-        for part in rows.split(max(self.rows_per_forward, _MIN_ROWS)):
-            missing = max(0, _MIN_ROWS - len(part))
+        for part in rows.split(self.rows_per_forward):
+            missing = max(0, least - len(part))
             padded = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
-            parts.append(tower(padded)[: len(part)].float())
+            with self.autocast():
+                parts.append(tower(padded)[: len(part)].float())
         return normalize(torch.cat(parts), dim=-1)
 
 
@@ -96,20 +112,21 @@ def load_clip(
     published_as: str | None = None,
     device: str = "cpu",
     rows_per_forward: int = 64,
+    precision: Precision = "float32",
 ) -> ClipEmbedder:
-    """The model in `folder`, in float32. `architecture`: open_clip's name of it, where the folder has no config;
+    """The model in `folder`, weights in float32. `architecture`: open_clip's name of it where the folder has no config;
     `published_as`: open_clip's tag of the weights, which decides the activation and the pixels.
     """
     open_clip = require("open_clip", "clip")
     name = f"local-dir:{folder}" if architecture is None else _known_architecture(open_clip, architecture)
     tag = _tag(open_clip, architecture, published_as)
-    quick = published_as == "openai" or bool(tag.get("quick_gelu"))
+    quick = published_as == OPENAI or bool(tag.get("quick_gelu"))
     config = read_model_config(folder) if architecture is None else open_clip.get_model_config(architecture)
     network = _network(open_clip, config, quick_gelu=quick)
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     compare_manifest(expected, read_shapes(folder), folder)
     network.load_state_dict(load_tensors(folder))
-    if quick and not any(isinstance(module, open_clip.transformer.QuickGELU) for module in network.modules()):
+    if quick and not _is_quick(open_clip, network):
         raise ValueError(f"{folder}: weights published as {published_as!r} need QuickGELU, which {name} does not have")
     pixels = {} if architecture is not None else read_json(folder / CONFIG_FILE).get("preprocess_cfg", {})
     return ClipEmbedder(
@@ -118,8 +135,15 @@ def load_clip(
         _preprocessing(folder, {"size": network.visual.image_size, **pixels, **tag}),
         device=device,
         rows_per_forward=rows_per_forward,
+        precision=precision,
         flops=forward_flops(config),
     )
+
+
+def _is_quick(open_clip: Any, network: nn.Module) -> bool:
+    """Whether QuickGELU is the only activation of both towers."""
+    found = {type(module) for module in network.modules()}
+    return open_clip.transformer.QuickGELU in found and nn.GELU not in found
 
 
 def _network(open_clip: Any, config: Mapping[str, Any], *, quick_gelu: bool) -> Any:

@@ -1,12 +1,46 @@
-"""A CLIP checkpoint in open_clip's layout, read from its config and headers: what it is, what it costs. No torch."""
+"""A CLIP checkpoint, read from its config and headers: what it is, what it costs. No torch.
+
+open_clip's layout has open_clip_config.json, or the weights alone; transformers' has config.json of type "clip", as in
+the folder that OpenAI published.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from genloop.checkpoint import read_json, read_shapes
+from genloop.registry import did_you_mean
 
+Precision = Literal["float32", "autocast_float16"]
 CONFIG_FILE = "open_clip_config.json"
+OPENAI = "openai"  # the tag of weights that were trained with QuickGELU
+QUICK = "quick_gelu"
+
+_TEXT = {"context_length": 77, "vocab_size": 49408, "layers": 12}
+ARCHITECTURES: dict[str, dict[str, Any]] = {  # those of OpenAI, in open_clip's words
+    name: {
+        "embed_dim": size,
+        "vision_cfg": {"image_size": image, "layers": layers, "width": width, "patch_size": patch},
+        "text_cfg": {**_TEXT, "width": size, "heads": size // 64},
+    }
+    for name, (size, image, layers, width, patch) in {
+        "ViT-B-32": (512, 224, 12, 768, 32),
+        "ViT-B-16": (512, 224, 12, 768, 16),
+        "ViT-L-14": (768, 224, 24, 1024, 14),
+        "ViT-L-14-336": (768, 336, 24, 1024, 14),
+    }.items()
+}
+_TOWER = {  # transformers' words -> open_clip's
+    "vision": {"image_size": "image_size", "num_hidden_layers": "layers", "hidden_size": "width"}
+    | {"patch_size": "patch_size"},
+    "text": {"max_position_embeddings": "context_length", "vocab_size": "vocab_size", "hidden_size": "width"}
+    | {"num_attention_heads": "heads", "num_hidden_layers": "layers"},
+}
+_DEFAULTS: dict[str, dict[str, Any]] = {  # what transformers takes where config.json says nothing
+    "vision": {"image_size": 224, "num_hidden_layers": 12, "hidden_size": 768, "patch_size": 32, "hidden_act": QUICK},
+    "text": {"max_position_embeddings": 77, "vocab_size": 49408, "hidden_size": 512, "num_attention_heads": 8}
+    | {"num_hidden_layers": 12, "hidden_act": QUICK},
+}
 
 
 def check_clip_folder(folder: Path, architecture: str | None = None) -> None:
@@ -30,6 +64,68 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     if "multimodal_cfg" in config:
         raise ValueError(f"{folder / CONFIG_FILE}: a CoCa, which writes captions; use a CLIP")
     return config
+
+
+def is_transformers_folder(folder: Path) -> bool:
+    """Whether a folder has transformers' layout of a CLIP."""
+    return (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "clip"
+
+
+def check_transformers_folder(folder: Path, architecture: str | None = None, published_as: str | None = None) -> None:
+    """Refuse a folder of transformers that is torn, no CLIP, another one than is named, or has the wrong activation."""
+    if not is_transformers_folder(folder):
+        raise ValueError(f"{folder} holds no config.json with model_type 'clip': not a CLIP folder of transformers")
+    config = read_json(folder / "config.json")
+    check_activation(config, published_as, folder)
+    if architecture is not None:
+        _check_sizes(config, architecture, folder)
+    shapes = read_shapes(folder)
+    if "logit_scale" not in shapes or not any(key.startswith("vision_model.") for key in shapes):
+        raise ValueError(f"{folder} does not hold a CLIP model of transformers (no logit_scale or no vision_model.*)")
+
+
+def check_activation(config: Mapping[str, Any], published_as: str | None, where: object) -> None:
+    """Refuse another activation than OpenAI's weights were trained with, when that is what they are said to be."""
+    found = {side: _tower(config, side)["hidden_act"] for side in _TOWER}
+    if published_as == OPENAI and set(found.values()) != {QUICK}:
+        raise ValueError(
+            f"{where}: config.json says hidden_act {found['vision']!r} for images and {found['text']!r} for texts, "
+            f"weights published as 'openai' need {QUICK!r}; mend the config, or use pretrained=null for other weights"
+        )
+
+
+def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of transformers -> the sizes in open_clip's words."""
+    towers = {
+        f"{side}_cfg": {ours: _tower(config, side)[theirs] for theirs, ours in words.items()}
+        for side, words in _TOWER.items()
+    }
+    return {"embed_dim": config.get("projection_dim", 512), **towers}
+
+
+def _tower(config: Mapping[str, Any], side: str) -> dict[str, Any]:
+    """One tower's settings; `text_config_dict`, in OpenAI's own files, goes above `text_config`."""
+    above = config.get(f"{side}_config_dict")
+    return _DEFAULTS[side] | (config.get(f"{side}_config") or {}) | ({**_DEFAULTS[side], **above} if above else {})
+
+
+def _check_sizes(config: Mapping[str, Any], architecture: str, folder: Path) -> None:
+    if architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"unknown architecture {architecture!r}{did_you_mean(architecture, ARCHITECTURES)} "
+            f"({', '.join(ARCHITECTURES)}); folders of transformers say it themselves: use architecture=null"
+        )
+    found, wanted = sizes(config), ARCHITECTURES[architecture]
+    differ = [
+        f"{group.removesuffix('_cfg')}.{key} is {found[group][key]}, not {value}"
+        for group in ("vision_cfg", "text_cfg")
+        for key, value in wanted[group].items()
+        if found[group][key] != value
+    ]
+    if found["embed_dim"] != wanted["embed_dim"]:
+        differ.append(f"embed_dim is {found['embed_dim']}, not {wanted['embed_dim']}")
+    if differ:
+        raise ValueError(f"{folder} does not hold a {architecture}: {', '.join(differ)}; use that one's folder")
 
 
 def forward_flops(config: Mapping[str, Any]) -> float:

@@ -1,6 +1,7 @@
-"""A tiny CLIP in open_clip's layout, with random weights: for tests. Its tensors are named as open_clip names them."""
+"""A tiny CLIP with random weights, in open_clip's layout and in that of transformers: for tests."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,3 +56,70 @@ def write_clip_folder(folder: Path, seed: int = 0, **model_cfg: Any) -> Path:
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     save_file(random_tensors(seed), folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+TRANSFORMERS_NAMES = (  # open_clip's -> those of transformers; without these they stay
+    (r"^visual\.transformer\.resblocks\.", "vision_model.encoder.layers."),
+    (r"^transformer\.resblocks\.", "text_model.encoder.layers."),
+    (r"\.attn\.out_proj\.", ".self_attn.out_proj."),
+    (r"\.ln_(\d)\.", r".layer_norm\1."),
+    (r"\.c_fc\.", ".fc1."),
+    (r"\.c_proj\.", ".fc2."),
+    (r"^visual\.ln_pre\.", "vision_model.pre_layrnorm."),
+    (r"^visual\.ln_post\.", "vision_model.post_layernorm."),
+    (r"^ln_final\.", "text_model.final_layer_norm."),
+    (r"^visual\.conv1\.", "vision_model.embeddings.patch_embedding."),
+    (r"^visual\.class_embedding$", "vision_model.embeddings.class_embedding"),
+    (r"^visual\.positional_embedding$", "vision_model.embeddings.position_embedding.weight"),
+    (r"^positional_embedding$", "text_model.embeddings.position_embedding.weight"),
+    (r"^token_embedding\.", "text_model.embeddings.token_embedding."),
+    (r"^visual\.proj$", "visual_projection.weight"),
+    (r"^text_projection$", "text_projection.weight"),
+)
+START, END = 49406, 49407  # the ids of the begin and the end of a text
+
+
+def transformers_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's tensors under the names of transformers, whose projections are turned and whose q, k, v are three."""
+    found = {}
+    for key, value in tensors.items():
+        name = key
+        for pattern, new in TRANSFORMERS_NAMES:
+            name = re.sub(pattern, new, name)
+        if ".attn.in_proj_" in name:
+            kind = name.rpartition("_")[2]
+            for letter, part in zip("qkv", value.chunk(3)):
+                found[f"{name.partition('.attn.')[0]}.self_attn.{letter}_proj.{kind}"] = part.contiguous()
+        else:
+            found[name] = value.T.contiguous() if name.endswith("_projection.weight") else value
+    return found
+
+
+def write_transformers_folder(folder: Path, seed: int = 0, hidden_act: str = "quick_gelu", **text_config: Any) -> Path:
+    """The same weights as `write_clip_folder`, as OpenAI's folder has them -> the folder"""
+    folder.mkdir(parents=True)
+    vision = {"image_size": 32, "patch_size": 8, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {"vocab_size": 49408, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text |= {"eos_token_id": 2, **text_config}  # as published, and as published not what the tokenizer ends with
+    config = {
+        "model_type": "clip",
+        "projection_dim": 16,
+        "vision_config": {**vision, "intermediate_size": 256, "hidden_act": hidden_act},
+        "text_config": {**text, "intermediate_size": 128, "hidden_act": hidden_act},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = transformers_tensors(random_tensors(seed))
+    tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # older files have it
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    write_tokenizer(folder, [])
+    return folder
+
+
+def write_tokenizer(folder: Path, merges: list[str]) -> None:
+    """vocab.json and merges.txt: 256 bytes, the same at the end of a word, what is merged, begin and end"""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    letters = [chr(byte) for byte in shown] + [chr(256 + place) for place in range(256 - len(shown))]
+    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
+    vocabulary = {word: place for place, word in enumerate(words)} | {"<|startoftext|>": START, "<|endoftext|>": END}
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n", encoding="utf-8")

@@ -1,0 +1,179 @@
+"""`detector=mmdet`: GenEval's detector in the software that it was published with, to audit `hf_mask2former` by.
+
+mmdet 3.3 runs one image after the other through its own pipeline, without thresholds. Files of mmdet 2.x, which GenEval
+names, hold the same network under other names; mmdet 3.x itself would leave those tensors at random without a word.
+
+    detector.kind=mmdet detector.options.checkpoint=FILE.pth
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from geneval.names import OBJECT_NAMES
+from geneval.settings import PartMaker, Resolve
+from genloop.checkpoint import compare_manifest
+from genloop.config import LAUNCH, Settings
+from genloop.records import Detection, Wanted
+from genloop.registry import check_installed, require
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+PACKAGED = "mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"  # below the configs that mmdet brings along
+_BUFFER = ".relative_position_index"  # counted, not learned
+_CLASSIFIER = "panoptic_head.cls_embed.weight"
+_THEIR_NAMES = {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}
+_OLD_NAMES = tuple(
+    (re.compile(old), new)
+    for old, new in (
+        (r"^(panoptic_head\.pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
+        (r"^(panoptic_head\.transformer_decoder\.layers\.\d+)\.attentions\.0\.", r"\1.cross_attn."),
+        (r"^(panoptic_head\.transformer_decoder\.layers\.\d+)\.attentions\.1\.", r"\1.self_attn."),
+        (r"^(panoptic_head\.\w+(?:\.encoder)?\.layers\.\d+)\.ffns\.0\.", r"\1.ffn."),
+    )
+)
+
+
+class MmdetOptions(Settings):
+    """Which network of mmdet, with which weights."""
+
+    checkpoint: Annotated[str, LAUNCH] = Field(description="the published .pth file, of mmdet 2.x or 3.x")
+    config: Annotated[str | None, LAUNCH] = Field(None, description="mmdet 3.x config; null: its Mask2Former Swin-S")
+    trust_pickle: Annotated[bool, LAUNCH] = Field(False, description="run what is pickled in the file, to read it")
+
+
+class Mmdet(PartMaker):
+    """Makes the detector below."""
+
+    Options = MmdetOptions
+
+    @classmethod
+    def check(cls, options: MmdetOptions, resolve: Resolve) -> None:
+        """The files and the packages are there; the weights are looked at when they are loaded."""
+        for path in cls.inputs(options, resolve).values():
+            if not path.is_file():
+                raise ValueError(f"{path} is a folder; mmdet reads a file, detector=hf_mask2former a converted folder")
+        for package in ("mmdet", "mmcv", "mmengine"):
+            check_installed(package, "mmdet")
+
+    @classmethod
+    def inputs(cls, options: MmdetOptions, resolve: Resolve) -> dict[str, Path]:
+        """The weights, and the config when it is not mmdet's own."""
+        given = {"checkpoint": options.checkpoint, "config": options.config}
+        return {key: resolve(name) for key, name in given.items() if name is not None}
+
+    @classmethod
+    def classes(cls, options: MmdetOptions) -> Sequence[str]:
+        """GenEval's names, of which mmdet has 18 in other words."""
+        return OBJECT_NAMES
+
+    @classmethod
+    def load(cls, options: MmdetOptions, resolve: Resolve, device: str) -> "MmdetDetector":
+        """On `device`."""
+        mmdet = require("mmdet", "mmdet")
+        files = cls.inputs(options, resolve)
+        config_file = files.get("config", Path(mmdet.__path__[0]) / ".mim" / "configs" / PACKAGED)
+        tensors = read_weights(files["checkpoint"], trust_pickle=options.trust_pickle)
+        return MmdetDetector(*_build(config_file, tensors, files["checkpoint"], device))
+
+
+class MmdetDetector:
+    """Implements the Detector and Selective protocols."""
+
+    classes: Sequence[str] = OBJECT_NAMES
+
+    def __init__(self, model: Any, pipeline: Any) -> None:
+        self.model, self.pipeline = model, pipeline
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        """Images (H, W, 3) uint8 RGB, sizes may differ -> all that mmdet returns, a hundred of each, unsorted."""
+        return self.detect_for(images, [Wanted(float("-inf"), frozenset(OBJECT_NAMES))] * len(images))
+
+    def detect_for(self, images: Sequence[np.ndarray], wanted: Sequence[Wanted]) -> list[list[Detection]]:
+        """As `detect`, one `wanted` an image: only what is above its threshold, masks only of its classes."""
+        return [list(self._detect(image, asked)) for image, asked in zip(images, wanted, strict=True)]
+
+    def _detect(self, image: np.ndarray, wanted: Wanted) -> Iterator[Detection]:
+        run = require("mmdet.apis", "mmdet").inference_detector
+        # Without a pipeline of its own it would change the model's config, so that files could not be read any more.
+        found = run(self.model, np.ascontiguousarray(image[..., ::-1]), test_pipeline=self.pipeline).pred_instances
+        scores = found.scores.cpu().numpy()  # (N,) float32
+        boxes, labels = found.bboxes.tolist(), found.labels.tolist()
+        for place in np.flatnonzero(scores > np.float32(wanted.threshold)).tolist():
+            name = OBJECT_NAMES[labels[place]]
+            mask = found.masks[place].cpu().numpy() if "masks" in found else None  # (H, W) bool
+            area = None if mask is None else int(mask.sum())
+            x1, y1, x2, y2 = boxes[place]
+            kept = mask if name in wanted.masks_of else None
+            yield Detection(name, float(scores[place]), (x1, y1, x2, y2), kept, area)
+
+
+def read_weights(path: Path, *, trust_pickle: bool = False) -> "dict[str, Tensor]":
+    """The tensors of a published file under mmdet 3.x's names; ValueError when it is none, or finds other classes."""
+    content = _load(path, trust_pickle=trust_pickle)
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not state or not all(hasattr(value, "shape") for value in state.values()):
+        raise ValueError(f"{path}: no state_dict of tensors; use a file that mmdet has written")
+    tensors = {new_name(key): value for key, value in state.items() if not key.endswith(_BUFFER)}
+    meta = content.get("meta") or {}
+    names = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
+    if names is not None and [name.replace("_", " ") for name in names] != their_names():
+        raise ValueError(f"{path}: finds {len(names)} classes, {', '.join(names[:3])}, ...; GenEval needs COCO's 80")
+    if _CLASSIFIER in tensors and len(tensors[_CLASSIFIER]) != len(OBJECT_NAMES) + 1:
+        raise ValueError(f"{path}: finds {len(tensors[_CLASSIFIER]) - 1} classes; GenEval needs COCO's 80")
+    return tensors
+
+
+def new_name(name: str) -> str:
+    """A name of mmdet 2.x -> that of 3.x; those of 3.x stay."""
+    for old, new in _OLD_NAMES:
+        name = old.sub(new, name)
+    return name
+
+
+def their_names() -> list[str]:
+    """The classes as COCO calls them, in the same order."""
+    return [_THEIR_NAMES.get(name, name) for name in OBJECT_NAMES]
+
+
+def _load(path: Path, *, trust_pickle: bool) -> Any:
+    torch = require("torch")
+    if trust_pickle:
+        logger.warning("%s is unpickled, which runs whatever it holds", path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+    except UnpicklingError as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{path}: holds more than tensors, which could run any code when it is read ({first}); "
+            "use trust_pickle=true if you trust where the file comes from"
+        ) from None
+    except (RuntimeError, EOFError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{path}: not a PyTorch checkpoint, or torn ({first}); download it again") from None
+
+
+def _build(config_file: Path, tensors: "Mapping[str, Tensor]", source: Path, device: str) -> tuple[Any, Any]:
+    """The network with its weights, and the pipeline from an array to its input."""
+    config = require("mmengine.config").Config.fromfile(config_file)
+    config.model.backbone.init_cfg = None  # or it would fetch what the training started from
+    require("mmengine.registry").init_default_scope(config.get("default_scope", "mmdet"))
+    model = require("mmdet.registry").MODELS.build(config.model)
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith(_BUFFER)}
+    compare_manifest(shapes, {key: tuple(value.shape) for key, value in tensors.items()}, f"{source} ({config_file})")
+    model.load_state_dict(tensors, strict=False)  # the buffers alone are not there
+    model.cfg = config
+    steps = config.copy().test_dataloader.dataset.pipeline
+    pipeline = require("mmcv.transforms", "mmdet").Compose(
+        [{**steps[0], "type": "mmdet.LoadImageFromNDArray"}, *steps[1:]]
+    )
+    return model.to(device).eval().requires_grad_(False), pipeline
