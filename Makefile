@@ -52,7 +52,8 @@ demo: $(READY) ## the main loop end to end on the CPU: prompts, images, verdicts
 	$(RUN) make_prompts geneval out=$(DEMO)/geneval-prompts
 	$(RUN) generate tiny out=$(DEMO)/geneval limit=8 prompts=$(DEMO)/geneval-prompts/generation_prompts.txt \
 	  metadata=$(DEMO)/geneval-prompts/evaluation_metadata.jsonl --procs 2
-	$(RUN) evaluate shapes images=$(DEMO)/geneval out=$(DEMO)/geneval-verdicts unknown_classes=absent format=reference
+	$(RUN) evaluate shapes images=$(DEMO)/geneval out=$(DEMO)/geneval-verdicts unknown_classes=absent format=reference \
+	  expect.on_missing=report
 	$(VENV)/bin/genloop report $(DEMO)/none-verdicts $(DEMO)/orm-verdicts $(DEMO)/parm-verdicts --out $(DEMO)/report
 
 clean: ## remove .venv, the caches and the demo's runs (other runs stay)

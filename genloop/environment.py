@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ def describe() -> dict[str, Any]:
 
     return {
         "genloop": genloop.__version__,
-        "git": git_state(Path(__file__).resolve().parent.parent),
-        "code": code_digest(Path(__file__).resolve().parent.parent),
+        **_code(),
         "python": platform.python_version(),
         "packages": package_versions(),
         "platform": platform.platform(),
@@ -55,6 +55,13 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     commit = _output(["git", "-C", str(folder), "rev-parse", "HEAD"])
     changes = _output(["git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no"])
     return {"commit": commit, "dirty": bool(changes)} if commit else None
+
+
+@cache
+def _code() -> dict[str, Any]:
+    """Where the code of this process comes from; files that change later are not what it runs."""
+    folder = Path(__file__).resolve().parent.parent
+    return {"git": git_state(folder), "code": code_digest(folder)}
 
 
 def code_digest(folder: Path) -> str:

@@ -79,7 +79,7 @@ def test_the_example_strategy_chooses_as_best_of_n_does_with_a_yes_no_judge(
     monkeypatch.setitem(STRATEGIES, "first_good", "extra.first_good:FirstGood")
     ours = generate(tmp_path / "a", "search.strategy=first_good", "search.n=3", "search.options.accept=0.7")
     theirs = generate(tmp_path / "b", "search.strategy=best_of_n", "search.n=3")
-    assert [(row["chosen"], row["sha256"]) for row in ours] == [(row["chosen"], row["sha256"]) for row in theirs]
+    assert [(row["chosen"], row["tokens"]) for row in ours] == [(row["chosen"], row["tokens"]) for row in theirs]
     assert all(row["cost"]["judge_calls"] == len(row["candidates"]) <= 3 for row in ours)
     assert min(len(row["candidates"]) for row in ours) < 3  # some were good at once
 
@@ -90,7 +90,7 @@ def test_the_example_without_the_scheduler_chooses_as_best_of_n_does(
     monkeypatch.setitem(STRATEGIES, "by_hand", "extra.by_hand:ByHand")
     ours = generate(tmp_path / "a", "search.strategy=by_hand", "search.n=2")
     theirs = generate(tmp_path / "b", "search.strategy=best_of_n", "search.n=2")
-    assert [(row["chosen"], row["sha256"]) for row in ours] == [(row["chosen"], row["sha256"]) for row in theirs]
+    assert [(row["chosen"], row["tokens"]) for row in ours] == [(row["chosen"], row["tokens"]) for row in theirs]
 
 
 def test_the_example_judge_decides_best_of_n(extra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +110,7 @@ def test_the_example_detector_is_used_by_evaluate(extra: Path, tmp_path: Path, m
     circle = {"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": "a photo of a circle"}
     (tmp_path / "a" / "images" / "00000" / "metadata.jsonl").write_text(json.dumps(circle))
     words = [f"images={tmp_path / 'a' / 'images'}", f"out={tmp_path / 'b'}", "detector=one_circle", "colors=shapes"]
+    words.append("expect.on_missing=report")  # one task only
     assert run_command(job, words) == 0
     rows = list(read_rows(tmp_path / "b"))
     assert [(row["correct"], row["details"]) for row in rows] == [(True, {"circle": [[0.0, 0.0, 24.0, 24.0, 1.0]]})]

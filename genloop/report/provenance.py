@@ -31,7 +31,7 @@ def records(runs: Sequence[Run]) -> list[Record]:
 
 def _record(run: Run, folder: Path) -> Record:
     mark = rundir.read_run(folder) or {}
-    facts = [("fingerprint", mark.get("digest", "")), *_environment(folder), *_inputs(mark), *_work(folder)]
+    facts = [("fingerprint", mark.get("digest", "")), *_environment(folder), *_inputs(mark), *_card(folder), *_work(folder)]
     config = folder / "config.yaml"
     return Record(
         run,
@@ -60,6 +60,28 @@ def _environment(folder: Path) -> Iterator[tuple[str, str]]:
 def _inputs(mark: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, digest in mark.get("inputs", {}).items():
         yield f"input {key}", str(digest)
+
+
+def _card(folder: Path) -> Iterator[tuple[str, str]]:
+    """How the images of an evaluation were made and judged, from its card: a line a group."""
+    card = _read_json(folder / "card.json")
+    for name in ("detector", "colors", "options", "canary", "images"):
+        if group := card.get(name):
+            yield f"regime {name}", ", ".join(f"{key} {_short(value)}" for key, value in group.items() if _says(value))
+
+
+def _says(value: Any) -> bool:
+    return value not in (None, {}, [])
+
+
+def _short(value: Any) -> str:
+    """A value of the card for a line; hashes by their beginnings."""
+    if isinstance(value, Mapping):
+        return "(" + ", ".join(f"{key} {_short(inner)}" for key, inner in value.items() if _says(inner)) + ")"
+    if isinstance(value, list):
+        return " / ".join("x".join(map(str, part)) if isinstance(part, list) else _short(part) for part in value)
+    text = "yes" if value is True else "no" if value is False else str(value)
+    return text[:12] if len(text) == 64 and not set(text) - set("0123456789abcdef") else text
 
 
 def _work(folder: Path) -> Iterator[tuple[str, str]]:
