@@ -5,14 +5,14 @@ python -m tests.unit.slow_evaluate images=RUN out=RUN2 detector=slow colors=shap
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from geneval.detectors import DETECTORS
 from geneval.settings import PartMaker, Resolve
-from genloop.config import Settings
+from genloop.config import LAUNCH, Settings
 from genloop.job import run
 from genloop.records import Detection
 from genloop.shapes.detector import ShapesDetector
@@ -26,7 +26,7 @@ class Slow(PartMaker):
     """Makes the detector below."""
 
     class Options(Settings):
-        seconds: float = Field(0.05, ge=0, description="how long it looks at an image")
+        seconds: Annotated[float, LAUNCH] = Field(0.05, ge=0, description="how long it looks at an image")
 
     @classmethod
     def classes(cls, options: Any) -> Sequence[str]:

@@ -1,0 +1,104 @@
+"""Kill workers of one evaluation at random, fifty times, most of them inside of a unit, and show that nothing changes.
+
+    python benchmarks/stress_kill_evaluate.py --kills 50 --workers 3
+
+Evaluates drawn scenes of the embedded world with its exact detector, slowed down to `--seconds` an image: once by one
+undisturbed worker, once by two, by three, and once by a pool of workers of which a random one is killed with SIGKILL at
+a random moment and replaced. Then compares every byte of rows/, summary.json and card.json. The exit code is 0 when all
+are equal.
+"""
+
+import argparse
+import collections
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from genloop.environment import cpu_model, package_versions
+from genloop.ledger import finished, read_rows
+from genloop.shapes.prompts import prompt_set
+from tests.runs import contents, start
+from tests.unit.image_folders import write_images
+
+JOB = "tests.unit.slow_evaluate"
+RESULTS = ("summary.json", "summary.txt", "card.json")
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--kills", type=int, default=50)
+    options.add_argument("--workers", type=int, default=3)
+    options.add_argument("--prompts", type=int, default=20, help="of each task")
+    options.add_argument("--seconds", type=float, default=0.25, help="an image")
+    options.add_argument("--seed", type=int, default=0)
+    choice = options.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="genloop-stress-"))
+    images = write_images(root / "images", prompt_set("test", 0, choice.prompts))
+    words = ["detector=slow", "colors=shapes", f"images={images}", "unit_size=4", "images_per_batch=1"]
+    print(f"{cpu_model()}, {os.cpu_count()} cores, {package_versions()}")
+    for workers in (1, 2, 3):
+        out = root / f"by-{workers}"
+        begin = time.monotonic()
+        pool = [start(JOB, *words, f"out={out}", rank=rank, world_size=workers) for rank in range(workers)]
+        codes = [worker.communicate() and worker.returncode for worker in pool]
+        print(f"{workers} undisturbed: {len(finished(out))} units in {time.monotonic() - begin:.0f} s, exit {codes}")
+    words.append(f"detector.options.seconds={choice.seconds}")
+    kills = _disturb(root / "wild", words, choice)
+    rows = collections.Counter(row["image"] for row in read_rows(root / "wild"))
+    wanted = {row["image"] for row in read_rows(root / "by-1")}
+    lost, doubled = len(wanted - set(rows)), sum(count - 1 for count in rows.values())
+    left = [str(path) for folder in ("tmp", "leases") for path in (root / "wild" / folder).iterdir()]
+    what = ", ".join(f"{number} {doing}" for doing, number in kills.most_common())
+    equal = {name: _same(root / "by-1", root / name) for name in ("by-2", "by-3", "wild")}
+    print(f"{kills.total()} kills ({what}): {lost} lost, {doubled} doubled, {len(left)} leftovers")
+    print(f"rows and results byte-identical to one worker's: {equal}")
+    shutil.rmtree(root)
+    return 0 if all(equal.values()) and not lost and not doubled and not left else 1
+
+
+def _same(a: Path, b: Path) -> bool:
+    return contents(a) == contents(b) and all((a / name).read_bytes() == (b / name).read_bytes() for name in RESULTS)
+
+
+def _disturb(out: Path, words: list[str], choice: argparse.Namespace) -> "collections.Counter[str]":
+    """Keep the pool full and kill -> kills by what the worker was doing; most of them inside of a unit."""
+    chance = random.Random(choice.seed)
+    pool = [start(JOB, *words, f"out={out}") for _ in range(choice.workers)]
+    kills: collections.Counter[str] = collections.Counter()
+    while kills.total() < choice.kills:
+        time.sleep(chance.uniform(0.05, 0.6))
+        index, wanted = chance.randrange(len(pool)), "inside of a unit" if chance.random() < 0.8 else "anything"
+        doing = _doing(out, pool[index].pid)
+        if pool[index].poll() is None and wanted in (doing, "anything"):
+            pool[index].send_signal(signal.SIGKILL)
+            kills[doing] += 1
+        if pool[index].poll() is not None:
+            pool[index].communicate()
+            pool[index] = start(JOB, *words, f"out={out}")
+    for worker in pool:
+        worker.communicate()
+    start(JOB, *words, f"out={out}").communicate()
+    return kills
+
+
+def _doing(out: Path, pid: int) -> str:
+    """What a worker is at: inside of a unit (it holds one), or starting."""
+    for lease in (out / "leases").glob("*"):
+        try:
+            if json.loads(lease.read_text())["pid"] == pid:
+                return "inside of a unit"
+        except (FileNotFoundError, ValueError):
+            continue
+    return "starting"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
