@@ -42,7 +42,7 @@ def main() -> int:
     choice = options.parse_args()
     root = Path(tempfile.mkdtemp(prefix="genloop-stress-"))
     images = write_images(root / "images", prompt_set("test", 0, choice.prompts))
-    words = ["detector=slow", "colors=shapes", f"images={images}", "unit_size=4", "images_per_batch=1"]
+    words = ["detector.kind=slow", "colors=shapes", f"images={images}", "unit_size=4", "images_per_batch=1"]
     print(f"{cpu_model()}, {os.cpu_count()} cores, {package_versions()}")
     for workers in (1, 2, 3):
         out = root / f"by-{workers}"

@@ -4,6 +4,7 @@ The overall score is the unweighted mean of the tasks that are present (Ghosh et
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from genloop.metrics.statistics import Interval, clustered_wilson, mean_of
 from genloop.records import TAGS
 
+_ESCAPE = re.compile(r"\\(u007f|.)")  # pandas escapes what Python does, but for DEL
 Row = Mapping[str, Any]  # as `evaluate` writes it, or as the reference does: `metadata` an object or its JSON text
 
 
@@ -123,7 +125,8 @@ def reference_line(row: Row, images: str) -> bytes:
         "metadata": json.dumps(row["metadata"]),
         "details": json.dumps(row["details"]),
     }
-    return (json.dumps(values, separators=(",", ":")).replace("/", "\\/") + "\n").encode()
+    text = json.dumps(values, separators=(",", ":")).replace("/", "\\/")
+    return (_ESCAPE.sub(lambda found: "\x7f" if found[1] == "u007f" else found[0], text) + "\n").encode()
 
 
 def _task(tag: str, rows: Sequence[Row]) -> TaskScore:

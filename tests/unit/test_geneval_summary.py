@@ -71,6 +71,12 @@ def test_a_reference_line_escapes_as_pandas_does():
     )
 
 
+def test_a_reference_line_leaves_a_delete_as_pandas_does_but_not_in_nested_json():
+    line = reference_line(row(prompt="a\x7f\\u007f\u2028"), "out")
+    assert b'"prompt":"a\x7f\\\\u007f\\u2028"' in line  # as pandas 3.1.1 writes it
+    assert b"a\\\\u007f\\\\\\\\u007f\\\\u2028" in line.partition(b'"metadata":')[2]
+
+
 def test_nothing_evaluated_is_an_error():
     with pytest.raises(ValueError, match="no rows"):
         summarize([])
