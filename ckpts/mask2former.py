@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _LISTED = 5
+_FOREIGN = re.compile(r"GLOBAL ([\w.]+)")  # in the words of PyTorch
 _NAMED_DIGEST = re.compile(r"-([0-9a-f]{8})\.pth$")  # OpenMMLab names a file by the first digits of its sha256
 
 
@@ -145,11 +146,12 @@ def _unpickle(file: Path, *, trust_pickle: bool) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first = str(error).strip().partition("\n")[0]
         if not trust_pickle:
+            named = _FOREIGN.search(str(error))
+            what = f"more than plain tensors ({named[1]})" if named else "something else than plain tensors"
             raise ValueError(
-                f"{file} holds more than plain tensors ({first}); if you trust its origin, convert it with "
-                "--trust-pickle, which runs code that the file names"
+                f"{file} holds {what}; if you trust its origin, convert it with --trust-pickle, which runs code that "
+                "the file names"
             ) from None
     except (RuntimeError, EOFError) as error:
         raise ValueError(f"{file}: not readable as a checkpoint of PyTorch ({error}); download it again") from None

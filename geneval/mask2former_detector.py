@@ -1,11 +1,12 @@
 """Mask2Former as a detector: images of one padded size share forward passes, masks are made where somebody looks.
 
 Images are never padded further than on their own, since padding reaches every answer. When memory runs out the batches
-are halved and the same images are tried again.
+are halved and the same images are tried again. On a GPU the last bits of an image may depend on how many share a pass;
+`pixels_per_batch=1` rules that out.
 """
 
-import logging
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,10 +17,9 @@ from genloop.models.mask2former import Mask2Former, raw_logits
 from genloop.models.mask2former_config import Preparation
 from genloop.models.mask2former_instances import Instance, instances
 from genloop.models.mask2former_pixels import Size, prepare, sizes_of
-from genloop.models.memory import is_out_of_memory, release_memory
+from genloop.models.memory import Budget
 from genloop.records import Detection, Wanted
 
-log = logging.getLogger(__name__)
 _EVERYTHING = Wanted(-1.0, frozenset(OBJECT_NAMES))
 _ON_A_GPU = 8 * 800 * 800
 
@@ -32,7 +32,8 @@ class Mask2FormerDetector:
     def __init__(self, network: Mask2Former, preparation: Preparation, *, pixels_per_batch: int | None = None) -> None:
         self.network, self.preparation = network, preparation
         self.device = next(network.parameters()).device
-        self.pixels_per_batch = pixels_per_batch or (_ON_A_GPU if self.device.type == "cuda" else 1)
+        default = _ON_A_GPU if self.device.type == "cuda" else 1
+        self.budget = Budget(pixels_per_batch or default, "pixels_per_batch")
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
         """Images (H, W, 3) uint8 RGB, sizes may differ -> the 100 likeliest of each with their masks, best first.
@@ -49,21 +50,10 @@ class Mask2FormerDetector:
             if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
                 raise ValueError(f"an image must be (H, W, 3) uint8, found {image.shape} {image.dtype}")
             groups.setdefault(sizes_of(image.shape[:2], self.preparation.scale).padded, []).append(place)
-        for padded, todo in groups.items():
-            while todo:
-                batch = todo[: max(1, self.pixels_per_batch // (padded[0] * padded[1]))]
-                try:
-                    for place, detections in zip(batch, self._batch(images, wanted, batch)):
-                        found[place] = detections
-                    todo = todo[len(batch) :]
-                    continue
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    if len(batch) == 1:
-                        error.add_note(f"not even one image of {padded} pixels fits into memory; use another device")
-                        raise
-                self._back_off(len(batch), padded)  # out of the handler, which holds on to what did not fit
+        for padded, places in groups.items():
+            batches = self.budget.run(places, padded[0] * padded[1], partial(self._batch, images, wanted))
+            for place, detections in zip(places, batches, strict=True):
+                found[place] = detections
         return found
 
     def _batch(
@@ -98,12 +88,6 @@ class Mask2FormerDetector:
             )
             for one in found
         ]
-
-    def _back_off(self, num_images: int, padded: Size) -> None:
-        release_memory()
-        tried = num_images * padded[0] * padded[1]
-        self.pixels_per_batch = max(1, tried // 2)
-        log.warning("out of memory with %d pixels; going on with pixels_per_batch=%d", tried, self.pixels_per_batch)
 
 
 def _masks(found: Sequence[Instance]) -> dict[int, np.ndarray]:

@@ -40,9 +40,12 @@ def load_mask2former(folder: Path, *, device: str | torch.device = "cpu") -> Mas
 
 def raw_logits(network: Mask2Former, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Normalised, padded pixels (B, 3, P, Q) -> classes (B, Q, C + 1) and masks (B, Q, P / 4, Q / 4), all float32."""
+    alone = pixels.device.type == "cpu"  # whose convolutions and small products take other kernels for more images
     with torch.inference_mode(), _strict_float32(pixels.device):
-        found = network(pixel_values=pixels)
-    return found.class_queries_logits, found.masks_queries_logits
+        found = [network(pixel_values=part) for part in (pixels.split(1) if alone else [pixels])]
+    return torch.cat([part.class_queries_logits for part in found]), torch.cat(
+        [part.masks_queries_logits for part in found]
+    )
 
 
 @contextmanager

@@ -1,8 +1,43 @@
-"""When memory runs out: how that is recognised, and what is given back before the next, smaller try."""
+"""When memory runs out: how that is recognised, and how work goes on in smaller batches."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
+log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Budget:
+    """How much one pass may take. It is halved whenever memory runs out, and stays so."""
+
+    limit: int
+    key: str  # the config key that set it, for the log
+
+    def run(self, items: Sequence[T], size: int, compute: Callable[[Sequence[T]], Iterable[R]]) -> list[R]:
+        """What `compute` makes of each of the items, all of one size, in batches of as many as fit, at least one."""
+        done: list[R] = []
+        while len(done) < len(items):
+            batch = items[len(done) :][: max(1, self.limit // size)]
+            try:
+                done += compute(batch)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    error.add_note(f"not even one image fits into memory ({self.key}: {size}); use another device")
+                    raise
+            release_memory()  # out of the handler, which holds on to the tensors that did not fit
+            self.limit = len(batch) * size // 2
+            log.warning("out of memory with %s=%d; going on with %d", self.key, len(batch) * size, self.limit)
+        return done
 
 
 def is_out_of_memory(error: BaseException) -> bool:
