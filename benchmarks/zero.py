@@ -5,7 +5,7 @@
 Trains a LLaVA-OneVision of 33 million weights for 7 steps under each stage on 2 and on 4 ranks (gloo, one thread
 each). Printed is the largest resident memory of a rank in the steps 3 to 6, less what the process held before it had a
 model: weights, gradients, moments, what is gathered, buffers, and activations (small: one or two short rows, computed
-again in the backward pass, which else keeps what is gathered). Seconds are medians.
+again in the backward pass). Seconds are medians.
 """
 
 import os
