@@ -1,4 +1,4 @@
-# make demo | test | check: each sets up .venv by itself; the second time that costs nothing.
+# make demo | test | check | audit: each sets up .venv by itself; the second time that costs nothing.
 
 SHELL := /bin/sh
 VENV := .venv
@@ -8,10 +8,14 @@ READY := $(VENV)/.ready-$(shell cat setup.py constraints.txt | cksum | tr ' ' '-
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+# The same with open_clip and mmdet on top, which the suite does not need.
+AUDIT := .venv-audit
+AUDIT_READY := $(AUDIT)/.ready-$(shell (pwd; cat setup.py constraints.txt constraints-audit.txt) | cksum | tr ' ' '-')
+AUDIT_PATH := import sysconfig; print(sysconfig.get_path("purelib"))
 RUN := $(VENV)/bin/genloop run
 DEMO := runs/demo
 
-.PHONY: help demo test check format clean
+.PHONY: help demo test audit check format clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
@@ -31,6 +35,19 @@ $(READY): $(MADE)
 
 test: $(READY) ## the whole test suite
 	@$(VENV)/bin/python -m pytest
+
+$(AUDIT_READY): $(READY)
+	@echo "setting up $(AUDIT) on top of $(VENV)"
+	@$(VENV)/bin/python -m venv --clear --without-pip $(AUDIT)
+	@# It sees all of .venv; its own packages are pinned one by one, so that none brings another torch along.
+	@echo "import site; site.addsitedir('$$($(VENV)/bin/python -c '$(AUDIT_PATH)')')" \
+	  > $$($(AUDIT)/bin/python -c '$(AUDIT_PATH)')/base.pth
+	@$(VENV)/bin/python -m pip --python $(AUDIT)/bin/python install -qq --disable-pip-version-check --no-deps \
+	  -r constraints-audit.txt
+	@touch $@
+
+audit: $(AUDIT_READY) ## detector and colours against mmdet and open_clip themselves
+	@$(AUDIT)/bin/python -m pytest -m "open_clip or mmdet"
 
 check: $(READY) ## format, lint, types, layering
 	$(VENV)/bin/ruff format --check .
@@ -56,6 +73,6 @@ demo: $(READY) ## the main loop end to end on the CPU: prompts, images, verdicts
 	  expect.on_missing=report
 	$(VENV)/bin/genloop report $(DEMO)/none-verdicts $(DEMO)/orm-verdicts $(DEMO)/parm-verdicts --out $(DEMO)/report
 
-clean: ## remove .venv, the caches and the demo's runs (other runs stay)
-	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+clean: ## remove both .venv, the caches and the demo's runs (other runs stay)
+	rm -rf $(VENV) $(AUDIT) $(DEMO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -46,8 +46,8 @@ setup(
     extras_require={
         "train": ["accelerate", "deepspeed", "peft"],  # deepspeed: DS_BUILD_OPS=0 pip install --no-build-isolation
         "diffusion": ["accelerate", "diffusers", "peft"],
-        "clip": ["open_clip_torch"],
-        "mmdet": ["mmcv-lite==2.1.*", "mmdet==3.3.0"],
+        "clip": ["open_clip_torch>=3"],
+        "mmdet": ["mmcv-lite==2.1.*", "mmdet==3.3.0", "mmengine>=0.10.7,<1"],
         "dev": ["hypothesis", "mypy", "pytest", "ruff"],
     },
     entry_points={"console_scripts": ["genloop = launch.cli:main"]},

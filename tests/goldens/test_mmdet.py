@@ -1,0 +1,80 @@
+"""mmdet itself and the detector without compiled operators on the same recorded checkpoints and images.
+
+Run with: pytest -m mmdet
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ckpts.mask2former import convert
+from geneval.mask2former import Mask2Former, Mask2FormerOptions
+from geneval.mmdet_backend import Mmdet, MmdetDetector, MmdetOptions
+from geneval.names import OBJECT_NAMES
+from genloop.checkpoint import load_tensors
+from genloop.protocols import Detector
+from genloop.records import Detection
+from tests.goldens.roots import golden_name
+from tests.goldens.test_detector import DETECTED, read, weight_files
+from tests.unit.tiny_mmdet import write_config
+
+pytestmark = pytest.mark.mmdet
+IMAGES = [path for path in DETECTED if not path.stem.endswith(".v2pre")]  # those mmdet 3.x prepared itself
+RECORDED = 1e-6
+AGREED = 2e-5  # random weights make much of rounding: 1.7e-5 for one of them even from the very same input
+
+Pair = tuple[MmdetDetector, Detector]
+
+
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pair]:
+    torch.set_num_threads(1)
+
+    @cache
+    def load(model: Path) -> Pair:
+        scratch = tmp_path_factory.mktemp("mmdet")
+        long, short = sorted(json.loads((model / "config.json").read_text())["preprocess"]["scale"], reverse=True)
+        file = weight_files(model, scratch)[0]
+        conversion = convert(file, scratch / "folder", scale=(long, short))
+        if file.suffix != ".pth":
+            saved = scratch / "tensors"
+            saved.mkdir()
+            (saved / "model.safetensors").write_bytes(file.read_bytes())
+            file = scratch / "checkpoint.pth"
+            torch.save({"state_dict": load_tensors(saved)}, file)
+        config = write_config(scratch / "config.py", conversion.config, (long, short))
+        theirs = Mmdet.load(MmdetOptions(checkpoint=str(file), config=str(config)), Path, "cpu")
+        return theirs, Mask2Former.load(Mask2FormerOptions(checkpoint=str(conversion.folder)), Path, "cpu")
+
+    return load
+
+
+def test_there_are_images_to_compare() -> None:
+    assert IMAGES
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=golden_name)
+def test_mmdet_finds_what_was_recorded_and_the_other_detector_the_same(
+    path: Path, detectors: Callable[[Path], Pair]
+) -> None:
+    image, _, recorded = read(path)
+    theirs, ours = (sorted(map(key, detector.detect([image])[0])) for detector in detectors(path.parent))
+    names = [OBJECT_NAMES[label] for label in recorded["det_labels"]]
+    expected = sorted(zip(names, map(tuple, recorded["det_bboxes"].tolist()), recorded["det_scores"].tolist()))
+    assert len(theirs) == len(ours) == len(expected)
+    assert [found[:2] for found in theirs] == [found[:2] for found in ours] == [found[:2] for found in expected]
+    assert distance(theirs, expected) <= RECORDED
+    assert distance(theirs, ours) <= AGREED
+
+
+def key(found: Detection) -> tuple[str, tuple[float, ...], float]:
+    return found.class_name, found.box, found.score
+
+
+def distance(some: Sequence[tuple], others: Sequence[tuple]) -> float:
+    return float(np.abs(np.array([one[2] for one in some]) - np.array([one[2] for one in others])).max())
