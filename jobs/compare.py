@@ -56,7 +56,7 @@ def inputs(config: Config) -> dict[str, Path]:
 
 def main(config: Config, world: World) -> None:
     from genloop.metrics.comparison import compare
-    from genloop.metrics.comparison_tables import as_json, markdown, sentence
+    from genloop.metrics.comparison_tables import as_json, markdown
     from genloop.report.geneval_forest import forest_svg
     from genloop.rundir import write_atomic, write_json
 
@@ -66,7 +66,7 @@ def main(config: Config, world: World) -> None:
     conditions, names = _conditions(config, a, b), _names(config)
     found = compare(a, b, config.seed, kind=config.intervals, num_resamples=config.num_resamples)
     text = markdown(found, names, conditions, num_flips=config.num_flips)
-    figure = forest_svg(found.changes, f"{names[1]} minus {names[0]}", sentence(found.changes[-1], names))
+    figure = forest_svg(found.changes, f"{names[1]} minus {names[0]}")
     write_json(config.out / "comparison.json", as_json(found, names, conditions))
     write_atomic(config.out / "comparison.md", text.encode())
     write_atomic(config.out / "forest.svg", figure.encode())

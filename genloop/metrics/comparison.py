@@ -156,7 +156,8 @@ def _change(
     only_a, only_b = (sum(step == sign for step in (b.correct - a.correct for a, b in pairs)) for sign in (-1, 1))
     better, worse = (sum(sign * step > 0 for _, step, _ in steps) for sign in (1, -1))
     error, p = _error_and_p(steps, seed)
-    reach = detectable(error, len(steps) - len(set(tags)))
+    num_tasks = len(set(tags))
+    reach = detectable(error, len(steps) - num_tasks, step=1 / len(pairs) if num_tasks == 1 else 0)
     return Change(
         task=task,
         prompts=len(steps),

@@ -95,7 +95,7 @@ def _legend() -> str:
     return (
         "n: images of prompts. p: whole prompts turned around, of a task Holm-corrected for the number of tasks. "
         "detectable: the true difference in points that this n finds in 80 % of cases. McNemar's test takes the images "
-        f"of a prompt for independent. {OVERALL}: mean of the tasks."
+        f"of a prompt for independent. {OVERALL}: mean of the tasks; McNemar's and the sign test take them for one."
     )
 
 

@@ -57,11 +57,14 @@ def standard_error(differences: Sequence[float], counts: Sequence[float]) -> flo
     return float(np.sqrt(len(d) / (len(d) - 1) * (residuals @ residuals)) / n.sum())
 
 
-def detectable(error: float, freedom: int, *, power: float = 0.8, level: float = 0.95) -> float:
-    """The true difference that a two-sided test finds with that power, given the standard error and its freedom."""
+def detectable(error: float, freedom: int, *, step: float = 0, power: float = 0.8, level: float = 0.95) -> float:
+    """The true difference that a two-sided test finds with that power, given the standard error and its freedom.
+
+    `step`: half the distance between two values that the difference can have, which an exact test cannot use up.
+    """
     from scipy.special import stdtrit
 
     if not np.isfinite(error) or freedom < 1:
         return float("inf")
     critical = float(stdtrit(freedom, (1 + level) / 2))
-    return error * (critical + NormalDist().inv_cdf(power))
+    return error * (critical + NormalDist().inv_cdf(power)) + step

@@ -12,10 +12,12 @@ NAMES, NUMBERS = 150, 320  # px left and right of the plot
 CHANCE, MARK = {"better": "teal", "worse": "red", "same": "grey"}, 6.0
 
 
-def forest_svg(changes: Sequence[Change], title: str, lead: str = "") -> str:
+def forest_svg(changes: Sequence[Change], title: str) -> str:
     """A whole SVG document. A grey mark may be chance; faint bars reach as far as is detectable."""
     height = TOP + ROW * len(changes) + BOTTOM
     reach = max(abs(bound) for change in changes for bound in change.difference)
+    counts = f"{changes[-1].images} images of {changes[-1].prompts} prompts"
+    lead = f"{counts}. Grey: may be chance. Bars: what is found in 80 % of cases"
     axis = linear([-100 * max(reach, 0.02), 100 * max(reach, 0.02)], NAMES, WIDTH - NUMBERS)
     drawn = [label(title, 24, 34, class_="title"), label(lead, 24, 56, class_="axis"), *_grid(axis, len(changes))]
     for number, change in enumerate(changes):
@@ -49,11 +51,16 @@ def _row(axis: Axis, change: Change, y: float) -> Iterator[str]:
     yield element("line", x1=axis(low), x2=axis(high), y1=y, y2=y, class_=f"{style} stroke whisker")
     said = element("title", escape(f"{name}: {points:+.1f} ({low:+.1f} to {high:+.1f}), p {change.p:.3g}"))
     yield element("g", said, _mark(axis(points), y, is_overall=change.task == OVERALL, style=style))
-    text = f"{points:+.1f} ({low:+.1f} to {high:+.1f})".replace("-", "−")
+    text = f"{_signed(points)} ({_signed(low)} to {_signed(high)})"
     yield label(text, WIDTH - NUMBERS + 24, y + 4, class_="name" if change.task == OVERALL else None)
     yield label("< 0.001" if change.p < 0.001 else f"{change.p:.3f}", WIDTH - 128, y + 4)
     reach = "" if change.detectable is None else f"{100 * change.detectable:.1f}"
     yield label(reach, WIDTH - 84 + text_width("detectable", 12), y + 4, text_anchor="end")
+
+
+def _signed(points: float) -> str:
+    text = f"{points:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "−")
 
 
 def _mark(x: float, y: float, *, is_overall: bool, style: str) -> str:

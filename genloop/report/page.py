@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from genloop.metrics.comparison_regime import differing
+from genloop.metrics.comparison_rows import read_card
 from genloop.metrics.statistics import Interval
 from genloop.report import gallery, provenance, scores, tables
 from genloop.report.chart import Chart, dot_and_whisker
 from genloop.report.expense import expense, unit_of
+from genloop.report.geneval_page import page_name, write_failures
+from genloop.report.rendering import minus, percent, render, signed
 from genloop.report.runs import Run, read_runs
 from genloop.rundir import write_atomic
 
@@ -44,7 +46,7 @@ class Contrast:
 
 
 def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: int = 48, num_closeups: int = 6) -> Path:
-    """Write index.html, table.md and table.json into the folder `out` -> the path of the page.
+    """Write index.html, table.md, table.json and a page about each run's failures into `out` -> the path of the page.
 
     `runs` are folders of evaluate; the first is the base of all comparisons, and its report/ the default of `out`.
     ValueError or FileNotFoundError when one of them is something else or has no finished unit.
@@ -58,11 +60,13 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: in
     files = {
         "table.md": tables.markdown(found, columns, comparisons),
         "table.json": numbers,
-        "index.html": _render(_content(found, columns, comparisons, unit, num_cards, num_closeups)),
+        "index.html": render("page.html.j2", _content(found, columns, comparisons, unit, num_cards, num_closeups)),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         write_atomic(out / name, text.encode())
+    for run in found:
+        write_failures(run, out, num_shots=num_cards)
     return out / "index.html"
 
 
@@ -101,6 +105,7 @@ def _content(
         "kinds": {(card.case.tag, card.case.outcome) for card in cards},
         "closeups": closeups,
         "shows_ways": any(path.ways for closeup in closeups for path in closeup.paths),
+        "failures": [(run, page_name(run)) for run in runs],
         "records": provenance.records(runs),
         "overall": scores.OVERALL,
     }
@@ -124,8 +129,8 @@ def _lead(runs: Sequence[Run], comparisons: Sequence[scores.Comparison]) -> str:
     direction = "higher" if points >= 0 else "lower"
     claim = "significant" if overall.significant else "not significant"
     return (
-        f"{runs[1].name} scores {_percent(abs(points))} points {direction} than {runs[0].name} "
-        f"(95 % interval of the difference {_signed(low)} to {_signed(high)}): {claim}."
+        f"{runs[1].name} scores {percent(abs(points))} points {direction} than {runs[0].name} "
+        f"(95 % interval of the difference {signed(low)} to {signed(high)}): {claim}."
     )
 
 
@@ -137,6 +142,8 @@ def _notices(runs: Sequence[Run]) -> Iterator[str]:
         if state.done < state.total:
             failed = f", {state.failed} failed" if state.failed else ""
             yield f"{name} is unfinished: {state.done} of {state.total} units are done{failed}. Others do not count."
+        if differences := _other_regime(runs[0], run):
+            yield f"{name} was made or judged under other conditions than {runs[0].letter}: {differences}."
         if run.made and run.made.done < run.made.total:
             yield f"{name}: its images are those of an unfinished run, {run.made.done} of {run.made.total} units."
         absent = ", ".join(scores.missing_tasks(run))
@@ -145,6 +152,14 @@ def _notices(runs: Sequence[Run]) -> Iterator[str]:
         lost = gallery.missing_images(run)
         if lost:
             yield f"{name}: {lost} of {len(run.images)} image files are missing. Their verdicts still count."
+
+
+def _other_regime(base: Run, run: Run) -> str:
+    """What makes the numbers of two runs answers to different questions, as far as both have a card."""
+    cards = read_card(base.folder), read_card(run.folder)
+    if cards[0] is None or cards[1] is None:
+        return ""
+    return ", ".join(str(one) for one in differing(*cards) if one.kind != "subject" and one.a != one.b)
 
 
 def _origin(run: Run, unit: float | None) -> str:
@@ -168,40 +183,5 @@ def _score_chart(columns: Sequence[Sequence[scores.Score]]) -> Chart:
 def _difference_chart(comparison: scores.Comparison) -> Chart:
     reach = max(abs(bound) for row in comparison.differences for bound in row.points)
     step = next(step for step in (2, 5, 10, 15, 20, 30, 50) if reach <= 2 * step / 100 or step == 50)
-    ticks = [(tick / 100, _minus(f"{tick:+d}") if tick else "0") for tick in range(-2 * step, 2 * step + 1, step)]
+    ticks = [(tick / 100, minus(f"{tick:+d}") if tick else "0") for tick in range(-2 * step, 2 * step + 1, step)]
     return dot_and_whisker([(row.task, [(comparison.run.number, row.points)]) for row in comparison.differences], ticks)
-
-
-def _render(content: dict[str, Any]) -> str:
-    environment = Environment(
-        loader=PackageLoader("genloop.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "signed": _signed, "p_value": _p_value, "words": _words}
-    return environment.get_template("page.html.j2").render(content)
-
-
-def _percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f}"
-
-
-def _signed(share: float) -> str:
-    """Points; a rounded zero has no sign."""
-    text = f"{100 * share:+.1f}"
-    return "0.0" if text in {"+0.0", "-0.0"} else _minus(text)
-
-
-def _minus(number: str) -> str:
-    """With a minus sign as wide as the plus sign, which a line does not end on."""
-    return number.replace("-", "−")
-
-
-def _p_value(p: float) -> str:
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 PIXEL_ART = 96  # px: images up to this side are kept as they are and shown with hard pixel edges
 THUMBNAIL = 224  # px: longest side of the embedded copy of larger images
@@ -57,12 +57,14 @@ class Frame:
     cover: str
 
 
-def embed(path: Path) -> Picture | None:
-    """The image as a data URI, small ones losslessly, others as a JPEG thumbnail; None if it is not there or broken."""
+def embed(path: Path, side: int = THUMBNAIL) -> Picture | None:
+    """The image as a data URI, small ones losslessly, others as a JPEG of at most `side` px; None if it is not there
+    or broken.
+    """
     pixels = _read(path)
     if pixels is None:
         return None
-    pixels.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    pixels.thumbnail((side, side), Image.Resampling.LANCZOS)
     return _encode(pixels, is_lossless=max(pixels.size) <= PIXEL_ART)
 
 
@@ -91,11 +93,17 @@ def embed_sheet(path: Path, rows: int, columns: int, like: Path) -> Sheet | None
     return Sheet(_encode(sheet, is_lossless=scale == 1.0), columns, *size)
 
 
+def upright_size(path: Path) -> tuple[int, int] | None:
+    """Width and height in px as boxes count them; None if the file is not there or broken."""
+    pixels = _read(path)
+    return pixels.size if pixels else None
+
+
 def _read(path: Path) -> Image.Image | None:
-    """The pixels of a file; None if it is not there or broken."""
+    """The pixels of a file, turned as its EXIF data says; None if it is not there or broken."""
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return ImageOps.exif_transpose(image).convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # all that Pillow raises
         return None
 

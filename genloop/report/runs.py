@@ -6,7 +6,7 @@ made elsewhere have none; then the page shows verdicts only.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +70,7 @@ class JudgedImage:
     correct: bool
     reason: str
     making: Making | None
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # the row: what was found, its colours, its areas
 
     @property
     def key(self) -> tuple[str, str]:
@@ -171,6 +172,7 @@ def _image(row: Mapping[str, Any], images: Path, makings: Mapping[str, Making]) 
         correct=row["correct"],
         reason=row["reason"],
         making=makings.get(f"images/{row['image']}"),
+        evidence=row,
     )
 
 

@@ -1,0 +1,42 @@
+"""Templates -> pages: one environment, and how numbers are written on all of them."""
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def render(template: str, content: dict[str, Any]) -> str:
+    """A template of this package with its content."""
+    environment = Environment(
+        loader=PackageLoader("genloop.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "signed": signed, "p_value": _p_value, "words": _words}
+    return environment.get_template(template).render(content)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share in percent, without the sign."""
+    return f"{100 * share:.{digits}f}"
+
+
+def signed(share: float) -> str:
+    """Points; a rounded zero has no sign."""
+    text = f"{100 * share:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else minus(text)
+
+
+def minus(number: str) -> str:
+    """With a minus sign as wide as the plus sign, which a line does not end on."""
+    return number.replace("-", "−")
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
