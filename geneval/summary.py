@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from genloop.metrics.statistics import Interval, clustered_wilson, mean_of
+from genloop.metrics.statistics import Interval
+from genloop.metrics.statistics_rates import Kind, rates
 from genloop.records import TAGS
 
 _ESCAPE = re.compile(r"\\(u007f|.)")  # pandas escapes what Python does, but for DEL
@@ -51,13 +52,13 @@ class Summary:
         return plain
 
 
-def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = ()) -> Summary:
-    """The numbers of an evaluation. Raises ValueError without rows."""
+def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = (), intervals: Kind = "wilson") -> Summary:
+    """The numbers of an evaluation, with either kind of intervals. Raises ValueError without rows."""
     prompts = _by_prompt(rows)
     sizes = [len(found) for found in prompts.values()]
-    present = {row["tag"] for row in rows}
-    order = [tag for tag in TAGS if tag in present] + sorted(present.difference(TAGS))
-    tasks = tuple(_task(tag, [row for row in rows if row["tag"] == tag]) for tag in order)
+    tags = [row["tag"] for row in rows]
+    found = rates([float(row["correct"]) for row in rows], [_prompt_key(row) for row in rows], tags, kind=intervals)
+    tasks = tuple(_task(tag, [row for row in rows if row["tag"] == tag], found.tasks[tag]) for tag in found.tasks)
     return Summary(
         num_images=len(rows),
         num_correct=sum(row["correct"] for row in rows),
@@ -65,8 +66,8 @@ def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = ()) -> Summary
         num_prompts_solved=sum(any(found) for found in prompts.values()),
         images_per_prompt=(min(sizes), max(sizes)),
         tasks=tasks,
-        missing_tasks=tuple(tag for tag in TAGS if tag not in present),
-        overall=mean_of([task.accuracy for task in tasks]),
+        missing_tasks=tuple(tag for tag in TAGS if tag not in tags),
+        overall=found.overall,
         unreadable=tuple(unreadable),
     )
 
@@ -129,11 +130,9 @@ def reference_line(row: Row, images: str) -> bytes:
     return (_ESCAPE.sub(lambda found: "\x7f" if found[1] == "u007f" else found[0], text) + "\n").encode()
 
 
-def _task(tag: str, rows: Sequence[Row]) -> TaskScore:
-    prompts = [_prompt_key(row) for row in rows]
-    correct = [float(row["correct"]) for row in rows]
-    accuracy = clustered_wilson(correct, prompts)
-    return TaskScore(tag, len(rows), int(sum(correct)), len(set(prompts)), accuracy)
+def _task(tag: str, rows: Sequence[Row], accuracy: Interval) -> TaskScore:
+    prompts = {_prompt_key(row) for row in rows}
+    return TaskScore(tag, len(rows), sum(bool(row["correct"]) for row in rows), len(prompts), accuracy)
 
 
 def _by_prompt(rows: Sequence[Row]) -> dict[str, list[bool]]:

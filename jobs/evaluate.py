@@ -50,6 +50,9 @@ class Config(IndependentConfig, EvaluatorKeys):
     unknown_classes: Annotated[Literal["refuse", "absent"], LAUNCH] = Field(
         "refuse", description="classes that the detector does not know: an error, or never found (as in GenEval)"
     )
+    intervals: Annotated[Literal["wilson", "bootstrap"], LAUNCH] = Field(
+        "wilson", description="error bars of the summary; both treat prompts as clusters, wilson holds for few too"
+    )
     format: Annotated[Literal["genloop", "reference"], LAUNCH] = Field(
         "genloop", description="reference: rows and summary as GenEval's own scripts print them"
     )
@@ -201,7 +204,8 @@ def _conclude(config: Config, folders: Sequence[PromptFolder]) -> None:
     from genloop.rundir import write_atomic, write_json
 
     rows = list(read_rows(config.out))
-    summary = summarize(rows, unreadable=[row["image"] for row in rows if row["reason"].startswith(UNREADABLE)])
+    unreadable = [row["image"] for row in rows if row["reason"].startswith(UNREADABLE)]
+    summary = summarize(rows, unreadable=unreadable, intervals=config.intervals)
     lacks = compare(folders, config.expect, config.limit)
     regime = card(config.out, config.folder, [sample for folder in folders for sample in folder.samples], rows)
     write_json(config.out / "card.json", regime)

@@ -80,3 +80,12 @@ def test_a_reference_line_leaves_a_delete_as_pandas_does_but_not_in_nested_json(
 def test_nothing_evaluated_is_an_error():
     with pytest.raises(ValueError, match="no rows"):
         summarize([])
+
+
+def test_a_bootstrap_over_prompts_gives_the_same_scores_with_bars_of_its_own():
+    rows = [row("colors", f"p{i}", i % 3 > 0 or s == 0, sample=s) for i in range(12) for s in range(4)]
+    wilson, bootstrap = summarize(rows), summarize(rows, intervals="bootstrap")
+    assert bootstrap == summarize(rows, intervals="bootstrap")
+    ours, theirs = bootstrap.tasks[0].accuracy, wilson.tasks[0].accuracy
+    assert ours.estimate == pytest.approx(theirs.estimate) and ours != theirs
+    assert bootstrap.overall.low <= bootstrap.overall.estimate <= bootstrap.overall.high
