@@ -1,8 +1,8 @@
 """Accuracy by task and overall, with the error bars that a reader asks for: Wilson's, or a bootstrap over prompts.
 
-Measured on simulated evaluations (benchmarks/geneval_intervals.md): with 5 to 20 prompts of several images a task's
-bootstrap covers 84 to 94 % where Wilson's interval at the effective sample size covers 94 to 100 %; with 50 prompts and
-more both cover about 95 %. Hence Wilson's is the default, of tables too.
+Measured on simulated evaluations with several images a prompt (benchmarks/geneval_intervals.md): a task's bootstrap
+covers as little as 84 % with 5 prompts and 91 % with 20, Wilson's interval at the effective sample size 93 to 100 %;
+with 50 prompts and more both cover about 95 %. Hence Wilson's is the default, of tables too.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
