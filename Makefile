@@ -47,7 +47,7 @@ $(AUDIT_READY): $(READY)
 	@touch $@
 
 audit: $(AUDIT_READY) ## detector and colours against mmdet and open_clip themselves
-	@$(AUDIT)/bin/python -m pytest -m "open_clip or mmdet"
+	@$(AUDIT)/bin/python -m pytest -m "open_clip or mmdet" $$(grep -rlE 'mark\.(open_clip|mmdet)' tests --include='test_*.py')
 
 check: $(READY) ## format, lint, types, layering
 	$(VENV)/bin/ruff format --check .
