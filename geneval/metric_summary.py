@@ -1,0 +1,100 @@
+"""Rows and features of all units -> every metric's numbers, as JSON and as a table for people."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geneval.measuring import Measurement, feature_file, file_name
+from geneval.metrics import Line, metric_maker
+from geneval.t2i_features import Block, Features, extractor_mark, has_statistics, open_statistics, save_statistics
+from genloop.metrics.distances import Gaussian, grouped_moments
+from genloop.records import Unit
+
+Row = Mapping[str, Any]
+_SHOWN = 5  # unreadable images that are named
+
+
+def conclude(
+    what: Measurement, units: Sequence[Unit], rows: Sequence[Row], out: Path, seed: int
+) -> dict[str, list[Line]]:
+    """{metric: its numbers}, in the order in which they were asked for; RUN/statistics keeps the images' features."""
+    readable = [row for row in rows if "reference" not in row and not row["problem"]]
+    found: dict[str, list[Line]] = {}
+    sets = {name: _sets(what, name, units, rows, out) for name in what.features}
+    for name, options in what.metrics.items():
+        maker: Any = metric_maker(name)
+        if name in what.scores:
+            found[name] = maker.conclude(options, name, readable, seed)
+        else:
+            first = next(key for key, features in what.features.items() if features == what.distances[name].features)
+            found[name] = maker.conclude(options, name, *sets[first], seed)
+    return found
+
+
+def summary_of(rows: Sequence[Row], lines: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
+    """Plain values; what is not known is null."""
+    ours = [row for row in rows if "reference" not in row]
+    return {
+        "images": len(ours),
+        "prompts": len({row["prompt_index"] for row in ours} - {None}),
+        "reference_images": len(rows) - len(ours),
+        "unreadable": [row.get("image", row.get("reference")) for row in rows if row["problem"]],
+        "metrics": {name: [_plain(line) for line in found] for name, found in lines.items()},
+    }
+
+
+def format_table(rows: Sequence[Row], lines: Mapping[str, Sequence[Line]]) -> str:
+    """Every number with its 95 % interval and n."""
+    text = ["| metric | value | 95 % interval | n | |", "|---|---|---|---|---|"]
+    for found in lines.values():
+        for line in found:
+            span = "" if math.isnan(line.low) else f"{_number(line.low)} to {_number(line.high)}"
+            text.append(f"| {line.name} | {_number(line.value)} | {span} | {line.n} | {line.note} |")
+    if lost := [row.get("image", row.get("reference")) for row in rows if row["problem"]]:
+        shown = ", ".join(map(str, lost[:_SHOWN])) + (", ..." if len(lost) > _SHOWN else "")
+        text.append(f"\n{len(lost)} images could not be read and were left out: {shown}")
+    return "\n".join(text) + "\n"
+
+
+def _sets(
+    what: Measurement, name: str, units: Sequence[Unit], rows: Sequence[Row], out: Path
+) -> tuple[Features, Features | Gaussian | None]:
+    """The features of the images, which are saved, and of what they are compared with."""
+    mark = extractor_mark(what.features[name], what.resolve)
+    num = len(rows) - len(what.others)
+    images = _features(name, units, rows, range(num), out)
+    gaussian = grouped_moments(images.blocks()).gaussian()
+    save_statistics(out / "statistics" / f"{file_name(name)}.npz", images, gaussian, mark)
+    if what.reference is None:
+        return images, None
+    if has_statistics(what.reference):
+        return images, open_statistics(what.reference, mark)
+    return images, _features(name, units, rows, range(num, len(rows)), out)
+
+
+def _features(name: str, units: Sequence[Unit], rows: Sequence[Row], items: range, out: Path) -> Features:
+    """Of a range of items. Images of one prompt are a cluster, others one each."""
+
+    def part(unit: Unit) -> Callable[[], Block]:
+        places = [place for place in range(unit.start, unit.stop) if place in items]
+
+        def read() -> Block:
+            found = np.load(feature_file(out, name, unit))
+            clusters = [rows[place].get("prompt_index") for place in places]
+            numbers = [place - items.start if cluster is None else cluster for place, cluster in zip(places, clusters)]
+            return found[[place - unit.start for place in places]], np.array(numbers, dtype=np.int64)
+
+        return read
+
+    return Features([part(unit) for unit in units if unit.start < items.stop and unit.stop > items.start])
+
+
+def _plain(line: Line) -> dict[str, Any]:
+    return {key: None if isinstance(v, float) and math.isnan(v) else v for key, v in line._asdict().items()}
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4g}"

@@ -1,0 +1,143 @@
+"""Folders of images and the prompts that they were made from, in whatever layout: GenEval's, or all in one folder.
+
+IMAGES/00017/samples/0000.png   prompt 17; its text is in metadata.jsonl beside `samples`, or on line 17 of `prompts`
+IMAGES/00017_2.png              prompt 17, its image 2: lines of `prompts` count from 0
+IMAGES/dog.png                  named by a row {"image": "dog.png", "prompt": ...} of `prompts`
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genloop.data.prompts import parse_json, parse_metadata, read_object, read_texts, read_utf8
+from genloop.records import Prompt
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+_NUMBERED = re.compile(r"(\d+)(?:\D+(\d+))?\D*")
+_NAME_KEYS = ("image", "file_name")
+_TEXT_KEYS = ("prompt", "text")
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One image: path relative to its folder, with "/"; whose it is, and which of several."""
+
+    image: str
+    prompt: Prompt | None = None
+    number: int = 0
+
+
+def find_pictures(folder: Path, prompts: Path | None = None, *, limit: int | None = None) -> list[Picture]:
+    """The first `limit` images of a folder, by prompt and number; those of one folder may all lack prompts.
+
+    Raises FileNotFoundError or ValueError, one line each.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    known = _Prompts(prompts) if prompts is not None else None
+    places = sorted((int(p.name), p) for p in folder.iterdir() if p.is_dir() and p.name.isdecimal())
+    if places:
+        found = [picture for index, place in places for picture in _of_prompt(folder, place, index, known)]
+    else:
+        found = _in_one_folder(folder, known)
+    if not found:
+        raise ValueError(f"{folder}: no images; expected files ending in {', '.join(SUFFIXES)}")
+    return found[:limit]
+
+
+def find_images(folder: Path, *, limit: int | None = None) -> list[Picture]:
+    """The first `limit` images below a folder, at any depth, by path."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder")
+    names = sorted((p.relative_to(folder).as_posix() for p in folder.rglob("*") if _is_image(p)), key=_order)
+    if not names:
+        raise ValueError(f"{folder}: no images; expected files ending in {', '.join(SUFFIXES)}")
+    return [Picture(name) for name in names[:limit]]
+
+
+class _Prompts:
+    """A file of prompts: by line number, or by the names of images that its rows give."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.by_name, self.by_number = path, {}, []
+        if path.suffix not in (".jsonl", ".json"):
+            self.by_number = [Prompt(index, text) for index, text in enumerate(read_texts(path))]
+            return
+        for number, line in enumerate(read_utf8(path).rstrip().split("\n")):
+            where = f"{path}:{number + 1}"
+            row = parse_json(line, where)
+            prompt = _prompt(row, number, where)
+            name = next((row[key] for key in _NAME_KEYS if key in row), None)
+            if name is None:
+                self.by_number.append(prompt)
+            elif self.by_name.setdefault(str(name), prompt) is not prompt:
+                raise ValueError(f"{where}: a second row about {name!r}")
+        if self.by_name and self.by_number:
+            raise ValueError(f"{path}: some rows name their image and some do not; name all or none")
+
+    by_name: dict[str, Prompt]
+    by_number: list[Prompt]
+
+    def of_number(self, index: int, where: str) -> Prompt:
+        if not index < len(self.by_number):
+            raise ValueError(
+                f"{where}: there is no line {index} in {self.path}, which has {len(self.by_number)} prompts"
+            )
+        return self.by_number[index]
+
+
+def _of_prompt(folder: Path, place: Path, index: int, known: _Prompts | None) -> Iterator[Picture]:
+    inner = place / "samples" if (place / "samples").is_dir() else place
+    names = sorted((p.name for p in inner.iterdir() if _is_image(p)), key=_order)
+    metadata = place / "metadata.jsonl"
+    prompt = None
+    if known is not None:
+        prompt = known.of_number(index, f"{place}")
+    elif metadata.is_file():
+        prompt = _prompt(read_object(metadata), index, f"{metadata}")
+    for number, name in enumerate(names):
+        yield Picture((inner / name).relative_to(folder).as_posix(), prompt, number)
+
+
+def _in_one_folder(folder: Path, known: _Prompts | None) -> list[Picture]:
+    names = sorted((p.name for p in folder.iterdir() if _is_image(p)), key=_order)
+    if known is None:
+        return [Picture(name) for name in names]
+    if known.by_name:
+        if missing := [name for name in names if name not in known.by_name]:
+            raise ValueError(f"{folder / missing[0]}: {known.path} has no row about it ({len(missing)} such images)")
+        return [Picture(name, known.by_name[name]) for name in names]
+    found = []
+    for name in names:
+        match = _NUMBERED.fullmatch(Path(name).stem)
+        if match is None:
+            raise ValueError(
+                f"{folder / name}: does not begin with the number of its prompt, as 00017_2.png does; "
+                f'rename it, or give `prompts` with rows {{"image": "{name}", "prompt": ...}}'
+            )
+        found.append(Picture(name, known.of_number(int(match[1]), f"{folder / name}"), int(match[2] or 0)))
+    return sorted(found, key=lambda picture: (picture.prompt.index if picture.prompt else 0, picture.number))
+
+
+def _prompt(row: Any, index: int, where: str) -> Prompt:
+    """With GenEval's metadata where a row has them, else the text alone."""
+    if not isinstance(row, Mapping):
+        raise ValueError(f"{where}: expected a JSON object")
+    if "tag" in row and "include" in row:
+        return parse_metadata(row, index, where=where)
+    text = next((row[key] for key in _TEXT_KEYS if key in row), None)
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError(f"{where}: no text under {' or '.join(_TEXT_KEYS)}")
+    return Prompt(index, text.strip())
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _order(name: str) -> tuple[list[tuple[int, str]], str]:
+    """By the numbers in a name, as numbers."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name

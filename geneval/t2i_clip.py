@@ -1,0 +1,54 @@
+"""Which CLIP a metric or a kind of features uses: an open_clip folder, or one of transformers. Torch when loaded."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from geneval.settings import Resolve
+from genloop.config import LAUNCH, Settings
+from genloop.models.clip_config import check_clip_folder, check_transformers_folder
+from genloop.registry import check_installed
+
+if TYPE_CHECKING:
+    from genloop.models.clip import ClipEmbedder
+
+
+class ClipSource(Settings):
+    """Weights in either public layout."""
+
+    checkpoint: Annotated[str, LAUNCH] = Field(description="name or folder, fingerprinted by content")
+    backend: Literal["open_clip", "transformers"] = Field("open_clip", description="whose layout the folder has")
+    architecture: str | None = Field(None, description="open_clip's name of it; null: what the folder says")
+    pretrained: str | None = Field(None, description="tag of the weights; openai: QuickGELU is forced and checked")
+    images_per_forward: Annotated[int, LAUNCH] = Field(64, ge=8, description="images in one forward pass")
+
+
+def check_clip(options: ClipSource, resolve: Resolve) -> None:
+    """The folder's config and headers, and the package that reads it."""
+    folder = resolve(options.checkpoint)
+    if options.backend == "transformers":
+        check_transformers_folder(folder, options.architecture, options.pretrained)
+    else:
+        check_clip_folder(folder, options.architecture)
+        check_installed("open_clip", "clip")
+
+
+def clip_inputs(options: ClipSource, resolve: Resolve) -> dict[str, Path]:
+    """The weights."""
+    return {"checkpoint": resolve(options.checkpoint)}
+
+
+def load_clip_source(options: ClipSource, resolve: Resolve, device: str) -> "ClipEmbedder":
+    """In float32, on `device`."""
+    from genloop.models.clip import load_clip
+    from genloop.models.clip_transformers import load_clip_transformers
+
+    read = load_clip_transformers if options.backend == "transformers" else load_clip
+    return read(
+        resolve(options.checkpoint),
+        architecture=options.architecture,
+        published_as=options.pretrained,
+        device=device,
+        rows_per_forward=options.images_per_forward,
+    )

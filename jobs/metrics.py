@@ -1,0 +1,124 @@
+"""Measure images by any metrics of the table: CLIPScore, VQAScore, GenEval 2, FID, KID, CMMD, or your own.
+
+    genloop run metrics tiny out=runs/m
+    genloop run metrics clip images=runs/a out=runs/m metrics.clip_score.checkpoint=FOLDER --procs 2
+    genloop run metrics images=IMAGES out=runs/m reference=COCO metrics.fid.features=pixels metrics.kid.features=pixels
+    genloop run metrics images=COCO out=runs/coco metrics.statistics.features=pixels
+    genloop run metrics images=IMAGES out=runs/m reference=runs/coco metrics.fid.features=pixels
+
+Reads   images in GenEval's layout, or in one folder with a file of prompts (docs/metrics.md); what the metrics need:
+        weights, a judge, a reference: another folder of images, a run that kept its statistics, or an .npz of them.
+Writes  RUN/rows/*.jsonl, one line an image: its scores; RUN/features/METRIC/*.npy, a unit each; when all units are done
+        RUN/statistics/METRIC.npz, RUN/summary.json and RUN/table.md (also printed).
+Resume  the same command; finished units are kept, any number of workers may join or leave. An image that does not
+        decode has no scores and is listed.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, field_validator
+
+from ckpts.resolve import resolve
+from geneval.measuring import Measurement, Work, measure
+from geneval.metrics import ANY_QUESTION, Metrics, Tools, metric_maker
+from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
+from genloop.distributed import World, choose_device
+from genloop.job import note, run
+from genloop.ledger import Ledger, count, plan_units
+from genloop.rewards.build import build_judge, check_asker, check_judge, check_prompts, judge_inputs
+from genloop.rewards.settings import JudgeSettings
+
+KIND = "independent"
+
+
+class Config(IndependentConfig):
+    images: Annotated[Path, LAUNCH] = Field(description="folder of images, or a run of generate; fingerprinted")
+    prompts: InputPath | None = Field(None, description="their prompts, where the folder does not hold them")
+    metrics: Metrics = Field(description="{metric: its options}")
+    reference: Annotated[Path | None, LAUNCH] = Field(
+        None, description="what distances go to: folder of images, run with statistics, or .npz; fingerprinted"
+    )
+    judge: JudgeSettings = JudgeSettings()
+    limit: int | None = Field(None, ge=1, description="only the first so many images, of the reference too")
+    unit_size: int = Field(32, ge=1, description="images in one unit of work")
+    feature_cache: Annotated[Path | None, LAUNCH] = Field(None, description="folder of features that runs share")
+    device: Device = Field("auto", description="auto: the GPU when there is one")
+    threads: int = Field(1, ge=1, description="CPU threads of a worker")
+    decoders: Annotated[int, LAUNCH] = Field(4, ge=1, description="threads that decode images")
+
+    @field_validator("images")
+    @classmethod
+    def _of_a_run(cls, images: Path) -> Path:
+        """A run folder stands for the images in it."""
+        return images / "images" if (images / "run.json").is_file() else images
+
+    @property
+    def measurement(self) -> Measurement:
+        """What is measured."""
+        return Measurement(self.metrics, self.images, self.reference, self.prompts, self.limit, resolve)
+
+
+def check(config: Config) -> None:
+    """Options, weights, folders, prompts, the judge and the reference, before anything is loaded or written."""
+    what = config.measurement
+    what.check()
+    for name in what.needs("judge"):
+        maker: Any = metric_maker(name)
+        questions = maker.questions(what.scores[name])
+        if ANY_QUESTION in questions:
+            check_asker(config.judge, resolve)
+        check_judge(config.judge, resolve, [question for question in questions if question != ANY_QUESTION])
+        if "outcome" in questions:
+            check_prompts(config.judge, [picture.prompt for picture in what.pictures if picture.prompt])
+
+
+def inputs(config: Config) -> dict[str, Path | str]:
+    """Images, reference and weights, whose content enters the fingerprint wherever they lie."""
+    what = config.measurement
+    return what.inputs() | (judge_inputs(config.judge, resolve) if what.needs("judge") else {})
+
+
+def main(config: Config, world: World) -> None:
+    import torch
+
+    from geneval.images import ImageReader
+
+    torch.set_num_threads(config.threads)
+    what = config.measurement
+    units = plan_units(len(what.pictures) + len(what.others), config.unit_size)
+    with ImageReader(Path(), config.decoders) as reader, Ledger.of(config, units, world) as ledger:
+        work: Work | None = None
+        for unit in ledger.claims():
+            work = work or _load(config, what, world)
+            with ledger.working(unit), note(f"items {unit.start} to {unit.stop - 1}"):
+                rows = measure(what, unit, work, reader, config.out, ledger.staging)
+                ledger.advance(len(unit))
+                ledger.complete(unit, rows)
+    if count(config.out, len(units)).done == len(units):
+        _conclude(config, what)
+
+
+def _load(config: Config, what: Measurement, world: World) -> Work:
+    device = choose_device(config.device, world)
+    judge = cache(lambda: build_judge(config.judge, resolve, device))  # only if a metric asks for it
+    return what.load(Tools(resolve, device, judge), config.feature_cache)
+
+
+def _conclude(config: Config, what: Measurement) -> None:
+    """Write and print the numbers; workers that end together write the same bytes."""
+    from geneval.metric_summary import conclude, format_table, summary_of
+    from genloop.ledger import read_rows
+    from genloop.rundir import write_atomic, write_json
+
+    rows = list(read_rows(config.out))
+    lines = conclude(what, plan_units(len(rows), config.unit_size), rows, config.out, config.seed)
+    write_json(config.out / "summary.json", summary_of(rows, lines))
+    text = format_table(rows, lines)
+    write_atomic(config.out / "table.md", text.encode())
+    print(text, end="", flush=True)
+
+
+if __name__ == "__main__":
+    run(main, Config)
