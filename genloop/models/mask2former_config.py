@@ -263,7 +263,7 @@ def _dims(defaults: Any, data: Mapping[str, Any], path: Path) -> Any:
             continue
         allowed = (int, float) if isinstance(like, float) else (type(like),)
         if type(value) not in allowed or (type(like) is not bool and not 0 < value < 2**31):
-            raise ValueError(f"{path}: {item.name} is {value!r}, expected a {type(like).__name__} such as {like}")
+            raise ValueError(f"{path}: {item.name} is {value!r}, expected {type(like).__name__} such as {like}")
         values[item.name] = value
     return type(defaults)(**values)
 

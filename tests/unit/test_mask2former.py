@@ -152,7 +152,7 @@ def labels(*names: str) -> dict[str, Any]:
         ({"model_type": "maskformer"}, "", "model_type is 'maskformer', another family; expected 'mask2former'"),
         ({"backbone_config": {"model_type": "resnet"}}, "", "no backbone_config of a Swin transformer"),
         ({"num_queries": 10}, "", r"misshapen \(model\.transformer_module\.queries_features\.weight is \[9, 32\]"),
-        ({"num_queries": "9"}, "", "num_queries is '9', expected a int such as 100"),
+        ({"num_queries": "9"}, "", "num_queries is '9', expected int such as 100"),
         ({"feature_size": 48}, "", "feature_size 48 must be a multiple of 32"),
         ({"pre_norm": True}, "", "pre_norm is true; only false is known"),
         ({}, "class_predictor.bias", r"1 missing \(class_predictor\.bias \[81\]\)"),
