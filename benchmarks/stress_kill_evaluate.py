@@ -75,7 +75,7 @@ def _disturb(out: Path, words: list[str], choice: argparse.Namespace) -> "collec
     kills: collections.Counter[str] = collections.Counter()
     while kills.total() < choice.kills:
         time.sleep(chance.uniform(0.05, 0.6))
-        index, wanted = chance.randrange(len(pool)), "inside of a unit" if chance.random() < 0.8 else "anything"
+        index, wanted = chance.randrange(len(pool)), "inside of a unit" if chance.random() < 0.97 else "anything"
         doing = _doing(out, pool[index].pid)
         if pool[index].poll() is None and wanted in (doing, "anything"):
             pool[index].send_signal(signal.SIGKILL)

@@ -58,7 +58,7 @@ def hold(evaluator: Evaluator, parts: Mapping[str, Part], *, recording: bool = F
     found = {}
     for name, part in parts.items():
         record = find_record(part, shipped_only=recording)
-        seen, problems = _see_objects(evaluator.detector) if name == "detector" else _see_colors(evaluator.colors)
+        seen, problems = observe_objects(evaluator.detector) if name == "detector" else observe_colors(evaluator.colors)
         problems += [(line, "what the part says of itself") for line in _own_check(loaded[name])]
         if record is not None:  # a record says more than what is plausible
             differs = differences(name, seen, record)
@@ -80,7 +80,7 @@ def differences(name: str, seen: Mapping[str, Any], record: Record) -> list[str]
     return [text for _, text in sorted(found, key=lambda pair: -pair[0])]
 
 
-def _see_objects(detector: Detector) -> tuple[Found, list[tuple[str, str]]]:
+def observe_objects(detector: Detector) -> tuple[Found, list[tuple[str, str]]]:
     """What a detector finds in the pictures, and (problem, likely cause) of what cannot be right."""
     shown = pictures()
     wanted = Wanted(FLOOR)
@@ -150,7 +150,7 @@ def _object_differences(
     return found
 
 
-def _see_colors(classifier: ColorClassifier) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+def observe_colors(classifier: ColorClassifier) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """The scores of the requests as nested lists, and (problem, likely cause) of what cannot be right."""
     asked = color_requests()
     answers = dict(zip(asked, classifier.scores(list(asked.values())), strict=True))
