@@ -50,21 +50,23 @@ def raw_logits(network: Mask2Former, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _strict_float32(device: torch.device) -> Iterator[None]:
-    """No TF32, no autocast, no algorithm chosen by a race, whatever the process has set."""
-    if device.type != "cuda":
+    """No TF32, no autocast, no algorithm chosen by a race, whatever the process has set; it finds its settings again."""
+    cudnn = torch.backends.cudnn
+    places: tuple[tuple[Any, str, Any], ...] = (
+        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
+        (cudnn.conv, "fp32_precision", "ieee"),
+        (cudnn, "benchmark", False),
+        (cudnn, "deterministic", True),
+    )
+    before = [getattr(place, name) for place, name, _ in places]
+    try:
+        for place, name, value in places:
+            setattr(place, name, value)
         with torch.autocast(device.type, enabled=False):
             yield
-        return
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with (
-            torch.autocast("cuda", enabled=False),
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-        ):
-            yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
+        for (place, name, _), value in zip(places, before):
+            setattr(place, name, value)
 
 
 @contextmanager

@@ -89,6 +89,27 @@ def test_preprocessing_is_the_folders_unless_told(folder: Path, tmp_path: Path) 
     assert read_preparation(bare) == Preparation("mmdet3", (1333, 800))
 
 
+def test_float32_is_strict_whatever_the_process_has_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
+    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+
+    def settings() -> tuple[Any, ...]:
+        matmul, conv = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
+        return matmul, conv, torch.backends.cudnn.benchmark, torch.is_autocast_enabled("cpu")
+
+    inside = []
+    network = load_mask2former(folder)
+    network.register_forward_hook(lambda *_: inside.append(settings()))
+    pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
+    plain = raw_logits(network, pixels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under_autocast = raw_logits(network, pixels)
+    assert inside == [("ieee", "ieee", False, False)] * 2
+    assert settings() == ("tf32", "tf32", True, False)
+    assert all(torch.equal(one, other) for one, other in zip(plain, under_autocast))
+
+
 def test_a_query_whose_mask_is_nowhere_looks_everywhere(folder: Path) -> None:
     """As one whose mask is everywhere: attention to nothing would not be a number."""
     network = load_mask2former(folder)
