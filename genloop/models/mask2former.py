@@ -50,8 +50,8 @@ def raw_logits(network: Mask2Former, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _strict_float32(device: torch.device) -> Iterator[None]:
-    """No TF32, no autocast, no algorithm chosen by a race, whatever the process has set; it finds its settings again."""
-    cudnn = torch.backends.cudnn
+    """No TF32, no autocast, no algorithm chosen by a race, whatever the process has set, which stays as it is."""
+    cudnn: Any = torch.backends.cudnn
     places: tuple[tuple[Any, str, Any], ...] = (
         (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
         (cudnn.conv, "fp32_precision", "ieee"),

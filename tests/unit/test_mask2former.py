@@ -1,7 +1,7 @@
 """Mask2Former as a detector: what it refuses, and that no detection depends on its neighbours or on who looks."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,11 +89,24 @@ def test_preprocessing_is_the_folders_unless_told(folder: Path, tmp_path: Path) 
     assert read_preparation(bare) == Preparation("mmdet3", (1333, 800))
 
 
-def test_float32_is_strict_whatever_the_process_has_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
-    monkeypatch.setattr(torch.backends.cudnn.conv, "fp32_precision", "tf32")
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+@pytest.fixture
+def hasty_process() -> Iterator[None]:
+    """One that has allowed TF32 everywhere."""
+    places = [
+        (torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        (torch.backends.cudnn.conv, "fp32_precision", "tf32"),
+    ]
+    places.append((torch.backends.cudnn, "benchmark", True))
+    before = [getattr(place, name) for place, name, _ in places]
+    for place, name, value in places:
+        setattr(place, name, value)
+    yield
+    for (place, name, _), value in zip(places, before):
+        setattr(place, name, value)
 
+
+@pytest.mark.usefixtures("hasty_process")
+def test_float32_is_strict_whatever_the_process_has_set(folder: Path) -> None:
     def settings() -> tuple[Any, ...]:
         matmul, conv = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
         return matmul, conv, torch.backends.cudnn.benchmark, torch.is_autocast_enabled("cpu")
