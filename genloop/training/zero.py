@@ -36,7 +36,7 @@ from genloop.training.sums import add_over_ranks
 from genloop.training.task import B, Loss, Task
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-_BUCKET = 1 << 24  # values that travel in one call, at most a sixteenth of the model
+_BUCKET = 1 << 24  # values that travel in one call; of a small model a power of 2 near a sixteenth of it
 _SMALL = 100_000  # a tensor of so many values, or a thousandth of the model, is not worth sharing out
 
 
@@ -221,7 +221,7 @@ def _library(device: str, world: World) -> Any:
 def _config(task: Task[Any], world_size: int) -> Mapping[str, Any]:
     """DeepSpeed's own; float32 throughout, as our losses compute in half precision by themselves."""
     size = sum(parameter.numel() for parameter in task.model.parameters())
-    share, bucket = math.ceil(size / world_size), min(_BUCKET, size // 16)
+    share, bucket = math.ceil(size / world_size), min(_BUCKET, 1 << max(10, (size // 16).bit_length()))
     return {
         "train_micro_batch_size_per_gpu": 1,  # never looked at: a step is as many passes as we say
         "gradient_accumulation_steps": 1,
