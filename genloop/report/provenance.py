@@ -31,7 +31,13 @@ def records(runs: Sequence[Run]) -> list[Record]:
 
 def _record(run: Run, folder: Path) -> Record:
     mark = rundir.read_run(folder) or {}
-    facts = [("fingerprint", mark.get("digest", "")), *_environment(folder), *_inputs(mark), *_card(folder), *_work(folder)]
+    facts = [
+        ("fingerprint", mark.get("digest", "")),
+        *_environment(folder),
+        *_inputs(mark),
+        *_card(folder),
+        *_work(folder),
+    ]
     config = folder / "config.yaml"
     return Record(
         run,
