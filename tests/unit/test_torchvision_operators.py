@@ -56,6 +56,8 @@ def test_neither_torch_nor_torchvision_is_imported_before_somebody_does(tmp_path
 @pytest.mark.open_clip
 @pytest.mark.parametrize("package", ["torchvision.transforms.v2", "timm", "open_clip", "transformers.models.clip"])
 def test_packages_that_need_torchvision_can_be_imported_beside_the_one_installed(package):
-    code = f"import genloop, {package}; from transformers import CLIPModel, CLIPImageProcessor; print(CLIPModel.__name__)"
+    code = (
+        f"import genloop, {package}; from transformers import CLIPModel, CLIPImageProcessor; print(CLIPModel.__name__)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stdout == "CLIPModel\n", done.stderr
