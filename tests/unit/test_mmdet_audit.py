@@ -1,19 +1,25 @@
 """mmdet itself beside the detector without compiled operators, on a small checkpoint. Run with: pytest -m mmdet"""
 
+import json
 import re
-from importlib import metadata
+from importlib.metadata import distributions, requires
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from geneval.mask2former import Mask2Former, Mask2FormerOptions
 from geneval.mmdet_backend import PACKAGED, Mmdet, MmdetOptions
 from geneval.names import OBJECT_NAMES
+from genloop.job import run_command
+from genloop.ledger import read_rows
 from genloop.records import Wanted
 from genloop.registry import require
+from jobs import evaluate
+from tests.unit.tiny_clip import write_transformers_folder
 from tests.unit.tiny_mask2former import SCALE, TINY, mask2former_folder, mmdet_file
 from tests.unit.tiny_mmdet import write_config
 
@@ -50,6 +56,35 @@ def test_both_detectors_agree(theirs, images, tmp_path):
         assert [(one.class_name, one.box, one.area) for one in a] == [(one.class_name, one.box, one.area) for one in b]
         assert max(abs(one.score - two.score) for one, two in zip(a, b, strict=True)) < AGREED
         assert all(np.array_equal(one.mask, two.mask) for one, two in zip(a, b)) and len(a) == 100
+
+
+def test_evaluate_gives_the_same_verdicts_by_both(images, config, tmp_path):
+    for place, image in enumerate(images):
+        names = OBJECT_NAMES[place::5]
+        folder = tmp_path / "images" / f"{place:05}"
+        (folder / "samples").mkdir(parents=True)
+        Image.fromarray(image).save(folder / "samples" / "0000.png")
+        clauses = [{"class": name, "count": 1, "color": "red"} for name in names]
+        metadata = {"tag": "colors", "include": clauses, "prompt": f"photo {place}"}
+        (folder / "metadata.jsonl").write_text(json.dumps(metadata))
+    clip, ours = write_transformers_folder(tmp_path / "clip"), mask2former_folder(tmp_path / "ours")
+    kinds = {
+        "hf_mask2former": [f"checkpoint={ours}"],
+        "mmdet": [f"checkpoint={mmdet_file(tmp_path / 'theirs.pth')}", f"config={config}"],
+    }
+    colors = {"checkpoint": clip, "backend": "transformers", "architecture": "null"}
+    shared = [f"images={tmp_path / 'images'}", "colors.kind=clip", "options.threshold=0", "canary=off"]
+    shared += [f"colors.options.{key}={value}" for key, value in colors.items()]
+    found = []
+    for kind, options in kinds.items():
+        words = [f"out={tmp_path / kind}", f"detector.kind={kind}", *(f"detector.options.{word}" for word in options)]
+        assert run_command(evaluate, [*words, *shared, "expect.on_missing=report"]) == 0
+        found.append(list(read_rows(tmp_path / kind)))
+    assert len(found[0]) == len(images)
+    for one, other in zip(*found, strict=True):
+        alike = ("correct", "reason", "areas", "colors")
+        assert [one[key] for key in alike] == [other[key] for key in alike]
+    assert sum(len(row["colors"]) for row in found[0]) > 5
 
 
 def test_a_file_of_2x_is_the_same_network(theirs, images, tmp_path, config):
@@ -113,7 +148,7 @@ def test_the_operator_that_a_gpu_runs_is_the_one_of_the_cpu():
 
 def test_everything_that_the_extras_name_is_here():
     """opencv-python has a window system's libraries; opencv-python-headless is the same package without."""
-    wanted = [text for text in metadata.requires("genloop") or [] if "clip" in text or "mmdet" in text]
+    wanted = [text for text in requires("genloop") or [] if "clip" in text or "mmdet" in text]
     assert len(wanted) >= 4
     missing, todo, seen = [], [re.match(r"[\w.-]+", text)[0] for text in wanted], set()
     while todo:
@@ -122,7 +157,7 @@ def test_everything_that_the_extras_name_is_here():
         if name in seen:
             continue
         seen.add(name)
-        found = list(metadata.distributions(name=name))
+        found = list(distributions(name=name))
         missing += [] if found else [name]
         needs = [text for text in (found[0].requires if found else None) or [] if ";" not in text]
         todo += [re.match(r"[\w.-]+", text)[0] for text in needs]
