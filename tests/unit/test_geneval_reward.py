@@ -20,10 +20,13 @@ from geneval.reward import GenevalReward, Reward, partial_credit, preference_pai
 from geneval.settings import DetectorSettings
 from geneval.verdict import VerdictOptions, color_requests, judge_objects
 from genloop.data.images import encode_png
+from genloop.job import run_command
+from genloop.ledger import read_rows
 from genloop.records import COLORS, RELATIONS, Clause, Detection, Prompt
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes
 from genloop.rewards.settings import JudgeSettings
 from genloop.shapes.scenes import SHAPES
+from jobs import generate
 from tests.unit.counting_judges import images_of
 from tests.unit.image_folders import small_set, write_images
 
@@ -235,3 +238,23 @@ def test_the_oracle_takes_prompts_of_classes_that_it_does_not_know():
     image = images_of(small_set())[:1]
     assert isinstance(shapes_oracle(), VerdictJudge)
     assert shapes_oracle().p_yes("outcome", [prompt], image).tolist() == [0.0]
+
+
+def test_a_search_by_partial_credit_never_chooses_less_than_another_candidate_has(tmp_path):
+    words = ["tiny", "search.strategy=best_of_n", "search.n=3", "limit=6", "images_per_prompt=1", "sampling.steps=6"]
+    judge = ["judge.kind=geneval", "judge.options.detector=shapes", "judge.options.colors=shapes"]
+    for credit in ("strict", "partial"):
+        out = tmp_path / credit
+        assert run_command(generate, [*words, *judge, f"judge.options.credit={credit}", f"out={out}"]) == 0
+        for row in read_rows(out):
+            shares = outcomes(row)
+            assert shares[row["chosen"]] == max(shares)
+    assert {share % 1 for row in read_rows(tmp_path / "strict") for share in outcomes(row)} == {0}
+    assert any(share % 1 for row in read_rows(tmp_path / "partial") for share in outcomes(row))
+    assert run_command(generate, [*words, f"out={tmp_path / 'oracle'}"]) == 0
+    chosen = [[row["tokens"] for row in read_rows(tmp_path / name)] for name in ("oracle", "strict")]
+    assert chosen[0] == chosen[1]
+
+
+def outcomes(row: dict) -> list[float]:
+    return [candidate["p_yes"]["outcome"] for candidate in row["candidates"]]
