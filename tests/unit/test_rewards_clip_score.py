@@ -1,6 +1,5 @@
 """CLIPScore without open_clip: its arithmetic, its pixels and its laws on a small network of the same interface."""
 
-
 import numpy as np
 import pytest
 import torch
