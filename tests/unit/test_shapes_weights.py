@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from ckpts.resolve import resolve
-from geneval.verdict import VerdictOptions, judge
+from geneval.judge import shapes_oracle
+from geneval.judging import judge_images
 from genloop.data.images import to_uint8
 from genloop.models.image_tokenizers import load_image_tokenizer
 from genloop.models.showo import load_showo
 from genloop.records import Seed
 from genloop.sampling.maskgit import MaskGitSampler
 from genloop.sampling.settings import SamplingConfig
-from genloop.shapes.detector import ShapesDetector
 from genloop.shapes.prompts import pool
 from genloop.shapes.survival import measure_survival
 
@@ -28,11 +28,8 @@ def accuracy(sampler: MaskGitSampler, name: str, tag: str, images: int) -> float
     state = sampler.start(prompts, [Seed(0, prompt.index, sample, 0) for sample, prompt in enumerate(prompts)])
     for _ in range(sampler.num_steps):
         state = sampler.step(state)
-    detector, options = ShapesDetector(), VerdictOptions()
-    pictures = to_uint8(sampler.decode(state.tokens))
-    found = detector.detect(list(pictures))
-    rows = zip(pictures, prompts, found, strict=True)
-    return sum(judge(image, prompt, seen, detector, options).correct for image, prompt, seen in rows) / images
+    pictures = list(to_uint8(sampler.decode(state.tokens)))
+    return sum(one.verdict.correct for one in judge_images(pictures, prompts, shapes_oracle().evaluator)) / images
 
 
 @pytest.mark.parametrize(
