@@ -3,7 +3,8 @@
 A run's card says how its images were made (`images`) and how they were judged (`detector`, `colors`, `options`).
 Models and strategies are what one compares. But another guidance, number of steps, size, seed, or rewritten prompts,
 and another judging, make the numbers answers to different questions: they have to be allowed. "all" allows every one
-in the making of images; one in the judging has to be named.
+in the making of images; one in the judging has to be named, and so has a card that is missing or that does not know how
+its images were made ("card").
 """
 
 import re
@@ -13,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 from genloop.registry import did_you_mean
 
 ALL = "all"
-NO_CARD = "card"  # the name of "one of them does not say"
+NO_CARD = "card"  # the name of "one of them does not say", for want of a card or of what the images say
 COVERAGE = "coverage"  # the name of "not the same images on both sides"
 EVALUATOR = ("detector", "colors", "options")
 MAKING = "images"
@@ -38,15 +39,19 @@ class Differing(NamedTuple):
 
 
 def differing(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[Differing]:
-    """What differs between two cards, in the order of the first; a missing card is one difference of its own."""
+    """What differs between two cards, in the order of the first.
+
+    A missing card, or one that does not know how its images were made, is one difference of its own; it stands for all
+    that only the other card tells of the making.
+    """
+    unknown = [Differing(NO_CARD, _there(a), _there(b), "judging")] if not (_is_known(a) and _is_known(b)) else []
     if a is None or b is None:
-        return [Differing(NO_CARD, _there(a), _there(b), "judging")]
+        return unknown
     ours, theirs = conditions(a), conditions(b)
     names = [name for name in dict.fromkeys([*ours, *theirs]) if ours.get(name, _UNKNOWN) != theirs.get(name, _UNKNOWN)]
-    found = [Differing(name, _shown(ours, name), _shown(theirs, name), _kind(name)) for name in names]
-    if all(_source(card) in (None, "unknown") for card in (a, b)):
-        found.append(Differing(MAKING, "unknown", "unknown", "making"))
-    return found
+    if unknown:
+        names = [name for name in names if _kind(name) == "judging" or (name in ours and name in theirs)]
+    return unknown + [Differing(name, _shown(ours, name), _shown(theirs, name), _kind(name)) for name in names]
 
 
 def conditions(card: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,14 +94,16 @@ def names_of(*cards: Mapping[str, Any] | None) -> list[str]:
     return [ALL, NO_CARD, COVERAGE, MAKING, *own]
 
 
-def _source(card: Mapping[str, Any]) -> Any:
-    """Where the images say they come from; "made here" when a card of another kind says something else of them."""
-    making = card.get(MAKING) or {}
-    return making.get("source", "made here" if making else None)
+def _is_known(card: Mapping[str, Any] | None) -> bool:
+    """Whether a card tells how its images were made; one of another kind need not name a source."""
+    making = (card or {}).get(MAKING) or {}
+    return bool(making) and making.get("source") != "unknown"
 
 
 def _there(card: Mapping[str, Any] | None) -> str:
-    return "none" if card is None else "there"
+    if card is None:
+        return "none"
+    return "there" if _is_known(card) else "images of unknown making"
 
 
 def _covers(word: str, name: str) -> bool:

@@ -183,9 +183,23 @@ def test_a_run_that_does_not_say_is_refused_and_all_is_not_enough():
     with pytest.raises(ValueError, match=r"differ in card \(there / none\)"):
         refuse([one], ["all"], ("a", "b"), names_of(CARD, None))
     refuse([one], ["card"], ("a", "b"), names_of(CARD, None))
+
+
+def test_images_of_unknown_making_are_refused_as_a_missing_card_is():
     unknown = copy.deepcopy(CARD)
-    unknown["images"] = {"prompts": "ab" * 32, "source": "unknown"}
-    assert [str(found) for found in differing(unknown, unknown)] == ["images (unknown / unknown)"]
+    unknown["images"] = {"prompts": "ab" * 32, "size": [[64, 64]], "source": "unknown"}
+    both = "images of unknown making"
+    for pair, shown in (((CARD, unknown), f"there / {both}"), ((unknown, unknown), f"{both} / {both}")):
+        found, names = differing(*pair), names_of(*pair)
+        for allow in ([], ["all"], ["guidance", "images"]):
+            with pytest.raises(ValueError) as refused:
+                refuse(found, allow, ("a", "b"), names_of(CARD))
+            assert f"a and b differ in card ({shown}); to compare anyway: allow=[" in str(refused.value)
+            assert "\n" not in str(refused.value)
+        refuse(found, ["card"], ("a", "b"), names)
+    unknown["images"]["size"], unknown["options"] = [[512, 512]], {"threshold": 0.5, "counting_threshold": 0.9}
+    with pytest.raises(ValueError, match=r"differ in options.threshold \(0.3 / 0.5\), size \("):
+        refuse(differing(CARD, unknown), ["card"], ("a", "b"), names_of(CARD, unknown))
 
 
 def test_a_misspelt_condition_is_refused():
