@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from ckpts.mask2former_names import BUFFER, infer_config, is_old, new_name, source_of, source_shapes
+from ckpts.mask2former_names import infer_config, source_of, source_shapes
 from genloop.checkpoint import Shape, check_archive, read_header, save_folder
 from genloop.models.mask2former_config import (
     CONVERSION_FILE,
@@ -25,6 +25,7 @@ from genloop.models.mask2former_config import (
     Preprocess,
     mask2former_manifest,
 )
+from genloop.models.mask2former_mmdet import BUFFER, is_old, new_name
 from genloop.registry import require
 from genloop.rundir import sha256_file
 

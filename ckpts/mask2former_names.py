@@ -1,8 +1,7 @@
 """The tensors of mmdet's Mask2Former under the names of transformers, and its sizes from their shapes. No torch.
 
-mmdet 3.x renamed the layers of both transformers, so that the names of a file of 2.x are changed first. Every tensor in
-transformers is one of mmdet's, a third of one (query, key and value are one matrix there), or one with its channels in
-another order.
+The names are those of mmdet 3.x (`genloop.models.mask2former_mmdet` has those of 2.x). Every tensor in transformers is
+one of mmdet's, a third of one (query, key and value are one matrix there), or one with its channels in another order.
 """
 
 import math
@@ -24,7 +23,6 @@ from genloop.models.mask2former_config import (
 )
 
 Part = Literal["whole", "first", "second", "third", "patches"]  # patches: 2 x 2 of them as channels, in another order
-BUFFER = ".relative_position_index"  # in mmdet's files; transformers computes it
 
 _THIRDS: dict[str, Part] = {
     **{".query.": "first", ".key.": "second", ".value.": "third"},
@@ -110,15 +108,6 @@ _GROUPS: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     ),
     ("", "panoptic_head.", {"class_predictor.": "cls_embed."}),
 )
-_OLD_NAMES = tuple(
-    (re.compile(old), new)
-    for old, new in (
-        (r"(pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
-        (r"(transformer_decoder\.layers\.\d+)\.attentions\.0\.", r"\1.cross_attn."),
-        (r"(transformer_decoder\.layers\.\d+)\.attentions\.1\.", r"\1.self_attn."),
-        (r"((?:pixel_decoder\.encoder|transformer_decoder)\.layers\.\d+)\.ffns\.0\.", r"\1.ffn."),
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +127,6 @@ def source_of(key: str) -> Source:
             part: Part = next((part for mark, part in _THIRDS.items() if mark in key), "whole")
             return Source(found.expand(source) + new + rest[len(start) :], part)
     raise AssertionError(f"no rule for {key}")
-
-
-def is_old(names: Iterable[str]) -> bool:
-    """Whether these are the names of mmdet 2.x."""
-    return any(".attentions.0." in name for name in names)
-
-
-def new_name(name: str) -> str:
-    """A name of mmdet 2.x -> that of 3.x; those of 3.x stay."""
-    for old, new in _OLD_NAMES:
-        name = old.sub(new, name)
-    return name
 
 
 def source_shapes(manifest: Mapping[str, Shape]) -> dict[str, Shape]:

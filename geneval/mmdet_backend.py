@@ -7,7 +7,6 @@ names, hold the same network under other names; mmdet 3.x itself would leave tho
 """
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,6 +19,7 @@ from geneval.names import OBJECT_NAMES
 from geneval.settings import PartMaker, Resolve
 from genloop.checkpoint import compare_manifest
 from genloop.config import LAUNCH, Settings
+from genloop.models.mask2former_mmdet import BUFFER, new_name
 from genloop.records import Detection, Wanted
 from genloop.registry import check_installed, require
 
@@ -29,18 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PACKAGED = "mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"  # below the configs that mmdet brings along
-_BUFFER = ".relative_position_index"  # counted, not learned
 _CLASSIFIER = "panoptic_head.cls_embed.weight"
 _THEIR_NAMES = {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}
-_OLD_NAMES = tuple(
-    (re.compile(old), new)
-    for old, new in (
-        (r"^(panoptic_head\.pixel_decoder\.encoder\.layers\.\d+)\.attentions\.0\.", r"\1.self_attn."),
-        (r"^(panoptic_head\.transformer_decoder\.layers\.\d+)\.attentions\.0\.", r"\1.cross_attn."),
-        (r"^(panoptic_head\.transformer_decoder\.layers\.\d+)\.attentions\.1\.", r"\1.self_attn."),
-        (r"^(panoptic_head\.\w+(?:\.encoder)?\.layers\.\d+)\.ffns\.0\.", r"\1.ffn."),
-    )
-)
 
 
 class MmdetOptions(Settings):
@@ -123,7 +113,7 @@ def read_weights(path: Path, *, trust_pickle: bool = False) -> "dict[str, Tensor
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(hasattr(value, "shape") for value in state.values()):
         raise ValueError(f"{path}: no state_dict of tensors; use a file that mmdet has written")
-    tensors = {new_name(key): value for key, value in state.items() if not key.endswith(_BUFFER)}
+    tensors = {new_name(key): value for key, value in state.items() if not key.endswith(BUFFER)}
     meta = content.get("meta") or {}
     names = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
     if names is not None and [name.replace("_", " ") for name in names] != their_names():
@@ -131,13 +121,6 @@ def read_weights(path: Path, *, trust_pickle: bool = False) -> "dict[str, Tensor
     if _CLASSIFIER in tensors and len(tensors[_CLASSIFIER]) != len(OBJECT_NAMES) + 1:
         raise ValueError(f"{path}: finds {len(tensors[_CLASSIFIER]) - 1} classes; GenEval needs COCO's 80")
     return tensors
-
-
-def new_name(name: str) -> str:
-    """A name of mmdet 2.x -> that of 3.x; those of 3.x stay."""
-    for old, new in _OLD_NAMES:
-        name = old.sub(new, name)
-    return name
 
 
 def their_names() -> list[str]:
@@ -168,7 +151,7 @@ def _build(config_file: Path, tensors: "Mapping[str, Tensor]", source: Path, dev
     config.model.backbone.init_cfg = None  # or it would fetch what the training started from
     require("mmengine.registry").init_default_scope(config.get("default_scope", "mmdet"))
     model = require("mmdet.registry").MODELS.build(config.model)
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith(_BUFFER)}
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith(BUFFER)}
     compare_manifest(shapes, {key: tuple(value.shape) for key, value in tensors.items()}, f"{source} ({config_file})")
     model.load_state_dict(tensors, strict=False)  # the buffers alone are not there
     model.cfg = config

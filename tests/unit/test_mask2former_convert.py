@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ckpts.mask2former import convert
-from ckpts.mask2former_names import BUFFER, infer_config, is_old, new_name, source_of, source_shapes
+from ckpts.mask2former_names import infer_config, source_of, source_shapes
 from genloop.checkpoint import load_tensors, verify_folder
 from genloop.models.mask2former import load_mask2former
 from genloop.models.mask2former_config import (
@@ -25,6 +25,7 @@ from genloop.models.mask2former_config import (
     mask2former_manifest,
     read_preparation,
 )
+from genloop.models.mask2former_mmdet import BUFFER, is_old, new_name
 from tests.unit.tiny_mask2former import CLASSES, TINY, mmdet_file, mmdet_state, old_name
 
 PUBLIC = Mask2FormerConfig(SwinDims(), HeadDims(), CLASSES)  # Swin-S

@@ -5,9 +5,10 @@ import fractions
 import pytest
 import torch
 
-from geneval.mmdet_backend import Mmdet, MmdetOptions, new_name, read_weights, their_names
+from geneval.mmdet_backend import Mmdet, MmdetOptions, read_weights, their_names
 from geneval.names import OBJECT_NAMES
 from geneval.settings import DetectorSettings
+from genloop.models.mask2former_mmdet import new_name
 from tests.unit.tiny_mask2former import TINY, mmdet_file, mmdet_state
 
 

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ckpts.mask2former import convert
-from ckpts.mask2former_names import BUFFER, source_shapes
+from ckpts.mask2former_names import source_shapes
 from genloop.models.mask2former_config import HeadDims, Mask2FormerConfig, SwinDims, mask2former_manifest
+from genloop.models.mask2former_mmdet import BUFFER
 
 SCALE = (160, 96)  # long and short side that images have to fit
 CLASSES = tuple(f"LABEL_{index}" for index in range(80))
