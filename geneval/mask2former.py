@@ -7,7 +7,7 @@ FOLDER is made from the official file by `genloop ckpts convert mask2former`. No
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from genloop.models.mask2former_config import (
     Preprocess,
     check_mask2former_folder,
     read_preparation,
+    read_source,
 )
 
 if TYPE_CHECKING:
@@ -53,6 +54,14 @@ class Mask2Former(PartMaker):
     def inputs(cls, options: Mask2FormerOptions, resolve: Resolve) -> dict[str, Path]:
         """The weights, and what the folder says about pixels."""
         return {"checkpoint": resolve(options.checkpoint)}
+
+    @classmethod
+    def facts(cls, options: Mask2FormerOptions, resolve: Resolve) -> dict[str, Any]:
+        """How images are prepared in the end, and which file the folder was made of, where it says so."""
+        folder = resolve(options.checkpoint)
+        said, source = read_preparation(folder), read_source(folder)
+        found = {"preprocess": options.preprocess or said.preprocess, "scale": list(said.scale)}
+        return found | ({"source": source} if source else {})
 
     @classmethod
     def classes(cls, options: Mask2FormerOptions) -> Sequence[str]:

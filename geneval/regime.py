@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from geneval.folder import Sample
@@ -48,13 +49,22 @@ def image_chunk(regime: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     return json.dumps({"schema": SCHEMA, **{key: row[key] for key in _OWN}, **regime}, separators=(",", ":"))
 
 
-def card(run: Path, images: Path, samples: Sequence[Sample], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The regime card of a finished evaluation `run` of `images`; the same for everyone who computes it."""
+def card(
+    run: Path,
+    images: Path,
+    samples: Sequence[Sample],
+    rows: Sequence[Mapping[str, Any]],
+    facts: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The regime card of a finished evaluation `run` of `images`; the same for everyone who computes it.
+
+    `facts`: of detector and colours, what their weights decide (`geneval.settings.evaluator_facts`).
+    """
     mark = read_run(run) or {}
     keys, inputs = mark.get("keys", {}), mark.get("inputs", {})
     return {
         "schema": SCHEMA,
-        **{name: _part(name, keys, inputs) for name in _PARTS},
+        **{name: _part(name, keys, inputs, facts.get(name, {})) for name in _PARTS},
         "options": _below(keys, "options."),
         "code": _code(run),
         "canary": _canary(run),
@@ -74,13 +84,18 @@ def remarks(card: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _part(name: str, keys: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
-    """A detector or colour classifier: its kind, its options, the sha256 of what it was loaded from."""
+def _part(name: str, keys: Mapping[str, Any], inputs: Mapping[str, str], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A detector or colour classifier: its kind, its options, the sha256 of what it was loaded from.
+
+    A fact of an option's name is the value of an option that is null; what else is known stands under `facts`.
+    """
+    options = _below(keys, f"{name}.options.")
+    others = {key: value for key, value in facts.items() if key not in options}
     return {
         "kind": keys.get(f"{name}.kind"),
-        "options": _below(keys, f"{name}.options."),
+        "options": {key: facts.get(key) if value is None else value for key, value in options.items()},
         "weights": _below(inputs, f"{name}.options."),
-    }
+    } | ({"facts": others} if others else {})
 
 
 def _code(run: Path) -> dict[str, Any]:

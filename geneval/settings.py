@@ -34,6 +34,13 @@ class PartMaker(Protocol):
         return {}
 
     @classmethod
+    def facts(cls, options: Any, resolve: Resolve) -> Mapping[str, Any]:
+        """What the inputs decide, for the regime card, as JSON: the value of an option that is null, under its name,
+        and whatever else a reader should know of them. A maker may lack this method.
+        """
+        return {}
+
+    @classmethod
     def classes(cls, options: Any) -> Sequence[str]:
         """The object classes that a detector knows."""
         raise NotImplementedError
@@ -113,6 +120,12 @@ def evaluator_inputs(keys: EvaluatorKeys, resolve: Resolve) -> dict[str, Path]:
         for group, (maker, options) in _parts(keys).items()
         for key, path in maker.inputs(options, resolve).items()
     }
+
+
+def evaluator_facts(keys: EvaluatorKeys, resolve: Resolve) -> dict[str, Mapping[str, Any]]:
+    """{"detector", "colors": what their inputs decide}; reads small files only."""
+    parts = _parts(keys).items()
+    return {group: maker.facts(options, resolve) for group, (maker, options) in parts if hasattr(maker, "facts")}
 
 
 def build_evaluator(keys: EvaluatorKeys, resolve: Resolve, device: str = "cpu") -> Evaluator:

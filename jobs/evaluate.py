@@ -28,7 +28,14 @@ from ckpts.resolve import resolve
 from geneval.completeness import ExpectSettings
 from geneval.folder import Layout, PromptFolder, Sample, read_folders
 from geneval.images import ImageReader
-from geneval.settings import Evaluator, EvaluatorKeys, build_evaluator, check_evaluator, evaluator_inputs
+from geneval.settings import (
+    Evaluator,
+    EvaluatorKeys,
+    build_evaluator,
+    check_evaluator,
+    evaluator_facts,
+    evaluator_inputs,
+)
 from genloop.config import LAUNCH, Device, IndependentConfig
 from genloop.distributed import World, choose_device
 from genloop.job import run
@@ -207,7 +214,8 @@ def _conclude(config: Config, folders: Sequence[PromptFolder]) -> None:
     unreadable = [row["image"] for row in rows if row["reason"].startswith(UNREADABLE)]
     summary = summarize(rows, unreadable=unreadable, intervals=config.intervals)
     lacks = compare(folders, config.expect, config.limit)
-    regime = card(config.out, config.folder, [sample for folder in folders for sample in folder.samples], rows)
+    samples = [sample for folder in folders for sample in folder.samples]
+    regime = card(config.out, config.folder, samples, rows, evaluator_facts(config, resolve))
     write_json(config.out / "card.json", regime)
     write_json(config.out / "summary.json", summary.to_json() | {"completeness": lacks.to_json(), "card": regime})
     text = format_table(summary) + "".join(f"{line}\n" for line in [*lacks.lines(), *remarks(regime)])

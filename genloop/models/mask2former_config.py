@@ -121,6 +121,7 @@ def check_mask2former_folder(folder: Path) -> Mask2FormerConfig:
     found = {key: shape for key, shape in read_shapes(folder).items() if not key.endswith(_UNUSED)}
     compare_manifest(mask2former_manifest(config), found, folder)
     read_preparation(folder)
+    read_source(folder)
     return config
 
 
@@ -137,6 +138,15 @@ def read_preparation(folder: Path) -> Preparation:
     if not isinstance(scale, list) or len(scale) != 2 or not all(type(side) is int and side > 0 for side in scale):
         raise ValueError(f"{path}: scale is {scale!r}, expected two whole numbers above 0")
     return Preparation(preprocess, (max(scale), min(scale)))
+
+
+def read_source(folder: Path) -> dict[str, str]:
+    """What conversion.json says about the file that the folder was made of: its name, sha256 and version of mmdet."""
+    path = folder / CONVERSION_FILE
+    source = read_json(path).get("source", {}) if path.is_file() else {}
+    if not isinstance(source, dict) or not all(isinstance(value, str) for value in source.values()):
+        raise ValueError(f"{path}: source is {source!r}, expected names and their values; convert the file again")
+    return source
 
 
 def mask2former_manifest(config: Mask2FormerConfig) -> dict[str, Shape]:

@@ -8,12 +8,14 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from geneval.folder import find_samples
+from geneval.mask2former import Mask2Former, Mask2FormerOptions
 from geneval.regime import card, image_chunk, read_chunk, regime_of, remarks
 from genloop import rundir
 from genloop.job import run_command
 from genloop.ledger import read_rows
 from jobs import evaluate, generate
 from tests.unit.image_folders import small_set, write_images
+from tests.unit.tiny_mask2former import SCALE, mask2former_folder
 
 OWN = {"prompt": "a café", "prompt_index": 3, "sample": 1}
 
@@ -160,6 +162,33 @@ def test_rewritten_prompts_are_labelled(images, tmp_path, capsys):
         row,
     )
     assert "rewritten_prompt" not in rows[0]
+
+
+@pytest.mark.parametrize(("version", "effective"), [("2.x", "mmdet2"), ("3.x", "mmdet3")])
+def test_what_the_folder_of_a_detector_decides_is_on_the_card(images, tmp_path, version, effective):
+    folder = mask2former_folder(tmp_path / "weights", version=version)
+    words = [f"detector.options.checkpoint={folder}", "colors=shapes", "canary=off", "unknown_classes=absent"]
+    words += ["limit=1", "expect.prompts=null", f"images={images}"]
+    cards = []
+    for name, more in (("a", []), ("b", [f"detector.options.preprocess={effective}"])):
+        assert run_command(evaluate, ["geneval", *words, *more, f"out={tmp_path / name}"]) == 0
+        cards.append(json.loads((tmp_path / name / "card.json").read_text()))
+    file = folder.with_suffix(".pth")
+    assert cards[0]["detector"]["options"] == {"preprocess": effective}
+    assert cards[0]["detector"]["facts"] == {
+        "scale": list(SCALE),
+        "source": {"file": file.name, "sha256": rundir.sha256_file(file), "mmdet": version},
+    }
+    assert cards[0]["detector"] == cards[1]["detector"] and "facts" not in cards[0]["colors"]
+    assert rundir.read_run(tmp_path / "a")["keys"]["detector.options.preprocess"] is None
+
+
+def test_a_folder_that_nobody_converted_is_prepared_for_as_by_default(tmp_path):
+    options = Mask2FormerOptions(checkpoint=str(tmp_path))
+    assert Mask2Former.facts(options, Path) == {"preprocess": "mmdet3", "scale": [1333, 800]}
+    (tmp_path / "conversion.json").write_text('{"preprocess": "mmdet2", "scale": [8, 9], "source": "a.pth"}')
+    with pytest.raises(ValueError, match=r"conversion.json: source is 'a.pth', expected names and their values"):
+        Mask2Former.facts(options, Path)
 
 
 def test_a_card_without_a_run_is_still_a_card(images, tmp_path):
