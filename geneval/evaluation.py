@@ -9,11 +9,12 @@ import numpy as np
 
 from geneval.folder import Sample
 from geneval.images import ImageReader, UnreadableImage
-from geneval.judging import Judged, judge_images
+from geneval.judging import Judged, classes_of, judge_images
 from geneval.settings import Evaluator
 from geneval.verdict import details
+from genloop.data.masks import encode_mask
 from genloop.job import note
-from genloop.records import Verdict
+from genloop.records import Prompt, Verdict
 
 UNREADABLE = "unreadable: "  # opens the reason of an image that does not decode; it counts as wrong
 _UNREAD = Judged(Verdict(False, ""), {}, (), None)
@@ -27,24 +28,28 @@ def evaluate(samples: Sequence[Sample], images: Path, evaluator: Evaluator) -> l
 
 
 def judge_samples(
-    samples: Sequence[Sample], pixels: Sequence[np.ndarray | UnreadableImage], evaluator: Evaluator
+    samples: Sequence[Sample],
+    pixels: Sequence[np.ndarray | UnreadableImage],
+    evaluator: Evaluator,
+    *,
+    masks: bool = False,
 ) -> list[dict[str, Any]]:
-    """The row of every sample from its pixels (H, W, 3), or from why there are none."""
+    """The row of every sample from its pixels (H, W, 3), or from why there are none; with `masks` those of objects."""
     readable = [(sample.prompt, image) for sample, image in zip(samples, pixels) if isinstance(image, np.ndarray)]
     with note(f"images {samples[0].image} to {samples[-1].image}"):
         images, prompts = [image for _, image in readable], [prompt for prompt, _ in readable]
-        judged = iter(judge_images(images, prompts, evaluator) if readable else ())
+        judged = iter(judge_images(images, prompts, evaluator, masks=masks) if readable else ())
     rows = []
     for sample, image in zip(samples, pixels, strict=True):
         if isinstance(image, UnreadableImage):
-            rows.append(_row(sample, None, _UNREAD, f"{UNREADABLE}{image}"))
+            rows.append(_row(sample, None, _UNREAD, f"{UNREADABLE}{image}", masks=masks))
         else:
             found = next(judged)
-            rows.append(_row(sample, [image.shape[1], image.shape[0]], found, found.verdict.reason))
+            rows.append(_row(sample, [image.shape[1], image.shape[0]], found, found.verdict.reason, masks=masks))
     return rows
 
 
-def _row(sample: Sample, size: list[int] | None, judged: Judged, reason: str) -> dict[str, Any]:
+def _row(sample: Sample, size: list[int] | None, judged: Judged, reason: str, *, masks: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         "prompt_index": sample.prompt.index,
         "sample": sample.number,
@@ -62,5 +67,15 @@ def _row(sample: Sample, size: list[int] | None, judged: Judged, reason: str) ->
         "distance": judged.distance,
         "prompt_source": "prompt" if sample.rewritten is None else "rewritten",
     }
+    row |= {"masks": _masks(sample.prompt, judged)} if masks else {}
     row |= {} if sample.rewritten is None else {"rewritten_prompt": sample.rewritten}
     return row | {"metadata": json.loads(sample.metadata)}
+
+
+def _masks(prompt: Prompt, judged: Judged) -> dict[str, list[str | None]]:
+    """{class of the prompt: the encoded mask of each kept object}, the same whatever else a detector made."""
+    return {
+        name: [None if found.mask is None else encode_mask(found.mask) for found in kept]
+        for name, kept in judged.objects.items()
+        if name in classes_of(prompt)
+    }

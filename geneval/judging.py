@@ -36,10 +36,15 @@ class Judged:
     distance: float | None
 
 
-def judge_images(images: Sequence[np.ndarray], prompts: Sequence[Prompt], evaluator: Evaluator) -> list[Judged]:
-    """One prompt per image (H, W, 3) uint8 RGB, sizes may differ -> their verdicts; none depends on the others."""
+def judge_images(
+    images: Sequence[np.ndarray], prompts: Sequence[Prompt], evaluator: Evaluator, *, masks: bool = False
+) -> list[Judged]:
+    """One prompt per image (H, W, 3) uint8 RGB, sizes may differ -> their verdicts; none depends on the others.
+
+    With `masks` the objects of every class of a prompt come with theirs, also where no colour is asked for.
+    """
     detector, classifier, options = evaluator
-    found = detections_for(detector, images, [wanted(prompt, options) for prompt in prompts])
+    found = detections_for(detector, images, [wanted(prompt, options, masks=masks) for prompt in prompts])
     kept = [keep(ours, prompt, options, detector.classes) for ours, prompt in zip(found, prompts, strict=True)]
     asked = [color_requests(prompt, objects) for prompt, objects in zip(prompts, kept)]
     requests = [(image, objects) for image, ours in zip(images, asked) for objects in ours.values()]
@@ -58,10 +63,18 @@ def detections_for(detector: Detector, images: Sequence[np.ndarray], asked: Sequ
     return select(images, asked) if select else detector.detect(images)
 
 
-def wanted(prompt: Prompt, options: VerdictOptions) -> Wanted:
-    """What a verdict looks at: scores from a little below the threshold on, masks where a colour is asked for."""
-    masks_of = frozenset(clause.class_name for clause in prompt.include if clause.color is not None)
-    return Wanted(options.threshold_of(prompt) - NEAR, masks_of)
+def wanted(prompt: Prompt, options: VerdictOptions, *, masks: bool = False) -> Wanted:
+    """What a verdict looks at: scores from a little below the threshold on, masks where a colour is asked for.
+
+    With `masks` those of all classes of the prompt.
+    """
+    colored = frozenset(clause.class_name for clause in prompt.include if clause.color is not None)
+    return Wanted(options.threshold_of(prompt) - NEAR, classes_of(prompt) if masks else colored)
+
+
+def classes_of(prompt: Prompt) -> frozenset[str]:
+    """All classes that a prompt names, also those that it excludes."""
+    return frozenset(clause.class_name for clause in (*prompt.include, *prompt.exclude))
 
 
 def _named(clause: int, scores: np.ndarray) -> NamedColors:
@@ -71,7 +84,7 @@ def _named(clause: int, scores: np.ndarray) -> NamedColors:
 
 
 def _distance(prompt: Prompt, detections: Sequence[Detection], options: VerdictOptions) -> float | None:
-    asked = {clause.class_name for clause in (*prompt.include, *prompt.exclude)}
+    asked = classes_of(prompt)
     threshold = np.float32(options.threshold_of(prompt))
     scores = np.array([found.score for found in detections if found.class_name in asked], dtype=np.float32)
     scores = scores[scores > threshold - np.float32(NEAR)]

@@ -3,6 +3,7 @@
     genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts
     genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts --procs 2
     genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts format=reference
+    genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts masks=true
     genloop run evaluate geneval images=IMAGES out=runs/b expect.prompts=geneval expect.images_per_prompt=4
     genloop run evaluate geneval canary=only out=runs/canary
 
@@ -13,9 +14,10 @@ Writes  RUN/rows/*.jsonl, one line an image: verdict, reasons, detections; when 
         RUN/summary.txt (also printed) and RUN/card.json: all that decided the result. RUN/canary.json: what the
         detector and the colour classifier answered to pictures whose answers are known, before anything was judged.
         With format=reference the summary is the one that GenEval's own script prints, and RUN/results.jsonl holds
-        the rows in its form. canary=record notes the answers beside the checkpoints; only the canary is run then.
+        the rows in its form. With masks=true RUN/rows hold the masks of the classes that prompts name. canary=record
+        notes the answers beside the checkpoints; only the canary is run then.
 Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its image,
-        the detector and the options alone. An image that does not decode counts as wrong and is listed.
+        the detector, the options and `masks` alone. An image that does not decode counts as wrong and is listed.
 """
 
 from collections.abc import Collection, Sequence
@@ -63,6 +65,7 @@ class Config(IndependentConfig, EvaluatorKeys):
     format: Annotated[Literal["genloop", "reference"], LAUNCH] = Field(
         "genloop", description="reference: rows and summary as GenEval's own scripts print them"
     )
+    masks: bool = Field(False, description="rows keep the masks of the prompts' classes too; decides nothing")
     limit: int | None = Field(None, ge=1, description="only the first so many prompt folders")
     unit_size: int = Field(32, ge=1, description="images in one unit of work")
     images_per_batch: Annotated[int, LAUNCH] = Field(8, ge=1, description="images a detector gets in one call")
@@ -186,7 +189,7 @@ def _judge(
         pixels = reader.take([sample.image for sample in batch])
         if start + len(batch) == len(samples):
             reader.go_on(ahead)
-        rows += judge_samples(batch, pixels, evaluator)
+        rows += judge_samples(batch, pixels, evaluator, masks=config.masks)
         ledger.advance(len(batch))
     return rows
 

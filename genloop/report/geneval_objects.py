@@ -1,10 +1,12 @@
-"""What the detector saw, drawn on the image: boxes of kept objects, their scores, named colours, areas of masks."""
+"""What the detector saw, drawn on the image: boxes and masks of kept objects, scores, named colours, areas."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from genloop.data.masks import decode_mask
 from genloop.report.geneval_reasons import failures
+from genloop.report.outlines import outline
 from genloop.report.pictures import Picture, embed, upright_size
 from genloop.report.runs import JudgedImage, Run
 from genloop.report.selection import spread
@@ -29,6 +31,7 @@ class Seen:
     color: str = ""
     margin: float | None = None
     area: float | None = None  # of the mask, as a share of the image
+    outline: str = ""  # of the mask, as the `d` of an SVG path in px of the image; "" where the row has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ def _shot(choice: _Choice) -> Shot | None:
 def _objects(image: JudgedImage, size: tuple[int, int]) -> Iterator[Seen]:
     details, areas = image.evidence["details"], image.evidence.get("areas") or {}
     include = json.loads(image.metadata).get("include") or ()
+    masks = image.evidence.get("masks") or {}
     asked = list(dict.fromkeys(clause["class"] for clause in include))
     named = {
         (include[part["clause"]]["class"], place): (color, margin)
@@ -90,7 +94,8 @@ def _objects(image: JudgedImage, size: tuple[int, int]) -> Iterator[Seen]:
     number = 0
     for name in [*(name for name in asked if name in details), *(name for name in details if name not in asked)]:
         known: Sequence[int | None] = areas.get(name) or [None] * len(details[name])
-        for place, ((x1, y1, x2, y2, score), area) in enumerate(zip(details[name], known)):
+        drawn: Sequence[str | None] = masks.get(name) or [None] * len(details[name])
+        for place, ((x1, y1, x2, y2, score), area, mask) in enumerate(zip(details[name], known, drawn)):
             number += name in asked
             color, margin = named.get((name, place), ("", None))
             yield Seen(
@@ -105,4 +110,11 @@ def _objects(image: JudgedImage, size: tuple[int, int]) -> Iterator[Seen]:
                 color=color,
                 margin=margin,
                 area=None if area is None else area / (size[0] * size[1]),
+                outline="" if mask is None else _outline(mask, image.evidence["size"]),
             )
+
+
+def _outline(mask: str, size: Sequence[int]) -> str:
+    """Of an encoded mask of an image of that width and height."""
+    width, height = size
+    return outline(decode_mask(mask, height, width))

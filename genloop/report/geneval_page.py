@@ -39,6 +39,7 @@ def write_failures(run: Run, out: Path, *, num_shots: int = 48, num_worst: int =
         "worst": worst,
         "hopeless": hopeless,
         "shots": shown,
+        "has_masks": any(seen.outline for shot in shown for seen in shot.objects),
         "tags": list(dict.fromkeys(shot.tag for shot in shown)),
         "outcomes": outcomes,
         "present": {(shot.tag, shot.outcome) for shot in shown},

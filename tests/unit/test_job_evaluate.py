@@ -5,8 +5,10 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from genloop.data.masks import decode_mask
 from genloop.distributed import StopRequested, World
 from genloop.job import parse, prepare, run_command
 from genloop.ledger import finished, read_rows
@@ -89,6 +91,28 @@ def test_format_reference_gives_the_references_summary_and_rows(images, tmp_path
     assert list(lines[0]) == ["filename", "tag", "prompt", "correct", "reason", "metadata", "details"]
     assert lines[0]["filename"] == f"{images}/00000/samples/0000.png"
     assert json.loads(lines[0]["metadata"]) == small_set()[0].metadata()
+
+
+def test_masks_of_the_prompts_classes_are_kept_and_nothing_else_changes(own_images, tmp_path, capsys):
+    (own_images / "00003" / "samples" / "0000.png").write_bytes(b"")
+    plain, masked = (run(own_images, tmp_path / name, f"masks={name}") for name in ("false", "true"))
+    assert results(plain) == results(masked)
+    assert "masks" not in next(read_rows(plain))
+    rows = list(read_rows(masked))
+    assert [{key: row[key] for key in row if key != "masks"} for row in rows] == list(read_rows(plain))
+    for row in rows:
+        asked = {clause["class"] for part in ("include", "exclude") for clause in row["metadata"].get(part, ())}
+        assert set(row["masks"]) == asked & set(row["details"])
+        for name, texts in row["masks"].items():
+            decoded = [decode_mask(text, *row["size"][::-1]) for text in texts]
+            assert [mask.sum() for mask in decoded] == row["areas"][name]
+            boxes = [[x.min(), y.min(), x.max() + 1, y.max() + 1] for y, x in map(np.nonzero, decoded)]
+            assert boxes == [box[:4] for box in row["details"][name]]
+    assert sum(len(row["masks"]) for row in rows) > 12
+    for place in (plain, masked):
+        run(own_images, place, f"masks={place.name}", "format=reference")
+    assert (plain / "results.jsonl").read_bytes() == (masked / "results.jsonl").read_bytes()
+    assert results(plain) == results(masked)
 
 
 @pytest.mark.parametrize("unit_size", [1, 5, 100])

@@ -154,6 +154,16 @@ def test_it_judges_prompts_with_its_own_masks_and_colours_of_another(folder: Pat
     first, second = judge_images(images, prompts, evaluator)
     assert first.objects[best[0].class_name][0].area == best[0].area and len(first.colors[0].margins) == 1
     assert not second.verdict.correct
+    named = second.objects and next(iter(second.objects))
+    assert named and all(one.mask is None for one in second.objects[named])
+    uncolored = [prompts[0], Prompt(1, "", "single_object", (Clause(named, 1),))]
+    bare, masked = (judge_images(images, uncolored, evaluator, masks=masks) for masks in (False, True))
+    assert [(one.verdict, one.colors, one.distance) for one in bare] == [
+        (one.verdict, one.colors, one.distance) for one in masked
+    ]
+    for name, kept in masked[1].objects.items():
+        assert all((one.mask is not None) == (name == named) for one in kept)
+    assert [one.mask.sum() for one in masked[1].objects[named]] == [one.area for one in bare[1].objects[named]]
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from geneval.verdict import VerdictOptions, judge_objects
+from genloop.data.masks import encode_mask
 from genloop.records import Clause, Detection, Prompt
 from genloop.report import write_report
 from genloop.report.geneval_failures import UNSEEN, by_kind, classes, colors, relations, worst
 from genloop.report.geneval_objects import shots
+from genloop.report.geneval_page import write_failures
 from genloop.report.geneval_reasons import (
     COLOR,
     MISSING,
@@ -159,6 +162,19 @@ def test_boxes_colours_and_areas_are_those_of_the_rows(run):
     assert (dog.number, dog.x, dog.y, dog.width, dog.height) == (1, 4.0, 6.0, 10.0, 20.0)
     assert (dog.color, dog.margin, dog.area) == ("blue", 0.25, pytest.approx(100 / 1200))
     assert (cat.number, cat.color, cat.area) == (None, "", None)
+
+
+def test_masks_are_drawn_where_rows_have_them(tmp_path, run):
+    assert not any(seen.outline for shot in shots(run, 10) for seen in shot.objects)
+    assert 'class="mask' not in write_failures(run, tmp_path).read_text()
+    mask = np.zeros((30, 40), bool)
+    mask[6:26, 4:14] = True
+    shown = next(shot.image for shot in shots(run, 10) if shot.outcome == COLOR)
+    shown.evidence.update(size=[40, 30], masks={"dog": [encode_mask(mask)]})
+    dog, cat = next(shot for shot in shots(run, 10) if shot.image is shown).objects
+    assert (dog.outline, cat.outline) == ("M4 6H14V26H4V6z", "")
+    page = write_failures(run, tmp_path).read_text()
+    assert page.count('<path class="mask run0" d="M4 6H14V26H4V6z"/>') == 1 == page.count('class="mask')
 
 
 def test_boxes_are_drawn_on_upright_images(tmp_path, run):
