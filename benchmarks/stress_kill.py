@@ -11,9 +11,7 @@ import argparse
 import collections
 import json
 import os
-import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -21,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.kill_pool import kill_at_random
 from genloop.environment import cpu_model, package_versions
 from genloop.ledger import finished, read_rows
 from tests.runs import contents, start
@@ -42,7 +41,15 @@ def main() -> int:
     begin = time.monotonic()
     start("generate", PRESET, f"out={quiet}", *words).communicate()
     print(f"undisturbed: {len(finished(quiet))} units in {time.monotonic() - begin:.0f} s")
-    kills = _disturb(wild, words, choice)
+    kills = kill_at_random(
+        lambda: start("generate", PRESET, f"out={wild}", *words),
+        lambda pid: _doing(wild, pid),
+        workers=choice.workers,
+        kills=choice.kills,
+        aim="decoding",
+        share=0.8,
+        seed=choice.seed,
+    )
     rows = collections.Counter((row["prompt_index"], row["sample"]) for row in read_rows(wild))
     wanted = {(row["prompt_index"], row["sample"]) for row in read_rows(quiet)}
     lost, doubled = len(wanted - set(rows)), sum(count - 1 for count in rows.values())
@@ -53,27 +60,6 @@ def main() -> int:
     print(f"rows and images byte-identical: {'yes' if equal else 'no'}")
     shutil.rmtree(root)
     return 0 if equal and not lost and not doubled and not left and kills.total() >= choice.kills else 1
-
-
-def _disturb(out: Path, words: list[str], choice: argparse.Namespace) -> "collections.Counter[str]":
-    """Keep the pool full and kill -> kills by what the worker was doing; most of them in the middle of decoding."""
-    chance = random.Random(choice.seed)
-    pool = [start("generate", PRESET, f"out={out}", *words) for _ in range(choice.workers)]
-    kills: collections.Counter[str] = collections.Counter()
-    while kills.total() < choice.kills:
-        time.sleep(chance.uniform(0.05, 0.6))
-        index, wanted = chance.randrange(len(pool)), "decoding" if chance.random() < 0.8 else "anything"
-        doing = _doing(out, pool[index].pid)
-        if pool[index].poll() is None and wanted in (doing, "anything"):
-            pool[index].send_signal(signal.SIGKILL)
-            kills[doing] += 1
-        if pool[index].poll() is not None:
-            pool[index].communicate()
-            pool[index] = start("generate", PRESET, f"out={out}", *words)
-    for worker in pool:
-        worker.communicate()
-    start("generate", PRESET, f"out={out}", *words).communicate()
-    return kills
 
 
 def _doing(out: Path, pid: int) -> str:

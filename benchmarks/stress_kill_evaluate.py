@@ -12,9 +12,7 @@ import argparse
 import collections
 import json
 import os
-import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.kill_pool import kill_at_random
 from genloop.environment import cpu_model, package_versions
 from genloop.ledger import finished, read_rows
 from genloop.shapes.prompts import prompt_set
@@ -51,11 +50,20 @@ def main() -> int:
         codes = [worker.communicate() and worker.returncode for worker in pool]
         print(f"{workers} undisturbed: {len(finished(out))} units in {time.monotonic() - begin:.0f} s, exit {codes}")
     words.append(f"detector.options.seconds={choice.seconds}")
-    kills = _disturb(root / "wild", words, choice)
-    rows = collections.Counter(row["image"] for row in read_rows(root / "wild"))
+    wild = root / "wild"
+    kills = kill_at_random(
+        lambda: start(JOB, *words, f"out={wild}"),
+        lambda pid: _doing(wild, pid),
+        workers=choice.workers,
+        kills=choice.kills,
+        aim="inside of a unit",
+        share=0.97,
+        seed=choice.seed,
+    )
+    rows = collections.Counter(row["image"] for row in read_rows(wild))
     wanted = {row["image"] for row in read_rows(root / "by-1")}
     lost, doubled = len(wanted - set(rows)), sum(count - 1 for count in rows.values())
-    left = [str(path) for folder in ("tmp", "leases") for path in (root / "wild" / folder).iterdir()]
+    left = [str(path) for folder in ("tmp", "leases") for path in (wild / folder).iterdir()]
     what = ", ".join(f"{number} {doing}" for doing, number in kills.most_common())
     equal = {name: _same(root / "by-1", root / name) for name in ("by-2", "by-3", "wild")}
     print(f"{kills.total()} kills ({what}): {lost} lost, {doubled} doubled, {len(left)} leftovers")
@@ -66,27 +74,6 @@ def main() -> int:
 
 def _same(a: Path, b: Path) -> bool:
     return contents(a) == contents(b) and all((a / name).read_bytes() == (b / name).read_bytes() for name in RESULTS)
-
-
-def _disturb(out: Path, words: list[str], choice: argparse.Namespace) -> "collections.Counter[str]":
-    """Keep the pool full and kill -> kills by what the worker was doing; most of them inside of a unit."""
-    chance = random.Random(choice.seed)
-    pool = [start(JOB, *words, f"out={out}") for _ in range(choice.workers)]
-    kills: collections.Counter[str] = collections.Counter()
-    while kills.total() < choice.kills:
-        time.sleep(chance.uniform(0.05, 0.6))
-        index, wanted = chance.randrange(len(pool)), "inside of a unit" if chance.random() < 0.97 else "anything"
-        doing = _doing(out, pool[index].pid)
-        if pool[index].poll() is None and wanted in (doing, "anything"):
-            pool[index].send_signal(signal.SIGKILL)
-            kills[doing] += 1
-        if pool[index].poll() is not None:
-            pool[index].communicate()
-            pool[index] = start(JOB, *words, f"out={out}")
-    for worker in pool:
-        worker.communicate()
-    start(JOB, *words, f"out={out}").communicate()
-    return kills
 
 
 def _doing(out: Path, pid: int) -> str:

@@ -80,6 +80,13 @@ def paths(folder: Path, *, sentences: int = 3, num_paths: int = 4, potential: fl
     return read_judge_set(folder)
 
 
+def both_splits(folder: Path) -> Path:
+    """`paths` for training and for validation, as train_judge reads them."""
+    for split in ("train", "val"):
+        paths(folder / split)
+    return folder
+
+
 def trainer(folder: Path, *sets: JudgeSet, questions: Questions | None = None, **weights: float) -> JudgeTrainer:
     """A fresh judge and these data sets."""
     questions = questions or wording()

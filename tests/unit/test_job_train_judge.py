@@ -21,7 +21,7 @@ from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.settings import JudgeSettings
 from jobs import build_judge_data, train_judge
 from tests.runs import ROOT, genloop, refusal
-from tests.unit.judge_data import QUESTIONS_FILE, SCENES, paths
+from tests.unit.judge_data import QUESTIONS_FILE, SCENES, both_splits, paths
 
 MORE = ["batch.groups=2", "batch.paths=3", "loss.names=0.5", "loss.reason=0.5"]
 
@@ -33,10 +33,7 @@ def _at_the_root(monkeypatch):
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("generated")
-    for split in ("train", "val"):
-        paths(folder / split)
-    return folder
+    return both_splits(tmp_path_factory.mktemp("generated"))
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from genloop.training.settings import TrainSettings
 from genloop.training.state import checkpoints
 from jobs import train_judge, train_showo
 from tests.runs import ROOT, genloop, launch, refusal, wait_until, workers_of
-from tests.unit.judge_data import paths
+from tests.unit.judge_data import both_splits
 
 # Five items on two ranks: one does two passes, the other one and an idle one; their sentences differ in length.
 MIXED = ["batch.groups=3", "batch.paths=3", "batch.scenes=4", "loss.names=0.5", "loss.reason=0.5"]
@@ -37,10 +37,7 @@ def _at_the_root(monkeypatch):
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("generated")
-    for split in ("train", "val"):
-        paths(folder / split)
-    return folder
+    return both_splits(tmp_path_factory.mktemp("generated"))
 
 
 @pytest.fixture(scope="module")
