@@ -16,7 +16,7 @@ import numpy as np
 
 from genloop.metrics.statistics import Interval, mcnemar, paired_bootstrap
 from genloop.metrics.statistics_pairs import detectable, flip_test, standard_error
-from genloop.metrics.statistics_rates import Kind, rates
+from genloop.metrics.statistics_rates import FEW, Rates, rates
 
 CONCENTRATION = 2.0
 GENEVAL = {  # prompts of each task, and rates as published for models of 2024
@@ -27,7 +27,7 @@ GENEVAL = {  # prompts of each task, and rates as published for models of 2024
     "position": (100, 0.30),
     "color_attr": (100, 0.50),
 }
-KINDS: tuple[Kind, ...] = ("wilson", "bootstrap")
+COLUMNS = ("wilson", "bootstrap", "default")  # default: as evaluate does it, Wilson's below FEW prompts
 NUM_RESAMPLES = 1000
 
 
@@ -43,28 +43,36 @@ def covered(found: list[Interval], truth: float) -> str:
     return f"{100 * hits:.1f} % ({100 * np.mean([one.high - one.low for one in found]):.1f})"
 
 
+def rates_by(column: str, values: list[float], prompts: list[int], tags: list[str], seed: int) -> Rates:
+    """The accuracies with the intervals of one column."""
+    if column == "wilson":
+        return rates(values, prompts, tags, kind="wilson")
+    few = FEW if column == "default" else 0
+    return rates(values, prompts, tags, seed=seed, num_resamples=NUM_RESAMPLES, few=few)
+
+
 def of_a_task(simulations: int) -> Iterator[str]:
     """Coverage of one task's intervals by number of prompts, images a prompt and rate."""
-    yield "| prompts | images each | true rate | wilson | bootstrap |\n| --- | --- | --- | --- | --- |"
+    yield "| prompts | images each | true rate | wilson | bootstrap | default |\n" + "| --- " * 6 + "|"
     for num_prompts in (5, 10, 20, 50, 100):
         for images in (1, 4):
             for rate in (0.1, 0.5, 0.9, 0.98):
                 rng = np.random.default_rng([num_prompts, images, int(100 * rate)])
                 clusters = np.repeat(np.arange(num_prompts), images).tolist()
                 tags = ["colors"] * len(clusters)
-                found: dict[Kind, list[Interval]] = {kind: [] for kind in KINDS}
+                found: dict[str, list[Interval]] = {column: [] for column in COLUMNS}
                 for number in range(simulations):
                     values = drawn(rng, rate, num_prompts, images).ravel().astype(float).tolist()
-                    for kind in KINDS:
-                        made = rates(values, clusters, tags, kind=kind, seed=number, num_resamples=NUM_RESAMPLES)
-                        found[kind].append(made.tasks["colors"])
-                cells = " | ".join(covered(found[kind], rate) for kind in KINDS)
+                    for column in COLUMNS:
+                        made = rates_by(column, values, clusters, tags, number)
+                        found[column].append(made.tasks["colors"].interval)
+                cells = " | ".join(covered(found[column], rate) for column in COLUMNS)
                 yield f"| {num_prompts} | {images} | {rate} | {cells} |"
 
 
 def of_the_overall(simulations: int) -> Iterator[str]:
     """Coverage of the mean of six tasks, at GenEval's size and at an eighth of it."""
-    yield "| prompts | images each | wilson | bootstrap |\n| --- | --- | --- | --- |"
+    yield "| prompts | images each | wilson | bootstrap | default |\n" + "| --- " * 5 + "|"
     truth = float(np.mean([rate for _, rate in GENEVAL.values()]))
     for share in (8, 1):
         sizes = {tag: count // share for tag, (count, _) in GENEVAL.items()}
@@ -72,14 +80,13 @@ def of_the_overall(simulations: int) -> Iterator[str]:
             rng = np.random.default_rng([7, share, images])
             tags = [tag for tag, count in sizes.items() for _ in range(count * images)]
             clusters = np.repeat(np.arange(sum(sizes.values())), images).tolist()
-            found: dict[Kind, list[Interval]] = {kind: [] for kind in KINDS}
+            found: dict[str, list[Interval]] = {column: [] for column in COLUMNS}
             for number in range(simulations):
                 parts = [drawn(rng, GENEVAL[tag][1], count, images).ravel() for tag, count in sizes.items()]
                 values = np.concatenate(parts).astype(float).tolist()
-                for kind in KINDS:
-                    made = rates(values, clusters, tags, kind=kind, seed=number, num_resamples=NUM_RESAMPLES)
-                    found[kind].append(made.overall)
-            cells = " | ".join(covered(found[kind], truth) for kind in KINDS)
+                for column in COLUMNS:
+                    found[column].append(rates_by(column, values, clusters, tags, number).overall.interval)
+            cells = " | ".join(covered(found[column], truth) for column in COLUMNS)
             yield f"| {sum(sizes.values())} | {images} | {cells} |"
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from genloop.metrics.statistics import Interval
-from genloop.metrics.statistics_rates import Kind, rates
+from genloop.metrics.statistics_rates import MARKS, Kind, Rate, legend, rates
 from genloop.records import TAGS
 
 _ESCAPE = re.compile(r"\\(u007f|.)")  # pandas escapes what Python does, but for DEL
@@ -27,7 +26,7 @@ class TaskScore:
     num_images: int
     num_correct: int
     num_prompts: int
-    accuracy: Interval
+    accuracy: Rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +40,18 @@ class Summary:
     images_per_prompt: tuple[int, int]  # fewest, most
     tasks: tuple[TaskScore, ...]  # in the order of TAGS, unknown ones last
     missing_tasks: tuple[str, ...]
-    overall: Interval
+    overall: Rate
     unreadable: tuple[str, ...]  # images that did not decode: counted as wrong
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as plain values; intervals as {"estimate", "low", "high"}."""
+        """The summary as plain values; accuracies as {"estimate", "low", "high", "method"}."""
         plain = asdict(self)
-        plain["overall"] = self.overall._asdict()
-        plain["tasks"] = [{**asdict(task), "accuracy": task.accuracy._asdict()} for task in self.tasks]
+        plain["overall"] = self.overall.to_json()
+        plain["tasks"] = [{**asdict(task), "accuracy": task.accuracy.to_json()} for task in self.tasks]
         return plain
 
 
-def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = (), intervals: Kind = "wilson") -> Summary:
+def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = (), intervals: Kind = "bootstrap") -> Summary:
     """The numbers of an evaluation, with either kind of intervals. Raises ValueError without rows."""
     prompts = _by_prompt(rows)
     sizes = [len(found) for found in prompts.values()]
@@ -74,13 +73,14 @@ def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = (), intervals:
 
 def format_table(summary: Summary) -> str:
     """The summary as lines of text: every accuracy with its 95 % interval and n."""
-    lines = [f"{'task':<14} {'accuracy':>8}   {'95 % interval':<15} {'correct':>7} {'images':>6} {'prompts':>7}"]
+    lines = [f"{'task':<14} {'accuracy':>8}   {'95 % interval':<17} {'correct':>7} {'images':>6} {'prompts':>7}"]
     lines += [_line(t.tag, t.accuracy, t.num_correct, t.num_images, t.num_prompts) for t in summary.tasks]
     total = summary.num_correct, summary.num_images, summary.num_prompts
     lines.append(_line("overall", summary.overall, *total))
     solved = summary.num_prompts_solved / summary.num_prompts
     lines.append(f"overall is the mean of {_count(len(summary.tasks), 'task')}; ")
     lines[-1] += f"{solved:.1%} of prompts have a correct image ({summary.num_prompts_solved} of {summary.num_prompts})"
+    lines.append(legend([summary.overall.method, *(task.accuracy.method for task in summary.tasks)]))
     if summary.missing_tasks:
         lines.append(f"no images of {', '.join(summary.missing_tasks)}: overall is not comparable with six tasks")
     fewest, most = summary.images_per_prompt
@@ -130,7 +130,7 @@ def reference_line(row: Row, images: str) -> bytes:
     return (_ESCAPE.sub(lambda found: "\x7f" if found[1] == "u007f" else found[0], text) + "\n").encode()
 
 
-def _task(tag: str, rows: Sequence[Row], accuracy: Interval) -> TaskScore:
+def _task(tag: str, rows: Sequence[Row], accuracy: Rate) -> TaskScore:
     prompts = {_prompt_key(row) for row in rows}
     return TaskScore(tag, len(rows), sum(bool(row["correct"]) for row in rows), len(prompts), accuracy)
 
@@ -150,9 +150,10 @@ def _prompt_key(row: Row) -> str:
     return metadata if isinstance(metadata, str) else json.dumps(metadata)
 
 
-def _line(name: str, accuracy: Interval, correct: int, images: int, prompts: int) -> str:
-    interval = f"{accuracy.low:.1%} .. {accuracy.high:.1%}"
-    return f"{name:<14} {accuracy.estimate:>8.1%}   {interval:<15} {correct:>7} {images:>6} {prompts:>7}"
+def _line(name: str, accuracy: Rate, correct: int, images: int, prompts: int) -> str:
+    found = accuracy.interval
+    interval = f"{found.low:.1%} .. {found.high:.1%}{MARKS[accuracy.method]}"
+    return f"{name:<14} {found.estimate:>8.1%}   {interval:<17} {correct:>7} {images:>6} {prompts:>7}"
 
 
 def _count(number: int, what: str) -> str:

@@ -37,7 +37,7 @@ class Config(JobConfig):
     allow: Annotated[list[str], LAUNCH, BeforeValidator(_listed)] = Field(
         [], description="conditions that may differ; all: every one but those of the judging"
     )
-    intervals: Kind = Field("wilson", description="of each run's own scores: wilson or bootstrap")
+    intervals: Kind = Field("bootstrap", description="of each run's own scores: as in evaluate")
     num_resamples: int = Field(4000, ge=100, description="draws of the bootstraps")
     num_flips: Annotated[int, LAUNCH] = Field(20, ge=0, description="changed prompts shown in the table")
 

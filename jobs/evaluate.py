@@ -42,6 +42,7 @@ from genloop.config import LAUNCH, Device, IndependentConfig
 from genloop.distributed import World, choose_device
 from genloop.job import run
 from genloop.ledger import Ledger, count, finished, plan_units
+from genloop.metrics.statistics_rates import Kind
 from genloop.records import Unit
 
 KIND = "independent"
@@ -59,8 +60,8 @@ class Config(IndependentConfig, EvaluatorKeys):
     unknown_classes: Annotated[Literal["refuse", "absent"], LAUNCH] = Field(
         "refuse", description="classes that the detector does not know: an error, or never found (as in GenEval)"
     )
-    intervals: Annotated[Literal["wilson", "bootstrap"], LAUNCH] = Field(
-        "wilson", description="error bars of the summary; both treat prompts as clusters, wilson holds for few too"
+    intervals: Annotated[Kind, LAUNCH] = Field(
+        "bootstrap", description="of the summary; tasks of fewer than 50 prompts have Wilson's; wilson: all tasks"
     )
     format: Annotated[Literal["genloop", "reference"], LAUNCH] = Field(
         "genloop", description="reference: rows and summary as GenEval's own scripts print them"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from genloop.metrics.comparison_rows import Evaluation, JudgedImage
 from genloop.metrics.statistics import Interval, clustered_wilson, holm, mcnemar, paired_bootstrap
 from genloop.metrics.statistics_pairs import detectable, flip_test, standard_error, weighted_flip_test
-from genloop.metrics.statistics_rates import Kind, in_order, rates
+from genloop.metrics.statistics_rates import Kind, Rate, in_order, rates
 
 NEAR_THRESHOLD = 0.005
 SIGNIFICANT = 0.05
@@ -26,9 +26,9 @@ class Change:
     task: str
     prompts: int
     images: int
-    a: Interval
-    b: Interval
-    difference: Interval
+    a: Rate
+    b: Rate
+    difference: Interval  # paired bootstrap over prompts
     only_a: int  # images that only a has right
     only_b: int
     mcnemar: float  # p over images
@@ -97,7 +97,9 @@ def coverage(a: Evaluation, b: Evaluation) -> tuple[str, str]:
     return texts[0], f"{texts[1]}, {shared} in both"
 
 
-def compare(a: Evaluation, b: Evaluation, seed: int, *, kind: Kind = "wilson", num_resamples: int = 4000) -> Comparison:
+def compare(
+    a: Evaluation, b: Evaluation, seed: int, *, kind: Kind = "bootstrap", num_resamples: int = 4000
+) -> Comparison:
     """b against a, over the images that both have."""
     pairs, unpaired = pair_up(a, b)
     tags = [image.tag for image, _ in pairs]
@@ -126,7 +128,7 @@ def _places(images: Sequence[JudgedImage]) -> dict[tuple[str, int, int], JudgedI
     return {(image.prompt, folders[image.prompt].index(image.prompt_index), image.sample): image for image in images}
 
 
-def _rates(images: Sequence[JudgedImage], kind: Kind, seed: int, num_resamples: int) -> dict[str, Interval]:
+def _rates(images: Sequence[JudgedImage], kind: Kind, seed: int, num_resamples: int) -> dict[str, Rate]:
     found = rates(
         [float(image.correct) for image in images],
         [image.prompt for image in images],
@@ -138,9 +140,7 @@ def _rates(images: Sequence[JudgedImage], kind: Kind, seed: int, num_resamples: 
     return {**found.tasks, OVERALL: found.overall}
 
 
-def _change(
-    task: str, pairs: Sequence[Pair], sides: tuple[Interval, Interval], seed: int, num_resamples: int
-) -> Change:
+def _change(task: str, pairs: Sequence[Pair], sides: tuple[Rate, Rate], seed: int, num_resamples: int) -> Change:
     """Of one task's pairs, or, for "overall", of all."""
     tags = [a.tag for a, _ in pairs]
     prompts = [a.prompt for a, _ in pairs]

@@ -7,6 +7,7 @@ from typing import Any
 from genloop.metrics.comparison import NEAR_THRESHOLD, OVERALL, Change, Comparison, Flip, Near
 from genloop.metrics.comparison_regime import Differing
 from genloop.metrics.statistics import Interval
+from genloop.metrics.statistics_rates import MARKS, legend
 
 RESULTS = {"better": "better", "worse": "worse", "same": "not significant"}
 
@@ -21,7 +22,8 @@ def markdown(found: Comparison, names: tuple[str, str], conditions: Sequence[Dif
         lines += [f"Images without a partner, left out: {found.unpaired[0]} of a, {found.unpaired[1]} of b.", ""]
     lines += _head(["task", "n", "a", "b", "b - a, points", "p", "result", "detectable"])
     lines += [_row(_of_change(change)) for change in found.changes]
-    lines += ["", _legend(), "", *_head(["task", "images only a / b", "McNemar p", "prompts worse / better", "sign p"])]
+    lines += ["", _legend(found.changes), ""]
+    lines += _head(["task", "images only a / b", "McNemar p", "prompts worse / better", "sign p"])
     lines += [_row(_of_signs(change)) for change in found.changes]
     lines += ["", *_nearness(found), "", *_flips(found.flips, num_flips)]
     return "\n".join(lines) + "\n"
@@ -37,7 +39,7 @@ def as_json(found: Comparison, names: tuple[str, str], conditions: Sequence[Diff
         "changes": [
             {
                 **asdict(change),
-                **{key: getattr(change, key)._asdict() for key in ("a", "b", "difference")},
+                **{"a": change.a.to_json(), "b": change.b.to_json(), "difference": change.difference._asdict()},
                 "result": change.result,
             }
             for change in found.changes
@@ -72,8 +74,8 @@ def _of_change(change: Change) -> list[str]:
     return [
         change.task,
         f"{change.images} of {change.prompts}",
-        _percent(change.a),
-        _percent(change.b),
+        _percent(change.a.interval, MARKS[change.a.method]),
+        _percent(change.b.interval, MARKS[change.b.method]),
         f"{_signed(points)} ({_signed(low)} to {_signed(high)})",
         _p(change.p),
         RESULTS[change.result],
@@ -91,11 +93,13 @@ def _of_signs(change: Change) -> list[str]:
     ]
 
 
-def _legend() -> str:
+def _legend(changes: Sequence[Change]) -> str:
+    methods = [side.method for change in changes for side in (change.a, change.b)]
     return (
-        "n: images of prompts. p: whole prompts turned around, of a task Holm-corrected for the number of tasks. "
-        "detectable: the true difference in points that this n finds in 80 % of cases. McNemar's test takes the images "
-        f"of a prompt for independent. {OVERALL}: mean of the tasks; McNemar's and the sign test take them for one."
+        f"{legend(methods)}; of b - a: paired bootstrap over prompts. n: images of prompts. p: whole prompts turned "
+        "around, of a task Holm-corrected for the number of tasks. detectable: the true difference in points that this "
+        "n finds in 80 % of cases. McNemar's test takes the images of a prompt for independent. "
+        f"{OVERALL}: mean of the tasks; McNemar's and the sign test take them for one."
     )
 
 
@@ -145,8 +149,8 @@ def _flip_json(flip: Flip) -> dict[str, Any]:
     return {**plain, "a": flip.a, "b": flip.b, "turned": images}
 
 
-def _percent(value: Interval) -> str:
-    return f"{100 * value.estimate:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"
+def _percent(value: Interval, mark: str = "") -> str:
+    return f"{100 * value.estimate:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f}{mark})"
 
 
 def _signed(share: float) -> str:

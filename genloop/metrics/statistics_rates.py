@@ -1,26 +1,46 @@
-"""Accuracy by task and overall, with the error bars that a reader asks for: Wilson's, or a bootstrap over prompts.
+"""Accuracy by task and overall, each with the error bar that holds for it: a bootstrap over prompts, or Wilson's.
 
 Measured on simulated evaluations with several images a prompt (benchmarks/geneval_intervals.md): a task's bootstrap
 covers as little as 84 % with 5 prompts and 91 % with 20, Wilson's interval at the effective sample size 93 to 100 %;
-with 50 prompts and more both cover about 95 %. Hence Wilson's is the default, of tables too.
+with 50 prompts and more both cover about 95 %. Hence `kind` "bootstrap" is that from FEW prompts on only.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from genloop.metrics.statistics import Interval, cluster_bootstrap, clustered_wilson, mean_of
 from genloop.records import TAGS
 
 Kind = Literal["wilson", "bootstrap"]
+Method = Literal["wilson", "bootstrap", "combined"]
+FEW = 50  # prompts below which a task's bootstrap promises too much
+MARKS: Mapping[Method, str] = {"bootstrap": "", "wilson": " w", "combined": " c"}  # behind an interval in a table
+_LEGEND: Mapping[Method, str] = {
+    "bootstrap": "bootstrap over prompts",
+    "wilson": "w: Wilson's at the effective sample size",
+    "combined": "c: combined from those of the tasks",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """An accuracy, and how its interval was found."""
+
+    interval: Interval
+    method: Method
+
+    def to_json(self) -> dict[str, Any]:
+        """{"estimate", "low", "high", "method"}"""
+        return {**self.interval._asdict(), "method": self.method}
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Each task in GenEval's order, unknown ones last, and the unweighted mean of the tasks."""
 
-    tasks: Mapping[str, Interval]
-    overall: Interval
+    tasks: Mapping[str, Rate]
+    overall: Rate
 
 
 def rates(
@@ -28,26 +48,34 @@ def rates(
     prompts: Sequence[Hashable],
     tags: Sequence[str],
     *,
-    kind: Kind = "wilson",
+    kind: Kind = "bootstrap",
     seed: int = 0,
     num_resamples: int = 4000,
+    few: int = FEW,
 ) -> Rates:
     """0/1 values, each with its prompt and its task. With `kind` "bootstrap" prompts are drawn again within tasks.
 
-    The bootstrap knows nothing of a task whose prompts are all right or all wrong: such a task has Wilson's interval.
+    A task has Wilson's interval all the same if it has fewer than `few` prompts, or if drawing again changes nothing:
+    all right, all wrong, or every prompt alike. If one task has it, the overall interval is combined from the tasks'.
     """
-    by_tag = {tag: [i for i, other in enumerate(tags) if other == tag] for tag in in_order(tags)}
-    tasks = {}
-    for number, (tag, rows) in enumerate(by_tag.items()):
+    tasks: dict[str, Rate] = {}
+    for number, tag in enumerate(in_order(tags)):
+        rows = [i for i, other in enumerate(tags) if other == tag]
         ours, clusters = [values[i] for i in rows], [prompts[i] for i in rows]
-        if kind == "wilson" or len(set(ours)) == 1:
-            tasks[tag] = clustered_wilson(ours, clusters)
-        else:
-            tasks[tag] = cluster_bootstrap(ours, clusters, seed + number, num_resamples=num_resamples)
-    if kind == "wilson":
-        return Rates(tasks, mean_of(list(tasks.values())))
-    overall = cluster_bootstrap(values, prompts, seed, tags=tags, num_resamples=num_resamples)
-    return Rates(tasks, overall if overall.low < overall.high else mean_of(list(tasks.values())))
+        tasks[tag] = Rate(clustered_wilson(ours, clusters), "wilson")
+        if kind == "bootstrap" and len(set(clusters)) >= few:
+            drawn = cluster_bootstrap(ours, clusters, seed + number, num_resamples=num_resamples)
+            tasks[tag] = Rate(drawn, "bootstrap") if drawn.low < drawn.high else tasks[tag]
+    if all(task.method == "bootstrap" for task in tasks.values()):
+        overall = cluster_bootstrap(values, prompts, seed, tags=tags, num_resamples=num_resamples)
+        return Rates(tasks, Rate(overall, "bootstrap"))
+    return Rates(tasks, Rate(mean_of([task.interval for task in tasks.values()]), "combined"))
+
+
+def legend(methods: Iterable[Method]) -> str:
+    """The line below a table: how its intervals were found, and what the marks behind them mean."""
+    found = set(methods)
+    return "95 % intervals: " + "; ".join(text for method, text in _LEGEND.items() if method in found)
 
 
 def in_order(tags: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from genloop.metrics.comparison_regime import differing
 from genloop.metrics.comparison_rows import read_card
 from genloop.metrics.statistics import Interval
+from genloop.metrics.statistics_rates import MARKS, legend
 from genloop.report import gallery, provenance, scores, tables
 from genloop.report.chart import Chart, dot_and_whisker
 from genloop.report.expense import expense, unit_of
@@ -23,9 +24,6 @@ from genloop.rundir import write_atomic
 
 SCORE_TICKS = [(tick / 100, f"{tick} %" if tick == 100 else str(tick)) for tick in (0, 25, 50, 75, 100)]
 OUTCOMES = {"right": "right", "wrong": "wrong", "mixed": "runs differ"}
-METHOD = (
-    "Intervals of a task are Wilson's, with prompts as clusters; the overall score is the unweighted mean of the tasks."
-)
 COST_METHOD = (
     "Below each score what an image cost: decoding steps of all candidates, images shown to a judge, and all "
     "operations relative to one image without search (of the first run)."
@@ -89,7 +87,8 @@ def _content(
         "notices": list(_notices(runs)),
         "runs": runs,
         "heads": [(run, column[-1], _origin(run, unit)) for run, column in zip(runs, columns)],
-        "method": METHOD,
+        "method": legend(score.accuracy.method for column in columns for score in column),
+        "marks": MARKS,
         "chart_of_scores": _score_chart(columns),
         "tasks": tables.tasks(columns),
         "tells_cost": any(score.expense for column in columns for score in column),
@@ -173,7 +172,7 @@ def _origin(run: Run, unit: float | None) -> str:
 
 
 def _score_chart(columns: Sequence[Sequence[scores.Score]]) -> Chart:
-    by_task = [{score.task: score.accuracy for score in column} for column in columns]
+    by_task = [{score.task: score.accuracy.interval for score in column} for column in columns]
     rows: list[tuple[str, list[tuple[int, Interval | None]]]] = [
         (task, [(number, column.get(task)) for number, column in enumerate(by_task)]) for task in tables.tasks(columns)
     ]

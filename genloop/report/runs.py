@@ -15,6 +15,7 @@ import numpy as np
 
 from genloop import ledger, rundir
 from genloop.config import read_yaml
+from genloop.metrics.statistics_rates import Kind
 from genloop.records import TAGS, unpack_tokens
 
 
@@ -93,6 +94,7 @@ class Run:
     counts: ledger.Counts
     generate: Path | None
     made: ledger.Counts | None = None
+    intervals: Kind = "bootstrap"  # as the run was told
 
     @property
     def letter(self) -> str:
@@ -153,12 +155,15 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read_run(folder: Path, number: int, name: str) -> Run:
-    images_folder = _locate(Path(read_yaml(folder / "config.yaml")["images"]), folder)
+    config = read_yaml(folder / "config.yaml")
+    images_folder = _locate(Path(config["images"]), folder)
     generate = _generate_run(images_folder)
     makings = _makings(generate) if generate else {}
     rows = sorted(ledger.read_rows(folder), key=lambda row: (row["prompt_index"], row["sample"]))
     images = tuple(_image(row, images_folder, makings) for row in rows)
-    return Run(number, name, folder, images, _counts(folder), generate, _counts(generate) if generate else None)
+    made = _counts(generate) if generate else None
+    intervals = config.get("intervals", Run.intervals)
+    return Run(number, name, folder, images, _counts(folder), generate, made, intervals)
 
 
 def _image(row: Mapping[str, Any], images: Path, makings: Mapping[str, Making]) -> JudgedImage:

@@ -1,13 +1,14 @@
 """The numbers of the page: accuracy by task with intervals, and paired differences between two runs.
 
-Images of one prompt are not independent: intervals of a task treat prompts as clusters; the overall score is GenEval's,
-the unweighted mean of the tasks. Two runs are compared prompt by prompt, and only over the same prompts.
+Scores and their intervals are those that `evaluate` prints; prompts are clusters, the overall score is GenEval's, the
+unweighted mean of the tasks. Two runs are compared prompt by prompt, and only over the same prompts.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from genloop.metrics.statistics import Interval, clustered_wilson, holm, mcnemar, mean_of, paired_bootstrap
+from genloop.metrics.statistics import Interval, holm, mcnemar, paired_bootstrap
+from genloop.metrics.statistics_rates import Rate, rates
 from genloop.records import TAGS
 from genloop.report.expense import Expense, expense, mean
 from genloop.report.runs import Run
@@ -22,7 +23,7 @@ class Score:
     """The accuracy of one task, or of all (`task` is "overall": the mean of the tasks)."""
 
     task: str
-    accuracy: Interval
+    accuracy: Rate
     correct: int
     images: int
     prompts: int
@@ -63,16 +64,21 @@ def score(run: Run, unit: float | None = None) -> list[Score]:
 
     `unit`: the operations of one image without search, for expenses.
     """
+    found = rates(
+        [float(image.correct) for image in run.images],
+        [image.key for image in run.images],
+        [image.tag for image in run.images],
+        kind=run.intervals,
+    )
     by_task = []
-    for tag in run.tags:
+    for tag, accuracy in found.tasks.items():
         images = [image for image in run.images if image.tag == tag]
-        prompts = [image.key for image in images]
-        accuracy = clustered_wilson([float(image.correct) for image in images], prompts)
+        num_prompts = len({image.key for image in images})
         cost = expense([image.making for image in images], unit)
-        by_task.append(Score(tag, accuracy, sum(i.correct for i in images), len(images), len(set(prompts)), cost))
+        by_task.append(Score(tag, accuracy, sum(i.correct for i in images), len(images), num_prompts, cost))
     total = Score(
         OVERALL,
-        mean_of([task.accuracy for task in by_task]),
+        found.overall,
         sum(task.correct for task in by_task),
         len(run.images),
         len(run.by_prompt),

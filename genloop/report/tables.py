@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from genloop.metrics.statistics import Interval
+from genloop.metrics.statistics_rates import MARKS, legend
 from genloop.report.runs import Run
 from genloop.report.scores import OVERALL, Comparison, Score
 
@@ -18,6 +18,7 @@ def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons
         found = [next((score for score in column if score.task == task), None) for column in scores]
         cells = [[_cell(score), *([_cost(score)] if tells else [])] for score, tells in zip(found, told)]
         lines.append(_row([task, *(cell for pair in cells for cell in pair)]))
+    lines += ["", legend(score.accuracy.method for column in scores for score in column)]
     for comparison in comparisons:
         base, run = comparison.base, comparison.run
         lines += ["", f"{run.letter} {run.name} minus {base.letter} {base.name}, in points", ""]
@@ -44,7 +45,7 @@ def as_json(
                 "scores": [
                     {
                         "task": s.task,
-                        **_interval(s.accuracy),
+                        **s.accuracy.to_json(),
                         "k": s.correct,
                         "n": s.images,
                         "prompts": s.prompts,
@@ -63,7 +64,7 @@ def as_json(
                 "differences": [
                     {
                         "task": d.task,
-                        **_interval(d.points),
+                        **d.points._asdict(),
                         "better": d.better,
                         "worse": d.worse,
                         "p": d.p,
@@ -89,9 +90,9 @@ def tasks(scores: Sequence[Sequence[Score]]) -> list[str]:
 def _cell(score: Score | None) -> str:
     if score is None:
         return ""
-    value = score.accuracy
+    value, mark = score.accuracy.interval, MARKS[score.accuracy.method]
     count = f"n={score.images}" if score.task == OVERALL else f"{score.correct}/{score.images}"
-    return f"{100 * value.estimate:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f}; {count})"
+    return f"{100 * value.estimate:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f}{mark}; {count})"
 
 
 def _cost(score: Score | None) -> str:
@@ -100,10 +101,6 @@ def _cost(score: Score | None) -> str:
 
 def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
-
-
-def _interval(interval: Interval) -> dict[str, float]:
-    return dict(interval._asdict())
 
 
 def _rows(names: Sequence[str]) -> list[str]:

@@ -30,8 +30,9 @@ def test_tasks_come_in_genevals_order_with_images_and_prompts():
         ("counting", 1, 4, 2),
     ]
     assert (summary.num_images, summary.num_correct, summary.num_prompts, summary.num_prompts_solved) == (5, 2, 3, 2)
-    assert summary.overall.estimate == pytest.approx((1 + 0.25) / 2)
-    assert 0 <= summary.overall.low < summary.overall.estimate < summary.overall.high <= 1
+    overall = summary.overall.interval
+    assert overall.estimate == pytest.approx((1 + 0.25) / 2)
+    assert 0 <= overall.low < overall.estimate < overall.high <= 1
 
 
 def test_the_table_names_what_is_missing_uneven_or_unreadable():
@@ -47,7 +48,8 @@ def test_the_table_names_what_is_missing_uneven_or_unreadable():
 def test_the_summary_is_plain_json():
     plain = summarize(ROWS).to_json()
     assert json.loads(json.dumps(plain))["images_per_prompt"] == [1, 2]
-    assert set(plain["overall"]) == set(plain["tasks"][0]["accuracy"]) == {"estimate", "low", "high"}
+    assert set(plain["overall"]) == set(plain["tasks"][0]["accuracy"]) == {"estimate", "low", "high", "method"}
+    assert (plain["overall"]["method"], plain["tasks"][0]["accuracy"]["method"]) == ("combined", "wilson")
     assert plain["tasks"][1]["tag"] == "counting"
 
 
@@ -82,10 +84,26 @@ def test_nothing_evaluated_is_an_error():
         summarize([])
 
 
-def test_a_bootstrap_over_prompts_gives_the_same_scores_with_bars_of_its_own():
-    rows = [row("colors", f"p{i}", i % 3 > 0 or s == 0, sample=s) for i in range(12) for s in range(4)]
-    wilson, bootstrap = summarize(rows), summarize(rows, intervals="bootstrap")
-    assert bootstrap == summarize(rows, intervals="bootstrap")
-    ours, theirs = bootstrap.tasks[0].accuracy, wilson.tasks[0].accuracy
+def test_the_table_marks_how_each_interval_was_found():
+    many = [row("colors", f"p{i}", i % 3 > 0 or s == 0, sample=s) for i in range(50) for s in range(2)]
+    lines = format_table(summarize(many + ROWS)).splitlines()
+    shown = {line.split()[0]: line.split("%")[3].split()[0] for line in lines[1:5]}
+    assert {task: mark for task, mark in shown.items() if mark in ("w", "c")} == {
+        "single_object": "w",
+        "counting": "w",
+        "overall": "c",
+    }
+    assert len({len(line) for line in lines[:5]}) == 1
+    assert lines[6] == (
+        "95 % intervals: bootstrap over prompts; w: Wilson's at the effective sample size; "
+        "c: combined from those of the tasks"
+    )
+    assert "95 % intervals: bootstrap over prompts\n" in format_table(summarize(many))
+
+
+def test_wilsons_interval_is_there_for_those_who_ask():
+    rows = [row("colors", f"p{i}", i % 3 > 0 or s == 0, sample=s) for i in range(50) for s in range(4)]
+    wilson, bootstrap = summarize(rows, intervals="wilson"), summarize(rows)
+    assert (wilson.tasks[0].accuracy.method, bootstrap.tasks[0].accuracy.method) == ("wilson", "bootstrap")
+    ours, theirs = bootstrap.tasks[0].accuracy.interval, wilson.tasks[0].accuracy.interval
     assert ours.estimate == pytest.approx(theirs.estimate) and ours != theirs
-    assert bootstrap.overall.low <= bootstrap.overall.estimate <= bootstrap.overall.high

@@ -264,7 +264,11 @@ def test_the_table_holds_the_numbers_of_the_page(tmp_path: Path) -> None:
     for run in table["runs"]:
         assert np.isclose(run["scores"][-1]["estimate"], np.mean([s["estimate"] for s in run["scores"][:-1]]))
         for score in run["scores"]:
-            assert f"{100 * score['estimate']:.1f} % {100 * score['low']:.1f} to {100 * score['high']:.1f}" in text
+            mark = {"wilson": " w", "combined": " c"}[score["method"]]
+            assert (
+                f"{100 * score['estimate']:.1f} % {100 * score['low']:.1f} to {100 * score['high']:.1f}{mark}" in text
+            )
+    assert "w: Wilson's at the effective sample size; c: combined from those of the tasks" in text
     lines = (out / "table.md").read_text().splitlines()
     assert lines[0] == "| task | A none-verdicts | A cost | B best_of_n-verdicts | B cost |"
     assert [line.split(" | ")[0] for line in lines[2:9]][-1] == "| overall"

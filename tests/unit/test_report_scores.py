@@ -1,5 +1,6 @@
 """The numbers of the report: those of evaluate, and paired differences that claim no more than they may."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,17 +8,25 @@ import numpy as np
 import pytest
 
 from geneval.summary import summarize
+from genloop.config import read_yaml
 from genloop.ledger import Counts, read_rows
 from genloop.metrics.statistics import holm
+from genloop.metrics.statistics_rates import Kind
 from genloop.records import TAGS
 from genloop.report.runs import JudgedImage, Run, read_runs
 from genloop.report.scores import compare, score
 from tests.unit.report_runs import Sketch, write_runs
 
 
-def test_the_scores_are_those_that_evaluate_prints(tmp_path: Path) -> None:
-    run = write_runs(tmp_path, "a", Sketch(prompts_per_task=7, samples=3))
-    summary = summarize(list(read_rows(run)))
+@pytest.mark.parametrize("intervals", ["bootstrap", "wilson"])
+def test_the_scores_are_those_that_evaluate_prints(tmp_path: Path, intervals: Kind) -> None:
+    sizes = {"single_object": 7, "colors": 50}
+    sketch = Sketch(samples=2, tags=[tag for tag, size in sizes.items() for _ in range(size)], prompts_per_task=1)
+    run = write_runs(tmp_path, "a", sketch)
+    config = read_yaml(run / "config.yaml") | {"intervals": intervals}
+    (run / "config.yaml").write_text(json.dumps(config))
+    summary = summarize(list(read_rows(run)), intervals=intervals)
+    assert [task.accuracy.method for task in summary.tasks] == ["wilson", intervals]
     scores = score(read_runs([run])[0])
     assert [(s.task, s.accuracy, s.correct, s.images, s.prompts) for s in scores[:-1]] == [
         (t.tag, t.accuracy, t.num_correct, t.num_images, t.num_prompts) for t in summary.tasks
@@ -75,7 +84,7 @@ def test_the_difference_is_that_of_the_scores(tmp_path: Path) -> None:
     differences = compare(*runs).differences
     assert [row.task for row in differences] == [s.task for s in before]
     assert [row.points.estimate for row in differences] == pytest.approx(
-        [b.accuracy.estimate - a.accuracy.estimate for a, b in zip(before, after)]
+        [b.accuracy.interval.estimate - a.accuracy.interval.estimate for a, b in zip(before, after)]
     )
 
 

@@ -27,7 +27,7 @@ def test_a_run_is_compared_with_a_pool_over_the_same_prompts(tmp_path):
     folder = write_runs(tmp_path, "a", Sketch(num_candidates=4, searched=True, samples=2, accuracy=0.9))
     (run,) = read_runs([folder])
     curve = strategy(run, UNIT)
-    assert curve.score[0] == pytest.approx(score(run)[-1].accuracy.estimate)
+    assert curve.score[0] == pytest.approx(score(run)[-1].accuracy.interval.estimate)
     assert curve.cost[0] == pytest.approx(np.mean([image.making.cost["flops"] for image in run.images]) / UNIT)
     pool = scale(pool_rows(folder), 0)
     gain = gain_at_equal_cost(curve, pool.curves[CEILING], 0)
