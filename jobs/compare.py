@@ -75,13 +75,10 @@ def main(config: Config, world: World) -> None:
 
 def _conditions(config: Config, a: Evaluation, b: Evaluation) -> list[Differing]:
     """What differs, all of it allowed; ValueError otherwise."""
-    from genloop.metrics.comparison import coverage, pair_up
-    from genloop.metrics.comparison_regime import COVERAGE, differing, names_of, refuse
+    from genloop.metrics.comparison import conditions_of, pair_up
+    from genloop.metrics.comparison_regime import names_of, refuse
 
-    found = differing(a.card, b.card)
-    covers = coverage(a, b)
-    if any(covers):
-        found.append(Differing(COVERAGE, *covers, "making"))
+    found = conditions_of(a, b)
     refuse(found, config.allow, _names(config), names_of(a.card, b.card))
     pair_up(a, b)
     return found

@@ -5,7 +5,8 @@
     genloop run report tiny out=runs/a-and-b runs=[runs/a-verdicts,runs/b-verdicts]
 
 Reads   runs of `evaluate`; the `generate` runs that their images came from, for costs, close-ups and provenance.
-        Of a run with previews=judged, close-ups show what the judge saw at each step.
+        Of a run with previews=judged, close-ups show what the judge saw at each step. Runs that the job `compare`
+        would refuse are shown side by side without differences, and with the command that compares them anyway.
 Writes  OUT/index.html (styles and images inside, no script), OUT/table.md, OUT/table.json.
 Resume  the same command draws the page again. Its bytes depend on the run folders alone. A run that is still going
         is shown as far as it is, and marked so.

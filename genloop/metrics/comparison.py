@@ -8,6 +8,7 @@ images stands beside it because everybody knows it; it takes the images of a pro
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from genloop.metrics.comparison_regime import COVERAGE, Differing, differing
 from genloop.metrics.comparison_rows import Evaluation, JudgedImage
 from genloop.metrics.statistics import Interval, clustered_wilson, holm, mcnemar, paired_bootstrap
 from genloop.metrics.statistics_pairs import detectable, flip_test, standard_error, weighted_flip_test
@@ -95,6 +96,12 @@ def coverage(a: Evaluation, b: Evaluation) -> tuple[str, str]:
     shared = len(ours.keys() & theirs.keys())
     texts = [f"{len(places)} images of {len({key for key, _, _ in places})} prompts" for places in (ours, theirs)]
     return texts[0], f"{texts[1]}, {shared} in both"
+
+
+def conditions_of(a: Evaluation, b: Evaluation) -> list[Differing]:
+    """What is not the same in how two runs were made and judged, and in what they cover; `refuse` says what may not."""
+    covers = coverage(a, b)
+    return differing(a.card, b.card) + ([Differing(COVERAGE, *covers, "making")] if any(covers) else [])
 
 
 def compare(

@@ -18,6 +18,7 @@ NO_CARD = "card"  # the name of "one of them does not say", for want of a card o
 COVERAGE = "coverage"  # the name of "not the same images on both sides"
 EVALUATOR = ("detector", "colors", "options")
 MAKING = "images"
+COMPARED = ("search", "judge", "weights")  # groups of the making that comparisons are about, whatever is in them
 REGIME = frozenset({"guidance", "step", "steps", "size", "resolution", "height", "width"}) | frozenset(
     {"seed", "seeds", "sample", "samples", "prompt", "prompts", "rewritten"}
 )  # a word of a condition's name that makes it one of the regime
@@ -71,8 +72,7 @@ def refuse(found: Sequence[Differing], allow: Sequence[str], names: tuple[str, s
     for word in allow:
         if not any(_covers(word, name) for name in known):
             raise ValueError(f"allow: unknown condition {word!r}{did_you_mean(word, known)} ({', '.join(known)})")
-    refused = [one for one in found if not is_allowed(one, allow)]
-    if refused:
+    if refused := [one for one in found if not is_allowed(one, allow)]:
         words = ",".join([*allow, *(one.name for one in refused)])
         hint = "; " + ALL + " does not cover how images were judged" if ALL in allow else ""
         listed = ", ".join(map(str, refused))
@@ -111,8 +111,11 @@ def _covers(word: str, name: str) -> bool:
 
 
 def _kind(name: str) -> Kind:
-    if name.partition(".")[0] in EVALUATOR:
+    group = name.partition(".")[0]
+    if group in EVALUATOR:
         return "judging"
+    if group in COMPARED:
+        return "subject"
     return "making" if REGIME.intersection(re.split(r"[._]", name)) else "subject"
 
 

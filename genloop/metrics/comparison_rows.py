@@ -43,7 +43,7 @@ def read_evaluation(path: Path) -> Evaluation:
     """A run folder of `evaluate`, or a result file as GenEval writes it; an error of one line for anything else."""
     check_evaluation(path)
     rows = _reference_rows(path) if path.is_file() else ledger.read_rows(path)
-    images = sorted((_image(row) for row in rows), key=lambda image: (image.prompt_index, image.sample))
+    images = sorted((judged_image(row) for row in rows), key=lambda image: (image.prompt_index, image.sample))
     if not images:
         raise ValueError(f"{path} holds no verdicts")
     return Evaluation(path, images, read_card(path))
@@ -86,21 +86,8 @@ def read_card(path: Path) -> Mapping[str, Any] | None:
     return card
 
 
-def _reference_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """GenEval's rows in the form of ours: metadata is JSON text there, the place stands in the file's name."""
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            place = _PLACE.search(row["filename"])
-            if place is None:
-                raise ValueError("no number of a prompt and of a sample")
-            metadata = json.loads(row["metadata"]) if isinstance(row["metadata"], str) else row["metadata"]
-            yield {**row, "prompt_index": int(place[1]), "sample": int(place[2]), "metadata": metadata}
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}:{number}: not a row of GenEval's result file (filename, metadata, ...)") from None
-
-
-def _image(row: Mapping[str, Any]) -> JudgedImage:
+def judged_image(row: Mapping[str, Any]) -> JudgedImage:
+    """A row of `evaluate`, or of a result file in that form."""
     metadata = row.get("metadata") or {"tag": row["tag"], "prompt": row["prompt"]}
     own = {key: metadata[key] for key in IDENTITY if key in metadata}
     return JudgedImage(
@@ -115,3 +102,17 @@ def _image(row: Mapping[str, Any]) -> JudgedImage:
         distance=row.get("distance"),
         tells_distance="distance" in row,
     )
+
+
+def _reference_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """GenEval's rows in the form of ours: metadata is JSON text there, the place stands in the file's name."""
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            place = _PLACE.search(row["filename"])
+            if place is None:
+                raise ValueError("no number of a prompt and of a sample")
+            metadata = json.loads(row["metadata"]) if isinstance(row["metadata"], str) else row["metadata"]
+            yield {**row, "prompt_index": int(place[1]), "sample": int(place[2]), "metadata": metadata}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path}:{number}: not a row of GenEval's result file (filename, metadata, ...)") from None

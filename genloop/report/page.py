@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genloop.metrics.comparison_regime import differing
-from genloop.metrics.comparison_rows import read_card
 from genloop.metrics.statistics import Interval
 from genloop.metrics.statistics_rates import MARKS, legend
 from genloop.report import gallery, provenance, scores, tables
@@ -84,7 +82,7 @@ def _content(
     return {
         "title": _title(runs),
         "lead": _lead(runs, comparisons),
-        "notices": list(_notices(runs)),
+        "notices": [*_notices(runs), *_refusals(comparisons)],
         "runs": runs,
         "heads": [(run, column[-1], _origin(run, unit)) for run, column in zip(runs, columns)],
         "method": legend(score.accuracy.method for column in columns for score in column),
@@ -141,8 +139,6 @@ def _notices(runs: Sequence[Run]) -> Iterator[str]:
         if state.done < state.total:
             failed = f", {state.failed} failed" if state.failed else ""
             yield f"{name} is unfinished: {state.done} of {state.total} units are done{failed}. Others do not count."
-        if differences := _other_regime(runs[0], run):
-            yield f"{name} was made or judged under other conditions than {runs[0].letter}: {differences}."
         if run.made and run.made.done < run.made.total:
             yield f"{name}: its images are those of an unfinished run, {run.made.done} of {run.made.total} units."
         absent = ", ".join(scores.missing_tasks(run))
@@ -153,12 +149,11 @@ def _notices(runs: Sequence[Run]) -> Iterator[str]:
             yield f"{name}: {lost} of {len(run.images)} image files are missing. Their verdicts still count."
 
 
-def _other_regime(base: Run, run: Run) -> str:
-    """What makes the numbers of two runs answers to different questions, as far as both have a card."""
-    cards = read_card(base.folder), read_card(run.folder)
-    if cards[0] is None or cards[1] is None:
-        return ""
-    return ", ".join(str(one) for one in differing(*cards) if one.kind != "subject" and one.a != one.b)
+def _refusals(comparisons: Sequence[scores.Comparison]) -> Iterator[str]:
+    for one in comparisons:
+        if one.refusal:
+            later, base = (f"{run.letter} {run.name}" for run in (one.run, one.base))
+            yield f"{later} is not compared with {base}: {one.refusal}."
 
 
 def _origin(run: Run, unit: float | None) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 
 from genloop import ledger, rundir
 from genloop.config import read_yaml
+from genloop.metrics.comparison_rows import Evaluation, judged_image, read_card
 from genloop.metrics.statistics_rates import Kind
 from genloop.records import TAGS, unpack_tokens
 
@@ -108,6 +109,11 @@ class Run:
         for image in self.images:
             groups.setdefault(image.key, []).append(image)
         return groups
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """The same verdicts and their card, as comparisons take them."""
+        return Evaluation(self.folder, [judged_image(image.evidence) for image in self.images], read_card(self.folder))
 
     @cached_property
     def tags(self) -> list[str]:

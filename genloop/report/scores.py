@@ -1,17 +1,21 @@
 """The numbers of the page: accuracy by task with intervals, and paired differences between two runs.
 
 Scores and their intervals are those that `evaluate` prints; prompts are clusters, the overall score is GenEval's, the
-unweighted mean of the tasks. Two runs are compared prompt by prompt, and only over the same prompts.
+unweighted mean of the tasks. Two runs are compared prompt by prompt, and only where the job `compare` would do it.
 """
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from genloop.metrics.comparison import conditions_of, pair_up
+from genloop.metrics.comparison_regime import is_allowed
 from genloop.metrics.statistics import Interval, holm, mcnemar, paired_bootstrap
 from genloop.metrics.statistics_rates import Rate, rates
 from genloop.records import TAGS
 from genloop.report.expense import Expense, expense, mean
-from genloop.report.runs import Run
+from genloop.report.runs import JudgedImage, Run
 
 SIGNIFICANT = 0.05
 OVERALL = "overall"
@@ -51,12 +55,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`run` against `base`; without differences `refusal` says why they cannot be compared."""
+    """`run` against `base`; without differences `refusal` says why they are not compared, `command` how they can be."""
 
     base: Run
     run: Run
     differences: tuple[Difference, ...]
     refusal: str = ""
+    command: str = ""
 
 
 def score(run: Run, unit: float | None = None) -> list[Score]:
@@ -93,30 +98,36 @@ def missing_tasks(run: Run) -> list[str]:
 
 
 def compare(base: Run, run: Run) -> Comparison:
-    """Paired differences by task and overall; a refusal when the runs do not cover the same prompts."""
-    ours, theirs = run.by_prompt, base.by_prompt
-    shared = [key for key in theirs if key in ours]
-    if len(shared) != len(theirs) or len(shared) != len(ours):
-        return Comparison(
-            base,
-            run,
-            (),
-            f"they cover different prompts ({base.letter} {len(theirs)}, {run.letter} {len(ours)}, "
-            f"{len(shared)} in both), so their images do not belong together pair by pair",
-        )
-    tags = [theirs[key][0].tag for key in shared]
-    after, before = [_rate(run, key) for key in shared], [_rate(base, key) for key in shared]
+    """Paired differences by task and overall; a refusal where the job `compare` has one."""
+    for one in (base, run):
+        if one.counts.done < one.counts.total:
+            return Comparison(base, run, (), f"{one.letter} {one.name} is unfinished")
+    try:
+        pair_up(base.evaluation, run.evaluation)
+    except ValueError as error:
+        return Comparison(base, run, (), str(error))
+    if refused := [one for one in conditions_of(base.evaluation, run.evaluation) if not is_allowed(one, ())]:
+        refusal = f"they differ in {', '.join(map(str, refused))}"
+        return Comparison(base, run, (), refusal, _command(base.folder, run.folder, [one.name for one in refused]))
+    return Comparison(base, run, differences(base, run))
+
+
+def differences(base: Run, run: Run) -> tuple[Difference, ...]:
+    """By task and overall, of two runs over the same prompts."""
+    prompts = list(base.by_prompt)
+    tags = [base.by_prompt[prompt][0].tag for prompt in prompts]
+    after, before = ([_rate(side.by_prompt[prompt]) for prompt in prompts] for side in (run, base))
     by_task = [_difference(tag, tags, after, before) for tag in base.tags]
     corrected = holm([task.p for task in by_task])
     tasks = [
         Difference(task.task, task.points, task.better, task.worse, p, p < SIGNIFICANT)
         for task, p in zip(by_task, corrected)
     ]
-    points = paired_bootstrap(after, before, shared, BOOTSTRAP_SEED, tags=tags)
+    points = paired_bootstrap(after, before, prompts, BOOTSTRAP_SEED, tags=tags)
     better, worse = _signs(after, before)
     p = mcnemar(better, worse)
     significant = p < SIGNIFICANT and (points.low > 0 or points.high < 0)
-    return Comparison(base, run, (*tasks, Difference(OVERALL, points, better, worse, p, significant)))
+    return *tasks, Difference(OVERALL, points, better, worse, p, significant)
 
 
 def _difference(tag: str, tags: Sequence[str], after: Sequence[float], before: Sequence[float]) -> Difference:
@@ -127,9 +138,15 @@ def _difference(tag: str, tags: Sequence[str], after: Sequence[float], before: S
     return Difference(tag, points, better, worse, mcnemar(better, worse), False)
 
 
-def _rate(run: Run, key: tuple[str, str]) -> float:
+def _command(base: Path, run: Path, allow: Sequence[str]) -> str:
+    """What compares the two all the same, for a shell."""
+    out = run.parent / f"{run.name}-minus-{base.name}"
+    words = [f"a={base}", f"b={run}", f"out={out}", f"allow=[{','.join(allow)}]"]
+    return shlex.join(["genloop", "run", "compare", "geneval", *words])
+
+
+def _rate(images: Sequence[JudgedImage]) -> float:
     """The share of right images of a prompt."""
-    images = run.by_prompt[key]
     return sum(image.correct for image in images) / len(images)
 
 

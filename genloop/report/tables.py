@@ -23,7 +23,8 @@ def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons
         base, run = comparison.base, comparison.run
         lines += ["", f"{run.letter} {run.name} minus {base.letter} {base.name}, in points", ""]
         if comparison.refusal:
-            lines.append(f"not compared: {comparison.refusal}")
+            anyway = f"; to compare anyway: `{comparison.command}`" if comparison.command else ""
+            lines.append(f"not compared: {comparison.refusal}{anyway}")
             continue
         lines += _rows(["task", "difference", "prompts better", "prompts worse", "p", "result"])
         for row in comparison.differences:
@@ -61,6 +62,7 @@ def as_json(
                 "base": comparison.base.letter,
                 "run": comparison.run.letter,
                 "refusal": comparison.refusal,
+                "command": comparison.command,
                 "differences": [
                     {
                         "task": d.task,

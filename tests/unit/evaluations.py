@@ -7,28 +7,7 @@ from typing import Any
 
 from genloop import rundir
 from genloop.metrics.comparison_rows import Evaluation, read_evaluation
-from tests.unit.report_runs import complete_run, start_run
-
-CARD = {
-    "schema": 1,
-    "detector": {"kind": "shapes", "options": {}, "weights": {}},
-    "colors": {"kind": "shapes", "options": {}, "weights": {}},
-    "options": {"threshold": 0.3, "counting_threshold": 0.9},
-    "code": {"genloop": "0.1.0"},
-    "images": {
-        "prompts": "ab" * 32,
-        "num_prompts": 6,
-        "rewritten": False,
-        "source": "the images' own metadata",
-        "sha256": "cd" * 32,
-        "size": [[64, 64]],
-        "guidance": 2.0,
-        "steps": 18,
-        "seeds": [0],
-        "strategy": "none",
-        "weights": {"model.showo": "ef" * 32},
-    },
-}
+from tests.unit.report_runs import CARD, complete_run, start_run
 
 
 def metadata(index: int, tag: str) -> dict[str, Any]:

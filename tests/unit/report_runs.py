@@ -20,6 +20,26 @@ from genloop.records import TAGS, pack_tokens
 COLORS = {"red": (214, 60, 50), "blue": (58, 110, 210), "green": (60, 160, 80), "yellow": (235, 200, 60)}
 GRID = (6, 6)
 NUM_STEPS = 9
+CARD = {
+    "schema": 1,
+    "detector": {"kind": "shapes", "options": {}, "weights": {}},
+    "colors": {"kind": "shapes", "options": {}, "weights": {}},
+    "options": {"threshold": 0.3, "counting_threshold": 0.9},
+    "code": {"genloop": "0.1.0"},
+    "images": {
+        "prompts": "ab" * 32,
+        "num_prompts": 6,
+        "rewritten": False,
+        "source": "the images' own metadata",
+        "sha256": "cd" * 32,
+        "size": [[64, 64]],
+        "guidance": 2.0,
+        "steps": 18,
+        "seeds": [0],
+        "strategy": "none",
+        "weights": {"model.showo": "ef" * 32},
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,8 @@ def write_runs(root: Path, name: str, sketch: Sketch) -> Path:
     verdicts = [_judge(row, bool(rng.random() < sketch.accuracy)) for row in rows]
     start_run(judged, "evaluate", {"images": str(made / "images"), "detector": "shapes"})
     complete_run(judged, verdicts, sketch.unit_size, limit=sketch.units)
+    if sketch.units is None:
+        rundir.write_json(judged / "card.json", CARD)
     return judged
 
 

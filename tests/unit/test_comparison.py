@@ -156,6 +156,8 @@ def test_models_and_strategies_may_differ_guidance_may_not():
     found = differing(CARD, subject)
     assert [str(one) for one in found] == ["strategy (none / parm)", "weights.model.showo (efefefef / 00000000)"]
     refuse(found, [], ("a", "b"), names_of(CARD, subject))
+    corrected = changed(search={"steps": 4}, judge={"prompts": "short"}, weights={"size": "s"})
+    refuse(differing(CARD, corrected), [], ("a", "b"), names_of(CARD, corrected))
     other = changed(guidance=5.0, rewritten=True)
     with pytest.raises(ValueError) as refused:
         refuse(differing(CARD, other), [], ("a", "b"), names_of(CARD, other))

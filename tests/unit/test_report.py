@@ -12,7 +12,7 @@ from PIL import Image
 
 from genloop import rundir
 from genloop.report import write_report
-from tests.unit.report_runs import Sketch, write_runs
+from tests.unit.report_runs import CARD, Sketch, write_runs
 
 HOSTILE = '<script>alert("x")</script> & "a" photo\' of </style> {{ 7 * 7 }}'
 
@@ -139,8 +139,24 @@ def test_runs_over_other_prompts_are_not_compared_and_the_page_says_why(tmp_path
     out = write_report(runs).parent
     page = page_of(out / "index.html")
     assert "No paired comparison of B b-verdicts with A a-verdicts" in page.text
-    assert "(A 24, B 24, 23 in both)" in page.text
+    assert "coverage (24 images of 24 prompts / 24 images of 24 prompts, 23 in both)" in page.text
     assert json.loads((out / "table.json").read_text())["comparisons"][0]["differences"] == []
+
+
+def test_runs_under_other_conditions_have_no_differences_but_the_command_that_shows_them(tmp_path: Path) -> None:
+    runs = pair(tmp_path)
+    assert "minus" in page_of(write_report(runs)).text
+    card = CARD | {"images": CARD["images"] | {"guidance": 5.0, "strategy": "parm"}}
+    (runs[1] / "card.json").write_text(json.dumps(card))
+    out = write_report(runs).parent
+    page, table = page_of(out / "index.html"), (out / "table.md").read_text()
+    reason = "they differ in guidance (2.0 / 5.0)"
+    assert f"B best_of_n-verdicts is not compared with A none-verdicts: {reason}." in page.text
+    assert "in points" not in page.text and "in points" in table and "| difference |" not in table
+    (found,) = json.loads((out / "table.json").read_text())["comparisons"]
+    assert found["refusal"] == reason and found["differences"] == []
+    assert found["command"].endswith("'allow=[guidance]'") and found["command"] in page.text
+    assert f"not compared: {reason}; to compare anyway: `{found['command']}`" in table
 
 
 def test_missing_and_torn_images_leave_a_gap_and_a_notice(tmp_path: Path) -> None:

@@ -27,7 +27,6 @@ from genloop.report.geneval_reasons import (
     failures,
 )
 from genloop.report.runs import read_runs
-from tests.unit.evaluations import CARD
 from tests.unit.report_runs import Sketch, complete_run, start_run, write_runs
 
 RED = {"class": "dog", "count": 1, "color": "red"}
@@ -208,14 +207,3 @@ def test_a_run_without_failures_and_rows_without_evidence_are_shown(tmp_path: Pa
         file.write_text("".join(json.dumps({k: v for k, v in one.items() if k != "details"}) + "\n" for one in rows))
     write_report([run], tmp_path / "out")
     assert "No image is wrong." in (tmp_path / "out" / "failures-a.html").read_text()
-
-
-def test_runs_under_other_conditions_are_announced(tmp_path: Path):
-    runs = [write_runs(tmp_path, name, Sketch()) for name in "ab"]
-    for folder, guidance in zip(runs, (2.0, 5.0)):
-        card = CARD | {"images": CARD["images"] | {"guidance": guidance, "strategy": str(guidance)}}
-        (folder / "card.json").write_text(json.dumps(card))
-    text = write_report(runs, tmp_path / "out").read_text()
-    assert "made or judged under other conditions than A: guidance (2.0 / 5.0)." in text
-    (runs[1] / "card.json").unlink()
-    assert "other conditions" not in write_report(runs, tmp_path / "out").read_text()

@@ -1,21 +1,26 @@
 """The numbers of the report: those of evaluate, and paired differences that claim no more than they may."""
 
 import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import jobs.compare
 from geneval.summary import summarize
 from genloop.config import read_yaml
+from genloop.job import run_command
 from genloop.ledger import Counts, read_rows
 from genloop.metrics.statistics import holm
 from genloop.metrics.statistics_rates import Kind
 from genloop.records import TAGS
 from genloop.report.runs import JudgedImage, Run, read_runs
-from genloop.report.scores import compare, score
-from tests.unit.report_runs import Sketch, write_runs
+from genloop.report.scores import compare, differences, score
+from tests.unit.report_runs import CARD, Sketch, write_runs
 
 
 @pytest.mark.parametrize("intervals", ["bootstrap", "wilson"])
@@ -36,10 +41,10 @@ def test_the_scores_are_those_that_evaluate_prints(tmp_path: Path, intervals: Ki
 
 def test_a_run_does_not_differ_from_itself(tmp_path: Path) -> None:
     run = write_runs(tmp_path, "a", Sketch(prompts_per_task=10))
-    differences = compare(*read_runs([run, run])).differences
-    assert {row.result for row in differences} == {"same"}
-    assert all(row.points.estimate == 0 and row.points.low < 0 < row.points.high for row in differences)
-    assert all(row.p == 1 and row.better == row.worse == 0 for row in differences)
+    found = compare(*read_runs([run, run])).differences
+    assert {row.result for row in found} == {"same"}
+    assert all(row.points.estimate == 0 and row.points.low < 0 < row.points.high for row in found)
+    assert all(row.p == 1 and row.better == row.worse == 0 for row in found)
 
 
 def test_one_prompt_proves_nothing(tmp_path: Path) -> None:
@@ -63,7 +68,7 @@ def coin(number: int, seed: int) -> Run:
 
 def test_two_samples_of_one_coin_are_rarely_called_different() -> None:
     pairs = [(coin(0, 2 * seed), coin(1, 2 * seed + 1)) for seed in range(40)]
-    claims = [any(row.significant for row in compare(*pair).differences[:-1]) for pair in pairs]
+    claims = [any(row.significant for row in differences(*pair)[:-1]) for pair in pairs]
     assert sum(claims) <= 5  # 40 families at a family-wise 5 %: two expected
 
 
@@ -81,16 +86,71 @@ def test_a_large_gain_is_called_better_and_a_large_loss_worse(tmp_path: Path) ->
 def test_the_difference_is_that_of_the_scores(tmp_path: Path) -> None:
     runs = read_runs([write_runs(tmp_path, name, Sketch(samples=2, seed=i)) for i, name in enumerate("ab")])
     before, after = (score(run) for run in runs)
-    differences = compare(*runs).differences
-    assert [row.task for row in differences] == [s.task for s in before]
-    assert [row.points.estimate for row in differences] == pytest.approx(
+    found = compare(*runs).differences
+    assert [row.task for row in found] == [s.task for s in before]
+    assert [row.points.estimate for row in found] == pytest.approx(
         [b.accuracy.interval.estimate - a.accuracy.interval.estimate for a, b in zip(before, after)]
     )
 
 
-def test_runs_with_other_numbers_of_samples_are_compared_by_prompt(tmp_path: Path) -> None:
-    runs = [write_runs(tmp_path, "one", Sketch()), write_runs(tmp_path, "four", Sketch(samples=4))]
-    assert compare(*read_runs(runs)).refusal == ""
+def pair(root: Path, card: Mapping[str, Any] | None = None, other: Sketch | None = None) -> list[Path]:
+    """Two evaluations, the later one with another card or of another sketch."""
+    runs = [write_runs(root, "a", Sketch(seed=1)), write_runs(root, "b", other or Sketch(seed=2))]
+    if card is not None:
+        (runs[1] / "card.json").write_text(json.dumps(card))
+    return runs
+
+
+def making(**images: Any) -> dict[str, Any]:
+    """The card with other images."""
+    return CARD | {"images": CARD["images"] | images}
+
+
+@pytest.mark.parametrize(
+    ("card", "other", "reason", "allow"),
+    [
+        (making(steps=50), None, "steps (18 / 50)", "steps"),
+        (
+            making(guidance=5.0, rewritten=True),
+            None,
+            "rewritten (False / True), guidance (2.0 / 5.0)",
+            "rewritten,guidance",
+        ),
+        (CARD | {"options": {"threshold": 0.5}}, None, "options.threshold (0.3 / 0.5)", "options.threshold"),
+        (making(source="unknown"), None, "card (there / images of unknown making)", "card"),
+        (
+            None,
+            Sketch(samples=4),
+            "coverage (24 images of 24 prompts / 96 images of 24 prompts, 24 in both)",
+            "coverage",
+        ),
+    ],
+)
+def test_what_the_job_compare_refuses_is_refused_with_the_command_that_does_it(
+    tmp_path: Path, card: Mapping[str, Any] | None, other: Sketch | None, reason: str, allow: str
+) -> None:
+    runs = pair(tmp_path, card, other)
+    found = compare(*read_runs(runs))
+    assert found.differences == () and reason in found.refusal and f"allow=[{allow}" in found.command
+    words = shlex.split(found.command)
+    assert words[:4] == ["genloop", "run", "compare", "geneval"]
+    told = [word for word in words[4:] if not word.startswith("allow=")]
+    assert run_command(jobs.compare, told) == 2
+    assert run_command(jobs.compare, words[4:]) == 0
+
+
+def test_what_comparisons_are_about_may_differ(tmp_path: Path) -> None:
+    card = making(strategy="parm_plus_plus", n=8, search={"steps": 4, "rounds": 6}, judge={"kind": "llava"})
+    found = compare(*read_runs(pair(tmp_path, card)))
+    assert (found.refusal, found.command, len(found.differences)) == ("", "", len(TAGS) + 1)
+
+
+def test_what_no_command_can_compare_has_none(tmp_path: Path) -> None:
+    runs = pair(tmp_path, None, Sketch(texts={i: f"another photo {i}" for i in range(24)}))
+    found = compare(*read_runs(runs))
+    assert "no image of the same prompt and sample" in found.refusal and found.command == ""
+    unfinished = compare(*read_runs([runs[0], write_runs(tmp_path, "c", Sketch(units=5))]))
+    assert (unfinished.refusal, unfinished.command) == ("B c-verdicts is unfinished", "")
 
 
 def test_holm_multiplies_by_what_is_left_and_never_falls() -> None:
