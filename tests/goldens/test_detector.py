@@ -33,7 +33,7 @@ CASES = [
     for name in sorted({key.partition("/")[0] for key in np.load(path).files})
 ]
 
-INPUT, RESIZED_2X, CLASSES, MASKS, SCORES = 2e-6, 1e-6, 2e-4, 1e-3, 5e-5
+INPUT, RESIZED_2X, CLASSES, MASKS, SCORES = 2e-6, 1e-6, 2e-4, 1e-3, 1e-5
 FLIPPED_PIXELS = 20  # of an image, all masks together
 NEAR_LAST = 1e-3  # pairs so near the hundredth may be left out
 
@@ -132,7 +132,8 @@ def test_the_detector_finds_what_mmdet_finds(model: Path, networks: Any) -> None
     (found,) = Mask2FormerDetector(networks(model), preparation).detect([image])
     names = [OBJECT_NAMES[label] for label in recorded["det_labels"]]
     assert sorted(one.class_name for one in found) == sorted(names)
-    assert np.allclose([one.score for one in found], recorded["det_scores"], atol=SCORES, rtol=0)
+    least = min(one.area for one in found if one.area)
+    assert np.allclose([one.score for one in found], recorded["det_scores"], atol=score_slack(1, least), rtol=0)
 
 
 def assert_detected(found: list[Instance], recorded: dict[str, np.ndarray], shape: tuple[int, int]) -> None:
@@ -146,14 +147,21 @@ def assert_detected(found: list[Instance], recorded: dict[str, np.ndarray], shap
     flipped = {}
     for flat in ours.keys() & places.keys():
         one, row = ours[flat], rows[ours[flat].query]
-        assert abs(one.score - recorded["det_scores"][places[flat]]) <= SCORES
         assert one.mask is not None and one.area == int(one.mask.sum())
         flipped[one.query] = int((one.mask.numpy() != masks[one.query]).sum())
+        assert abs(one.score - recorded["det_scores"][places[flat]]) <= score_slack(flipped[one.query], one.area)
         inner, outer = recorded["box_inner"][row], recorded["box_outer"][row]
         between = (np.minimum(inner, outer) <= one.box) & (one.box <= np.maximum(inner, outer))
         assert between.all() or one.box == tuple(recorded["det_bboxes"][places[flat]])
     near = sum(int(recorded["mask_near_zero"][rows[query]]) for query in flipped)
     assert sum(flipped.values()) <= max(FLIPPED_PIXELS, near)
+
+
+def score_slack(num_flipped: int, area: int) -> float:
+    """How far two scores may be apart: a pixel whose logit rounds to the other side of 0 enters the mean of the mask,
+    or leaves it, with a probability of one half. That is all that ever exceeds SCORES in the recordings.
+    """
+    return SCORES + 0.5 * num_flipped / max(area, 1)
 
 
 def unpacked(recorded: dict[str, np.ndarray], prefix: str, shape: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
