@@ -6,17 +6,19 @@ people, both no).
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from genloop.metrics.agreement_votes import Votes
-from genloop.metrics.statistics import Interval, clustered_wilson, mcnemar, paired_bootstrap
+from genloop.metrics.statistics import Interval, clustered_wilson, holm, mcnemar, paired_bootstrap
 from genloop.metrics.statistics_pairs import flip_test
 from genloop.metrics.statistics_rates import in_order
 
 ALL = "all"
+_ONE_OF_EACH = np.array([[0, 1, 0, 0], [0, 0, 1, 0]])  # two prompts that only the evaluator, only people find right
+_EACH_ONCE = np.array([[[0, 1, 0, 0], [0, 0, 0, 1]], [[0, 0, 0, 1], [0, 1, 0, 0]]])  # two on which one of two errs
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Paired:
     only_first: int  # images on which only the first agrees with people
     only_other: int
     mcnemar: float  # p over images
-    p: float  # turning whole prompts around
+    p: float  # turning whole prompts around; of a task Holm-corrected for the number of tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +93,13 @@ def agreement(images: Sequence[Labelled], seed: int, *, num_resamples: int = 400
     tags = [*in_order([image.tag for image in images]), ALL]
     groups = {tag: [image for image in images if tag in (ALL, image.tag)] for tag in tags}
     has_other = all(image.other is not None for image in images)
+    paired = [_pair(tag, ours, seed, num_resamples) for tag, ours in groups.items()] if has_other else []
+    corrected = holm([pair.p for pair in paired[:-1]])  # without "all"
     return Agreement(
         tasks=tuple(_measure(tag, ours, seed, num_resamples) for tag, ours in groups.items()),
         margins=tuple(_margins(images)),
         person=_person(images),
-        paired=tuple(_pair(tag, ours, seed, num_resamples) for tag, ours in groups.items()) if has_other else (),
+        paired=(*(replace(pair, p=p) for pair, p in zip(paired, corrected)), *paired[-1:]),
     )
 
 
@@ -112,7 +116,7 @@ def cohen_kappa(cells: np.ndarray) -> np.ndarray:
 
 def _measure(task: str, images: Sequence[Labelled], seed: int, num_resamples: int) -> Measured:
     cells = Counter((image.verdict, image.human) for image in images)
-    kappa = _kappa_interval([image.verdict for image in images], images, seed, num_resamples)
+    counts = _cells_by_prompt([image.verdict for image in images], images)
     return Measured(
         task=task,
         images=len(images),
@@ -121,7 +125,7 @@ def _measure(task: str, images: Sequence[Labelled], seed: int, num_resamples: in
         human=_rate(images, [image.human for image in images]),
         machine=_rate(images, [image.verdict for image in images]),
         agreement=_rate(images, [image.verdict == image.human for image in images]),
-        kappa=kappa,
+        kappa=_drawn(cohen_kappa, counts, _ONE_OF_EACH, seed, num_resamples),
         precision=_rate_among(images, [image.verdict for image in images], [image.human for image in images]),
         recall=_rate_among(images, [image.human for image in images], [image.verdict for image in images]),
     )
@@ -153,19 +157,22 @@ def _draws(num_prompts: int, seed: int, num_resamples: int) -> np.ndarray:
     return np.random.default_rng(seed).multinomial(num_prompts, [1 / num_prompts] * num_prompts, size=num_resamples)
 
 
-def _kappa_interval(
-    verdicts: Sequence[bool], images: Sequence[Labelled], seed: int, num_resamples: int
+def _drawn(
+    measure: Callable[[np.ndarray], np.ndarray], cells: np.ndarray, more: np.ndarray, seed: int, num_resamples: int
 ) -> Interval | None:
-    cells = _cells_by_prompt(verdicts, images)
-    estimate = float(cohen_kappa(cells.sum(axis=0)))
-    return _percentiles(estimate, cohen_kappa(_draws(len(cells), seed, num_resamples) @ cells))
+    """`measure` of counts by prompt (C, ...) with percentiles over prompts drawn again; None where it is not defined.
 
-
-def _percentiles(estimate: float, drawn: np.ndarray) -> Interval | None:
-    """None where the estimate is not defined; draws in which it is not are left out."""
+    Draws in which it is not are left out. Where all others are equal, two prompts `more` (2, ...) are thought of.
+    """
+    estimate = float(measure(cells.sum(axis=0)))
     if np.isnan(estimate):
         return None
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    size = cells.mean(axis=0).sum() / more.mean(axis=0).sum()  # of a prompt, in images
+    for counts in (cells, np.concatenate([cells, more * size])):
+        drawn = measure(np.tensordot(_draws(len(counts), seed, num_resamples), counts, axes=1))
+        low, high = np.nanquantile(drawn, [0.025, 0.975])
+        if low < high:
+            break
     return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
@@ -196,19 +203,24 @@ def _pair(task: str, images: Sequence[Labelled], seed: int, num_resamples: int) 
     for prompt, a, b in zip(prompts, first, other):
         steps[prompt] += int(b) - int(a)
     only_first, only_other = (sum(b - a == sign for a, b in zip(first, other)) for sign in (-1, 1))
-    cells = [_cells_by_prompt(said, images) for said in ([i.verdict for i in images], [bool(i.other) for i in images])]
-    draws = _draws(len(cells[0]), seed, num_resamples)
-    estimate = float(cohen_kappa(cells[1].sum(axis=0)) - cohen_kappa(cells[0].sum(axis=0)))
+    said = [image.verdict for image in images], [bool(image.other) for image in images]
+    cells = np.stack([_cells_by_prompt(one, images) for one in said], axis=1)  # (C, 2, 4)
     return Paired(
         task=task,
         images=len(images),
         agreement=paired_bootstrap(*values, prompts, seed, num_resamples=num_resamples),
-        kappa=_percentiles(estimate, cohen_kappa(draws @ cells[1]) - cohen_kappa(draws @ cells[0])),
+        kappa=_drawn(_second_minus_first, cells, _EACH_ONCE, seed, num_resamples),
         only_first=only_first,
         only_other=only_other,
         mcnemar=mcnemar(only_other, only_first),
         p=flip_test(list(steps.values())),
     )
+
+
+def _second_minus_first(cells: np.ndarray) -> np.ndarray:
+    """(..., 2, 4) counts -> (...,): kappa of the second evaluator minus that of the first."""
+    first, second = np.moveaxis(cohen_kappa(cells), -1, 0)
+    return second - first
 
 
 def label(

@@ -25,7 +25,11 @@ def markdown(found: Agreement, names: Sequence[str], facts: Mapping[str, object]
         lines += ["", f"{names[1]} minus {names[0]}, in points of agreement and in kappa:", ""]
         lines += _head(["task", "images", "agreement", "kappa", "only the first / other agrees", "McNemar p", "p"])
         lines += [_row(_of_pair(pair)) for pair in found.paired]
-        lines += ["", "p: whole prompts turned around; McNemar's test takes the images of a prompt for independent."]
+        lines += [
+            "",
+            "p: whole prompts turned around, of a task Holm-corrected for the number of tasks. McNemar's test takes ",
+        ]
+        lines[-1] += "the images of a prompt for independent."
     return "\n".join(lines) + "\n"
 
 

@@ -37,7 +37,7 @@ class Change:
     worse: int
     sign: float  # p of the exact sign test over prompts
     p: float  # turning prompts around; of a task Holm-corrected for the number of tasks
-    detectable: float | None  # the true difference that this n finds in 80 % of cases; None: prompts are too few
+    detectable: float | None  # the true difference that is claimed in 80 % of cases; None: prompts are too few
 
     @property
     def result(self) -> str:
@@ -114,7 +114,7 @@ def compare(
     raw = []
     for number, tag in enumerate(in_order(tags)):
         ours = [pair for pair in pairs if pair[0].tag == tag]
-        raw.append(_change(tag, ours, (sides[0][tag], sides[1][tag]), seed + number, num_resamples))
+        raw.append(_change(tag, ours, (sides[0][tag], sides[1][tag]), seed + number, num_resamples, len(set(tags))))
     corrected = holm([change.p for change in raw])
     changes = [replace(change, p=p) for change, p in zip(raw, corrected)]
     changes.append(_change(OVERALL, pairs, (sides[0][OVERALL], sides[1][OVERALL]), seed, num_resamples))
@@ -147,8 +147,15 @@ def _rates(images: Sequence[JudgedImage], kind: Kind, seed: int, num_resamples: 
     return {**found.tasks, OVERALL: found.overall}
 
 
-def _change(task: str, pairs: Sequence[Pair], sides: tuple[Rate, Rate], seed: int, num_resamples: int) -> Change:
-    """Of one task's pairs, or, for "overall", of all."""
+def _change(
+    task: str,
+    pairs: Sequence[Pair],
+    sides: tuple[Rate, Rate],
+    seed: int,
+    num_resamples: int,
+    num_claims: int = 1,
+) -> Change:
+    """Of one task's pairs, one of `num_claims`, or, for "overall", of all."""
     tags = [a.tag for a, _ in pairs]
     prompts = [a.prompt for a, _ in pairs]
     difference = paired_bootstrap(
@@ -164,7 +171,8 @@ def _change(task: str, pairs: Sequence[Pair], sides: tuple[Rate, Rate], seed: in
     better, worse = (sum(sign * step > 0 for _, step, _ in steps) for sign in (1, -1))
     error, p = _error_and_p(steps, seed)
     num_tasks = len(set(tags))
-    reach = detectable(error, len(steps) - num_tasks, step=1 / len(pairs) if num_tasks == 1 else 0)
+    step = 1 / len(pairs) if num_tasks == 1 else 0
+    reach = detectable(error, len(steps) - num_tasks, step=step, level=1 - SIGNIFICANT / num_claims)
     return Change(
         task=task,
         prompts=len(steps),

@@ -60,6 +60,8 @@ def standard_error(differences: Sequence[float], counts: Sequence[float]) -> flo
 def detectable(error: float, freedom: int, *, step: float = 0, power: float = 0.8, level: float = 0.95) -> float:
     """The true difference that a two-sided test finds with that power, given the standard error and its freedom.
 
+    Of one of m claims, corrected for their number, `level` is 1 - 0.05 / m.
+
     `step`: half the distance between two values that the difference can have, which an exact test cannot use up.
     """
     from scipy.special import stdtrit

@@ -52,6 +52,30 @@ def test_kappa_without_anything_to_tell_apart_is_not_a_number():
     assert task.precision is None and task.recall is None
 
 
+def test_no_number_of_prompts_makes_a_perfect_evaluator_certain():
+    few, many = (agreement(images((n, 0, 0, n)), 0, num_resamples=500).tasks[0].kappa for n in (5, 100))
+    assert few.estimate == many.estimate == few.high == many.high == 1
+    assert 0 < few.low < many.low < 1
+    alone = agreement(images((2, 0, 0, 2), per_prompt=4), 0, num_resamples=500).tasks[0].kappa
+    assert alone.low < alone.estimate == 1
+
+
+def test_two_evaluators_that_say_the_same_are_not_surely_equal():
+    same = [Labelled(one.prompt, one.tag, one.votes, one.verdict, one.verdict) for one in images((20, 5, 5, 20))]
+    kappa = agreement(same, 0, num_resamples=500).paired[-1].kappa
+    assert kappa.low < kappa.estimate == 0 < kappa.high
+    assert kappa.low == pytest.approx(-kappa.high, abs=0.03)
+
+
+def test_differences_of_tasks_are_corrected_for_their_number():
+    first = images((6, 2, 2, 6)) + images((6, 0, 6, 6), tag="counting")
+    ours = [Labelled(one.prompt, one.tag, one.votes, one.verdict, one.human) for one in first]
+    counting, colors, everything = agreement(ours, 0, num_resamples=100).paired
+    assert (counting.task, colors.task, everything.task) == ("counting", "colors", ALL)
+    assert counting.p == pytest.approx(2 * 2 / 2**6) and colors.p == pytest.approx(2 / 2**4)
+    assert everything.p == pytest.approx(2 / 2**10)
+
+
 def test_images_of_a_prompt_widen_the_interval():
     alone, together = (agreement(images((20, 4, 8, 16), per_prompt=n), 0, num_resamples=800).tasks[0] for n in (1, 4))
     assert together.kappa.high - together.kappa.low > 1.3 * (alone.kappa.high - alone.kappa.low)

@@ -11,7 +11,7 @@ from genloop.metrics.comparison_regime import COVERAGE, Differing, conditions, d
 from genloop.metrics.comparison_rows import check_evaluation, read_evaluation
 from genloop.metrics.comparison_tables import as_json, markdown
 from genloop.metrics.statistics import paired_bootstrap
-from genloop.metrics.statistics_pairs import flip_test
+from genloop.metrics.statistics_pairs import detectable, flip_test, standard_error
 from tests.unit.evaluations import CARD, evaluation, verdict_rows, write_evaluation, write_reference
 from tests.unit.report_runs import start_run
 
@@ -47,6 +47,8 @@ def test_changes_are_the_paired_statistics_of_their_task(runs):
     assert colors.result == "better" and counting.result == "same"
     assert overall.difference.estimate == pytest.approx((counting.difference.estimate + colors.difference.estimate) / 2)
     assert overall.detectable < colors.detectable < 1
+    error = standard_error(steps.tolist(), [4] * 12)  # and it is corrected for the same number
+    assert colors.detectable == pytest.approx(detectable(error, 11, step=1 / 48, level=1 - 0.05 / 2))
 
 
 def test_the_other_way_round_gives_the_opposite(runs):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genloop.metrics.statistics import mcnemar
+from genloop.metrics.statistics import holm, mcnemar
 from genloop.metrics.statistics_pairs import detectable, flip_test, standard_error, weighted_flip_test
 
 
@@ -62,3 +62,18 @@ def test_what_is_detectable_is_found_in_80_percent_of_cases():
     found = np.abs(means.mean(axis=1) / (means.std(axis=1, ddof=1) / np.sqrt(prompts))) > critical
     assert found.mean() == pytest.approx(0.8, abs=0.03)
     assert detectable(float("inf"), 5) == detectable(0.1, 0) == float("inf")
+
+
+def test_of_several_claims_one_is_found_in_80_percent_of_cases_when_only_that_differs():
+    rng, found, reaches, shifts = np.random.default_rng(0), 0, [], []
+    for _ in range(150):
+        rates = rng.random((6, 94, 1))
+        better = (rates + 0.24 * np.eye(6)[0][:, None, None] * rng.random((6, 94, 1))).clip(0, 1)
+        a, b = (rng.random((6, 94, 4)) < side for side in (rates, better))
+        steps = b.sum(axis=2) - a.sum(axis=2)  # (6, 94)
+        found += holm([flip_test(task) for task in steps.tolist()])[0] < 0.05
+        error = standard_error(steps[0], [4] * 94)
+        reaches.append(detectable(error, 93, step=1 / 376, level=1 - 0.05 / 6))
+        shifts.append(steps[0].sum() / 376)
+    assert np.mean(reaches) == pytest.approx(np.mean(shifts), rel=0.04)
+    assert found / 150 == pytest.approx(0.8, abs=0.07)
