@@ -16,10 +16,9 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from geneval.metrics import ANY_QUESTION, Line, ScoreMaker, Tools
-from geneval.t2i_scores import batches_of_one_size, mean_line
+from geneval.t2i_scores import batches_of_one_size, drawn_mean, mean_line
 from genloop.config import InputPath, Settings
 from genloop.data.prompts import parse_json, read_utf8
-from genloop.metrics.statistics import cluster_bootstrap
 from genloop.protocols import Asker
 from genloop.records import Prompt
 
@@ -149,7 +148,7 @@ def soft_tifa_lines(atoms: Mapping[str, Atoms], name: str, rows: Sequence[Mappin
                 skills.setdefault(skill, []).append((p, row["prompt_index"]))
     for skill in sorted(skills):
         values, clusters = zip(*skills[skill])
-        interval = cluster_bootstrap(values, clusters, seed)
+        interval = drawn_mean(values, clusters, seed)
         lines.append(Line(f"{name} AM {skill}", *interval, len(values), f"questions; {len(set(clusters))} prompts"))
     counts = sorted({atoms[row["prompt"]].atom_count for row in rows})
     for count in counts:

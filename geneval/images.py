@@ -43,7 +43,8 @@ class ImageReader:
     def take(self, names: Sequence[str]) -> list[np.ndarray | UnreadableImage]:
         """The pixels (H, W, 3) of images in order; for one that does not decode the error that says why."""
         self.go_on(names)
-        return [_outcome(self._underway.pop(name)) for name in names]
+        begun = {name: self._underway.pop(name) for name in dict.fromkeys(names)}
+        return [_outcome(begun[name]) for name in names]
 
 
 def read_image(path: Path) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from geneval.measuring import Measurement, feature_file, file_name
 from geneval.metrics import Line, metric_maker
 from geneval.t2i_features import Block, Features, extractor_mark, has_statistics, open_statistics, save_statistics
+from geneval.t2i_scores import owners
 from genloop.metrics.distances import Gaussian, grouped_moments
 from genloop.records import Unit
 
@@ -76,16 +77,17 @@ def _sets(
 
 
 def _features(name: str, units: Sequence[Unit], rows: Sequence[Row], items: range, out: Path) -> Features:
-    """Of a range of items. Images of one prompt are a cluster, others one each."""
+    """Of a range of items. Images of one prompt are a cluster, others one each; clusters are numbered as they come."""
+    owned = owners(rows[items.start : items.stop])
+    numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owned))}
+    clusters = np.array([numbers[owner] for owner in owned], dtype=np.int64)
 
     def part(unit: Unit) -> Callable[[], Block]:
-        places = [place for place in range(unit.start, unit.stop) if place in items]
+        first, last = max(unit.start, items.start), min(unit.stop, items.stop)
 
         def read() -> Block:
             found = np.load(feature_file(out, name, unit))
-            clusters = [rows[place].get("prompt_index") for place in places]
-            numbers = [place - items.start if cluster is None else cluster for place, cluster in zip(places, clusters)]
-            return found[[place - unit.start for place in places]], np.array(numbers, dtype=np.int64)
+            return found[first - unit.start : last - unit.start], clusters[first - items.start : last - items.start]
 
         return read
 

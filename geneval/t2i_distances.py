@@ -8,7 +8,7 @@ from geneval.metrics import DistanceMaker, FeatureSettings, Line
 from geneval.settings import Resolve
 from geneval.t2i_features import Features, feature_maker
 from genloop.config import Settings
-from genloop.metrics.distances import Distance, Gaussian, cmmd, fid, grouped_moments, kid
+from genloop.metrics.distances import MIN_CLUSTERS, Distance, Gaussian, cmmd, fid, grouped_moments, kid
 
 
 class DistanceOptions(Settings):
@@ -76,11 +76,15 @@ class Kid(_Distance):
     ) -> list[Line]:
         """The mean over subsets."""
         assert isinstance(reference, Features)
-        ours, theirs = images.whole[0], reference.whole[0]
-        found = kid(ours, theirs, seed, num_subsets=options.subsets, subset_size=options.subset_size)
-        size = min(options.subset_size, len(ours) // 2, len(theirs) // 2)
-        note = f"against {len(theirs)} images; {options.subsets} subsets of {size}"
-        return [Line(name, found.value, found.low, found.high, len(ours), note)]
+        ours, theirs = images.whole, reference.whole
+        num, against = len(ours[0]), f"against {len(theirs[0])} images"
+        if min(len(set(clusters.tolist())) for _, clusters in (ours, theirs)) < MIN_CLUSTERS:
+            nothing = float("nan")
+            return [Line(name, nothing, nothing, nothing, num, f"{against}; fewer than {MIN_CLUSTERS} prompts")]
+        found = kid(*ours, *theirs, seed, num_subsets=options.subsets, subset_size=options.subset_size)
+        size = min(options.subset_size, num // 2, len(theirs[0]) // 2)
+        note = f"{against}; {options.subsets} subsets of {size}"
+        return [Line(name, found.value, found.low, found.high, num, note)]
 
 
 class CmmdOptions(DistanceOptions):

@@ -125,11 +125,13 @@ class Features:
         self._parts = parts
 
     def blocks(self) -> Iterator[Block]:
-        """(N, D) float32 and clusters (N,), one part after the other."""
+        """(N, D) float32 and clusters (N,), one part after the other; a part without any image that could be read has
+        D = 0 and is left out.
+        """
         for part in self._parts:
             rows, clusters = part()
             known = ~np.isnan(rows).any(axis=1)
-            if known.any():
+            if rows.shape[1] and known.any():
                 yield rows[known], clusters[known]
 
     @cached_property

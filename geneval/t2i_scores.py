@@ -1,6 +1,6 @@
 """Scores of single images against their prompts: CLIPScore (Hessel et al. 2021), VQAScore (Lin et al. 2024)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ from geneval.metrics import ANY_QUESTION, Line, ScoreMaker, Tools
 from geneval.settings import Resolve
 from geneval.t2i_clip import ClipSource, check_clip, clip_inputs, load_clip_source
 from genloop.config import Settings
-from genloop.metrics.statistics import cluster_bootstrap
+from genloop.metrics.statistics import Interval, cluster_bootstrap
 from genloop.protocols import Judge
 from genloop.records import Prompt
 
@@ -149,13 +149,22 @@ def mean_line(
     name: str, rows: Sequence[Mapping[str, Any]], values: Sequence[float | None], seed: int, note: str = ""
 ) -> Line:
     """The mean of what is not None with its interval over resampled prompts, one value a row."""
-    indices = [row["prompt_index"] for row in rows]
-    owners = [("image", place) if index is None else index for place, index in enumerate(indices)]
-    known = [(value, owner) for value, owner in zip(values, owners, strict=True) if value is not None]
+    known = [(value, owner) for value, owner in zip(values, owners(rows), strict=True) if value is not None]
     if not known:
         return Line(name, float("nan"), float("nan"), float("nan"), 0, "no image has a score")
     numbers, clusters = zip(*known)
-    found = cluster_bootstrap(numbers, clusters, seed)
     lost = len(values) - len(known)
     facts = [f"{len(set(clusters))} prompts", f"{lost} images without a score" if lost else "", note]
-    return Line(name, *found, len(known), "; ".join(fact for fact in facts if fact))
+    return Line(name, *drawn_mean(numbers, clusters, seed), len(known), "; ".join(fact for fact in facts if fact))
+
+
+def owners(rows: Sequence[Mapping[str, Any]]) -> list[Hashable]:
+    """Of every row its prompt; an image without one is its own."""
+    indices = [row.get("prompt_index") for row in rows]
+    return [("image", place) if index is None else index for place, index in enumerate(indices)]
+
+
+def drawn_mean(values: Sequence[float], prompts: Sequence[Hashable], seed: int) -> Interval:
+    """The mean with its interval over resampled prompts; NaN where they do not differ, which says nothing of others."""
+    found = cluster_bootstrap(values, prompts, seed)
+    return found if found.low < found.high else Interval(found.estimate, float("nan"), float("nan"))

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 NUM_GROUPS = 10
+MIN_CLUSTERS = 4  # for KID, which leaves out half of them at a time
 _BLOCK = 2048  # rows of a kernel matrix that are in memory at a time
 
 
@@ -106,40 +107,55 @@ def frechet(a: Gaussian, b: Gaussian) -> float:
 
 def fid(images: GroupedMoments, reference: GroupedMoments | Gaussian) -> Distance:
     """The Frechet distance; of mere moments nobody knows the bias that they bring, and it is not counted."""
-    groups = reference if isinstance(reference, GroupedMoments) and reference.is_usable() else None
+    groups = reference if isinstance(reference, GroupedMoments) else None
     whole = reference.gaussian() if isinstance(reference, GroupedMoments) else reference
     value = frechet(images.gaussian(), whole)
-    if not images.is_usable():
+    if not images.is_usable() or (groups and not groups.is_usable()):
         return Distance(value, float("nan"), float("nan"), None)
     parts = [frechet(images.gaussian(g), groups.gaussian(g) if groups else whole) for g in range(len(images.groups))]
     return jackknife(value, parts)
 
 
-def polynomial_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """KID of (N, D) and (M, D): the unbiased squared MMD with the kernel (x . y / D + 1)^3. May be below 0."""
+def polynomial_mmd(x: np.ndarray, x_clusters: np.ndarray, y: np.ndarray, y_clusters: np.ndarray) -> float:
+    """KID of (N, D) and (M, D): the unbiased squared MMD with the kernel (x . y / D + 1)^3. May be below 0.
+
+    Two images of one cluster are alike whatever the model, so they are no pair, just as an image and itself are none.
+    """
     _check_sizes(x.shape[1], y.shape[1])
-    if min(len(x), len(y)) < 2:
-        raise ValueError(f"KID needs at least 2 images on each side, found {len(x)} and {len(y)}")
     x, y = x.astype(np.float64), y.astype(np.float64)
-    within = [_without_diagonal(_cubic(rows, rows)) for rows in (x, y)]
-    return float(sum(within) - 2 * _cubic(x, y).mean())
+    within = []
+    for rows, clusters in ((x, x_clusters), (y, y_clusters)):
+        pairs = clusters[:, None] != clusters
+        if not pairs.any():
+            raise ValueError("KID needs images of at least 2 prompts on each side")
+        within.append(float(_cubic(rows, rows)[pairs].mean()))
+    return sum(within) - 2 * float(_cubic(x, y).mean())
 
 
-def kid(x: np.ndarray, y: np.ndarray, seed: int, *, num_subsets: int = 100, subset_size: int = 1000) -> Distance:
-    """The mean of KID over subsets drawn without replacement, at most half of the smaller set each.
+def kid(
+    x: np.ndarray,
+    x_clusters: np.ndarray,
+    y: np.ndarray,
+    y_clusters: np.ndarray,
+    seed: int,
+    *,
+    num_subsets: int = 100,
+    subset_size: int = 1000,
+) -> Distance:
+    """The mean of KID over subsets of whole clusters, each at most half of the smaller set.
 
     The standard error is that of the delete-d jackknife (Shao and Wu 1989): the spread of the subsets times
     sqrt(m / (n - m)), with n the smaller set and m the subset, which overstates it where the other set is larger.
     """
     smaller = min(len(x), len(y))
     size = min(subset_size, smaller // 2)
-    if size < 2:
-        raise ValueError(f"KID needs at least 4 images on each side, found {len(x)} and {len(y)}")
+    if min(len(np.unique(clusters)) for clusters in (x_clusters, y_clusters)) < MIN_CLUSTERS:
+        raise ValueError(f"KID needs images of at least {MIN_CLUSTERS} prompts on each side")
     found = []
     for number in range(num_subsets):
         rng = np.random.default_rng([seed, number])
-        drawn = [rows[rng.choice(len(rows), size, replace=False)] for rows in (x, y)]
-        found.append(polynomial_mmd(*drawn))
+        ours, theirs = (_draw(clusters, size, rng) for clusters in (x_clusters, y_clusters))
+        found.append(polynomial_mmd(x[ours], x_clusters[ours], y[theirs], y_clusters[theirs]))
     value = float(np.mean(found))
     error = float(np.std(found)) * np.sqrt(size / (smaller - size))
     return Distance(value, value - _normal() * error, value + _normal() * error, 0.0)
@@ -202,10 +218,12 @@ def _cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def _without_diagonal(kernel: np.ndarray) -> float:
-    """The mean of an (N, N) matrix off its diagonal."""
-    num = len(kernel)
-    return float((kernel.sum() - np.trace(kernel)) / (num * (num - 1)))
+def _draw(clusters: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Clusters of rows (N,) -> the rows (about `size`,) of as many clusters as fit, at least two."""
+    names, counts = np.unique(clusters, return_counts=True)
+    order = rng.permutation(len(names))
+    num = max(2, int(np.searchsorted(np.cumsum(counts[order]), size, side="right")))
+    return np.flatnonzero(np.isin(clusters, names[order[:num]]))
 
 
 def _by_group(rows: np.ndarray, clusters: np.ndarray, num_groups: int) -> list[np.ndarray]:

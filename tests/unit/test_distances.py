@@ -90,13 +90,39 @@ def brute_kid(x: np.ndarray, y: np.ndarray) -> float:
 
 def test_kid_is_what_brute_force_gives():
     x, y = draw(9), draw(7, seed=1, shift=0.5)
-    assert polynomial_mmd(x, y) == pytest.approx(brute_kid(x, y), rel=1e-12)
+    assert polynomial_mmd(x, np.arange(9), y, np.arange(7)) == pytest.approx(brute_kid(x, y), rel=1e-12)
+
+
+def test_two_images_of_a_prompt_are_no_pair():
+    x, y = draw(6), draw(7, seed=1, shift=0.5)
+    apart = [(i, j) for i in range(6) for j in range(6) if i // 2 != j // 2]
+    kernel = (x.astype(float) @ x.T.astype(float) / 4 + 1) ** 3
+    change = np.mean([kernel[pair] for pair in apart]) - np.mean(
+        [kernel[i, j] for i in range(6) for j in range(6) if i != j]
+    )
+    assert polynomial_mmd(x, np.arange(6) // 2, y, np.arange(7)) == pytest.approx(brute_kid(x, y) + change, rel=1e-9)
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.6, 0.9])  # of the images of a prompt
+def test_images_that_are_alike_for_their_prompt_leave_kid_unbiased_and_its_interval_wide_enough(likeness):
+    covered, values = 0, []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        prompts = np.repeat(rng.normal(size=(40, 6)), 4, axis=0) * np.sqrt(likeness)
+        x = prompts + rng.normal(size=(160, 6)) * np.sqrt(1 - likeness)
+        y = rng.normal(size=(160, 6))
+        found = kid(x, np.arange(160) // 4, y, np.arange(160), seed, num_subsets=30, subset_size=80)
+        values.append(found.value)
+        covered += found.low <= 0 <= found.high
+    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(60)
+    assert covered >= 53
 
 
 def test_kid_of_one_distribution_is_zero_on_average_and_its_interval_covers_that():
     covered, values = 0, []
     for seed in range(60):
-        found = kid(draw(80, seed=seed), draw(80, seed=seed + 1000), seed, num_subsets=40, subset_size=40)
+        sides = (draw(80, seed=seed), np.arange(80), draw(80, seed=seed + 1000), np.arange(80))
+        found = kid(*sides, seed, num_subsets=40, subset_size=40)
         values.append(found.value)
         covered += found.low <= 0 <= found.high
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(60)
@@ -104,11 +130,13 @@ def test_kid_of_one_distribution_is_zero_on_average_and_its_interval_covers_that
     assert found.bias == 0
 
 
-def test_kid_is_the_same_for_the_same_seed_and_needs_four_images():
-    x, y = draw(30), draw(50, seed=1)
-    assert kid(x, y, 3) == kid(x, y, 3) != kid(x, y, 4)
-    with pytest.raises(ValueError, match="at least 4 images on each side, found 3 and 50"):
-        kid(x[:3], y, 0)
+def test_kid_is_the_same_for_the_same_seed_and_needs_four_prompts():
+    sides = (draw(30), np.arange(30), draw(50, seed=1), np.arange(50))
+    assert kid(*sides, 3) == kid(*sides, 3) != kid(*sides, 4)
+    with pytest.raises(ValueError, match="images of at least 4 prompts on each side"):
+        kid(sides[0], np.arange(30) % 3, *sides[2:], 0)
+    with pytest.raises(ValueError, match="images of at least 2 prompts on each side"):
+        polynomial_mmd(sides[0], np.zeros(30), *sides[2:])
 
 
 def brute_cmmd(x: np.ndarray, y: np.ndarray, sigma: float = 10.0) -> float:
@@ -172,8 +200,10 @@ def test_against_mere_moments_the_distance_is_the_same():
 def test_too_few_clusters_give_a_distance_without_interval():
     few = GroupedMoments(4)
     few.add(draw(50), np.zeros(50, dtype=int))
-    found = fid(few, Gaussian(np.zeros(4), np.eye(4)))
-    assert np.isfinite(found.value) and np.isnan(found.low) and found.bias is None
+    enough = grouped_moments([(draw(60, seed=1), np.arange(60))])
+    for sides in ((few, Gaussian(np.zeros(4), np.eye(4))), (few, enough), (enough, few)):
+        found = fid(*sides)
+        assert np.isfinite(found.value) and np.isnan(found.low) and found.bias is None
     found = cmmd(draw(9), np.zeros(9, dtype=int), draw(9, seed=1), np.arange(9))
     assert np.isfinite(found.value) and np.isnan(found.high)
 
@@ -182,4 +212,4 @@ def test_features_of_two_sizes_are_refused():
     with pytest.raises(ValueError, match="features of 4 and of 5 numbers"):
         frechet(Gaussian(np.zeros(4), np.eye(4)), Gaussian(np.zeros(5), np.eye(5)))
     with pytest.raises(ValueError, match="features of 4 and of 5 numbers"):
-        polynomial_mmd(draw(9), draw(9, 5))
+        polynomial_mmd(draw(9), np.arange(9), draw(9, 5), np.arange(9))

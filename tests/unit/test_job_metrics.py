@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,45 @@ def test_images_that_do_not_decode_are_left_out_and_listed(images, reference, tm
     row = next(row for row in read_rows(tmp_path / "run") if row["image"] == "00001/samples/0001.png")
     assert row["problem"] == "not an image file" and row["scores"] == {}
     assert "1 images could not be read and were left out" in (tmp_path / "run/table.md").read_text()
+
+
+def test_a_unit_without_any_readable_image_takes_nothing_from_the_others(reference, tmp_path):
+    broken = shutil.copytree(reference, tmp_path / "images")
+    for number in range(7, 14):  # the second unit
+        (broken / f"{number}.png").write_bytes(b"no image")
+    left = shutil.copytree(broken, tmp_path / "left")
+    for number in range(7, 14):
+        (left / f"{number}.png").unlink()
+    found, expected = (
+        run(tmp_path / folder.name / "run", f"images={folder}", f"reference={reference}", DISTANCES[0])
+        for folder in (broken, left)
+    )
+    assert len(found["unreadable"]) == 7 and found["metrics"]["fid"][0]["n"] == 13
+    assert values(found)["fid"] == pytest.approx(values(expected)["fid"], rel=1e-6)
+
+
+def test_a_folder_may_be_compared_with_itself_in_one_unit(reference, tmp_path):
+    words = [f"images={reference}", f"reference={reference}", *DISTANCES, "limit=3"]
+    found = values(run(tmp_path / "run", *words))
+    assert found["fid"] == pytest.approx(0, abs=1e-9) and found["cmmd"] == pytest.approx(0, abs=1e-9)
+    assert found["kid"] is None  # of three images nobody can say
+
+
+def test_prompts_numbered_in_tens_have_intervals_as_others_do(images, reference, tmp_path):
+    tens = [replace(prompt, index=10 * prompt.index) for prompt in small_set()]
+    sides = [images, write_images(tmp_path / "images", tens, samples=3)]
+    one, other = (
+        run(tmp_path / folder.parent.name / "run", f"images={folder}", f"reference={reference}", DISTANCES[0])
+        for folder in sides
+    )
+    assert other["metrics"]["fid"][0]["low"] is not None and one["prompts"] == other["prompts"] == 12
+
+
+def test_one_prompt_has_a_mean_but_no_interval(images, tmp_path):
+    summary = run(tmp_path / "run", f"images={images}", *JUDGED, "limit=3")
+    (line,) = summary["metrics"]["vqa_score"]
+    assert (line["value"], line["low"], line["high"], line["n"]) == (1.0, None, None, 3)
+    assert "1 prompts" in line["note"]
 
 
 class Halves:
