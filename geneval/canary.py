@@ -7,14 +7,14 @@ give that answer, within a tolerance that leaves room for GPU against CPU. Witho
 finite, the same alone as in a batch, red things red, something found where a sign, a ball and a clock are drawn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from geneval.canary_pictures import color_requests, pictures
-from geneval.canary_records import Part, Record, find_record
+from geneval.canary_records import Part, Record, find_record, other_weights
 from geneval.judging import detections_for
 from geneval.settings import Evaluator
 from genloop.protocols import ColorClassifier, Detector
@@ -49,28 +49,51 @@ class Outcome:
         return {"kind": self.part.kind, "weights": dict(self.part.weights), "outcome": self.outcome, "seen": self.seen}
 
 
-def hold(evaluator: Evaluator, parts: Mapping[str, Part], *, recording: bool = False) -> dict[str, Outcome]:
+def hold(
+    evaluator: Evaluator,
+    parts: Mapping[str, Part],
+    *,
+    recording: bool = False,
+    seen: Callable[[int], None] | None = None,
+) -> dict[str, Outcome]:
     """{detector and colors: outcome}; CanaryFailed, one line, for an answer that cannot be right.
 
-    With `recording`, what lies beside a checkpoint is not asked, because it is about to be replaced.
+    With `recording`, what lies beside a checkpoint is not asked, because it is about to be replaced. `seen` is told how
+    many more pictures the detector is done with, and may raise to stop.
     """
     loaded = {"detector": evaluator.detector, "colors": evaluator.colors}
     found = {}
     for name, part in parts.items():
         record = find_record(part, shipped_only=recording)
-        seen, problems = observe_objects(evaluator.detector) if name == "detector" else observe_colors(evaluator.colors)
+        if record is None and not recording:
+            _check_weights(part)
+        if name == "detector":
+            answers, problems = observe_objects(evaluator.detector, seen=seen)
+        else:
+            answers, problems = observe_colors(evaluator.colors)
         problems += [(line, "what the part says of itself") for line in _own_check(loaded[name])]
         if record is not None:  # a record says more than what is plausible
-            differs = differences(name, seen, record)
-            problems = [(differs[0], _cause(name, seen, record))] if differs else []
+            differs = differences(name, answers, record)
+            problems = [(differs[0], _cause(name, answers, record))] if differs else []
         if problems:
             what, cause = problems[0]
             raise CanaryFailed(
                 f"canary: {name} {part.kind} {what}; likely {cause}. Nothing was judged; canary=off goes on anyway"
                 + (f", canary=record takes this for right ({record.place})" if record and record.place else "")
             )
-        found[name] = Outcome(part, AS_RECORDED if record else PLAUSIBLE, seen)
+        found[name] = Outcome(part, AS_RECORDED if record else PLAUSIBLE, answers)
     return found
+
+
+def _check_weights(part: Part) -> None:
+    """A record beside the checkpoint binds its weights: others are refused before they are asked anything."""
+    if recorded := other_weights(part):
+        ours, theirs = (", ".join(digest[:8] for digest in weights.values()) for weights in (part.weights, recorded))
+        raise CanaryFailed(
+            f"canary: {part.name} {part.kind} has weights {ours}, {part.place} is about {theirs}; likely a checkpoint "
+            "that was changed, copied in part, or converted from another file. Nothing was judged; canary=off goes on "
+            "anyway, canary=record takes these for right"
+        )
 
 
 def differences(name: str, seen: Mapping[str, Any], record: Record) -> list[str]:
@@ -80,20 +103,23 @@ def differences(name: str, seen: Mapping[str, Any], record: Record) -> list[str]
     return [text for _, text in sorted(found, key=lambda pair: -pair[0])]
 
 
-def observe_objects(detector: Detector) -> tuple[Found, list[tuple[str, str]]]:
+def observe_objects(
+    detector: Detector, *, seen: Callable[[int], None] | None = None
+) -> tuple[Found, list[tuple[str, str]]]:
     """What a detector finds in the pictures, and (problem, likely cause) of what cannot be right."""
     shown = pictures()
     wanted = Wanted(FLOOR)
-    answers = dict(zip(shown, detections_for(detector, list(shown.values()), [wanted] * len(shown)), strict=True))
+    found = detections_for(detector, list(shown.values()), [wanted] * len(shown), seen=seen)
+    answers = dict(zip(shown, found, strict=True))
     first = next(iter(shown))
-    (alone,) = detections_for(detector, [shown[first]], [wanted])
+    (alone,) = detections_for(detector, [shown[first]], [wanted], seen=seen)
     problems: list[tuple[str, str]] = []
-    for name, found in [*answers.items(), (first, alone)]:
-        problems += _impossible(name, found, detector.classes)
-    seen = {name: _best(found) for name, found in answers.items()}
-    for _, text in _object_differences(first, _best(alone), seen[first], ALONE):
+    for name, ours in [*answers.items(), (first, alone)]:
+        problems += _impossible(name, ours, detector.classes)
+    best = {name: _best(ours) for name, ours in answers.items()}
+    for _, text in _object_differences(first, _best(alone), best[first], ALONE):
         problems.append((f"answers otherwise when a picture comes alone: {text}", "a broken kernel"))
-    drawn = [score for name, kinds in DRAWN.items() for kind in kinds for score in seen[name].get(kind, [0.0])[:1]]
+    drawn = [score for name, kinds in DRAWN.items() for kind in kinds for score in best[name].get(kind, [0.0])[:1]]
     if all(kind in detector.classes for kinds in DRAWN.values() for kind in kinds) and max(drawn) < SEEN:
         problems.append(
             (
@@ -101,7 +127,7 @@ def observe_objects(detector: Detector) -> tuple[Found, list[tuple[str, str]]]:
                 "weights that were not loaded, the config of another model, or a broken kernel",
             )
         )
-    return seen, problems
+    return best, problems
 
 
 def _impossible(name: str, found: Sequence[Detection], classes: Sequence[str]) -> list[tuple[str, str]]:

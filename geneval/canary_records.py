@@ -61,11 +61,19 @@ def parts_of(keys: EvaluatorKeys, resolve: Resolve, mark: Mapping[str, Any]) -> 
 def find_record(part: Part, *, shipped_only: bool = False) -> Record | None:
     """The answers that are known of a part; those that come with genloop first. ValueError for a damaged file."""
     shipped = [(entry, None) for entry in read_yaml(SHIPPED).get("records") or []]
-    beside = [] if shipped_only or part.place is None else [(entry, part.place) for entry in _read(part.place)]
+    beside = [] if shipped_only else [(entry, part.place) for entry in _beside(part)]
     for entry, place in [*shipped, *beside]:
         if {key: entry.get(key) for key in part.key} == part.key:
             return Record(entry["seen"], float(entry.get("tolerance", TOLERANCE[part.name])), place)
     return None
+
+
+def other_weights(part: Part) -> Mapping[str, str] | None:
+    """The weights that a file beside the checkpoint is about, if it is about that kind and options with others only."""
+    keys = ("part", "kind", "options")
+    same = [entry for entry in _beside(part) if all(entry.get(key) == part.key[key] for key in keys)]
+    found = [entry.get("weights", {}) for entry in same]
+    return found[-1] if found and dict(part.weights) not in found else None
 
 
 def write_record(part: Part, seen: Mapping[str, Any], made: Mapping[str, Any]) -> Path | None:
@@ -75,6 +83,10 @@ def write_record(part: Part, seen: Mapping[str, Any], made: Mapping[str, Any]) -
     others = [entry for entry in _read(part.place) if {key: entry.get(key) for key in part.key} != part.key]
     write_json(part.place, {"records": [*others, {**part.key, "seen": dict(seen), "made": dict(made)}]})
     return part.place
+
+
+def _beside(part: Part) -> list[dict[str, Any]]:
+    return [] if part.place is None else _read(part.place)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Samples -> rows: read the images, detect, judge; one row an image, nothing dropped."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,18 @@ def judge_samples(
     evaluator: Evaluator,
     *,
     masks: bool = False,
+    seen: Callable[[int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """The row of every sample from its pixels (H, W, 3), or from why there are none; with `masks` those of objects."""
+    """The row of every sample from its pixels (H, W, 3), or from why there are none; with `masks` those of objects.
+
+    `seen` is told how many more samples have been looked at, and may raise to stop.
+    """
     readable = [(sample.prompt, image) for sample, image in zip(samples, pixels) if isinstance(image, np.ndarray)]
+    if seen is not None:
+        seen(len(samples) - len(readable))
     with note(f"images {samples[0].image} to {samples[-1].image}"):
         images, prompts = [image for _, image in readable], [prompt for prompt, _ in readable]
-        judged = iter(judge_images(images, prompts, evaluator, masks=masks) if readable else ())
+        judged = iter(judge_images(images, prompts, evaluator, masks=masks, seen=seen) if readable else ())
     rows = []
     for sample, image in zip(samples, pixels, strict=True):
         if isinstance(image, UnreadableImage):

@@ -1,6 +1,6 @@
 """Images and prompts -> verdicts, with everything that they rest on: one detector call and one colour call a batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,14 +37,21 @@ class Judged:
 
 
 def judge_images(
-    images: Sequence[np.ndarray], prompts: Sequence[Prompt], evaluator: Evaluator, *, masks: bool = False
+    images: Sequence[np.ndarray],
+    prompts: Sequence[Prompt],
+    evaluator: Evaluator,
+    *,
+    masks: bool = False,
+    seen: Callable[[int], None] | None = None,
 ) -> list[Judged]:
     """One prompt per image (H, W, 3) uint8 RGB, sizes may differ -> their verdicts; none depends on the others.
 
-    With `masks` the objects of every class of a prompt come with theirs, also where no colour is asked for.
+    With `masks` the objects of every class of a prompt come with theirs, also where no colour is asked for. `seen` is
+    told how many more images the detector is done with, and may raise to stop.
     """
     detector, classifier, options = evaluator
-    found = detections_for(detector, images, [wanted(prompt, options, masks=masks) for prompt in prompts])
+    asked_for = [wanted(prompt, options, masks=masks) for prompt in prompts]
+    found = detections_for(detector, images, asked_for, seen=seen)
     kept = [keep(ours, prompt, options, detector.classes) for ours, prompt in zip(found, prompts, strict=True)]
     asked = [color_requests(prompt, objects) for prompt, objects in zip(prompts, kept)]
     requests = [(image, objects) for image, ours in zip(images, asked) for objects in ours.values()]
@@ -57,10 +64,26 @@ def judge_images(
     return judged
 
 
-def detections_for(detector: Detector, images: Sequence[np.ndarray], asked: Sequence[Wanted]) -> list[list[Detection]]:
-    """What the detector finds; one that can leave out what nobody looks at does."""
+def detections_for(
+    detector: Detector,
+    images: Sequence[np.ndarray],
+    asked: Sequence[Wanted],
+    *,
+    seen: Callable[[int], None] | None = None,
+) -> list[list[Detection]]:
+    """What the detector finds; one that can leave out what nobody looks at does.
+
+    One that says `one_by_one`, because it takes seconds an image and gains nothing from several, gets them so.
+    """
     select = getattr(detector, "detect_for", None)
-    return select(images, asked) if select else detector.detect(images)
+    step = 1 if getattr(detector, "one_by_one", False) else max(1, len(images))
+    found: list[list[Detection]] = []
+    for start in range(0, len(images), step):
+        part, theirs = images[start : start + step], asked[start : start + step]
+        found += select(part, theirs) if select else detector.detect(part)
+        if seen is not None:
+            seen(len(part))
+    return found
 
 
 def wanted(prompt: Prompt, options: VerdictOptions, *, masks: bool = False) -> Wanted:

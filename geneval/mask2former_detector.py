@@ -35,6 +35,11 @@ class Mask2FormerDetector:
         default = _ON_A_GPU if self.device.type == "cuda" else 1
         self.budget = Budget(pixels_per_batch or default, "pixels_per_batch")
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether every image has a pass of its own anyway, so that a caller may as well look up between two."""
+        return self.budget.limit == 1
+
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
         """Images (H, W, 3) uint8 RGB, sizes may differ -> the 100 likeliest of each with their masks, best first.
 

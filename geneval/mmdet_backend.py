@@ -80,6 +80,7 @@ class MmdetDetector:
     """Implements the Detector and Selective protocols."""
 
     classes: Sequence[str] = OBJECT_NAMES
+    one_by_one = True
 
     def __init__(self, model: Any, pipeline: Any) -> None:
         self.model, self.pipeline = model, pipeline

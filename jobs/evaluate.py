@@ -20,6 +20,7 @@ Resume  the same command; finished units are kept, any number of workers may joi
         the detector, the options and `masks` alone. An image that does not decode counts as wrong and is listed.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -46,6 +47,7 @@ from genloop.metrics.statistics_rates import Kind
 from genloop.records import Unit
 
 KIND = "independent"
+log = logging.getLogger(__name__)
 
 
 class Config(IndependentConfig, EvaluatorKeys):
@@ -149,7 +151,9 @@ def _load(config: Config, world: World) -> Evaluator:
     mark = read_run(config.out)
     if config.canary == "off" or mark is None:
         return evaluator
-    outcomes = hold(evaluator, parts_of(config, resolve, mark), recording=config.canary == "record")
+    log.info("canary: known pictures come before the first image")
+    parts = parts_of(config, resolve, mark)
+    outcomes = hold(evaluator, parts, recording=config.canary == "record", seen=lambda _: world.check_stop())
     if not (config.out / "canary.json").exists() or not config.has_images:
         write_json(config.out / "canary.json", {name: outcome.to_json() for name, outcome in outcomes.items()})
     if not config.has_images:
@@ -182,16 +186,18 @@ def _judge(
     """The rows of a unit; while its last images are looked at, those `ahead` are decoded."""
     from geneval.evaluation import judge_samples
 
+    def seen(images: int) -> None:
+        ledger.advance(images)
+        ledger.world.check_stop()
+
     reader.start([sample.image for sample in samples])
     rows = []
     for start in range(0, len(samples), config.images_per_batch):
-        ledger.world.check_stop()
         batch = samples[start : start + config.images_per_batch]
         pixels = reader.take([sample.image for sample in batch])
         if start + len(batch) == len(samples):
             reader.go_on(ahead)
-        rows += judge_samples(batch, pixels, evaluator, masks=config.masks)
-        ledger.advance(len(batch))
+        rows += judge_samples(batch, pixels, evaluator, masks=config.masks, seen=seen)
     return rows
 
 

@@ -69,6 +69,7 @@ def workers_of(run: Path) -> list[int]:
 def refusal(module: ModuleType, words: Sequence[str], place: Path, capsys: "pytest.CaptureFixture[str]") -> str:
     """The one line of a job that is refused with exit code 2 and leaves `place` as it was."""
     before = sorted(place.rglob("*"))
+    capsys.readouterr()  # what was said before
     assert run_command(module, words) == 2
     error = capsys.readouterr().err
     assert error.startswith("genloop: ")

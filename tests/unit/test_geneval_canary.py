@@ -160,6 +160,20 @@ def test_answers_that_were_noted_bind_what_comes_after(tmp_path):
     assert hold(evaluator(Everyday(0.8)), others)["detector"].outcome == PLAUSIBLE  # nothing is known of those options
 
 
+def test_a_note_about_other_weights_is_no_licence_for_these(tmp_path):
+    ours = parts(tmp_path / "weights.canary.json", preprocess="a")
+    write_record(ours["detector"], {"sign": {}}, {})
+    changed = {name: replace(part, weights={"checkpoint": "cd" * 32}) for name, part in ours.items()}
+    line = refusal(evaluator(), changed)
+    assert (
+        "canary: detector everyday has weights cdcdcdcd, " in line and "weights.canary.json is about abababab" in line
+    )
+    assert "canary=record takes these for right" in line
+    write_record(changed["detector"], hold(evaluator(), changed, recording=True)["detector"].seen, {})
+    assert hold(evaluator(), changed)["detector"].outcome == AS_RECORDED  # and the first weights still have theirs
+    assert find_record(ours["detector"]) is not None
+
+
 def test_noting_again_replaces_what_was_noted_of_the_same_part_only(tmp_path):
     ours = parts(tmp_path / "weights.canary.json")
     for part in ours.values():
