@@ -98,8 +98,8 @@ def _legend(changes: Sequence[Change]) -> str:
     return (
         f"{legend(methods)}; of b - a: paired bootstrap over prompts. n: images of prompts. p: whole prompts turned "
         "around, of a task Holm-corrected for the number of tasks. detectable: the true difference in points that is "
-        "found in 80 % of cases, correction included, when only this task differs. McNemar's test takes the images of a "
-        f"prompt for independent. {OVERALL}: mean of the tasks; McNemar's and the sign test take them for one."
+        "found in 80 % of cases, correction included, when only this task differs. McNemar's test takes the images of "
+        f"a prompt for independent. {OVERALL}: mean of the tasks; McNemar's and the sign test take them for one."
     )
 
 
