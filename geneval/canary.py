@@ -19,7 +19,7 @@ from geneval.judging import detections_for
 from geneval.settings import Evaluator
 from genloop.protocols import ColorClassifier, Detector
 from genloop.records import COLORS, Detection, Wanted
-from genloop.rundir import RunFailed
+from genloop.rundir import BadInput
 
 FLOOR = 0.05  # lower scores are not looked at
 ALONE = 0.01  # how much a score may differ between a picture alone and one of several
@@ -30,10 +30,8 @@ AS_RECORDED, PLAUSIBLE = "as recorded", "plausible, no record"
 Found = dict[str, dict[str, list[Any]]]  # picture -> class -> [best score, its box, how many]
 
 
-class CanaryFailed(RunFailed):
+class CanaryFailed(BadInput):
     """A part does not answer as it should; nothing was judged."""
-
-    exit_code = 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class Completeness:
     missing_prompts: tuple[str, ...] = ()
     extra_folders: tuple[str, ...] = ()
     missing_tasks: tuple[str, ...] = ()
+    units_to_make: int = 0  # of the run of generate around the images
 
     def lines(self) -> list[str]:
         """One line for each thing that is wrong; none for a complete folder."""
@@ -61,6 +62,9 @@ class Completeness:
             lines.append(f"{what} without exactly {_count(self.images_per_prompt, 'image')}: {found}")
         if self.missing_tasks:
             lines.append(f"no prompts of {', '.join(self.missing_tasks)}")
+        if self.units_to_make:
+            what = _count(self.units_to_make, "unit")
+            lines.append(f"the run of generate around them is unfinished, {what} to make")
         return lines
 
     def to_json(self) -> dict[str, Any]:

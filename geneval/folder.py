@@ -21,7 +21,9 @@ REWRITTEN = "detailed_caption"  # the metadata key that holds a prompt in other 
 _NUMBER = re.compile(r"[0-9]+")
 _SAMPLE = re.compile(r"[0-9]+\.(png|jpg|jpeg|webp)", re.IGNORECASE)
 _FINAL = re.compile(r"final\.(png|jpg|jpeg|webp)", re.IGNORECASE)
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif") + (
+    *(".jfif", ".jpe", ".jp2", ".jxl", ".ppm", ".pgm", ".tga"),
+)
 _NEEDED = ("tag", "include", "prompt")
 
 
@@ -65,7 +67,13 @@ def read_folders(
         raise FileNotFoundError(f"{images}: no such folder; expected prompt folders such as {images}/00000")
     if (images / "metadata.jsonl").is_file():
         raise ValueError(f"{images}: is the folder of one prompt; give the folder above it, {images.parent}")
-    inside = [entry.name for entry in images.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    entries = [entry for entry in images.iterdir() if not entry.name.startswith(".")]
+    for entry in entries:
+        if _NUMBER.fullmatch(entry.name) and not entry.is_dir():
+            raise ValueError(
+                f"{entry}: is named like a prompt folder and is none (a file, or a broken link); remove it"
+            )
+    inside = [entry.name for entry in entries if entry.is_dir()]
     folders = _numbered(images, (name for name in inside if _NUMBER.fullmatch(name)))
     if not folders:
         raise ValueError(f"{images}: no prompt folders; expected {images}/00000/samples/0000.png and so on")
@@ -118,9 +126,11 @@ def _check_schema(path: Path, row: Any) -> None:
         if not isinstance(row.get(REWRITTEN), str | None):
             raise ValueError(f"{path}: {REWRITTEN} must be a text, found {json.dumps(row[REWRITTEN])[:60]}")
     try:
-        json.dumps(row, ensure_ascii=False).encode()
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise ValueError(f"{path}: holds half of a character (a lone surrogate); write the whole one") from None
+    except (ValueError, RecursionError) as error:  # NaN, 1e999, a thousand brackets
+        raise ValueError(f"{path}: holds what JSON cannot say again: {error}") from None
 
 
 def _samples(folder: Path) -> dict[int, str]:
@@ -128,11 +138,13 @@ def _samples(folder: Path) -> dict[int, str]:
     place = folder / "samples"
     files = _files(place)
     for file in files:
-        if not _SAMPLE.fullmatch(file) and file.lower().endswith(_IMAGE_SUFFIXES):
+        looks_like_one = file.lower().endswith(_IMAGE_SUFFIXES) or _NUMBER.fullmatch(file)
+        if not _SAMPLE.fullmatch(file) and looks_like_one:
             raise ValueError(
                 f"{place / file}: not a sample that is read here; samples are named 0000.png, 0001.png (or .jpg, .webp)"
             )
     found = _numbered(place, (file for file in files if _SAMPLE.fullmatch(file)))
+    _check_files(place, found.values())
     return {number: f"samples/{file}" for number, file in found.items()}
 
 
@@ -141,7 +153,14 @@ def _finals(folder: Path) -> dict[int, str]:
     files = sorted(file for file in _files(folder) if _FINAL.fullmatch(file))
     if len(files) > 1:
         raise ValueError(f"{folder}: {files[0]} and {files[1]} are both the prompt's one image; remove one of them")
+    _check_files(folder, files)
     return dict(enumerate(files))
+
+
+def _check_files(folder: Path, names: Iterable[str]) -> None:
+    for name in names:
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name}: is no file (a folder, or a broken link); remove it")
 
 
 def _files(folder: Path) -> list[str]:

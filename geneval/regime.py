@@ -7,6 +7,7 @@ lies beside its rows.
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,12 +16,17 @@ from types import MappingProxyType
 from typing import Any
 
 from geneval.folder import Sample
-from genloop.rundir import RunError, read_run
+from genloop.checkpoint import read_json
+from genloop.ledger import finished
+from genloop.rundir import RunError, RunFailed, read_run
 
 CHUNK = "genloop"  # keyword of the text chunk
 SCHEMA = 1
 _PARTS = ("detector", "colors")
 _OWN = ("prompt", "prompt_index", "sample")  # what an image's chunk says of that image alone
+_SEEN = frozenset({"source", "sha256", "num_images", "samples_per_prompt", "size"}) | frozenset(
+    {"prompts", "num_prompts", "rewritten", "mixed", "seeds"}
+)  # what the card says by itself, whatever a chunk says
 
 
 def regime_of(mark: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,15 +106,21 @@ def _part(name: str, keys: Mapping[str, Any], inputs: Mapping[str, str], facts: 
 
 def _code(run: Path) -> dict[str, Any]:
     """What the run was started with, as its env.json has it."""
-    path = run / "env.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = _note(run / "env.json")
     return {"genloop": known.get("genloop"), "git": known.get("git"), "digest": known.get("code")}
 
 
 def _canary(run: Path) -> dict[str, Any]:
-    path = run / "canary.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    known = _note(run / "canary.json")
     return {part: known.get(part, {}).get("outcome", "not run") for part in _PARTS}
+
+
+def _note(path: Path) -> dict[str, Any]:
+    """What a run has noted beside its rows; nothing where there is no such file."""
+    try:
+        return read_json(path) if path.is_file() else {}
+    except ValueError as error:
+        raise RunFailed(f"{error}; remove it and run the same command again") from None
 
 
 def _prompts(samples: Sequence[Sample]) -> dict[str, Any]:
@@ -149,10 +161,11 @@ def read_chunk(path: Path) -> dict[str, Any] | None:
             info = dict(image.info)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None  # counted as unreadable where it is judged
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, RecursionError):
         found = json.loads(info[CHUNK]) if CHUNK in info else None
         if isinstance(found, dict):
-            return {key: value for key, value in found.items() if key not in (*_OWN, "schema")}
+            json.dumps(found, ensure_ascii=False, allow_nan=False).encode()  # what the card could not hold is no regime
+            return {key: value for key, value in found.items() if key not in (*_OWN, *_SEEN, "schema")}
     return _from_parameters(info.get("parameters"))
 
 
@@ -170,7 +183,8 @@ def _plain(text: str) -> int | float | str:
     """A number where the text is one."""
     for kind in (int, float):
         with suppress(ValueError):
-            return kind(text)
+            value = kind(text)
+            return value if math.isfinite(value) else text
     return text
 
 
@@ -194,11 +208,24 @@ def _agreed(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _generate_around(images: Path) -> dict[str, Any] | None:
     """The regime of the run of `generate` that a folder of images lies in; None when it lies in none."""
+    mark = _generate_mark(images)
+    return None if mark is None else regime_of(mark)
+
+
+def units_to_make(images: Path) -> int:
+    """How many units the run of `generate` around a folder of images still lacks, be they open or failed."""
+    run = images.resolve().parent
+    plan = _note(run / "plan.json") if _generate_mark(images) else {}
+    return max(0, int(plan.get("units", 0)) - len(finished(run)))
+
+
+def _generate_mark(images: Path) -> dict[str, Any] | None:
+    """The fingerprint of the run of `generate` around a folder of images."""
     try:
         mark = read_run(images.resolve().parent)
     except RunError:
         return None  # some other program's run.json
-    return regime_of(mark) if mark and mark["job"] == "generate" else None
+    return mark if mark and mark["job"] == "generate" else None
 
 
 def _below(keys: Mapping[str, Any], prefix: str) -> dict[str, Any]:

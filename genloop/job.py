@@ -35,7 +35,7 @@ from genloop.config import (
 from genloop.distributed import EXIT_STOPPED, StopRequested, World
 from genloop.ledger import unsettled
 from genloop.registry import MissingPackage
-from genloop.rundir import RunFailed, check_run, fingerprint, sha256_tree, start_run, write_json
+from genloop.rundir import BadInput, RunFailed, check_run, fingerprint, sha256_tree, start_run, write_json
 
 log = logging.getLogger(__name__)
 EXIT_FAILED = 1
@@ -125,6 +125,15 @@ def plain(config: JobConfig) -> dict[str, Any]:
 
 
 @contextmanager
+def loading() -> Iterator[None]:
+    """Around what loads weights: where they are refused, the job ends with one line and exit code 2."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise BadInput(one_line(error)) from error
+
+
+@contextmanager
 def note(text: str) -> Iterator[None]:
     """Add `text` (which prompt, which image) to any exception that passes through."""
     try:
@@ -148,4 +157,6 @@ def _input_hashes(module: ModuleType, config: JobConfig) -> dict[str, str]:
     for key, path in found.items():
         if isinstance(path, Path) and not path.exists():
             raise ConfigError(f"{key}: no such file or folder: {path}")
+        if isinstance(path, Path) and config.out.resolve().is_relative_to(path.resolve()):
+            raise ConfigError(f"out: {config.out} lies in `{key}`, {path}, which it would change; use another `out`")
     return {key: sha256_tree(path) if isinstance(path, Path) else path for key, path in found.items()}

@@ -83,12 +83,36 @@ def unsettled(run: Path) -> int:
 def read_rows(run: Path) -> Iterator[dict[str, Any]]:
     """All rows of the finished units, in unit order; ValueError names the line that is none."""
     for name in sorted(finished(run), key=int):
-        path = run / "rows" / f"{name}.jsonl"
-        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}:{number}: not a row ({error}); run `verify` on {run}") from None
+        yield from _rows_of(run, name)
+
+
+def rows_of_units(run: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
+    """All rows of a run that has come to its end; RunFailed names a file that is torn or holds too few of them."""
+    found: list[dict[str, Any]] = []
+    for unit in units:
+        path = run / "rows" / f"{unit.name}.jsonl"
+        try:
+            rows = list(_rows_of(run, unit.name))
+        except ValueError as error:
+            raise RunFailed(f"{error}, or remove the file and run the same command again") from None
+        if len(rows) != len(unit):
+            raise RunFailed(
+                f"{path}: holds {len(rows)} rows, not {len(unit)}; remove it and run the same command again"
+            )
+        found += rows
+    return found
+
+
+def _rows_of(run: Path, name: str) -> Iterator[dict[str, Any]]:
+    path = run / "rows" / f"{name}.jsonl"
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("no JSON object")
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: not a row ({error}); run `verify` on {run}") from None
+        yield row
 
 
 class Ledger:

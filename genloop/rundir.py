@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,12 @@ class RunFailed(RuntimeError):
 
 class RunError(ValueError):
     """A run folder that cannot be used for this config; the message is one line."""
+
+
+class BadInput(RunFailed):
+    """What a run was given turned out to be of no use before anything was computed; the message is one line."""
+
+    exit_code = 2
 
 
 def write_atomic(path: Path, data: bytes, *, staging: Path | None = None) -> None:
@@ -136,9 +142,21 @@ def sha256_tree(path: Path) -> str:
     if path.is_file():
         return sha256_file(path)
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode())
+    for file in sorted(p for p in files_below(path) if not p.name.startswith(".")):
+        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[Path]:
+    """Every file in a folder at any depth, also behind links to folders, but not behind one that leads back up."""
+    here = folder.resolve()
+    if here in above:
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from files_below(entry, (*above, here))
+        elif entry.is_file():
+            yield entry
 
 
 def fingerprint(job: str, keys: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -168,7 +186,14 @@ def check_run(run: Path, mark: Mapping[str, Any]) -> None:
             elif old != new:
                 differences.append(f"another content of `{key}`")
     listed = "; ".join(differences[:4]) + (f"; and {len(differences) - 4} more" if len(differences) > 4 else "")
-    raise RunError(f"{run} was started with {listed}; use another `out` or start from that config")
+    hint = "" if _holds_results(run) else ", or remove this one, which holds no results"
+    raise RunError(f"{run} was started with {listed}; use another `out` or start from that config{hint}")
+
+
+def _holds_results(run: Path) -> bool:
+    """Whether anything was computed, or is just being computed, in a run folder."""
+    own = {"config.yaml", "env.json", "run.json", "plan.json", "logs", "tmp"}
+    return any(path.name not in own and (path.is_file() or any(path.iterdir())) for path in run.iterdir())
 
 
 def read_run(run: Path) -> dict[str, Any] | None:

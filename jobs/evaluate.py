@@ -22,15 +22,17 @@ Resume  the same command; finished units are kept, any number of workers may joi
 
 import logging
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from ckpts.resolve import resolve
-from geneval.completeness import ExpectSettings
+from geneval.completeness import Completeness, ExpectSettings, compare
 from geneval.folder import Layout, PromptFolder, Sample, read_folders
 from geneval.images import ImageReader
+from geneval.regime import units_to_make
 from geneval.settings import (
     Evaluator,
     EvaluatorKeys,
@@ -41,7 +43,7 @@ from geneval.settings import (
 )
 from genloop.config import LAUNCH, Device, IndependentConfig
 from genloop.distributed import World, choose_device
-from genloop.job import run
+from genloop.job import loading, run
 from genloop.ledger import Ledger, count, finished, plan_units
 from genloop.metrics.statistics_rates import Kind
 from genloop.records import Unit
@@ -95,7 +97,7 @@ class Config(IndependentConfig, EvaluatorKeys):
 
 def check(config: Config) -> None:
     """Names, layout, every metadata file and completeness, before anything is loaded or written."""
-    from geneval.completeness import check_complete, compare
+    from geneval.completeness import check_complete
     from geneval.folder import check_samples
 
     known = check_evaluator(config, resolve)
@@ -106,7 +108,7 @@ def check(config: Config) -> None:
     folders = _folders(config, known if config.unknown_classes == "refuse" else None)
     if config.expect.on_missing == "error" or not any(folder.samples for folder in folders):
         check_samples(config.folder, folders, config.layout)
-        check_complete(config.folder, compare(folders, config.expect, config.limit))
+        check_complete(config.folder, _lacks(config, folders))
 
 
 def inputs(config: Config) -> dict[str, Path]:
@@ -132,12 +134,18 @@ def main(config: Config, world: World) -> None:
                 ahead = _names(samples, _next_unit(config.out, units, unit))
                 ledger.complete(unit, _judge(config, samples[unit.start : unit.stop], evaluator, reader, ahead, ledger))
     if count(config.out, len(units)).done == len(units):
-        _conclude(config, folders)
+        _conclude(config, folders, units)
 
 
 def _folders(config: Config, classes: Collection[str] | None = None) -> list[PromptFolder]:
     """The prompt folders in order; metadata may name `classes` only."""
     return read_folders(config.folder, classes=classes, limit=config.limit, layout=config.layout)
+
+
+def _lacks(config: Config, folders: Sequence[PromptFolder]) -> Completeness:
+    """What the folder lacks, also because it is still being made."""
+    found = compare(folders, config.expect, config.limit)
+    return replace(found, units_to_make=units_to_make(config.folder))
 
 
 def _load(config: Config, world: World) -> Evaluator:
@@ -146,8 +154,9 @@ def _load(config: Config, world: World) -> Evaluator:
     from geneval.canary_records import parts_of
     from genloop.rundir import read_run, write_json
 
-    device = choose_device(config.device, world)
-    evaluator = build_evaluator(config, resolve, device)
+    with loading():
+        device = choose_device(config.device, world)
+        evaluator = build_evaluator(config, resolve, device)
     mark = read_run(config.out)
     if config.canary == "off" or mark is None:
         return evaluator
@@ -211,19 +220,18 @@ def _names(samples: Sequence[Sample], unit: Unit | None) -> list[str]:
     return [sample.image for sample in samples[unit.start : unit.stop]] if unit else []
 
 
-def _conclude(config: Config, folders: Sequence[PromptFolder]) -> None:
+def _conclude(config: Config, folders: Sequence[PromptFolder], units: Sequence[Unit]) -> None:
     """Write and print the summary; workers that end together write the same bytes."""
-    from geneval.completeness import compare
     from geneval.evaluation import UNREADABLE
     from geneval.regime import card, remarks
     from geneval.summary import format_reference, format_table, reference_line, summarize
-    from genloop.ledger import read_rows
+    from genloop.ledger import rows_of_units
     from genloop.rundir import write_atomic, write_json
 
-    rows = list(read_rows(config.out))
+    rows = rows_of_units(config.out, units)
     unreadable = [row["image"] for row in rows if row["reason"].startswith(UNREADABLE)]
     summary = summarize(rows, unreadable=unreadable, intervals=config.intervals)
-    lacks = compare(folders, config.expect, config.limit)
+    lacks = _lacks(config, folders)
     samples = [sample for folder in folders for sample in folder.samples]
     regime = card(config.out, config.folder, samples, rows, evaluator_facts(config, resolve))
     write_json(config.out / "card.json", regime)

@@ -14,6 +14,7 @@ Resume  the same command; finished units are kept, any number of workers may joi
         decode has no scores and is listed.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,8 +26,9 @@ from geneval.measuring import Measurement, Work, measure
 from geneval.metrics import ANY_QUESTION, Metrics, Tools, metric_maker
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.distributed import World, choose_device
-from genloop.job import note, run
+from genloop.job import loading, note, run
 from genloop.ledger import Ledger, count, plan_units
+from genloop.records import Unit
 from genloop.rewards.build import build_judge, check_asker, check_judge, check_prompts, judge_inputs
 from genloop.rewards.settings import JudgeSettings
 
@@ -97,23 +99,24 @@ def main(config: Config, world: World) -> None:
                 ledger.advance(len(unit))
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):
-        _conclude(config, what)
+        _conclude(config, what, units)
 
 
 def _load(config: Config, what: Measurement, world: World) -> Work:
-    device = choose_device(config.device, world)
-    judge = cache(lambda: build_judge(config.judge, resolve, device))  # only if a metric asks for it
-    return what.load(Tools(resolve, device, judge), config.feature_cache)
+    with loading():
+        device = choose_device(config.device, world)
+        judge = cache(lambda: build_judge(config.judge, resolve, device))  # only if a metric asks for it
+        return what.load(Tools(resolve, device, judge), config.feature_cache)
 
 
-def _conclude(config: Config, what: Measurement) -> None:
+def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
     """Write and print the numbers; workers that end together write the same bytes."""
     from geneval.metric_summary import conclude, format_table, summary_of
-    from genloop.ledger import read_rows
+    from genloop.ledger import rows_of_units
     from genloop.rundir import write_atomic, write_json
 
-    rows = list(read_rows(config.out))
-    lines = conclude(what, plan_units(len(rows), config.unit_size), rows, config.out, config.seed)
+    rows = rows_of_units(config.out, units)
+    lines = conclude(what, units, rows, config.out, config.seed)
     write_json(config.out / "summary.json", summary_of(rows, lines))
     text = format_table(rows, lines)
     write_atomic(config.out / "table.md", text.encode())

@@ -170,12 +170,21 @@ def _parse_line(line: str, where: str) -> Any:
 def parse_json(text: str, where: str) -> Any:
     """The JSON value of a text; ValueError in one line that `where` opens."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         line = f" on line {error.lineno}" if error.lineno > 1 else ""
         raise ValueError(f"{where}: broken JSON{line}: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:  # a number of 5000 digits, 10,000 brackets
         raise ValueError(f"{where}: broken JSON: {error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, whose keys are all different."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return found
 
 
 # --- metadata --------------------------------------------------------------------------------------------------------

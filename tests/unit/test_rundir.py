@@ -45,6 +45,33 @@ def test_the_hash_of_a_folder_knows_names_and_contents_but_not_its_place(tmp_pat
     assert sha256_tree(tmp_path / "a") != sha256_tree(tmp_path / "b")
 
 
+def test_the_hash_of_a_folder_knows_what_lies_behind_links_to_folders(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "x").write_text("1")
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "inner" / "up").symlink_to(folder)  # without end
+    before = sha256_tree(folder)
+    (tmp_path / "elsewhere" / "x").write_text("2")
+    assert sha256_tree(folder) != before
+    (tmp_path / "elsewhere" / "x").write_text("1")
+    (folder / "linked").unlink()
+    (tmp_path / "elsewhere").rename(folder / "linked")
+    assert sha256_tree(folder) == before
+
+
+def test_a_refused_run_that_holds_no_results_says_so(tmp_path):
+    first, second = (fingerprint("generate", {"seed": seed}, {}) for seed in (0, 1))
+    start_run(tmp_path, "seed: 0\n", first, {})
+    (tmp_path / "rows").mkdir()
+    with pytest.raises(RunError, match=r"start from that config, or remove this one, which holds no results$"):
+        check_run(tmp_path, second)
+    (tmp_path / "rows" / "00000.jsonl").touch()
+    with pytest.raises(RunError, match=r"start from that config$"):
+        check_run(tmp_path, second)
+
+
 def test_one_of_many_creates_a_file_whether_or_not_there_are_hard_links(tmp_path, monkeypatch):
     assert write_new(tmp_path / "a", b"1")
     assert not write_new(tmp_path / "a", b"2")
