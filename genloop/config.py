@@ -28,6 +28,7 @@ from ruamel.yaml.constructor import SafeConstructor
 from genloop.registry import did_you_mean
 
 INSTALLED = Path(__file__).resolve().parent.parent  # holds configs/ and ckpts/, in a checkout and when installed
+_PART_KEYS = ("kind", "strategy")  # keys that name a part, whose `options` stand beside them
 LAUNCH = "launch"
 INPUT = "input"
 Device = Literal["auto", "cpu", "cuda"]
@@ -90,8 +91,13 @@ G = TypeVar("G", bound=Settings)
 
 
 def load_config(model: type[C], preset: Path | None, overrides: Sequence[str] = ()) -> C:
-    """Preset file and `key=value` words -> a checked config; ConfigError says path, value and what is allowed."""
+    """Preset file and `key=value` words -> a checked config; ConfigError says path, value and what is allowed.
+
+    A word that names another part (another judge, another strategy) drops the `options` that the preset has for its.
+    """
     data = read_yaml(preset) if preset else {}
+    for word in overrides:
+        _drop_options(data, word)
     for word in overrides:
         _override(data, word)
     try:
@@ -244,6 +250,17 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}{line}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
     except (TypeError, ValueError, RecursionError) as error:  # bytes, a set, an anchor inside of itself
         raise ConfigError(f"{where}: not plain values: {error}") from None
+
+
+def _drop_options(data: dict[str, Any], word: str) -> None:
+    """What the preset says of a part that `word` replaces by another one."""
+    key, _, name = word.partition("=")
+    *parents, last = key.split(".")
+    group: Any = data
+    for parent in parents:
+        group = group.get(parent) if isinstance(group, dict) else None
+    if last in _PART_KEYS and isinstance(group, dict) and group.get(last, name) != name:
+        group.pop("options", None)
 
 
 def _override(data: dict[str, Any], word: str) -> None:

@@ -56,6 +56,28 @@ def test_overrides_win_and_reach_into_groups(tmp_path):
     assert (config.search.n, config.search.strategy, config.flag) == (8, "parm", True)
 
 
+def test_another_part_is_not_given_what_the_preset_says_of_its_own(tmp_path):
+    class Part(Settings):
+        kind: str
+        options: dict[str, int] = Field({})
+
+    class Two(JobConfig):
+        judge: Part
+        other: Part
+
+    def options(*words: str) -> tuple[dict[str, int], dict[str, int]]:
+        preset = tmp_path / "p.yaml"
+        preset.write_text("judge: {kind: a, options: {x: 1, y: 2}}\nother: {kind: a, options: {x: 1}}")
+        config = load_config(Two, preset, ["out=runs/x", *words])
+        return config.judge.options, config.other.options
+
+    assert options() == options("judge.kind=a") == ({"x": 1, "y": 2}, {"x": 1})
+    assert options("judge.kind=b") == ({}, {"x": 1})
+    assert options("judge.kind=b", "judge.options.z=3") == options("judge.options.z=3", "judge.kind=b")
+    assert options("judge.options.z=3", "judge.kind=b") == ({"z": 3}, {"x": 1})
+    assert options("judge.options.z=3") == ({"x": 1, "y": 2, "z": 3}, {"x": 1})
+
+
 def test_an_override_changes_its_own_place_and_not_those_that_share_an_anchor(tmp_path):
     class Two(JobConfig):
         a: Search = Search()
