@@ -18,13 +18,17 @@ REGISTRY = HERE / "registry.yaml"
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One known checkpoint. `files` maps names inside the folder to their sha256; None: whatever was published."""
+    """One known checkpoint. `files` maps names inside the folder to their sha256; None: whatever was published.
+
+    `made_by` is the command that makes the folder, of files that `source` tells; "": they are copied.
+    """
 
     name: str
     folder: Path
     licence: str
     source: str
     files: dict[str, str | None]
+    made_by: str = ""
 
 
 @cache
@@ -33,7 +37,8 @@ def registry(path: Path = REGISTRY) -> dict[str, Entry]:
     found = {}
     for name, row in read_yaml(path).items():
         folder = path.parent / row["folder"]
-        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]))
+        made_by = row.get("made_by", "")
+        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]), made_by)
     return found
 
 
@@ -75,7 +80,10 @@ def place(name_or_path: str | Path, *, path: Path = REGISTRY) -> Path:
 
 
 def _folder(entry: Entry) -> Path:
-    if absent := missing_files(entry):
+    absent = missing_files(entry)
+    if absent and entry.made_by:
+        raise FileNotFoundError(f"checkpoint {entry.name!r} is not there: run `{entry.made_by}`, {entry.source}")
+    if absent:
         raise FileNotFoundError(
             f"checkpoint {entry.name!r} is not complete: put {', '.join(absent)} into {entry.folder} ({entry.source})"
         )

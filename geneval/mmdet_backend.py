@@ -6,7 +6,10 @@ names, hold the same network under other names; mmdet 3.x itself would leave tho
     detector.kind=mmdet detector.options.checkpoint=FILE.pth
 """
 
+import importlib.util
 import logging
+import re
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -22,13 +25,16 @@ from genloop.config import LAUNCH, Settings
 from genloop.models.mask2former_mmdet import BUFFER, new_name
 from genloop.records import Detection, Wanted
 from genloop.registry import check_installed, require
+from genloop.rundir import RunFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
-PACKAGED = "mask2former/mask2former_swin-s-p4-w7-224_8xb2-lsj-50e_coco.py"  # below the configs that mmdet brings along
+PACKAGED = "mask2former/mask2former_swin-{}-p4-w7-224_8xb2-lsj-50e_coco.py"  # below the configs that mmdet brings along
+_SWINS = {6: "t", 18: "s"}  # by the number of blocks in the third stage
+_BLOCK = re.compile(r"backbone\.stages\.2\.blocks\.(\d+)\.")
 _CLASSIFIER = "panoptic_head.cls_embed.weight"
 _THEIR_NAMES = {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}
 
@@ -37,8 +43,14 @@ class MmdetOptions(Settings):
     """Which network of mmdet, with which weights."""
 
     checkpoint: Annotated[str, LAUNCH] = Field(description="the published .pth file, of mmdet 2.x or 3.x")
-    config: Annotated[str | None, LAUNCH] = Field(None, description="mmdet 3.x config; null: its Mask2Former Swin-S")
+    config: Annotated[str | None, LAUNCH] = Field(None, description="mmdet 3.x config; null: its own of Swin-S or -T")
     trust_pickle: Annotated[bool, LAUNCH] = Field(False, description="run what is pickled in the file, to read it")
+
+
+class WrongConfig(RunFailed):
+    """The config is of another network than the weights."""
+
+    exit_code = 2
 
 
 class Mmdet(PartMaker):
@@ -48,12 +60,17 @@ class Mmdet(PartMaker):
 
     @classmethod
     def check(cls, options: MmdetOptions, resolve: Resolve) -> None:
-        """The files and the packages are there; the weights are looked at when they are loaded."""
+        """The packages and files are there, the weights are GenEval's, and there is a config for their sizes.
+
+        A file that is to be unpickled is only looked at when it is loaded.
+        """
         for path in cls.inputs(options, resolve).values():
             if not path.is_file():
                 raise ValueError(f"{path} is a folder; mmdet reads a file, detector=hf_mask2former a converted folder")
         for package in ("mmdet", "mmcv", "mmengine"):
             check_installed(package, "mmdet")
+        if not options.trust_pickle:
+            config_of(read_weights(resolve(options.checkpoint)), options, resolve)
 
     @classmethod
     def inputs(cls, options: MmdetOptions, resolve: Resolve) -> dict[str, Path]:
@@ -69,11 +86,29 @@ class Mmdet(PartMaker):
     @classmethod
     def load(cls, options: MmdetOptions, resolve: Resolve, device: str) -> "MmdetDetector":
         """On `device`."""
-        mmdet = require("mmdet", "mmdet")
-        files = cls.inputs(options, resolve)
-        config_file = files.get("config", Path(mmdet.__path__[0]) / ".mim" / "configs" / PACKAGED)
-        tensors = read_weights(files["checkpoint"], trust_pickle=options.trust_pickle)
-        return MmdetDetector(*_build(config_file, tensors, files["checkpoint"], device))
+        source = resolve(options.checkpoint)
+        tensors = read_weights(source, trust_pickle=options.trust_pickle)
+        return MmdetDetector(*_build(config_of(tensors, options, resolve), tensors, source, device))
+
+
+def config_of(tensors: "Mapping[str, Tensor]", options: MmdetOptions, resolve: Resolve) -> Path:
+    """The config file that is named, or mmdet's own for a backbone of that depth; ValueError when it has none."""
+    if options.config is not None:
+        return resolve(options.config)
+    depth = len({found[1] for key in tensors if (found := _BLOCK.match(key))})
+    if depth not in _SWINS:
+        raise ValueError(
+            f"{options.checkpoint}: its Swin has {depth} blocks in the third stage, mmdet brings configs for "
+            "6 (Swin-T) and 18 (Swin-S); name one that fits as detector.options.config"
+        )
+    return packaged_config(_SWINS[depth])
+
+
+def packaged_config(size: str) -> Path:
+    """mmdet's own config for Swin-T ("t") or Swin-S ("s")."""
+    spec = importlib.util.find_spec("mmdet")
+    assert spec is not None and spec.origin is not None, "mmdet is not installed"
+    return Path(spec.origin).parent / ".mim" / "configs" / PACKAGED.format(size)
 
 
 class MmdetDetector:
@@ -134,7 +169,8 @@ def _load(path: Path, *, trust_pickle: bool) -> Any:
     if trust_pickle:
         logger.warning("%s is unpickled, which runs whatever it holds", path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=not trust_pickle)
+        mapped = not trust_pickle and zipfile.is_zipfile(path)  # what nobody looks at is not read
+        return torch.load(path, map_location="cpu", weights_only=not trust_pickle, mmap=mapped)
     except UnpicklingError as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(
@@ -153,7 +189,10 @@ def _build(config_file: Path, tensors: "Mapping[str, Tensor]", source: Path, dev
     require("mmengine.registry").init_default_scope(config.get("default_scope", "mmdet"))
     model = require("mmdet.registry").MODELS.build(config.model)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items() if not key.endswith(BUFFER)}
-    compare_manifest(shapes, {key: tuple(value.shape) for key, value in tensors.items()}, f"{source} ({config_file})")
+    try:
+        compare_manifest(shapes, {key: tuple(value.shape) for key, value in tensors.items()}, source, config_file)
+    except ValueError as error:
+        raise WrongConfig(str(error)) from None
     model.load_state_dict(tensors, strict=False)  # the buffers alone are not there
     model.cfg = config
     steps = config.copy().test_dataloader.dataset.pipeline

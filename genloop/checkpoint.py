@@ -201,7 +201,9 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"{path}: not a PyTorch checkpoint; copy or download it again")
 
 
-def compare_manifest(expected: Mapping[str, Shape], found: Mapping[str, Shape], where: object) -> None:
+def compare_manifest(
+    expected: Mapping[str, Shape], found: Mapping[str, Shape], where: object, config: object = "its config.json"
+) -> None:
     """ValueError that lists every missing, unexpected and misshapen tensor (ten of each, and how many more)."""
     missing = [f"{key} {list(expected[key])}" for key in expected if key not in found]
     unexpected = [f"{key} {list(found[key])}" for key in found if key not in expected]
@@ -213,9 +215,7 @@ def compare_manifest(expected: Mapping[str, Shape], found: Mapping[str, Shape], 
     groups = (("missing", missing), ("unexpected", unexpected), ("misshapen", misshapen))
     parts = [f"{len(names)} {what} ({_abbreviate(names)})" for what, names in groups if names]
     if parts:
-        raise ValueError(
-            f"{where} does not fit its config.json: {'; '.join(parts)}; use the checkpoint that belongs to it"
-        )
+        raise ValueError(f"{where} does not fit {config}: {'; '.join(parts)}; use the checkpoint that belongs to it")
 
 
 def _abbreviate(names: list[str]) -> str:

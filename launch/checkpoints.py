@@ -38,10 +38,11 @@ def _list(options: argparse.Namespace) -> None:
     rows = []
     for name, entry in known.items():
         absent = missing_files(entry)
-        rows.append((name, f"lacks {', '.join(absent)}" if absent else "there", entry.licence, entry.source))
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]))
+        origin = f"{entry.made_by}, {entry.source}" if entry.made_by else entry.source
+        rows.append((name, f"lacks {', '.join(absent)}" if absent else "there", entry.licence, origin))
+    width = max(len(name) for name, *_ in rows)
+    for name, state, licence, origin in rows:
+        print(f"{name:<{width}}  {state}; licence: {licence}\n{'':<{width}}  {origin}")
 
 
 def _verify(options: argparse.Namespace) -> None:
@@ -54,17 +55,22 @@ def _verify(options: argparse.Namespace) -> None:
     load("ckpts.resolve:verify")(options.name)
     load("ckpts.resolve:resolve")(options.name)
     entry = known[options.name]
+    registered = sum(digest is not None for digest in entry.files.values())
+    found = [f"{registered} files as registered"] if registered else []
     if (entry.folder / MANIFEST_FILE).is_file():
         verify_folder(entry.folder)
-    free = sum(digest is None for digest in entry.files.values())
-    content = f"{len(entry.files) - free} files as registered" + (f", {free} of any content" if free else "")
-    print(f"{options.name}: {content}: {entry.folder}")
+        found.append(f"{len(read_json(entry.folder / MANIFEST_FILE))} files as they were written")
+    if not found:
+        found = ["all files there, their content is not known"]
+    print(f"{options.name}: {', '.join(found)}: {entry.folder}")
 
 
 def _convert(options: argparse.Namespace) -> None:
     convert = lookup(CONVERTERS, options.kind, "kind of checkpoint")
     folder = load("ckpts.resolve:place")(options.folder)
     done = convert(options.file, folder, preprocess=options.preprocess, trust_pickle=options.trust_pickle)
-    source = done.record["source"]
+    source, network = done.record["source"], done.config
     print(f"{options.file}: mmdet {source['mmdet']}, sha256 {source['sha256']}")
-    print(f"{done.folder}: {done.num_tensors} tensors, {len(done.config.class_names)} classes, every tensor placed")
+    size = f"{network.swin.name}, {network.head.num_queries} queries, {len(network.class_names)} classes"
+    print(f"{size}; images as {done.record['preprocess']} has them")
+    print(f"{done.folder}: {done.num_tensors} tensors, every tensor placed")

@@ -74,7 +74,10 @@ def is_transformers_folder(folder: Path) -> bool:
 def check_transformers_folder(folder: Path, architecture: str | None = None, published_as: str | None = None) -> None:
     """Refuse a folder of transformers that is torn, no CLIP, another one than is named, or has the wrong activation."""
     if not is_transformers_folder(folder):
-        raise ValueError(f"{folder} holds no config.json with model_type 'clip': not a CLIP folder of transformers")
+        other = "; it has open_clip's layout: use backend=open_clip" if (folder / CONFIG_FILE).is_file() else ""
+        raise ValueError(
+            f"{folder} holds no config.json with model_type 'clip': not a CLIP folder of transformers{other}"
+        )
     config = read_json(folder / "config.json")
     check_activation(config, published_as, folder)
     if architecture is not None:

@@ -22,6 +22,11 @@ TRANSFORMER = "model.transformer_module"
 NUM_LEVELS = 3  # feature maps that the pixel decoder attends to
 NUM_POINTS = 4  # places a query looks at in each
 _LEVELS = range(NUM_LEVELS)
+_SWINS: dict[tuple[int, tuple[int, ...]], str] = {
+    (96, (2, 2, 6, 2)): "Swin-T",
+    (96, (2, 2, 18, 2)): "Swin-S",
+    (128, (2, 2, 18, 2)): "Swin-B",
+}
 _UNUSED = (".relative_position_index", "criterion.empty_weight", ".swin.layernorm.weight", ".swin.layernorm.bias")
 
 
@@ -36,6 +41,12 @@ class SwinDims:
     patch_size: int = 4
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+
+    @property
+    def name(self) -> str:
+        """Swin-S, or its sizes where it is none of those that have a name."""
+        sizes = f"Swin of {self.embed_dim} channels and {'-'.join(map(str, self.depths))} blocks"
+        return _SWINS.get((self.embed_dim, self.depths), sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,14 @@ def test_missing_files_are_named_with_the_place_to_put_them(tmp_path):
         resolve("a/b", path=own_registry(tmp_path, "0" * 64))
 
 
+def test_one_that_a_command_makes_is_missed_with_that_command(tmp_path):
+    file = own_registry(tmp_path, "0" * 64)
+    file.write_text(file.read_text() + "  made_by: genloop ckpts convert FILE a/b\n")
+    with pytest.raises(FileNotFoundError, match=r"'a/b' is not there: run `genloop ckpts convert FILE a/b`, example"):
+        resolve("a/b", path=file)
+    assert registry(file)["a/b"].made_by and not any("put " in entry.made_by for entry in registry().values())
+
+
 def test_changed_files_are_named(tmp_path):
     file = own_registry(tmp_path, "0" * 64)
     (tmp_path / "a/b").mkdir(parents=True)

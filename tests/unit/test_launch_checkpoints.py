@@ -13,15 +13,18 @@ def test_the_list_names_every_checkpoint_with_its_state_and_licence():
     done = genloop("ckpts", "list")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == list(registry())
-    for line, entry in zip(lines, registry().values()):
+    assert [line.split()[0] for line in lines[::2]] == list(registry())
+    for line, origin, entry in zip(lines[::2], lines[1::2], registry().values()):
         state = f"lacks {', '.join(missing_files(entry))}" if missing_files(entry) else "there"
-        assert line.split(maxsplit=1)[1].startswith(state) and entry.licence in line and entry.source in line
+        assert line.split(maxsplit=1)[1] == f"{state}; licence: {entry.licence}"
+        assert origin.strip().startswith(entry.made_by) and origin.endswith(entry.source)
 
 
 def test_shipped_weights_are_verified_by_name_and_folders_by_their_manifest(tmp_path):
     done = genloop("ckpts", "verify", "shapes/tokenizer")
-    assert done.stdout.startswith("shapes/tokenizer: 3 files as registered: "), done.stderr
+    assert done.stdout.startswith("shapes/tokenizer: 3 files as registered, 2 files as they were written: "), (
+        done.stderr
+    )
     folder = mask2former_folder(tmp_path / "a")
     assert genloop("ckpts", "verify", str(folder)).stdout == f"{folder}: 3 files as they were written\n"
     (folder / "config.json").write_text("{}")
@@ -33,9 +36,10 @@ def test_a_file_is_converted_and_said_to_be(tmp_path):
     file = mmdet_file(tmp_path / "a.pth", version="2.x")
     done = genloop("ckpts", "convert", "mask2former", str(file), str(tmp_path / "a"), "--preprocess", "mmdet3")
     assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
+    first, second, third = done.stdout.splitlines()
     assert first.startswith(f"{file}: mmdet 2.x, sha256 ")
-    assert second == f"{tmp_path / 'a'}: 200 tensors, 80 classes, every tensor placed"
+    assert second == "Swin of 8 channels and 1-1-2-1 blocks, 9 queries, 80 classes; images as mmdet3 has them"
+    assert third == f"{tmp_path / 'a'}: 200 tensors, every tensor placed"
 
 
 def test_a_known_name_stands_for_the_folder_where_it_is_looked_for(tmp_path):

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from geneval.mask2former import Mask2Former, Mask2FormerOptions
-from geneval.mmdet_backend import PACKAGED, Mmdet, MmdetOptions
+from geneval.mmdet_backend import Mmdet, MmdetOptions, WrongConfig, packaged_config
 from geneval.names import OBJECT_NAMES
 from genloop.job import run_command
 from genloop.ledger import read_rows
@@ -119,13 +119,15 @@ def test_detecting_does_not_change_the_models_config(theirs, images):
 
 def test_weights_of_other_sizes_are_refused_by_name(tmp_path):
     file = mmdet_file(tmp_path / "tiny.pth")
-    with pytest.raises(ValueError, match=r"tiny\.pth \(.*swin-s.*\) does not fit .* missing \(backbone\.stages\.0"):
-        Mmdet.load(MmdetOptions(checkpoint=str(file)), Path, "cpu")
+    config = str(packaged_config("s"))
+    with pytest.raises(WrongConfig, match=r"tiny\.pth does not fit .*swin-s.*: .* missing \(backbone\.stages\.0"):
+        Mmdet.load(MmdetOptions(checkpoint=str(file), config=config), Path, "cpu")
 
 
 def test_the_packaged_config_is_that_of_genevals_detector():
-    file = Path(require("mmdet", "mmdet").__path__[0]) / ".mim" / "configs" / PACKAGED
-    config = require("mmengine.config").Config.fromfile(file)
+    read = require("mmengine.config").Config.fromfile
+    assert read(packaged_config("t")).model.backbone.depths == [2, 2, 6, 2]
+    config = read(packaged_config("s"))
     assert config.model.backbone.depths == [2, 2, 18, 2] and config.model.panoptic_head.num_queries == 100
     assert config.model.test_cfg.instance_on and not config.model.test_cfg.panoptic_on
     assert len(require("mmdet.evaluation").get_classes("coco")) == len(OBJECT_NAMES)

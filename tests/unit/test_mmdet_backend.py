@@ -5,7 +5,7 @@ import fractions
 import pytest
 import torch
 
-from geneval.mmdet_backend import Mmdet, MmdetOptions, read_weights, their_names
+from geneval.mmdet_backend import Mmdet, MmdetOptions, config_of, read_weights, their_names
 from geneval.names import OBJECT_NAMES
 from geneval.settings import DetectorSettings
 from genloop.models.mask2former_mmdet import new_name
@@ -73,6 +73,14 @@ def test_torn_files_and_folders_are_refused(tmp_path):
         read_weights(file)
     with pytest.raises(ValueError, match="is a folder; mmdet reads a file, detector=hf_mask2former a converted"):
         Mmdet.check(MmdetOptions(checkpoint="somewhere"), lambda _: tmp_path)
+
+
+def test_a_network_of_another_size_needs_a_config_of_its_own(tmp_path):
+    tensors, options = read_weights(mmdet_file(tmp_path / "file.pth")), MmdetOptions(checkpoint="file.pth")
+    with pytest.raises(ValueError, match=r"file\.pth: its Swin has 2 blocks .*name one .* detector\.options\.config"):
+        config_of(tensors, options, tmp_path.joinpath)
+    own = MmdetOptions(checkpoint="file.pth", config="own.py")
+    assert config_of(tensors, own, tmp_path.joinpath) == tmp_path / "own.py"
 
 
 def test_its_settings_name_the_files_that_count(tmp_path):

@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from geneval.mmdet_backend import PACKAGED
+from geneval.mmdet_backend import packaged_config
 from genloop.models.mask2former_config import Mask2FormerConfig
-from genloop.registry import require
 
 
 def write_config(path: Path, config: Mask2FormerConfig, scale: tuple[int, int]) -> Path:
     """A Python file that changes the sizes in mmdet's own config, and what images have to fit -> the file"""
-    packaged = Path(require("mmdet", "mmdet").__path__[0]) / ".mim" / "configs" / PACKAGED
+    packaged = packaged_config("s")
     pipeline = [
         {"type": "LoadImageFromFile", "to_float32": True},
         {"type": "Resize", "scale": (max(scale), min(scale)), "keep_ratio": True},
