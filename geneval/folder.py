@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from genloop.data.prompts import parse_metadata, read_object
+from genloop.data.prompts import REWRITTEN, parse_metadata, read_object
 from genloop.records import Prompt
 
 Layout = Literal["samples", "final"]
-REWRITTEN = "detailed_caption"  # the metadata key that holds a prompt in other words
 _NUMBER = re.compile(r"[0-9]+")
 _SAMPLE = re.compile(r"[0-9]+\.(png|jpg|jpeg|webp)", re.IGNORECASE)
 _FINAL = re.compile(r"final\.(png|jpg|jpeg|webp)", re.IGNORECASE)

@@ -23,7 +23,7 @@ from genloop.rundir import RunError, RunFailed, read_run
 CHUNK = "genloop"  # keyword of the text chunk
 SCHEMA = 1
 _PARTS = ("detector", "colors")
-_OWN = ("prompt", "prompt_index", "sample")  # what an image's chunk says of that image alone
+_OWN = ("prompt", "rewritten_prompt", "prompt_index", "sample")  # what an image's chunk says of that image alone
 _SEEN = frozenset({"source", "sha256", "num_images", "samples_per_prompt", "size"}) | frozenset(
     {"prompts", "num_prompts", "rewritten", "mixed", "seeds"}
 )  # what the card says by itself, whatever a chunk says
@@ -45,6 +45,8 @@ def regime_of(mark: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": keys.get("model.dtype"),
         "weights": {key: digest for key, digest in inputs.items() if key.startswith(("model.", "judge."))},
     }
+    if keys.get("text") not in (None, "prompt"):
+        regime["text"] = keys["text"]
     if keys.get("search.strategy") not in (None, "none"):
         regime["judge"] = _below(keys, "judge.")
     return regime
@@ -52,7 +54,9 @@ def regime_of(mark: Mapping[str, Any]) -> dict[str, Any]:
 
 def image_chunk(regime: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """The text that goes into the PNG of a row of `generate`: its prompt, and how it was made."""
-    return json.dumps({"schema": SCHEMA, **{key: row[key] for key in _OWN}, **regime}, separators=(",", ":"))
+    return json.dumps(
+        {"schema": SCHEMA, **{key: row[key] for key in _OWN if key in row}, **regime}, separators=(",", ":")
+    )
 
 
 def card(

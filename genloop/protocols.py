@@ -42,7 +42,7 @@ class Sampler(Protocol[S]):
     flops_per_decode: float  # of one image from tokens to pixels
 
     def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed]) -> S:
-        """One row for each (prompt, seed) pair, all image tokens masked."""
+        """One row for each (prompt, seed) pair, all image tokens masked; what is read is a prompt's `condition`."""
 
     def join(self, states: Sequence[S]) -> S:
         """All rows of the states, in order."""

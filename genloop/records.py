@@ -37,23 +37,32 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One line of a prompt file. `tag` is None when the file has no metadata."""
+    """One line of a prompt file. `tag` is None when the file has no metadata.
+
+    `detailed_caption` is the text in other words when the generator reads that one; judges always see `text`.
+    """
 
     index: int
     text: str
     tag: str | None = None
     include: tuple[Clause, ...] = ()
     exclude: tuple[Clause, ...] = ()
+    detailed_caption: str | None = None
+
+    @property
+    def condition(self) -> str:
+        """What a generator reads."""
+        return self.text if self.detailed_caption is None else self.detailed_caption
 
     def metadata(self) -> dict[str, Any]:
-        """The line in GenEval's schema and key order: tag, include, [exclude], prompt."""
+        """The line in GenEval's schema and key order: tag, include, [exclude], prompt, [detailed_caption]."""
         if self.tag is None:
             return {"prompt": self.text}
         row: dict[str, Any] = {"tag": self.tag, "include": [clause.metadata() for clause in self.include]}
         if self.exclude:
             row["exclude"] = [clause.metadata() for clause in self.exclude]
         row["prompt"] = self.text
-        return row
+        return row if self.detailed_caption is None else row | {"detailed_caption": self.detailed_caption}
 
 
 @dataclass(frozen=True, slots=True)

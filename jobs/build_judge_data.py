@@ -41,7 +41,7 @@ from genloop.config import LAUNCH, Device, IndependentConfig, InputPath, load_co
 from genloop.data.conversation_examples import LabelledFile, conversation_samples, read_labelled
 from genloop.data.judge_examples import SPLITS, JudgeExample, balance, from_sample, ranking_pairs, split_of, to_sample
 from genloop.data.judge_set import PATHS
-from genloop.data.prompts import parse_metadata, read_object
+from genloop.data.prompts import Text, parse_metadata, read_object
 from genloop.data.shards import Sample, Shards, write_shard
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
@@ -175,14 +175,15 @@ def read_source(folder: Path, limit: int | None = None) -> Source:
         if missing := {"prompt_index", "sample", "candidates"} - row.keys():
             raise ValueError(f"source: a row of {folder} has no {sorted(missing)[0]}; generate the run again")
         rows.setdefault(row["prompt_index"], []).append(row)
-    prompts = [_prompt(folder, index) for index in sorted(rows)[:limit]]
-    return Source(load_config(generate.Config, folder / "config.yaml"), mark["digest"], prompts, rows)
+    made = load_config(generate.Config, folder / "config.yaml")
+    prompts = [_prompt(folder, index, made.text) for index in sorted(rows)[:limit]]
+    return Source(made, mark["digest"], prompts, rows)
 
 
-def _prompt(folder: Path, index: int) -> Prompt:
+def _prompt(folder: Path, index: int, text: Text) -> Prompt:
     path = folder / f"images/{index:05d}/metadata.jsonl"
     row = read_object(path)
-    return parse_metadata(row, index, where=str(path)) if "tag" in row else Prompt(index, row["prompt"])
+    return parse_metadata(row, index, where=str(path), text=text) if "tag" in row else Prompt(index, row["prompt"])
 
 
 def main(config: Config, world: World) -> None:

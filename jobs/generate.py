@@ -3,14 +3,17 @@
     genloop run generate tiny out=runs/a
     genloop run generate tiny out=runs/b search.strategy=best_of_n search.n=8 --procs 2
     genloop run generate tiny out=runs/c search.strategy=best_of_n search.n=8 previews=judged
+    genloop run generate showo_256 out=runs/r prompts=rewritten.jsonl text=detailed_caption
     torchrun --nproc-per-node 8 -m jobs.generate showo_256 out=runs/d prompts=prompts.txt
 
 Reads   a prompt file (and its GenEval metadata), a Show-o checkpoint, an image tokenizer; a judge's checkpoint when
         the strategy asks one.
 Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads); RUN/rows/*.jsonl, one line an
         image: tokens, scores and way of all candidates, the chosen one, its sha256, what it cost. Each PNG says in a
-        text chunk how it was made. With
-        previews=judged RUN/paths/00017/0000.png: a row a candidate, a column a step at which a judge was asked.
+        text chunk how it was made. With previews=judged RUN/paths/00017/0000.png: a row a candidate, a column a step
+        at which a judge was asked. With text=detailed_caption the generator reads the rewritten prompt that a line of
+        metadata holds beside the original one; judges and evaluations go on seeing the original. Rows, PNGs and
+        metadata.jsonl then hold both.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image depends on the
         config and its prompt's line alone: not on workers, slots or restarts.
 """
@@ -20,7 +23,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,7 +33,7 @@ from pydantic import Field
 from ckpts.resolve import resolve
 from geneval.regime import CHUNK, image_chunk, regime_of
 from genloop.config import LAUNCH, Device, DType, PromptConfig, Settings
-from genloop.data.prompts import read_prompts
+from genloop.data.prompts import Text, read_prompts
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
@@ -64,6 +67,7 @@ class ModelConfig(Settings):
 
 
 class Config(PromptConfig):
+    text: Text = Field("prompt", description="what the generator reads: the prompt, or its metadata's detailed_caption")
     images_per_prompt: int = Field(4, ge=1, description="samples of each prompt; each is searched for on its own")
     model: ModelConfig = ModelConfig()
     sampling: SamplingConfig = SamplingConfig()
@@ -80,7 +84,7 @@ def check(config: Config) -> None:
     config.search.check(config.sampling.num_steps)
     questions = config.search.questions
     classes = judge_classes(config.judge) if questions else None
-    prompts = read_prompts(config.prompts, config.metadata, limit=config.limit, classes=classes)
+    prompts = _prompts(config, classes)
     if questions:
         check_judge(config.judge, resolve, questions)
         check_prompts(config.judge, prompts)
@@ -92,6 +96,11 @@ def check(config: Config) -> None:
             f"model.tokenizer: {config.model.tokenizer} has {num_codes} codes, "
             f"{config.model.showo} was trained on {showo.codebook_size}"
         )
+
+
+def _prompts(config: Config, classes: Collection[str] | None = None) -> list[Prompt]:
+    """The prompts of the config; metadata may name `classes` only."""
+    return read_prompts(config.prompts, config.metadata, limit=config.limit, classes=classes, text=config.text)
 
 
 def inputs(config: Config) -> dict[str, Path]:
@@ -108,7 +117,7 @@ def _text_tokenizer(config: Config) -> Path:
 
 
 def main(config: Config, world: World) -> None:
-    prompts = read_prompts(config.prompts, config.metadata, limit=config.limit)
+    prompts = _prompts(config)
     units = plan_units(len(prompts), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
         work: tuple[Sampler[Any], Strategy] | None = None
@@ -238,10 +247,12 @@ def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "
     best, cost = choice.candidates[choice.chosen], choice.cost
     alone = sampler.num_steps * sampler.flops_per_step + sampler.flops_per_decode
     steps = int(cost.generator_steps) if cost.generator_steps == int(cost.generator_steps) else cost.generator_steps
+    rewritten = {} if prompt.detailed_caption is None else {"rewritten_prompt": prompt.detailed_caption}
     return {
         "prompt_index": prompt.index,
         "sample": sample,
         "prompt": prompt.text,
+        **rewritten,
         "tag": prompt.tag,
         "image": f"images/{prompt.index:05d}/samples/{sample:04d}.png",
         "sha256": "",

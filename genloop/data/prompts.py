@@ -2,20 +2,23 @@
 
 The two-file format and the wording are those of GenEval (Ghosh et al. 2023): `generation_prompts.txt` holds the
 texts, `evaluation_metadata.jsonl` the JSON objects {"tag", "include", ["exclude"], "prompt"}. Everything a file can
-have wrong is refused here, before work starts, with one line that names the file and the line.
+have wrong is refused here, before work starts, with one line that names the file and the line. A metadata object may
+hold the prompt in other words too, as `detailed_caption`.
 """
 
 import difflib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from genloop.records import COLORS, RELATIONS, TAGS, Clause, Prompt
 from genloop.rundir import write_atomic
 
 PROMPTS_FILE = "generation_prompts.txt"
 METADATA_FILE = "evaluation_metadata.jsonl"
+REWRITTEN = "detailed_caption"  # the metadata key that holds a prompt in other words
+Text = Literal["prompt", "detailed_caption"]  # which of the two a generator reads
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -75,11 +78,13 @@ def read_prompts(
     *,
     limit: int | None = None,
     classes: Collection[str] | None = None,
+    text: Text = "prompt",
 ) -> list[Prompt]:
     """The checked prompts of a text file, of a metadata file, or of both together (then line by line the same texts).
 
     A `prompts` file that ends in .jsonl or .json counts as metadata. The whole files are checked, then cut to `limit`;
-    `classes` are the names that metadata may use (default: any). Raises FileNotFoundError or ValueError, one line each.
+    `classes` are the names that metadata may use (default: any); with `text` "detailed_caption" every line of metadata
+    has to have one. Raises FileNotFoundError or ValueError, one line each.
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, found {limit}")
@@ -91,8 +96,10 @@ def read_prompts(
     if metadata is None:
         if prompts is None:
             raise ValueError("no prompts: give `prompts`, `metadata` or both")
+        if text == REWRITTEN:
+            raise ValueError(f"text: {REWRITTEN} stands in metadata, {prompts} comes without; give `metadata` too")
         return [Prompt(index, text) for index, text in enumerate(read_texts(prompts))][:limit]
-    found = read_metadata(metadata, classes=classes)
+    found = read_metadata(metadata, classes=classes, text=text)
     if prompts is not None:
         _check_same(prompts, read_texts(prompts), metadata, [prompt.text for prompt in found])
     return found[:limit]
@@ -111,19 +118,20 @@ def read_texts(path: Path) -> list[str]:
     return texts
 
 
-def read_metadata(path: Path, *, classes: Collection[str] | None = None) -> list[Prompt]:
+def read_metadata(path: Path, *, classes: Collection[str] | None = None, text: Text = "prompt") -> list[Prompt]:
     """The prompts of a metadata file: JSON lines, or one JSON list."""
-    text = read_utf8(path)
-    if text.lstrip().startswith("["):
-        entries = [(f"{path}: entry {number}", row) for number, row in enumerate(parse_json(text, f"{path}"), 1)]
+    content = read_utf8(path)
+    if content.lstrip().startswith("["):
+        entries = [(f"{path}: entry {number}", row) for number, row in enumerate(parse_json(content, f"{path}"), 1)]
     else:
-        lines = text.rstrip().split("\n")
+        lines = content.rstrip().split("\n")
         entries = [
             (f"{path}:{n}", _parse_line(line, f"{path}:{n}")) for n, line in enumerate(lines, 1) if lines != [""]
         ]
     if not entries:
         raise ValueError(f"{path}: no prompts in this file; write one JSON object a line")
-    return [parse_metadata(row, index, where=where, classes=classes) for index, (where, row) in enumerate(entries)]
+    options: dict[str, Any] = {"classes": classes, "text": text}
+    return [parse_metadata(row, index, where=where, **options) for index, (where, row) in enumerate(entries)]
 
 
 def read_object(path: Path) -> Any:
@@ -190,7 +198,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 # --- metadata --------------------------------------------------------------------------------------------------------
 
 
-def parse_metadata(row: object, index: int, *, where: str, classes: Collection[str] | None = None) -> Prompt:
+def parse_metadata(
+    row: object, index: int, *, where: str, classes: Collection[str] | None = None, text: Text = "prompt"
+) -> Prompt:
     """One metadata object -> Prompt. `where` opens every error: "file:line". Keys that GenEval does not know are
     ignored, unless they look like a misspelt one; inside a clause every unknown key is refused."""
     if not isinstance(row, Mapping):
@@ -198,14 +208,23 @@ def parse_metadata(row: object, index: int, *, where: str, classes: Collection[s
     for key in row:
         if key not in ("tag", "include", "exclude", "prompt") and difflib.get_close_matches(key, _KEYS, 1, 0.8):
             raise ValueError(f"{where}: unknown key {key!r}{_suggest(key, _KEYS)}")
-    text, tag = (_string(row, key, where) for key in ("prompt", "tag"))
-    if not text.strip() or "\n" in text.strip() or "\r" in text.strip():
-        raise ValueError(f"{where}: prompt must be one line of text, found {text!r}")
+    prompt, tag = (_string(row, key, where) for key in ("prompt", "tag"))
+    if not prompt.strip() or "\n" in prompt.strip() or "\r" in prompt.strip():
+        raise ValueError(f"{where}: prompt must be one line of text, found {prompt!r}")
     if tag not in TAGS:
         raise ValueError(f"{where}: unknown task {tag!r}{_suggest(tag, TAGS)}")
     include = _clauses(row, "include", where, classes)
     exclude = _clauses(row, "exclude", where, classes) if row.get("exclude") not in (None, []) else ()
-    return Prompt(index, text.strip(), tag, include, exclude)
+    return Prompt(index, prompt.strip(), tag, include, exclude, _rewritten(row, where) if text == REWRITTEN else None)
+
+
+def _rewritten(row: Mapping[str, Any], where: str) -> str:
+    if row.get(REWRITTEN) is None:
+        raise ValueError(f"{where}: {REWRITTEN} is missing; text={REWRITTEN} needs one for every prompt")
+    found = _string(row, REWRITTEN, where).strip()
+    if not found:
+        raise ValueError(f"{where}: {REWRITTEN} must be a text, found blanks only")
+    return found
 
 
 _KEYS = ("tag", "include", "exclude", "prompt")

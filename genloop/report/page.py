@@ -139,6 +139,8 @@ def _notices(runs: Sequence[Run]) -> Iterator[str]:
         if state.done < state.total:
             failed = f", {state.failed} failed" if state.failed else ""
             yield f"{name} is unfinished: {state.done} of {state.total} units are done{failed}. Others do not count."
+        if run.is_rewritten:
+            yield f"{name} was made from {tables.REWRITTEN}."
         if run.made and run.made.done < run.made.total:
             yield f"{name}: its images are those of an unfinished run, {run.made.done} of {run.made.total} units."
         absent = ", ".join(scores.missing_tasks(run))

@@ -102,6 +102,11 @@ class Run:
         """A, B, ... Z, A2, B2, ..."""
         return chr(ord("A") + self.number % 26) + (str(self.number // 26 + 1) if self.number >= 26 else "")
 
+    @property
+    def is_rewritten(self) -> bool:
+        """Whether images were made from rewritten prompts: a score of another kind."""
+        return any(image.evidence.get("prompt_source") == "rewritten" for image in self.images)
+
     @cached_property
     def by_prompt(self) -> dict[tuple[str, str], list[JudgedImage]]:
         """The images of each prompt, in the order of the prompt file."""

@@ -19,6 +19,7 @@ def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons
         cells = [[_cell(score), *([_cost(score)] if tells else [])] for score, tells in zip(found, told)]
         lines.append(_row([task, *(cell for pair in cells for cell in pair)]))
     lines += ["", legend(score.accuracy.method for column in scores for score in column)]
+    lines += [f"\n{run.letter} {run.name}: made from {REWRITTEN}" for run in runs if run.is_rewritten]
     for comparison in comparisons:
         base, run = comparison.base, comparison.run
         lines += ["", f"{run.letter} {run.name} minus {base.letter} {base.name}, in points", ""]
@@ -42,6 +43,7 @@ def as_json(
             {
                 "run": run.letter,
                 "name": run.name,
+                "prompts": "rewritten" if run.is_rewritten else "as they are",
                 "units": {"total": run.counts.total, "done": run.counts.done, "failed": run.counts.failed},
                 "scores": [
                     {
@@ -80,6 +82,7 @@ def as_json(
     }
 
 
+REWRITTEN = "rewritten prompts: not comparable with scores of the prompts themselves"
 RESULTS = {"better": "better", "worse": "worse", "same": "not significant"}
 
 

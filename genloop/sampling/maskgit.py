@@ -77,7 +77,7 @@ class MaskGitSampler:
             revealed_at=torch.where(tokens == self.mask_code, -1, 0),
             guess=tokens,
             seeds=tuple(seeds),
-            prefixes=tuple(self._prefix(prompt.text) for prompt in prompts),
+            prefixes=tuple(self._prefix(prompt.condition) for prompt in prompts),
             steps=(0,) * rows,
             lengths=(self.num_steps,) * rows,
             horizons=(self.settings.steps,) * rows,
@@ -109,7 +109,7 @@ class MaskGitSampler:
         for codes, prompt, reason in zip(state.tokens.tolist(), prompts, reasons, strict=True):
             if self.mask_code in codes:
                 raise ValueError("only a finished image can be corrected")
-            ids = self._layout.correction_text(codes, reason, prompt.text)
+            ids = self._layout.correction_text(codes, reason, prompt.condition)
             prefixes.append(encode_correction(self.model, ids, len(codes) + 3))
         everything = torch.ones_like(state.tokens, dtype=torch.bool)
         again = state.again(everything, self.mask_code, self.num_steps)

@@ -226,6 +226,13 @@ def test_keys_of_other_tools_are_passed_over():
     assert parse_metadata(row, 0, where="here") == parse_metadata(line(), 0, where="here")
 
 
+def test_the_text_in_other_words_is_kept_for_those_who_ask():
+    found = parse_metadata(line(detailed_caption=" a very good dog\n"), 0, where="here", text="detailed_caption")
+    assert (found.text, found.condition) == (line()["prompt"], "a very good dog")
+    assert found.metadata() == line() | {"detailed_caption": "a very good dog"}
+    assert parse_metadata(line(), 0, where="here").condition == line()["prompt"]
+
+
 def test_wording_follows_genevals_rules():
     assert [with_article(text) for text in ("apple", "dog", "hour", "orange dog")] == [
         *("an apple", "a dog", "a hour", "an orange dog")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -299,6 +300,21 @@ def test_only_a_finished_image_is_corrected_behind_itself() -> None:
     state = walker.step(walker.start([PAIRS[1][0]], [Seed(0, 0, 0, 0)]))
     with pytest.raises(ValueError, match="only a finished image can be corrected"):
         walker.correct(state, [PAIRS[1][0]], ["too red"])
+
+
+def test_a_correction_reads_the_rewritten_prompt() -> None:
+    walker, prompt, other = sampler(), PAIRS[1][0], PAIRS[3][0]
+    finished = walker.start([prompt], [Seed(0, 0, 0, 0)])
+    for _ in range(STEPS):
+        finished = walker.step(finished)
+
+    def drawn(asked: Prompt) -> list[int]:
+        state = walker.correct(finished, [asked], ["too red"])
+        for _ in range(STEPS):
+            state = walker.step(state)
+        return state.tokens[0].tolist()
+
+    assert drawn(replace(prompt, detailed_caption=other.text)) == drawn(other) != drawn(prompt)
 
 
 def test_an_unknown_outcome_is_not_corrected() -> None:
