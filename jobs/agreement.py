@@ -138,7 +138,10 @@ def _label(source: Source, config: Config) -> "tuple[list[Labelled], dict[str, i
     others = _verdicts(read_evaluation(source.other)) if source.other else None
     images, ties, missing = label(answers.votes, _verdicts(rows), others)
     if not images:
-        raise ValueError(f"annotations: no image of {source.rows} has answers; are these files of other images?")
+        raise ValueError(
+            f"annotations: no image of {source.rows} has answers; is the sheet not filled yet, or are these files of "
+            "other images?"
+        )
     facts = {"torn rows left out": answers.malformed, "rows without an answer": answers.unanswered}
     facts |= {"rows of prompts that were not evaluated": answers.elsewhere, "images with a tie": ties}
     return images, facts | {"annotated images without a verdict": missing}

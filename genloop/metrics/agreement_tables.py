@@ -17,7 +17,9 @@ def markdown(found: Agreement, names: Sequence[str], facts: Mapping[str, object]
         *_head(["task", "images", "right by people", "right by it", "agreement", "kappa", "precision", "recall"]),
     ]
     lines += [_row(_of_task(task)) for task in found.tasks]
-    lines += ["", f"One person agrees with the majority, of which that person is one, in {_percent(found.person)}.", ""]
+    if any(margin.majority + margin.minority > 1 for margin in found.margins):
+        lines += ["", f"One person agrees with the majority, of which that person is one, in {_percent(found.person)}."]
+    lines.append("")
     lines += _head(["people", "images", "agreement"])
     for margin in found.margins:
         lines.append(_row([f"{margin.majority} : {margin.minority}", str(margin.images), _percent(margin.agreement)]))
@@ -55,7 +57,7 @@ def _interval(value: Any) -> Any:
 def _of_task(task: Measured) -> list[str]:
     rates = [_percent(one) for one in (task.human, task.machine, task.agreement)]
     shares = [_percent(one) if one else "" for one in (task.precision, task.recall)]
-    return [task.task, f"{task.images} of {task.prompts}", *rates, _kappa(task.kappa), *shares]
+    return [task.task, f"{task.images} of {task.prompts} prompts", *rates, _kappa(task.kappa), *shares]
 
 
 def _of_pair(pair: Paired) -> list[str]:
@@ -63,7 +65,7 @@ def _of_pair(pair: Paired) -> list[str]:
     return [
         pair.task,
         str(pair.images),
-        f"{points:+.1f} ({low:+.1f} to {high:+.1f})",
+        f"{points:+z.1f} ({low:+z.1f} to {high:+z.1f})",
         _kappa(pair.kappa, sign="+"),
         f"{pair.only_first} / {pair.only_other}",
         f"{pair.mcnemar:.3g}",
@@ -72,7 +74,7 @@ def _of_pair(pair: Paired) -> list[str]:
 
 
 def _kappa(value: Interval | None, sign: str = "") -> str:
-    return f"{value.estimate:{sign}.2f} ({value.low:{sign}.2f} to {value.high:{sign}.2f})" if value else ""
+    return f"{value.estimate:{sign}z.2f} ({value.low:{sign}z.2f} to {value.high:{sign}z.2f})" if value else ""
 
 
 def _percent(value: Interval) -> str:

@@ -5,6 +5,7 @@ into the job `agreement`. Which images are drawn depends on the seed and the row
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def write_sheet(folder: Path, out: Path, num_images: int, seed: int) -> Path:
     lines = [_cells(item) for item in items]
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "audit.csv", to_csv([SHEET_COLUMNS, *lines]).encode())
-    content = {"run": run, "items": items, "columns": SHEET_COLUMNS, "cells": lines}
+    content = {"run": run, "items": items, "columns": SHEET_COLUMNS, "cells": lines, "digest": _digest(items)}
     write_atomic(out / "audit.html", render("audit.html.j2", content).encode())
     return out / "audit.html"
 
@@ -98,6 +99,12 @@ def _items(images: Sequence[JudgedImage]) -> list[Item]:
             asked = tuple(demands(json.loads(image.metadata)))
             found.append(Item(len(found) + 1, image, picture, question, asked))
     return found
+
+
+def _digest(items: Sequence[Item]) -> str:
+    """Of what is shown: a browser keeps the answers to one sheet apart from those to all others."""
+    shown = json.dumps([[*_cells(item), item.picture.uri] for item in items])
+    return hashlib.sha256(shown.encode()).hexdigest()[:16]
 
 
 def _cells(item: Item) -> list[object]:

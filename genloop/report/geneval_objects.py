@@ -64,7 +64,8 @@ class _Choice:
 
 def shots(run: Run, limit: int) -> list[Shot]:
     """At most `limit` images, spread over tasks and kinds of failure; those whose files are gone are left out."""
-    choices = [_Choice(image, image.tag, _outcome(image)) for image in run.images if image.evidence.get("details")]
+    known = [image for image in run.images if image.evidence.get("details") is not None]
+    choices = [_Choice(image, image.tag, _outcome(image)) for image in known]
     found = (_shot(choice) for choice in spread([c for c in choices if c.image.path.is_file()], limit))
     return [shot for shot in found if shot is not None]
 

@@ -123,10 +123,10 @@ def _lead(runs: Sequence[Run], comparisons: Sequence[scores.Comparison]) -> str:
         return f"{images} images of {prompts} prompts, judged by GenEval's rules."
     overall = compared[0].differences[-1]
     points, low, high = overall.points
-    direction = "higher" if points >= 0 else "lower"
+    distance = f"{percent(abs(points))} points {'higher' if points > 0 else 'lower'} than" if points else "the same as"
     claim = "significant" if overall.significant else "not significant"
     return (
-        f"{runs[1].name} scores {percent(abs(points))} points {direction} than {runs[0].name} "
+        f"{runs[1].name} scores {distance} {runs[0].name} "
         f"(95 % interval of the difference {signed(low)} to {signed(high)}): {claim}."
     )
 

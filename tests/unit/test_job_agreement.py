@@ -109,6 +109,27 @@ def test_another_seed_draws_other_images(tmp_path):
     assert len(sheets) == 2
 
 
+def test_a_browser_does_not_take_the_answers_of_one_sheet_for_those_of_another(tmp_path):
+    """Two models' runs have the same names, prompts and places of images; the images differ."""
+    kept = set()
+    for seed in (0, 1, 1):
+        run = write_runs(tmp_path / f"{len(kept)}{seed}", "a", Sketch(prompts_per_task=1, seed=seed))
+        out = tmp_path / f"audit{len(kept)}{seed}"
+        assert run_command(agreement, [f"rows={run}", "sheet=6", f"out={out}"]) == 0
+        page = (out / "audit.html").read_text()
+        assert 'key = "audit " + sheet.digest' in page
+        kept.add(re.search(r'"digest": "(\w{16})"', page)[1])
+    assert len(kept) == 2
+
+
+def test_one_persons_agreement_with_itself_is_not_told(place):
+    alone = annotate(place / "one.csv", ROWS, people=1)
+    assert run_command(agreement, words(place, f"annotations={alone}")) == 0
+    text = (place / "out" / "agreement.md").read_text()
+    assert "One person agrees" not in text and "| 1 : 0 | " in text and "| 24 of 12 prompts | " in text
+    assert "-0.0" not in text
+
+
 def test_demands_say_what_genevals_rules_ask_for():
     counting = {"include": [{"class": "bus", "count": 3}], "exclude": [{"class": "bus", "count": 4}]}
     assert demands(counting) == ["exactly three buses"]
@@ -125,7 +146,7 @@ def test_demands_say_what_genevals_rules_ask_for():
         (["annotations=[{a},{a}]"], "found 2 files for 1 `rows`"),
         (["annotations={a}", "other=[{r},{r}]"], "other: found 2 for 1 `rows`"),
         (["annotations={a}", "rule=lose"], "rule: input should be 'loose' or 'strict', found 'lose'"),
-        (["annotations={x}"], "has answers; are these files of other images?"),
+        (["annotations={x}"], "has answers; is the sheet not filled yet, or are these files of other images?"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(place, capsys, more, message):

@@ -233,6 +233,12 @@ def test_provenance_names_config_code_versions_inputs_and_work(tmp_path: Path) -
         assert fact in text
 
 
+def test_equal_scores_are_called_equal(tmp_path: Path) -> None:
+    runs = [write_runs(tmp_path, name, Sketch(seed=1)) for name in "ab"]
+    text = page_of(write_report(runs, tmp_path / "out")).text
+    assert "b-verdicts scores the same as a-verdicts (95 % interval" in text and "points higher" not in text
+
+
 def test_several_samples_of_a_prompt_count_as_one_prompt(tmp_path: Path) -> None:
     page = page_of(write_report([write_runs(tmp_path, "a", Sketch(samples=3))]))
     assert "n = 72 images of 24 prompts" in page.text

@@ -163,6 +163,17 @@ def test_boxes_colours_and_areas_are_those_of_the_rows(run):
     assert (cat.number, cat.color, cat.area) == (None, "", None)
 
 
+def test_images_on_which_nothing_was_found_are_shown_and_the_best_object_lies_on_top(tmp_path, run):
+    bare = next(image for image in run.images if image.evidence["details"] == {} and image.path.is_file())
+    assert next(shot for shot in shots(run, 10) if shot.image is bare).objects == ()
+    page = write_failures(run, tmp_path).read_text()
+    assert "<small>nothing was found</small>" in page
+    numbers = re.findall(
+        r'<rect class="flag".*?>(\d)</text>', page.partition("position 1: sample 0 with what was found")[2]
+    )
+    assert numbers[:2] == ["2", "1"]  # what is drawn last lies on top
+
+
 def test_masks_are_drawn_where_rows_have_them(tmp_path, run):
     assert not any(seen.outline for shot in shots(run, 10) for seen in shot.objects)
     assert 'class="mask' not in write_failures(run, tmp_path).read_text()
