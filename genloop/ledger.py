@@ -154,6 +154,7 @@ class Ledger:
         plan = json_line({"units": len(self.units), "items": sum(map(len, self.units))})
         if not (self.run / "plan.json").is_file() or (self.run / "plan.json").read_bytes() != plan:
             write_atomic(self.run / "plan.json", plan)
+        self._write_status("looking")  # before another worker that gets nothing is the only one that is seen
         self._beat.start()
         return self
 

@@ -8,6 +8,7 @@ import pytest
 
 from genloop.distributed import World
 from genloop.job import execute, parse, prepare, run_command
+from genloop.ledger import Ledger, plan_units
 from jobs import make_prompts
 from launch.progress import PlainView, table
 from launch.status import as_json, duration, lines, read_state, totals
@@ -31,6 +32,17 @@ def test_a_finished_run_is_done(tmp_path):
     assert (state.items, state.items_done, state.seconds_left, state.rate) == (5, 5, None, 0)
     assert [(worker.rank, worker.state, worker.items) for worker in state.workers] == [(0, "finished", 5)]
     assert totals(state) == "counting_job done, 3/3 units (100 %), 5/5 items"
+
+
+def test_a_run_whose_only_unit_has_just_been_taken_is_not_over(tmp_path):
+    out, words = tmp_path / "run", ["limit=2", "unit_size=2"]
+    config = parse(counting_job, [f"out={out}", *words])
+    prepare(counting_job, config)
+    with Ledger.of(config, plan_units(2, 2), World(rank=0, world_size=2)) as ledger:
+        next(ledger.claims())
+        execute(counting_job, config, World(rank=1, world_size=2))  # gets nothing, and ends
+        state = read_state(out)
+        assert (state.state, [worker.state for worker in state.workers]) == ("running", ["looking", "finished"])
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}"])
