@@ -22,7 +22,7 @@ Resume  the same command; finished units are kept, any number of workers may joi
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,17 +39,18 @@ from geneval.settings import (
 )
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath, load_config
 from genloop.data.conversation_examples import LabelledFile, conversation_samples, read_labelled
-from genloop.data.judge_examples import SPLITS, JudgeExample, balance, from_sample, ranking_pairs, split_of, to_sample
-from genloop.data.judge_set import PATHS
-from genloop.data.prompts import Text, parse_metadata, read_object
-from genloop.data.shards import Sample, Shards, write_shard
+from genloop.data.generated import GeneratedRun, read_generated
+from genloop.data.judge_examples import JudgeExample, split_of, to_sample
+from genloop.data.judge_shards import pairs_of, read_sides, write_sides
+from genloop.data.shards import Sample
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
-from genloop.ledger import Ledger, count, plan_units, read_rows, unsettled
+from genloop.ledger import Ledger, count, plan_units
 from genloop.models.image_tokenizers import check_image_tokenizer
-from genloop.records import Prompt, Seed, Unit, color_names, unpack_tokens
+from genloop.records import Prompt, Unit, color_names
 from genloop.rewards.questions import read_questions
 from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
+from genloop.search.replay import RecordedPath, is_drawn_from_start, recorded_paths, replay
 from jobs import generate
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 
     from geneval.labels import Labeller
     from genloop.protocols import Sampler
-    from genloop.search.replay import RecordedPath
 
 KIND = "independent"
 
@@ -93,16 +93,6 @@ class Config(IndependentConfig, EvaluatorKeys):
     paths_per_batch: Annotated[int, LAUNCH] = Field(64, ge=1, description="paths replayed side by side")
 
 
-@dataclass(frozen=True)
-class Source:
-    """A run of generate: its config, its fingerprint, and the rows of each prompt."""
-
-    config: generate.Config
-    digest: str
-    prompts: list[Prompt]
-    rows: dict[int, list[dict[str, Any]]]  # prompt index -> its images
-
-
 def check(config: Config) -> None:
     """Names, the source run and its weights, before anything is written."""
     known = check_evaluator(config, resolve)
@@ -118,8 +108,9 @@ def check(config: Config) -> None:
                 "source: is null, scenes is 0 and conversations is null; there is nothing to make examples from"
             )
         return
-    source = read_source(config.source, config.limit)
-    last = source.config.sampling.num_steps - 1
+    source = read_generated(config.source, config.limit)
+    made = _made(source)
+    last = made.sampling.num_steps - 1
     if bad := [step for step in config.steps if not 1 <= step <= last]:
         raise ValueError(f"steps: {bad[0]} is not between 1 and {last}, the steps before the last of {config.source}")
     for prompt in source.prompts:
@@ -129,10 +120,14 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"detector: {config.detector.kind!r} does not know {strange[0]!r} of prompt {prompt.index}"
             )
-    recorded = (read_run(config.source) or {})["inputs"]
-    for key, name in _weights(source.config).items():
-        if sha256_tree(path := resolve(name)) != recorded.get(key):
+    for key, name in _weights(made).items():
+        if sha256_tree(path := resolve(name)) != source.inputs.get(key):
             raise ValueError(f"{config.source}: {key} has another content now ({path}); replay needs the same weights")
+
+
+def _made(source: GeneratedRun) -> generate.Config:
+    """The config that the source run was made with."""
+    return load_config(generate.Config, source.folder / "config.yaml")
 
 
 def _weights(config: generate.Config) -> dict[str, str]:
@@ -161,33 +156,8 @@ def _labelled(config: Config) -> LabelledFile | None:
     return read_labelled(config.conversations, config.conversation_images, questions.recognize)
 
 
-def read_source(folder: Path, limit: int | None = None) -> Source:
-    """A finished run of generate; ValueError for any other folder."""
-    mark = read_run(folder)
-    if mark is None or mark["job"] != "generate":
-        what = "no run folder (no run.json)" if mark is None else f"a run of {mark['job']}"
-        raise ValueError(f"source: {folder} is {what}, not a run of generate")
-    left = unsettled(folder)
-    if left or not (folder / "plan.json").is_file():
-        raise ValueError(f"source: {folder} is not finished ({left} units left); finish it first")
-    rows: dict[int, list[dict[str, Any]]] = {}
-    for row in read_rows(folder):
-        if missing := {"prompt_index", "sample", "candidates"} - row.keys():
-            raise ValueError(f"source: a row of {folder} has no {sorted(missing)[0]}; generate the run again")
-        rows.setdefault(row["prompt_index"], []).append(row)
-    made = load_config(generate.Config, folder / "config.yaml")
-    prompts = [_prompt(folder, index, made.text) for index in sorted(rows)[:limit]]
-    return Source(made, mark["digest"], prompts, rows)
-
-
-def _prompt(folder: Path, index: int, text: Text) -> Prompt:
-    path = folder / f"images/{index:05d}/metadata.jsonl"
-    row = read_object(path)
-    return parse_metadata(row, index, where=str(path), text=text) if "tag" in row else Prompt(index, row["prompt"])
-
-
 def main(config: Config, world: World) -> None:
-    source = read_source(config.source, config.limit) if config.source else None
+    source = read_generated(config.source, config.limit) if config.source else None
     prompts = source.prompts if source else []
     labelled = _labelled(config)
     units = plan(config, len(prompts), len(labelled.conversations) if labelled else 0)
@@ -204,10 +174,10 @@ def main(config: Config, world: World) -> None:
                     samples = scene_samples(config, range(unit.start - scenes_from, unit.stop - scenes_from), labeller)
                 else:
                     assert source is not None
-                    sampler = sampler or generate.build_sampler(source.config, world)
-                    paths = recorded_paths(source, prompts[unit.start : unit.stop])
+                    sampler = sampler or generate.build_sampler(_made(source), world)
+                    paths = _paths(source, prompts[unit.start : unit.stop])
                     samples = path_samples(config, paths, sampler, labeller, world)
-                ledger.complete(unit, _write(config, unit, samples))
+                ledger.complete(unit, write_sides(config.out / "shards", unit.name, samples))
                 ledger.advance(len(unit))
     if count(config.out, len(units)).done == len(units):
         _conclude(config, source, labelled)
@@ -231,35 +201,19 @@ def _labeller(config: Config, world: World) -> "Labeller":
     return Labeller(build_evaluator(config, resolve, choose_device(config.device, world)))
 
 
-def recorded_paths(source: Source, prompts: Sequence[Prompt]) -> "list[RecordedPath]":
-    """The candidates of these prompts that were drawn from the start; of cut ones, the tokens fixed so far."""
-    import numpy as np
-
-    from genloop.search.replay import UNKNOWN, RecordedPath
-
-    masked = check_image_tokenizer(resolve(source.config.model.tokenizer))  # the number of codes stands for a mask
-    found = []
-    for prompt in prompts:
-        for row in source.rows[prompt.index]:
-            for candidate in filter(_is_own, row["candidates"]):
-                seed = Seed(source.config.seed, prompt.index, row["sample"], candidate["candidate"])
-                tokens = unpack_tokens(candidate["tokens"])
-                found.append(RecordedPath(prompt, seed, np.where(tokens == masked, UNKNOWN, tokens)))
-    return found
-
-
-def _is_own(candidate: dict[str, Any]) -> bool:
-    """Whether a candidate was drawn from the start, not from another one."""
-    return candidate.get("parent") is None
+def _paths(source: GeneratedRun, prompts: Sequence[Prompt]) -> list[RecordedPath]:
+    """The candidates of these prompts that can be replayed."""
+    made = _made(source)
+    masked = check_image_tokenizer(resolve(made.model.tokenizer))  # the number of codes stands for a mask
+    return [path for one in prompts for path in recorded_paths(one, source.rows[one.index], made.seed, masked)]
 
 
 def path_samples(
-    config: Config, paths: "Sequence[RecordedPath]", sampler: "Sampler[Any]", labeller: "Labeller", world: World
+    config: Config, paths: Sequence[RecordedPath], sampler: "Sampler[Any]", labeller: "Labeller", world: World
 ) -> Iterator[tuple[str, Sample]]:
     """(split, sample) of every example of the paths."""
     from geneval.labels import label_paths
     from genloop.data.images import encode_png, to_uint8
-    from genloop.search.replay import replay
 
     for start in range(0, len(paths), config.paths_per_batch):
         world.check_stop()
@@ -328,33 +282,12 @@ def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") 
                 yield side(prompt.text), to_sample(example, pngs[scene], seen[images[scene].tobytes()])
 
 
-def _write(config: Config, unit: Unit, samples: Iterator[tuple[str, Sample]]) -> list[dict[str, Any]]:
-    """One shard for each side of the split that has samples -> their rows."""
-    sides: dict[str, list[Sample]] = {split: [] for split in SPLITS}
-    for split, sample in samples:
-        sides[split].append(sample)
-    rows = []
-    for split, members in sides.items():
-        if members:
-            name = f"{split}/{unit.name}.tar"
-            index = write_shard(config.out / "shards" / name, members)
-            rows.append({"shard": name, "samples": len(members), "bytes": index.num_bytes, "sha256": index.sha256})
-    return rows
-
-
-def _conclude(config: Config, source: Source | None, labelled: LabelledFile | None) -> None:
+def _conclude(config: Config, source: GeneratedRun | None, labelled: LabelledFile | None) -> None:
     """Pairs, counts, datasheet; workers that end together write the same bytes."""
     from genloop.data.datasheet import datasheet, tally
 
-    folders = {split: config.out / "shards" / split for split in SPLITS}
-    examples = {
-        split: [from_sample(sample) for sample in Shards(folder)] if folder.is_dir() else []
-        for split, folder in folders.items()
-    }
-    pairs = {}
-    for split, members in examples.items():
-        drawn = [ranking_pairs(example for example in members if example.source == source) for source in PATHS]
-        pairs[split] = [pair for found in drawn for pair in balance(found, config.seed, most=config.most_pairs)]
+    examples = read_sides(config.out / "shards")
+    pairs = pairs_of(examples, config.seed, most=config.most_pairs)
     lines = [json_line({"split": split, **pair.row()}) for split, found in pairs.items() for pair in found]
     write_atomic(config.out / "pairs.jsonl", b"".join(lines))
     tallies = tally(examples)
@@ -366,7 +299,7 @@ def _conclude(config: Config, source: Source | None, labelled: LabelledFile | No
     write_atomic(config.out / "datasheet.md", text.encode())
 
 
-def _about(config: Config, source: Source | None) -> dict[str, list[str]]:
+def _about(config: Config, source: GeneratedRun | None) -> dict[str, list[str]]:
     """What the datasheet says beside its counts."""
     from genloop.data import datasheet
 
@@ -374,7 +307,7 @@ def _about(config: Config, source: Source | None) -> dict[str, list[str]]:
     scenes = datasheet.about_scenes(config.scenes, config.spoilt) if config.scenes else {}
     if source is None:
         return {**scenes, **split}
-    made = source.config
+    made = _made(source)
     paths = datasheet.about_paths(
         digest=source.digest,
         settings={
@@ -384,7 +317,9 @@ def _about(config: Config, source: Source | None) -> dict[str, list[str]]:
             "sampling": made.sampling.model_dump(),
         },
         weights={name: _licence(name) for name in _weights(made).values()},
-        left_out=sum(not _is_own(c) for rows in source.rows.values() for row in rows for c in row["candidates"]),
+        left_out=sum(
+            not is_drawn_from_start(c) for rows in source.rows.values() for row in rows for c in row["candidates"]
+        ),
     )
     rules = json.dumps(config.options.model_dump())
     judged = f"`{config.detector.kind}`, colours `{config.colors.kind}`, rules `{rules}`"
