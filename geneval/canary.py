@@ -9,7 +9,7 @@ finite, the same alone as in a batch, red things red, something found where a si
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,21 @@ Found = dict[str, dict[str, list[Any]]]  # picture -> class -> [best score, its 
 
 class CanaryFailed(BadInput):
     """A part does not answer as it should; nothing was judged."""
+
+
+class Observed(NamedTuple):
+    """What a part answered, and (problem, likely cause) of what is `broken` whatever is recorded, and of what is merely
+    not plausible: `doubts`.
+    """
+
+    seen: dict[str, Any]
+    broken: list[tuple[str, str]]
+    doubts: list[tuple[str, str]]
+
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        """Both."""
+        return self.broken + self.doubts
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +81,14 @@ def hold(
         if record is None and not recording:
             _check_weights(part)
         if name == "detector":
-            answers, problems = observe_objects(evaluator.detector, seen=seen)
+            observed = observe_objects(evaluator.detector, seen=seen)
         else:
-            answers, problems = observe_colors(evaluator.colors)
+            observed = observe_colors(evaluator.colors)
+        answers, problems = observed.seen, observed.problems
         problems += [(line, "what the part says of itself") for line in _own_check(loaded[name])]
         if record is not None:  # a record says more than what is plausible
-            differs = differences(name, answers, record)
-            problems = [(differs[0], _cause(name, answers, record))] if differs else []
+            cause = _cause(name, answers, record)
+            problems = observed.broken + [(text, cause) for text in differences(name, answers, record)]
         if problems:
             what, cause = problems[0]
             raise CanaryFailed(
@@ -101,31 +117,29 @@ def differences(name: str, seen: Mapping[str, Any], record: Record) -> list[str]
     return [text for _, text in sorted(found, key=lambda pair: -pair[0])]
 
 
-def observe_objects(
-    detector: Detector, *, seen: Callable[[int], None] | None = None
-) -> tuple[Found, list[tuple[str, str]]]:
-    """What a detector finds in the pictures, and (problem, likely cause) of what cannot be right."""
+def observe_objects(detector: Detector, *, seen: Callable[[int], None] | None = None) -> Observed:
+    """What a detector finds in the pictures; `seen` is told how many more it is done with."""
     shown = pictures()
     wanted = Wanted(FLOOR)
     found = detections_for(detector, list(shown.values()), [wanted] * len(shown), seen=seen)
     answers = dict(zip(shown, found, strict=True))
     first = next(iter(shown))
     (alone,) = detections_for(detector, [shown[first]], [wanted], seen=seen)
-    problems: list[tuple[str, str]] = []
+    broken, doubts = [], []
     for name, ours in [*answers.items(), (first, alone)]:
-        problems += _impossible(name, ours, detector.classes)
+        broken += _impossible(name, ours, detector.classes)
     best = {name: _best(ours) for name, ours in answers.items()}
     for _, text in _object_differences(first, _best(alone), best[first], ALONE):
-        problems.append((f"answers otherwise when a picture comes alone: {text}", "a broken kernel"))
+        broken.append((f"answers otherwise when a picture comes alone: {text}", "a broken kernel"))
     drawn = [score for name, kinds in DRAWN.items() for kind in kinds for score in best[name].get(kind, [0.0])[:1]]
     if all(kind in detector.classes for kinds in DRAWN.values() for kind in kinds) and max(drawn) < SEEN:
-        problems.append(
+        doubts.append(
             (
                 f"gives a drawn stop sign, ball and clock at most {max(drawn):.3f}",
                 "weights that were not loaded, the config of another model, or a broken kernel",
             )
         )
-    return best, problems
+    return Observed(best, broken, doubts)
 
 
 def _impossible(name: str, found: Sequence[Detection], classes: Sequence[str]) -> list[tuple[str, str]]:
@@ -174,27 +188,27 @@ def _object_differences(
     return found
 
 
-def observe_colors(classifier: ColorClassifier) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """The scores of the requests as nested lists, and (problem, likely cause) of what cannot be right."""
+def observe_colors(classifier: ColorClassifier) -> Observed:
+    """The scores of the requests as nested lists."""
     asked = color_requests()
     answers = dict(zip(asked, classifier.scores(list(asked.values())), strict=True))
     first = next(iter(asked))
     image, detections = asked[first]
     (alone,) = classifier.scores([(image, detections[:1])])
-    problems: list[tuple[str, str]] = []
+    broken, doubts = [], []
     for name, scores in answers.items():
         if scores.shape != (len(COLORS), len(COLORS)) or not np.isfinite(scores).all():
-            problems.append((f"gives scores of {name!r} that are no numbers", "a broken kernel, or half precision"))
+            broken.append((f"gives scores of {name!r} that are no numbers", "a broken kernel, or half precision"))
             break
         named = [COLORS[place] for place in scores.argmax(axis=1)]
         right = sum(ours == color for ours, color in zip(named, COLORS))
         if named[0] != "red" or right < NUM_RIGHT:
             what = f"calls {right} of ten {name} by their colours, a red one {named[0]}"
-            problems.append((what, "another CLIP variant, weights that were not loaded, or texts in another order"))
-    spread = float(np.ptp(answers[first])) if not problems else 1.0
-    if not problems and np.abs(alone[0] - answers[first][0]).max() > ALONE * spread:
-        problems.append(("answers otherwise when an object comes alone", "a broken kernel"))
-    return {name: np.round(scores.astype(np.float64), 3).tolist() for name, scores in answers.items()}, problems
+            doubts.append((what, "another CLIP variant, weights that were not loaded, or texts in another order"))
+    if not broken and not np.abs(alone[0] - answers[first][0]).max() <= ALONE * float(np.ptp(answers[first])):
+        broken.append(("answers otherwise when an object comes alone", "a broken kernel"))
+    seen = {name: np.round(scores.astype(np.float64), 3).tolist() for name, scores in answers.items()}
+    return Observed(seen, broken, doubts)
 
 
 def _color_differences(

@@ -1,22 +1,35 @@
 """Colours by CLIP through open_clip, and that transformers gives the same. Run with: pytest -m open_clip"""
 
 import gzip
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from geneval.canary import AS_RECORDED, CanaryFailed, hold, observe_colors
+from geneval.canary_records import Part, write_record
 from geneval.clip_colors import Clip, ClipOptions
 from geneval.clip_colors_zero_shot import color_texts
 from geneval.names import OBJECT_NAMES
+from geneval.settings import Evaluator
+from geneval.verdict import VerdictOptions
 from genloop.models.clip import load_clip
 from genloop.models.clip_config import ARCHITECTURES
 from genloop.models.clip_transformers import load_clip_transformers
 from genloop.records import color_names
 from genloop.registry import require
+from genloop.shapes.detector import ShapesDetector
 from tests.unit.test_clip_colors import requests
-from tests.unit.tiny_clip import write_clip_folder, write_tokenizer, write_transformers_folder
+from tests.unit.tiny_clip import (
+    color_tensors,
+    transformers_tensors,
+    write_clip_folder,
+    write_tokenizer,
+    write_transformers_folder,
+)
 
 pytestmark = pytest.mark.open_clip
 MERGES = 49152 - 256 - 2  # how many of the file's merges CLIP uses
@@ -64,6 +77,29 @@ def test_both_name_the_same_colours(folders):
     for one, other in zip(*answers, strict=True):
         assert np.abs(one - other).max(initial=0) < 1e-4
         assert color_names(one) == color_names(other)
+
+
+def test_both_pass_the_canary_and_each_is_held_by_the_record_of_the_other(folders, tmp_path, monkeypatch):
+    tensors = color_tensors(load_clip_transformers(folders["transformers"]))
+    folders = {
+        "open_clip": write_clip_folder(tmp_path / "open_clip", tensors=tensors),
+        "transformers": shutil.copytree(folders["transformers"], tmp_path / "transformers"),
+    }
+    save_file(transformers_tensors(tensors), folders["transformers"] / "model.safetensors")
+    part = Part("colors", "clip", {}, {"checkpoint": "ab" * 32}, tmp_path / "clip.canary.json")
+
+    def shown(backend):
+        options = ClipOptions(checkpoint=str(folders[backend]), backend=backend, architecture=None)
+        return Evaluator(ShapesDetector(), Clip.load(options, Path, "cpu"), VerdictOptions())
+
+    for recorded, other in (("open_clip", "transformers"), ("transformers", "open_clip")):
+        write_record(part, hold(shown(recorded), {"colors": part}, recording=True)["colors"].seen, {})
+        assert hold(shown(other), {"colors": part})["colors"].outcome == AS_RECORDED
+    monkeypatch.setattr("genloop.models.clip._network", lambda library, config, quick_gelu: library.CLIP(**config))
+    monkeypatch.setattr("genloop.models.clip._is_quick", lambda library, network: True)
+    assert not observe_colors(shown("open_clip").colors).problems  # plain GELU looks as plausible
+    with pytest.raises(CanaryFailed, match=r"activation \(QuickGELU\)"):
+        hold(shown("open_clip"), {"colors": part})
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))

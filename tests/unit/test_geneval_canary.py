@@ -174,6 +174,19 @@ def test_a_note_about_other_weights_is_no_licence_for_these(tmp_path):
     assert find_record(ours["detector"]) is not None
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (Everyday(shift=float("nan")), "a box of picture 'sign' that is no number; likely a broken kernel"),
+        (Everyday(alone=-0.5), "answers otherwise when a picture comes alone: gives 'stop sign'"),
+    ],
+)
+def test_a_record_does_not_excuse_what_is_broken(tmp_path, wrong, message):
+    ours = parts(tmp_path / "weights.canary.json")
+    write_record(ours["detector"], hold(evaluator(), ours)["detector"].seen, {})
+    assert message in refusal(evaluator(wrong), ours)
+
+
 def test_noting_again_replaces_what_was_noted_of_the_same_part_only(tmp_path):
     ours = parts(tmp_path / "weights.canary.json")
     for part in ours.values():

@@ -9,6 +9,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from geneval.canary_pictures import CLASS, color_requests
+from geneval.clip_colors_zero_shot import TEMPLATES, color_texts
+from geneval.crops import crop
+from genloop.models.clip import ClipEmbedder
+from genloop.records import COLORS
+
 VISION = {"image_size": 32, "layers": 2, "width": 64, "patch_size": 8, "head_width": 32}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}
 MODEL_CONFIG: dict[str, Any] = {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT}
@@ -49,12 +55,37 @@ def random_tensors(seed: int) -> dict[str, Tensor]:
     return {key: torch.randn(shape, generator=generator) * 0.2 for key, shape in shapes().items()}
 
 
-def write_clip_folder(folder: Path, seed: int = 0, **model_cfg: Any) -> Path:
+def color_tensors(embedder: ClipEmbedder) -> dict[str, Tensor]:
+    """Those of seed 0, but for the last product of both towers: fitted so that the canary's patches, and the sentences
+    about them, lie in one direction for each colour. `embedder` has the tensors of seed 0 and the tokenizer to fit for.
+    """
+    model = embedder.network.model
+    crops = [crop(image, one) for image, found in color_requests().values() for one in found]
+    with torch.inference_mode():
+        seen = model.vision_model(pixel_values=embedder.preprocessing(crops)).pooler_output
+        read = model.text_model(input_ids=embedder.tokenizer(color_texts(CLASS))).pooler_output
+    directions = torch.eye(len(COLORS), MODEL_CONFIG["embed_dim"])
+    found = random_tensors(0)
+    found["visual.proj"] = _ridge(seen, directions.repeat(2, 1))
+    found["text_projection"] = _ridge(read, directions.repeat_interleave(len(TEMPLATES), 0))
+    return found
+
+
+def _ridge(rows: Tensor, wanted: Tensor) -> Tensor:
+    """(N, W) and (N, D) -> (W, D): the product that comes near to what is wanted."""
+    x, y = rows.double(), wanted.double()
+    return torch.linalg.solve(x.T @ x + 1e-4 * torch.eye(x.shape[1], dtype=x.dtype), x.T @ y).float().contiguous()
+
+
+def write_clip_folder(
+    folder: Path, seed: int = 0, *, tensors: dict[str, Tensor] | None = None, **model_cfg: Any
+) -> Path:
     """open_clip_config.json and open_clip_model.safetensors -> the folder"""
     folder.mkdir(parents=True)
     config = {"model_cfg": {**MODEL_CONFIG, **model_cfg}, "preprocess_cfg": {"interpolation": "bicubic"}}
     (folder / "open_clip_config.json").write_text(json.dumps(config))
-    save_file(random_tensors(seed), folder / "open_clip_model.safetensors", metadata={"format": "pt"})
+    found = tensors or random_tensors(seed)
+    save_file(found, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     return folder
 
 
@@ -95,7 +126,14 @@ def transformers_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def write_transformers_folder(folder: Path, seed: int = 0, hidden_act: str = "quick_gelu", **text_config: Any) -> Path:
+def write_transformers_folder(
+    folder: Path,
+    seed: int = 0,
+    hidden_act: str = "quick_gelu",
+    *,
+    tensors: dict[str, Tensor] | None = None,
+    **text_config: Any,
+) -> Path:
     """The same weights as `write_clip_folder`, as OpenAI's folder has them -> the folder"""
     folder.mkdir(parents=True)
     vision = {"image_size": 32, "patch_size": 8, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -108,9 +146,9 @@ def write_transformers_folder(folder: Path, seed: int = 0, hidden_act: str = "qu
         "text_config": {**text, "intermediate_size": 128, "hidden_act": hidden_act},
     }
     (folder / "config.json").write_text(json.dumps(config))
-    tensors = transformers_tensors(random_tensors(seed))
-    tensors["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # older files have it
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    found = transformers_tensors(tensors or random_tensors(seed))
+    found["text_model.embeddings.position_ids"] = torch.arange(77)[None]  # older files have it
+    save_file(found, folder / "model.safetensors", metadata={"format": "pt"})
     write_tokenizer(folder, [])
     return folder
 
