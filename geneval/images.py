@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from genloop.data.images import decoding_errors, upright_rgb
+
 
 class UnreadableImage(ValueError):
     """A file that is there but does not decode."""
@@ -49,18 +51,15 @@ class ImageReader:
 
 def read_image(path: Path) -> np.ndarray:
     """An image file -> (H, W, 3) uint8 RGB, turned as its EXIF data says; UnreadableImage when it does not decode."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     data = path.read_bytes()  # a failing disk is not a broken image: its OSError passes
     try:
         with Image.open(io.BytesIO(data)) as image:
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
-                upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-            return np.asarray(upright.convert("RGB"))
+            return upright_rgb(image)
     except UnidentifiedImageError:
         raise UnreadableImage("not an image file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except decoding_errors() as error:
         raise UnreadableImage(" ".join(str(error).split())) from None
 
 

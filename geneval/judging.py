@@ -9,6 +9,7 @@ from geneval.settings import Evaluator
 from geneval.verdict import Objects, VerdictOptions, color_requests, judge_objects, keep
 from genloop.protocols import Detector
 from genloop.records import Detection, Prompt, Verdict, Wanted, color_names
+from genloop.rundir import RunFailed
 
 NEAR = 0.05  # detections so far below a threshold still count as close to it
 
@@ -100,8 +101,15 @@ def classes_of(prompt: Prompt) -> frozenset[str]:
     return frozenset(clause.class_name for clause in (*prompt.include, *prompt.exclude))
 
 
+def no_numbers(what: str) -> RunFailed:
+    """What a part fails with whose answers are NaN or infinite: taken for answers they would find nothing, or red."""
+    return RunFailed(f"{what} are no numbers; likely half precision, a broken kernel or damaged weights")
+
+
 def _named(clause: int, scores: np.ndarray) -> NamedColors:
     """From (N, 10) scores."""
+    if not np.isfinite(scores).all():
+        raise no_numbers("scores of colours")
     first, second = np.sort(scores, axis=1)[:, :-3:-1].T
     return NamedColors(clause, tuple(color_names(scores)), tuple((first - second).tolist()))
 

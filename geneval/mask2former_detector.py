@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geneval.judging import no_numbers
 from geneval.names import OBJECT_NAMES
 from genloop.models.mask2former import Mask2Former, raw_logits
 from genloop.models.mask2former_config import Preparation
@@ -67,6 +68,8 @@ class Mask2FormerDetector:
         """The detections of some images of one padded size."""
         pixels = torch.stack([prepare(images[place], self.preparation, self.device) for place in places])
         class_logits, mask_logits = raw_logits(self.network, pixels)
+        if not (class_logits.isfinite().all() and mask_logits.isfinite().all()):
+            raise no_numbers("the detector's logits")
         return [
             self._detections(images[place].shape[:2], wanted[place], classes, masks)
             for place, classes, masks in zip(places, class_logits, mask_logits)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from geneval.judging import no_numbers
 from geneval.names import OBJECT_NAMES
 from geneval.settings import PartMaker, Resolve
 from genloop.checkpoint import compare_manifest
@@ -133,6 +134,8 @@ class MmdetDetector:
         # Without a pipeline of its own it would change the model's config, so that files could not be read any more.
         found = run(self.model, np.ascontiguousarray(image[..., ::-1]), test_pipeline=self.pipeline).pred_instances
         scores = found.scores.cpu().numpy()  # (N,) float32
+        if not np.isfinite(scores).all():
+            raise no_numbers("the detector's scores")
         boxes, labels = found.bboxes.tolist(), found.labels.tolist()
         for place in np.flatnonzero(scores > np.float32(wanted.threshold)).tolist():
             name = OBJECT_NAMES[labels[place]]

@@ -17,6 +17,7 @@ from typing import Any
 
 from geneval.folder import Sample
 from genloop.checkpoint import read_json
+from genloop.data.images import decoding_errors
 from genloop.ledger import finished
 from genloop.rundir import RunError, RunFailed, read_run
 
@@ -158,12 +159,12 @@ def _images(images: Path, samples: Sequence[Sample], rows: Sequence[Mapping[str,
 
 def read_chunk(path: Path) -> dict[str, Any] | None:
     """How an image says that it was made, less what it says of itself alone; None when it says nothing."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(path) as image:
             info = dict(image.info)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except decoding_errors():
         return None  # counted as unreadable where it is judged
     with suppress(ValueError, TypeError, RecursionError):
         found = json.loads(info[CHUNK]) if CHUNK in info else None

@@ -19,7 +19,7 @@ from geneval.reasons import in_words
 from geneval.settings import ColorSettings, DetectorSettings, Evaluator, EvaluatorKeys, build_evaluator, check_evaluator
 from geneval.verdict import VerdictOptions, clause_reasons
 from genloop.config import Settings, parse_options
-from genloop.data.images import to_uint8
+from genloop.data.images import to_uint8, upright_rgb
 from genloop.data.prompts import parse_json, parse_metadata
 from genloop.records import Prompt
 
@@ -182,8 +182,9 @@ def _pixels(image: ImageLike, index: int) -> np.ndarray | str:
             return read_image(path)
         except UnreadableImage as error:
             return str(error)
-    if not isinstance(image, np.ndarray) and hasattr(image, "convert"):  # of PIL
-        return np.asarray(image.convert("RGB"))
+    if not isinstance(image, np.ndarray) and hasattr(image, "convert"):
+        pillow: Any = image
+        return upright_rgb(pillow)
     if not isinstance(image, np.ndarray) and hasattr(image, "detach"):  # of torch
         return _from_tensor(image, where)
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:

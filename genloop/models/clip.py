@@ -9,6 +9,7 @@ B = images, T = texts, D = embedding size, H, W = pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch.nn.functional import normalize
 
 from genloop.checkpoint import compare_manifest, load_tensors, read_json, read_shapes
 from genloop.models.clip_config import CONFIG_FILE, OPENAI, Precision, forward_flops, read_model_config
+from genloop.models.precision import strict_float32
 from genloop.registry import did_you_mean, require
 
 Pictures = np.ndarray | Sequence[np.ndarray]  # (B, H, W, 3), or B of (H, W, 3) that differ in size
@@ -76,10 +78,11 @@ class ClipEmbedder:
         self.rows_per_forward = max(rows_per_forward, _MIN_ROWS)
         self.flops = flops  # of embedding one image and one text
 
-    def autocast(self) -> torch.autocast:
-        """Where products of matrices are taken in the embedder's precision."""
-        half = self.precision != "float32"
-        return torch.autocast(self.device.partition(":")[0], torch.float16 if half else None, enabled=half)
+    def autocast(self) -> AbstractContextManager[None]:
+        """Where products of matrices are taken in the embedder's precision; float32 is strict, without TF32."""
+        if self.precision == "float32":
+            return strict_float32(self.device)
+        return torch.autocast(self.device.partition(":")[0], torch.float16)
 
     def embed_images(self, images: Pictures) -> Tensor:
         """B times (H, W, 3) uint8 -> (B, D) float32 of length 1"""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genloop.models.mask2former_config import check_mask2former_folder
+from genloop.models.precision import strict_float32
 from genloop.registry import require
 
 Mask2Former = Any  # Mask2FormerForUniversalSegmentation, which is only imported when a model is loaded
@@ -41,32 +42,11 @@ def load_mask2former(folder: Path, *, device: str | torch.device = "cpu") -> Mas
 def raw_logits(network: Mask2Former, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Normalised, padded pixels (B, 3, P, Q) -> classes (B, Q, C + 1) and masks (B, Q, P / 4, Q / 4), all float32."""
     alone = pixels.device.type == "cpu"  # whose convolutions and small products take other kernels for more images
-    with torch.inference_mode(), _strict_float32(pixels.device):
+    with torch.inference_mode(), strict_float32(pixels.device):
         found = [network(pixel_values=part) for part in (pixels.split(1) if alone else [pixels])]
     return torch.cat([part.class_queries_logits for part in found]), torch.cat(
         [part.masks_queries_logits for part in found]
     )
-
-
-@contextmanager
-def _strict_float32(device: torch.device) -> Iterator[None]:
-    """No TF32, no autocast, no algorithm chosen by a race, whatever the process has set, which stays as it is."""
-    cudnn: Any = torch.backends.cudnn
-    places: tuple[tuple[Any, str, Any], ...] = (
-        (torch.backends.cuda.matmul, "fp32_precision", "ieee"),
-        (cudnn.conv, "fp32_precision", "ieee"),
-        (cudnn, "benchmark", False),
-        (cudnn, "deterministic", True),
-    )
-    before = [getattr(place, name) for place, name, _ in places]
-    try:
-        for place, name, value in places:
-            setattr(place, name, value)
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for (place, name, _), value in zip(places, before):
-            setattr(place, name, value)
 
 
 @contextmanager

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from genloop.data.images import decoding_errors, upright_rgb
 
 PIXEL_ART = 96  # px: images up to this side are kept as they are and shown with hard pixel edges
 THUMBNAIL = 224  # px: longest side of the embedded copy of larger images
@@ -103,8 +105,8 @@ def _read(path: Path) -> Image.Image | None:
     """The pixels of a file, turned as its EXIF data says; None if it is not there or broken."""
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # all that Pillow raises
+            return Image.fromarray(upright_rgb(image))
+    except decoding_errors():
         return None
 
 

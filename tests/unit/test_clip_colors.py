@@ -15,6 +15,7 @@ from geneval.settings import ColorSettings
 from genloop.models.clip_config import ARCHITECTURES, check_transformers_folder, sizes
 from genloop.models.clip_transformers import load_clip_transformers
 from genloop.records import COLORS, Detection
+from tests.unit.hasty_process import HASTY, STRICT, exactness, hasty_process
 from tests.unit.tiny_clip import END, START, write_clip_folder, write_transformers_folder
 
 BOX = (3.0, 2.0, 30.0, 25.0)
@@ -177,6 +178,17 @@ def test_tokenizers_and_pixels_that_do_not_fit_are_refused(tmp_path):
     (folder / "merges.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"holds no tokenizer\.json, and no vocab\.json with merges\.txt"):
         load_clip_transformers(folder)
+
+
+def test_float32_is_strict_whatever_the_process_has_set(folder):
+    network = Clip.load(options(folder), type(folder), "cpu")
+    towers, inside = network.embedder.network.model, []
+    for tower in (towers.vision_model, towers.text_model):
+        tower.register_forward_hook(lambda *_: inside.append(exactness()))
+    with hasty_process():
+        network.scores(requests()[:1])
+        assert exactness() == HASTY
+    assert inside == [STRICT] * len(inside) and len(inside) >= 2
 
 
 def test_autocast_is_for_gpus(folder):

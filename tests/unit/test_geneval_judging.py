@@ -1,4 +1,4 @@
-"""Detectors that take their images one by one are looked after between two images, others after each batch."""
+"""Detectors that take their images one by one are looked after between two images; what is no number is no colour."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,11 @@ from geneval.canary_records import Part
 from geneval.judging import judge_images
 from geneval.settings import Evaluator
 from geneval.verdict import VerdictOptions
-from genloop.records import Prompt
+from genloop.records import COLORS, Prompt
+from genloop.rundir import RunFailed
 from genloop.shapes.detector import ShapesDetector
+from genloop.shapes.render import render
+from genloop.shapes.scenes import scene_for
 from tests.unit.image_folders import small_set
 
 
@@ -51,3 +54,19 @@ def test_a_stop_does_not_wait_for_the_rest_of_a_batch_nor_for_the_canary():
     with pytest.raises(InterruptedError):
         hold(evaluator_with(detector), {"detector": Part("detector", "shapes", {}, {})}, seen=stop)
     assert detector.calls == [1, 1]
+
+
+class Numberless(ShapesDetector):
+    """Names colours by what is no number, which has the highest place among numbers."""
+
+    def scores(self, requests):
+        return [np.full((len(detections), len(COLORS)), np.nan, dtype=np.float32) for _, detections in requests]
+
+
+def test_scores_that_are_no_numbers_do_not_name_a_colour():
+    (prompt,) = [prompt for prompt in small_set() if prompt.tag == "colors"][:1]
+    image = render([scene_for(prompt, np.random.default_rng(0))])[0]
+    exact = ShapesDetector()
+    assert judge_images([image], [prompt], Evaluator(exact, exact, VerdictOptions()))[0].verdict.correct
+    with pytest.raises(RunFailed, match="scores of colours are no numbers"):
+        judge_images([image], [prompt], Evaluator(exact, Numberless(), VerdictOptions()))

@@ -131,6 +131,18 @@ def test_every_kind_of_image_and_prompt_earns_the_same(tmp_path):
         assert judge(tensor, given_as) == expected
 
 
+def test_images_of_pillow_are_turned_as_files_are(tmp_path):
+    (prompt,) = [prompt for prompt in small_set() if prompt.tag == "position"][:1]
+    pixels = (images_of([prompt])[0].permute(1, 2, 0) * 255).to(torch.uint8).numpy()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(np.rot90(pixels)).save(tmp_path / "turned.png", exif=exif)
+    judge = reward()
+    assert judge([tmp_path / "turned.png"], [prompt])[0].strict
+    with Image.open(tmp_path / "turned.png") as image:
+        assert judge([image], [prompt])[0].strict
+
+
 def test_a_reward_does_not_depend_on_the_images_beside_it_and_says_what_evaluate_says(tmp_path):
     folder = write_images(tmp_path / "images", small_set())
     samples = find_samples(folder)

@@ -1,7 +1,7 @@
 """Mask2Former as a detector: what it refuses, and that no detection depends on its neighbours or on who looks."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from genloop.checkpoint import load_tensors, save_folder
 from genloop.models.mask2former import load_mask2former, raw_logits
 from genloop.models.mask2former_config import Preparation, read_preparation
 from genloop.records import Clause, Detection, Prompt, Wanted
+from genloop.rundir import RunFailed
+from tests.unit.hasty_process import HASTY, STRICT, exactness, hasty_process
 from tests.unit.tiny_mask2former import SCALE, TINY, mask2former_folder, mmdet_file
 
 
@@ -89,38 +91,26 @@ def test_preprocessing_is_the_folders_unless_told(folder: Path, tmp_path: Path) 
     assert read_preparation(bare) == Preparation("mmdet3", (1333, 800))
 
 
-@pytest.fixture
-def hasty_process() -> Iterator[None]:
-    """One that has allowed TF32 everywhere."""
-    places = [
-        (torch.backends.cuda.matmul, "fp32_precision", "tf32"),
-        (torch.backends.cudnn.conv, "fp32_precision", "tf32"),
-    ]
-    places.append((torch.backends.cudnn, "benchmark", True))
-    before = [getattr(place, name) for place, name, _ in places]
-    for place, name, value in places:
-        setattr(place, name, value)
-    yield
-    for (place, name, _), value in zip(places, before):
-        setattr(place, name, value)
-
-
-@pytest.mark.usefixtures("hasty_process")
 def test_float32_is_strict_whatever_the_process_has_set(folder: Path) -> None:
-    def settings() -> tuple[Any, ...]:
-        matmul, conv = torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision
-        return matmul, conv, torch.backends.cudnn.benchmark, torch.is_autocast_enabled("cpu")
-
     inside = []
     network = load_mask2former(folder)
-    network.register_forward_hook(lambda *_: inside.append(settings()))
+    network.register_forward_hook(lambda *_: inside.append((exactness(), torch.is_autocast_enabled("cpu"))))
     pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
-    plain = raw_logits(network, pixels)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        under_autocast = raw_logits(network, pixels)
-    assert inside == [("ieee", "ieee", False, False)] * 2
-    assert settings() == ("tf32", "tf32", True, False)
+    with hasty_process():
+        plain = raw_logits(network, pixels)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            under_autocast = raw_logits(network, pixels)
+        assert exactness() == HASTY
+    assert inside == [(STRICT, False)] * 2
     assert all(torch.equal(one, other) for one, other in zip(plain, under_autocast))
+
+
+def test_weights_that_give_no_numbers_are_no_empty_image(folder: Path) -> None:
+    network = load_mask2former(folder)
+    network.class_predictor.bias[3] = float("nan")
+    detector = Mask2FormerDetector(network, Preparation("mmdet3", SCALE))
+    with pytest.raises(RunFailed, match="the detector's logits are no numbers; likely half precision, a broken kernel"):
+        detector.detect_for(some_images()[:1], [Wanted(0.3)])
 
 
 def test_a_query_whose_mask_is_nowhere_looks_everywhere(folder: Path) -> None:
