@@ -12,6 +12,7 @@ from geneval.metrics import Line, metric_maker
 from geneval.t2i_features import Block, Features, extractor_mark, has_statistics, open_statistics, save_statistics
 from geneval.t2i_scores import owners
 from genloop.metrics.distances import Gaussian, grouped_moments
+from genloop.metrics.markdown import table_head, table_row
 from genloop.records import Unit
 
 Row = Mapping[str, Any]
@@ -49,12 +50,12 @@ def summary_of(rows: Sequence[Row], lines: Mapping[str, Sequence[Line]]) -> dict
 
 def format_table(rows: Sequence[Row], lines: Mapping[str, Sequence[Line]]) -> str:
     """Every number with its 95 % interval and n."""
-    text = ["| metric | value | 95 % interval | n | |", "|---|---|---|---|---|"]
+    text = table_head(["metric", "value", "95 % interval", "n", ""])
     for found in lines.values():
         for line in found:
             span = "" if math.isnan(line.low) else f"{_number(line.low)} to {_number(line.high)}"
-            text.append(f"| {line.name} | {_number(line.value)} | {span} | {line.n} | {line.note} |")
-    if lost := [row.get("image", row.get("reference")) for row in rows if row["problem"]]:
+            text.append(table_row([line.name, _number(line.value), span, str(line.n), line.note]))
+    if lost := [one.get("image", one.get("reference")) for one in rows if one["problem"]]:
         shown = ", ".join(map(str, lost[:_SHOWN])) + (", ..." if len(lost) > _SHOWN else "")
         text.append(f"\n{len(lost)} images could not be read and were left out: {shown}")
     return "\n".join(text) + "\n"

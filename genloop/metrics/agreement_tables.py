@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from genloop.metrics.agreement import Agreement, Measured, Paired
+from genloop.metrics.markdown import percent, table_head, table_row
 from genloop.metrics.statistics import Interval
 
 
@@ -14,19 +15,21 @@ def markdown(found: Agreement, names: Sequence[str], facts: Mapping[str, object]
     lines += [f"{key}: {value}  " for key, value in facts.items()]
     lines += [
         "",
-        *_head(["task", "images", "right by people", "right by it", "agreement", "kappa", "precision", "recall"]),
+        *table_head(["task", "images", "right by people", "right by it", "agreement", "kappa", "precision", "recall"]),
     ]
-    lines += [_row(_of_task(task)) for task in found.tasks]
+    lines += [table_row(_of_task(task)) for task in found.tasks]
     if any(margin.majority + margin.minority > 1 for margin in found.margins):
-        lines += ["", f"One person agrees with the majority, of which that person is one, in {_percent(found.person)}."]
+        lines += ["", f"One person agrees with the majority, of which that person is one, in {percent(found.person)}."]
     lines.append("")
-    lines += _head(["people", "images", "agreement"])
+    lines += table_head(["people", "images", "agreement"])
     for margin in found.margins:
-        lines.append(_row([f"{margin.majority} : {margin.minority}", str(margin.images), _percent(margin.agreement)]))
+        lines.append(
+            table_row([f"{margin.majority} : {margin.minority}", str(margin.images), percent(margin.agreement)])
+        )
     if found.paired:
         lines += ["", f"{names[1]} minus {names[0]}, in points of agreement and in kappa:", ""]
-        lines += _head(["task", "images", "agreement", "kappa", "only the first / other agrees", "McNemar p", "p"])
-        lines += [_row(_of_pair(pair)) for pair in found.paired]
+        lines += table_head(["task", "images", "agreement", "kappa", "only the first / other agrees", "McNemar p", "p"])
+        lines += [table_row(_of_pair(pair)) for pair in found.paired]
         lines += [
             "",
             "p: whole prompts turned around, of a task Holm-corrected for the number of tasks. McNemar's test takes ",
@@ -55,8 +58,8 @@ def _interval(value: Any) -> Any:
 
 
 def _of_task(task: Measured) -> list[str]:
-    rates = [_percent(one) for one in (task.human, task.machine, task.agreement)]
-    shares = [_percent(one) if one else "" for one in (task.precision, task.recall)]
+    rates = [percent(one) for one in (task.human, task.machine, task.agreement)]
+    shares = [percent(one) if one else "" for one in (task.precision, task.recall)]
     return [task.task, f"{task.images} of {task.prompts} prompts", *rates, _kappa(task.kappa), *shares]
 
 
@@ -75,15 +78,3 @@ def _of_pair(pair: Paired) -> list[str]:
 
 def _kappa(value: Interval | None, sign: str = "") -> str:
     return f"{value.estimate:{sign}z.2f} ({value.low:{sign}z.2f} to {value.high:{sign}z.2f})" if value else ""
-
-
-def _percent(value: Interval) -> str:
-    return f"{100 * value.estimate:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"
-
-
-def _head(names: Sequence[str]) -> list[str]:
-    return [_row(names), _row(["---"] * len(names))]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

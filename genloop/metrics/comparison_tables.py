@@ -6,7 +6,7 @@ from typing import Any
 
 from genloop.metrics.comparison import NEAR_THRESHOLD, OVERALL, Change, Comparison, Flip, Near
 from genloop.metrics.comparison_regime import Differing
-from genloop.metrics.statistics import Interval
+from genloop.metrics.markdown import percent, table_head, table_row
 from genloop.metrics.statistics_rates import MARKS, legend
 
 RESULTS = {"better": "better", "worse": "worse", "same": "not significant"}
@@ -20,11 +20,11 @@ def markdown(found: Comparison, names: tuple[str, str], conditions: Sequence[Dif
         lines += [f"The runs differ in {', '.join(map(str, conditions))}.", ""]
     if any(found.unpaired):
         lines += [f"Images without a partner, left out: {found.unpaired[0]} of a, {found.unpaired[1]} of b.", ""]
-    lines += _head(["task", "n", "a", "b", "b - a, points", "p", "result", "detectable"])
-    lines += [_row(_of_change(change)) for change in found.changes]
+    lines += table_head(["task", "n", "a", "b", "b - a, points", "p", "result", "detectable"])
+    lines += [table_row(_of_change(change)) for change in found.changes]
     lines += ["", _legend(found.changes), ""]
-    lines += _head(["task", "images only a / b", "McNemar p", "prompts worse / better", "sign p"])
-    lines += [_row(_of_signs(change)) for change in found.changes]
+    lines += table_head(["task", "images only a / b", "McNemar p", "prompts worse / better", "sign p"])
+    lines += [table_row(_of_signs(change)) for change in found.changes]
     lines += ["", *_nearness(found), "", *_flips(found.flips, num_flips)]
     return "\n".join(lines) + "\n"
 
@@ -74,8 +74,8 @@ def _of_change(change: Change) -> list[str]:
     return [
         change.task,
         f"{change.images} of {change.prompts}",
-        _percent(change.a.interval, MARKS[change.a.method]),
-        _percent(change.b.interval, MARKS[change.b.method]),
+        percent(change.a.interval, MARKS[change.a.method]),
+        percent(change.b.interval, MARKS[change.b.method]),
         f"{_signed(points)} ({_signed(low)} to {_signed(high)})",
         _p(change.p),
         RESULTS[change.result],
@@ -109,7 +109,7 @@ def _nearness(found: Comparison) -> list[str]:
         if near.share is None:
             lines.append(f"- {side}: its rows do not say how near scores are to a threshold")
         else:
-            lines.append(f"- {side}: {near.images} images, {_percent(near.share)}")
+            lines.append(f"- {side}: {near.images} images, {percent(near.share)}")
     if found.near_flips is not None:
         turned = sum(len(flip.turned) for flip in found.flips)
         lines.append(f"- of the {turned} images whose verdicts differ: {found.near_flips}")
@@ -124,11 +124,11 @@ def _flips(flips: Sequence[Flip], limit: int) -> list[str]:
     lines = [
         f"{better} prompts got better, {worse} worse, {len(flips) - better - worse} changed without either{shown}:"
     ]
-    lines += ["", *_head(["prompt", "task", "a", "b", "wrong because (a)", "wrong because (b)"])]
+    lines += ["", *table_head(["prompt", "task", "a", "b", "wrong because (a)", "wrong because (b)"])]
     for flip in flips[:limit]:
         reasons = [_reasons([pair[side].reason for pair in flip.turned]) for side in (0, 1)]
         where = f"{flip.prompt_index} {flip.text}"
-        lines.append(_row([where, flip.tag, f"{flip.a}/{flip.images}", f"{flip.b}/{flip.images}", *reasons]))
+        lines.append(table_row([where, flip.tag, f"{flip.a}/{flip.images}", f"{flip.b}/{flip.images}", *reasons]))
     return lines
 
 
@@ -149,10 +149,6 @@ def _flip_json(flip: Flip) -> dict[str, Any]:
     return {**plain, "a": flip.a, "b": flip.b, "turned": images}
 
 
-def _percent(value: Interval, mark: str = "") -> str:
-    return f"{100 * value.estimate:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f}{mark})"
-
-
 def _signed(share: float) -> str:
     text = f"{100 * share:+.1f}"
     return "0.0" if text in {"+0.0", "-0.0"} else text
@@ -160,11 +156,3 @@ def _signed(share: float) -> str:
 
 def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _head(names: Sequence[str]) -> list[str]:
-    return [_row(names), _row(["---"] * len(names))]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -13,6 +13,7 @@ import numpy as np
 
 from genloop.metrics.best_of_k import best_of_k, ceiling
 from genloop.metrics.frontier import Curve
+from genloop.metrics.markdown import table_head, table_row
 from genloop.metrics.statistics import Interval
 
 Row = Mapping[str, Any]
@@ -96,15 +97,14 @@ def table(scaling: Scaling) -> str:
         f"Best of k from {scaling.num_pools} pools of {scaling.num_prompts} prompts: mean of the tasks in %, 95 % "
         f"interval; cost in {unit}, relative to one image without search",
         "",
-        _line(["k", *(cell for name in names for cell in (name, "cost"))]),
-        _line(["---"] * (1 + 2 * len(names))),
+        *table_head(["k", *(cell for name in names for cell in (name, "cost"))]),
     ]
     for k in shown(len(scaling.bands[CEILING])):
         cells = [str(k)]
         for name in names:
             estimate, low, high = (f"{100 * share:.1f}" for share in scaling.bands[name][k - 1])
             cells += [f"{estimate} ({low} to {high})", f"{scaling.curves[name].cost[k - 1]:.4g}"]
-        lines.append(_line(cells))
+        lines.append(table_row(cells))
     return "\n".join(lines) + "\n"
 
 
@@ -131,7 +131,3 @@ def _curve(pools: Sequence[Sequence[Row]], judge: str, max_k: int, costs_known: 
         costs.append(np.arange(1, max_k + 1) * (1 + np.mean(judging) * (np.arange(max_k) > 0)))
     clusters = [(pool[0]["prompt"], json.dumps(pool[0]["metadata"], sort_keys=True)) for pool in pools]
     return Curve(np.array(values), np.array(costs), clusters, [pool[0]["tag"] for pool in pools])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from genloop.metrics.markdown import table_head, table_row
 from genloop.metrics.statistics_rates import MARKS, legend
 from genloop.report.runs import Run
 from genloop.report.scores import OVERALL, Comparison, Score
@@ -13,11 +14,11 @@ def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons
     """Score by task of every run and what an image cost, then the paired differences; scores with 95 % intervals."""
     told = [any(score.expense for score in column) for column in scores]
     heads = [[f"{run.letter} {run.name}", *([f"{run.letter} cost"] if tells else [])] for run, tells in zip(runs, told)]
-    lines = _rows(["task", *(cell for head in heads for cell in head)])
+    lines = table_head(["task", *(cell for head in heads for cell in head)])
     for task in tasks(scores):
         found = [next((score for score in column if score.task == task), None) for column in scores]
         cells = [[_cell(score), *([_cost(score)] if tells else [])] for score, tells in zip(found, told)]
-        lines.append(_row([task, *(cell for pair in cells for cell in pair)]))
+        lines.append(table_row([task, *(cell for pair in cells for cell in pair)]))
     lines += ["", legend(score.accuracy.method for column in scores for score in column)]
     lines += [f"\n{run.letter} {run.name}: made from {REWRITTEN}" for run in runs if run.is_rewritten]
     for comparison in comparisons:
@@ -27,10 +28,12 @@ def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons
             anyway = f"; to compare anyway: `{comparison.command}`" if comparison.command else ""
             lines.append(f"not compared: {comparison.refusal}{anyway}")
             continue
-        lines += _rows(["task", "difference", "prompts better", "prompts worse", "p", "result"])
-        for row in comparison.differences:
-            points = f"{_points(row.points.estimate)} ({_points(row.points.low)} to {_points(row.points.high)})"
-            lines.append(_row([row.task, points, str(row.better), str(row.worse), f"{row.p:.3g}", RESULTS[row.result]]))
+        lines += table_head(["task", "difference", "prompts better", "prompts worse", "p", "result"])
+        for one in comparison.differences:
+            points = f"{_points(one.points.estimate)} ({_points(one.points.low)} to {_points(one.points.high)})"
+            lines.append(
+                table_row([one.task, points, str(one.better), str(one.worse), f"{one.p:.3g}", RESULTS[one.result]])
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -106,11 +109,3 @@ def _cost(score: Score | None) -> str:
 
 def _points(value: float) -> str:
     return f"{100 * value:+.1f}"
-
-
-def _rows(names: Sequence[str]) -> list[str]:
-    return [_row(names), _row(["---"] * len(names))]
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

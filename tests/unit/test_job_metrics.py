@@ -200,7 +200,7 @@ def test_a_unit_without_any_readable_image_takes_nothing_from_the_others(referen
     for number in range(7, 14):
         (left / f"{number}.png").unlink()
     found, expected = (
-        run(tmp_path / folder.name / "run", f"images={folder}", f"reference={reference}", DISTANCES[0])
+        run(tmp_path / f"run-{folder.name}", f"images={folder}", f"reference={reference}", DISTANCES[0])
         for folder in (broken, left)
     )
     assert len(found["unreadable"]) == 7 and found["metrics"]["fid"][0]["n"] == 13
@@ -218,8 +218,8 @@ def test_prompts_numbered_in_tens_have_intervals_as_others_do(images, reference,
     tens = [replace(prompt, index=10 * prompt.index) for prompt in small_set()]
     sides = [images, write_images(tmp_path / "images", tens, samples=3)]
     one, other = (
-        run(tmp_path / folder.parent.name / "run", f"images={folder}", f"reference={reference}", DISTANCES[0])
-        for folder in sides
+        run(tmp_path / f"run-{number}", f"images={folder}", f"reference={reference}", DISTANCES[0])
+        for number, folder in enumerate(sides)
     )
     assert other["metrics"]["fid"][0]["low"] is not None and one["prompts"] == other["prompts"] == 12
 
