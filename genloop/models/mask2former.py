@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from genloop.models.mask2former_config import check_mask2former_folder
+from genloop.models.mask2former_forward import forward
 from genloop.models.precision import strict_float32
 from genloop.registry import require
 
@@ -43,10 +44,11 @@ def raw_logits(network: Mask2Former, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Normalised, padded pixels (B, 3, P, Q) -> classes (B, Q, C + 1) and masks (B, Q, P / 4, Q / 4), all float32."""
     alone = pixels.device.type == "cpu"  # whose convolutions and small products take other kernels for more images
     with torch.inference_mode(), strict_float32(pixels.device):
-        found = [network(pixel_values=part) for part in (pixels.split(1) if alone else [pixels])]
-    return torch.cat([part.class_queries_logits for part in found]), torch.cat(
-        [part.masks_queries_logits for part in found]
-    )
+        found = [forward(network, part) for part in (pixels.split(1) if alone else [pixels])]
+    if len(found) == 1:
+        return found[0]
+    classes, masks = zip(*found)
+    return torch.cat(classes), torch.cat(masks)
 
 
 @contextmanager

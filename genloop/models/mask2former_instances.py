@@ -88,16 +88,16 @@ def _region(logits: Tensor, sizes: Sizes, *, keep: bool) -> _Region:
     mask = inside > 0
     area = mask.sum()
     factor = (inside.sigmoid() * mask).sum() / (area + 1e-6)
-    return _Region(factor, (*_box(mask), area), mask if keep else None)
+    return _Region(factor, (*_box(inside), area), mask if keep else None)
 
 
 def _resize(plane: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(plane[None, None], size, mode="bilinear", align_corners=False)[0, 0]
 
 
-def _box(mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(H, W) bool -> x1, y1, x2, y2 around the mask, zeros when it is empty"""
-    (top, bottom), (left, right) = (_span(mask.any(dim=axis)) for axis in (1, 0))
+def _box(plane: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(H, W) logits -> x1, y1, x2, y2 around what is positive, zeros when nothing is"""
+    (top, bottom), (left, right) = (_span(plane.amax(dim=axis) > 0) for axis in (1, 0))
     return left, top, right, bottom
 
 

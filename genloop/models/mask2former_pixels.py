@@ -92,6 +92,6 @@ def _weights(source: int, wanted: int) -> tuple[Tensor, Tensor]:
 
 
 def _normalised(pixels: Tensor) -> Tensor:
-    """(3, h, w) float32 in 0..255"""
+    """(3, h, w) float32 in 0..255, which is overwritten"""
     mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
-    return (pixels - mean) / std
+    return pixels.sub_(mean).div_(std)

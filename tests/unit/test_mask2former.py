@@ -94,7 +94,9 @@ def test_preprocessing_is_the_folders_unless_told(folder: Path, tmp_path: Path) 
 def test_float32_is_strict_whatever_the_process_has_set(folder: Path) -> None:
     inside = []
     network = load_mask2former(folder)
-    network.register_forward_hook(lambda *_: inside.append((exactness(), torch.is_autocast_enabled("cpu"))))
+    network.class_predictor.register_forward_hook(
+        lambda *_: inside.append((exactness(), torch.is_autocast_enabled("cpu")))
+    )
     pixels = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(1))
     with hasty_process():
         plain = raw_logits(network, pixels)
