@@ -57,11 +57,11 @@ def sentence(overall: Change, names: tuple[str, str]) -> str:
     """The finding in one line."""
     points, low, high = overall.difference
     if overall.result == "same":
-        claim = f"not significant (p = {_p(overall.p)})"
+        claim = f"not significant (p {_is(overall.p)})"
         if overall.detectable is not None:
             claim += f"; with these prompts a difference of {100 * overall.detectable:.1f} is found in 80 % of cases"
     else:
-        claim = f"significant (p = {_p(overall.p)})"
+        claim = f"significant (p {_is(overall.p)})"
     direction = "higher" if points >= 0 else "lower"
     return (
         f"{names[1]} scores {100 * abs(points):.1f} points {direction} than {names[0]} "
@@ -152,6 +152,10 @@ def _flip_json(flip: Flip) -> dict[str, Any]:
 def _signed(share: float) -> str:
     text = f"{100 * share:+.1f}"
     return "0.0" if text in {"+0.0", "-0.0"} else text
+
+
+def _is(p: float) -> str:
+    return _p(p) if p < 0.001 else f"= {_p(p)}"
 
 
 def _p(p: float) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from genloop.metrics.comparison import OVERALL, compare, coverage, pair_up
 from genloop.metrics.comparison_regime import COVERAGE, Differing, conditions, differing, names_of, refuse
 from genloop.metrics.comparison_rows import check_evaluation, read_evaluation
-from genloop.metrics.comparison_tables import as_json, markdown
+from genloop.metrics.comparison_tables import as_json, markdown, sentence
 from genloop.metrics.statistics import paired_bootstrap
 from genloop.metrics.statistics_pairs import detectable, flip_test, standard_error
 from tests.unit.evaluations import CARD, evaluation, verdict_rows, write_evaluation, write_reference
@@ -131,6 +132,14 @@ def test_a_broken_result_file_is_named_with_its_line(tmp_path, line):
     path.write_text(path.read_text() + line + "\n")
     with pytest.raises(ValueError, match=r"results.jsonl:2: not a row"):
         read_evaluation(path)
+
+
+def test_the_finding_says_p_as_a_sentence_does(tmp_path):
+    a = evaluation(tmp_path / "a", A)
+    overall = compare(a, a, 0, num_resamples=100).changes[-1]
+    for p, told in ((0.0002, "significant (p < 0.001)."), (0.02, "significant (p = 0.020).")):
+        assert sentence(replace(overall, p=p), ("a", "b")).endswith(told)
+    assert "not significant (p = 1.000)" in sentence(overall, ("a", "b"))
 
 
 def test_what_is_no_finished_evaluation_is_refused(tmp_path):
