@@ -7,21 +7,15 @@ The crop of an object is compared with three sentences for each of ten colours. 
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
+from geneval.clip_source import ClipSource, check_clip, clip_inputs, load_clip_source
 from geneval.crops import ORIGINAL, color_value
 from geneval.settings import PartMaker, Resolve
-from genloop.config import LAUNCH, Settings
-from genloop.models.clip_config import (
-    OPENAI,
-    Precision,
-    check_clip_folder,
-    check_transformers_folder,
-    is_transformers_folder,
-)
-from genloop.registry import check_installed
+from genloop.config import LAUNCH
+from genloop.models.clip_config import OPENAI, Precision
 
 if TYPE_CHECKING:
     from geneval.clip_colors_zero_shot import ClipColors
@@ -33,11 +27,9 @@ def _known(background: str) -> str:
     return background
 
 
-class ClipOptions(Settings):
+class ClipOptions(ClipSource):
     """Which CLIP, and how an object is shown to it; the defaults are GenEval's."""
 
-    checkpoint: Annotated[str, LAUNCH] = Field(description="a folder with the weights")
-    backend: Literal["open_clip", "transformers"] = Field("open_clip", description="whose layout the folder has")
     architecture: str | None = Field("ViT-L-14", description="open_clip's name of it; null: what the folder says")
     pretrained: str | None = Field(OPENAI, description="tag of the weights; openai: QuickGELU is forced and checked")
     background: Annotated[str, AfterValidator(_known)] = Field(
@@ -55,35 +47,19 @@ class Clip(PartMaker):
 
     @classmethod
     def check(cls, options: ClipOptions, resolve: Resolve) -> None:
-        """The folder's config and headers, the activation, and the package."""
-        folder = resolve(options.checkpoint)
-        if options.backend == "transformers":
-            check_transformers_folder(folder, options.architecture, options.pretrained)
-            return
-        if is_transformers_folder(folder):
-            raise ValueError(f"{folder} has the layout of transformers; use backend=transformers")
-        check_clip_folder(folder, options.architecture)
-        check_installed("open_clip", "clip")
+        """The folder and the package."""
+        check_clip(options, resolve)
 
     @classmethod
     def inputs(cls, options: ClipOptions, resolve: Resolve) -> dict[str, Path]:
         """The weights."""
-        return {"checkpoint": resolve(options.checkpoint)}
+        return clip_inputs(options, resolve)
 
     @classmethod
     def load(cls, options: ClipOptions, resolve: Resolve, device: str) -> "ClipColors":
         """On `device`."""
         from geneval.clip_colors_zero_shot import ClipColors
-        from genloop.models.clip import load_clip
-        from genloop.models.clip_transformers import load_clip_transformers
 
-        read = load_clip_transformers if options.backend == "transformers" else load_clip
-        embedder = read(
-            resolve(options.checkpoint),
-            architecture=options.architecture,
-            published_as=options.pretrained,
-            device=device,
-            rows_per_forward=options.crops_per_batch,
-            precision=options.precision,
-        )
+        rows, precision = options.crops_per_batch, options.precision
+        embedder = load_clip_source(options, resolve, device, rows_per_forward=rows, precision=precision)
         return ClipColors(embedder, background=options.background, to_box=options.crop)

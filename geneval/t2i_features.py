@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from geneval.clip_source import MetricClip, check_clip, clip_inputs, load_clip_source
 from geneval.metrics import Extractor, FeatureMaker, FeatureSettings, feature_maker
 from geneval.settings import Resolve
-from geneval.t2i_clip import ClipSource, check_clip, clip_inputs, load_clip_source
 from genloop.config import INPUT, Settings, computing_keys, marked
 from genloop.metrics.distances import Gaussian
 from genloop.rundir import sha256_tree, write_atomic
@@ -68,22 +68,22 @@ class PixelExtractor:
 class Clip(FeatureMaker):
     """Unit vectors of a CLIP; CMMD was published with OpenAI's ViT-L-14 at 336 pixels."""
 
-    Options = ClipSource
+    Options = MetricClip
 
     @classmethod
-    def check(cls, options: ClipSource, resolve: Resolve) -> None:
+    def check(cls, options: MetricClip, resolve: Resolve) -> None:
         """The weights."""
         check_clip(options, resolve)
 
     @classmethod
-    def inputs(cls, options: ClipSource, resolve: Resolve) -> dict[str, Path]:
+    def inputs(cls, options: MetricClip, resolve: Resolve) -> dict[str, Path]:
         """The weights."""
         return clip_inputs(options, resolve)
 
     @classmethod
-    def load(cls, options: ClipSource, resolve: Resolve, device: str) -> "ClipExtractor":
+    def load(cls, options: MetricClip, resolve: Resolve, device: str) -> "ClipExtractor":
         """In float32."""
-        return ClipExtractor(load_clip_source(options, resolve, device))
+        return ClipExtractor(load_clip_source(options, resolve, device, rows_per_forward=options.images_per_forward))
 
 
 class ClipExtractor:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from geneval.clip_source import MetricClip, check_clip, clip_inputs, load_clip_source
 from geneval.metrics import ANY_QUESTION, Line, ScoreMaker, Tools
 from geneval.settings import Resolve
-from geneval.t2i_clip import ClipSource, check_clip, clip_inputs, load_clip_source
 from genloop.config import Settings
 from genloop.metrics.statistics import Interval, cluster_bootstrap
 from genloop.protocols import Judge
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PROMPT = "{prompt}"
 
 
-class ClipScoreOptions(ClipSource):
+class ClipScoreOptions(MetricClip):
     """Keys of `metrics.clip_score`."""
 
     prefix: str = Field("A photo depicts ", description="in front of every prompt, as published")
@@ -49,7 +49,8 @@ class ClipScore(ScoreMaker):
     @classmethod
     def load(cls, options: ClipScoreOptions, tools: Tools) -> "ClipScorer":
         """In float32."""
-        return ClipScorer(load_clip_source(options, tools.resolve, tools.device), options)
+        rows = options.images_per_forward
+        return ClipScorer(load_clip_source(options, tools.resolve, tools.device, rows_per_forward=rows), options)
 
     @classmethod
     def conclude(cls, options: Any, name: str, rows: Sequence[Mapping[str, Any]], seed: int) -> list[Line]:

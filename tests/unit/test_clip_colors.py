@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from geneval.clip_colors import Clip, ClipOptions
 from geneval.clip_colors_zero_shot import color_texts
+from geneval.clip_source import MetricClip, check_clip
 from geneval.crops import crop
 from geneval.settings import ColorSettings
 from genloop.models.clip_config import ARCHITECTURES, check_transformers_folder, sizes
@@ -161,6 +162,8 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
         check_transformers_folder(other)
     with pytest.raises(ValueError, match="has the layout of transformers; use backend=transformers"):
         Clip.check(options(folder, backend="open_clip"), type(folder))
+    with pytest.raises(ValueError, match="has the layout of transformers; use backend=transformers"):
+        check_clip(MetricClip(checkpoint=str(folder)), type(folder))
 
 
 def test_tokenizers_and_pixels_that_do_not_fit_are_refused(tmp_path):

@@ -1,4 +1,7 @@
-"""Which CLIP a metric or a kind of features uses: an open_clip folder, or one of transformers. Torch when loaded."""
+"""Which CLIP colours, a metric or a kind of features use: an open_clip folder, or one of transformers.
+
+No torch until it is loaded.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -7,7 +10,12 @@ from pydantic import Field
 
 from geneval.settings import Resolve
 from genloop.config import LAUNCH, Settings
-from genloop.models.clip_config import check_clip_folder, check_transformers_folder
+from genloop.models.clip_config import (
+    Precision,
+    check_clip_folder,
+    check_transformers_folder,
+    is_transformers_folder,
+)
 from genloop.registry import check_installed
 
 if TYPE_CHECKING:
@@ -21,17 +29,24 @@ class ClipSource(Settings):
     backend: Literal["open_clip", "transformers"] = Field("open_clip", description="whose layout the folder has")
     architecture: str | None = Field(None, description="open_clip's name of it; null: what the folder says")
     pretrained: str | None = Field(None, description="tag of the weights; openai: QuickGELU is forced and checked")
+
+
+class MetricClip(ClipSource):
+    """The same for whole images."""
+
     images_per_forward: Annotated[int, LAUNCH] = Field(64, ge=8, description="images in one forward pass")
 
 
 def check_clip(options: ClipSource, resolve: Resolve) -> None:
-    """The folder's config and headers, and the package that reads it."""
+    """The folder's config and headers, the activation, and the package that reads it."""
     folder = resolve(options.checkpoint)
     if options.backend == "transformers":
         check_transformers_folder(folder, options.architecture, options.pretrained)
-    else:
-        check_clip_folder(folder, options.architecture)
-        check_installed("open_clip", "clip")
+        return
+    if is_transformers_folder(folder):
+        raise ValueError(f"{folder} has the layout of transformers; use backend=transformers")
+    check_clip_folder(folder, options.architecture)
+    check_installed("open_clip", "clip")
 
 
 def clip_inputs(options: ClipSource, resolve: Resolve) -> dict[str, Path]:
@@ -39,8 +54,10 @@ def clip_inputs(options: ClipSource, resolve: Resolve) -> dict[str, Path]:
     return {"checkpoint": resolve(options.checkpoint)}
 
 
-def load_clip_source(options: ClipSource, resolve: Resolve, device: str) -> "ClipEmbedder":
-    """In float32, on `device`."""
+def load_clip_source(
+    options: ClipSource, resolve: Resolve, device: str, *, rows_per_forward: int, precision: Precision = "float32"
+) -> "ClipEmbedder":
+    """With weights in float32, on `device`."""
     from genloop.models.clip import load_clip
     from genloop.models.clip_transformers import load_clip_transformers
 
@@ -50,5 +67,6 @@ def load_clip_source(options: ClipSource, resolve: Resolve, device: str) -> "Cli
         architecture=options.architecture,
         published_as=options.pretrained,
         device=device,
-        rows_per_forward=options.images_per_forward,
+        rows_per_forward=rows_per_forward,
+        precision=precision,
     )
