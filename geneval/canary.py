@@ -91,9 +91,10 @@ def hold(
             problems = observed.broken + [(text, cause) for text in differences(name, answers, record)]
         if problems:
             what, cause = problems[0]
+            place = record.place if record else None
             raise CanaryFailed(
                 f"canary: {name} {part.kind} {what}; likely {cause}. Nothing was judged; canary=off goes on anyway"
-                + (f", canary=record takes this for right ({record.place})" if record and record.place else "")
+                + (f", canary=record (another out) takes this for right ({place})" if place else "")
             )
         found[name] = Outcome(part, AS_RECORDED if record else PLAUSIBLE, answers)
     return found
@@ -106,7 +107,7 @@ def _check_weights(part: Part) -> None:
         raise CanaryFailed(
             f"canary: {part.name} {part.kind} has weights {ours}, {part.place} is about {theirs}; likely a checkpoint "
             "that was changed, copied in part, or converted from another file. Nothing was judged; canary=off goes on "
-            "anyway, canary=record takes these for right"
+            "anyway, canary=record (another out) takes these for right"
         )
 
 

@@ -149,7 +149,7 @@ def test_answers_that_were_noted_bind_what_comes_after(tmp_path):
     assert {outcome.outcome for outcome in hold(near, ours).values()} == {AS_RECORDED}
     line = refusal(evaluator(Everyday(0.8)), ours)
     assert "gives 'stop sign' in picture 'sign' 0.800, recorded 0.900; likely another config or preprocessing" in line
-    assert "canary=record takes this for right" in line
+    assert "canary=record (another out) takes this for right" in line
     assert "gives 'stop sign' in picture 'sign' 0.200, recorded 0.900; likely a broken kernel" in refusal(
         evaluator(Everyday(0.2)), ours
     )
@@ -168,7 +168,7 @@ def test_a_note_about_other_weights_is_no_licence_for_these(tmp_path):
     assert (
         "canary: detector everyday has weights cdcdcdcd, " in line and "weights.canary.json is about abababab" in line
     )
-    assert "canary=record takes these for right" in line
+    assert "canary=record (another out) takes these for right" in line
     write_record(changed["detector"], hold(evaluator(), changed, recording=True)["detector"].seen, {})
     assert hold(evaluator(), changed)["detector"].outcome == AS_RECORDED  # and the first weights still have theirs
     assert find_record(ours["detector"]) is not None
