@@ -27,9 +27,9 @@ COST_METHOD = (
     "operations relative to one image without search (of the first run)."
 )
 DIFFERENCE_METHOD = (
-    "Runs are compared prompt by prompt. Intervals are a paired bootstrap over prompts; p is McNemar's exact test over "
-    "prompts, corrected for the number of tasks (Holm). A task counts as better or worse when p < 0.05, the overall "
-    "score when besides its interval excludes 0."
+    "Runs are compared image by image, prompts being the clusters. Intervals are a paired bootstrap over prompts; p is "
+    "that of turning whole prompts around, of a task corrected for the number of tasks (Holm). A task or the overall "
+    "score counts as better or worse when p < 0.05."
 )
 
 
@@ -122,9 +122,9 @@ def _lead(runs: Sequence[Run], comparisons: Sequence[scores.Comparison]) -> str:
         images, prompts = sum(len(run.images) for run in runs), len({key for run in runs for key in run.by_prompt})
         return f"{images} images of {prompts} prompts, judged by GenEval's rules."
     overall = compared[0].differences[-1]
-    points, low, high = overall.points
+    points, low, high = overall.difference
     distance = f"{percent(abs(points))} points {'higher' if points > 0 else 'lower'} than" if points else "the same as"
-    claim = "significant" if overall.significant else "not significant"
+    claim = "not significant" if overall.result == "same" else "significant"
     return (
         f"{runs[1].name} scores {distance} {runs[0].name} "
         f"(95 % interval of the difference {signed(low)} to {signed(high)}): {claim}."
@@ -177,7 +177,9 @@ def _score_chart(columns: Sequence[Sequence[scores.Score]]) -> Chart:
 
 
 def _difference_chart(comparison: scores.Comparison) -> Chart:
-    reach = max(abs(bound) for row in comparison.differences for bound in row.points)
+    reach = max(abs(bound) for row in comparison.differences for bound in row.difference)
     step = next(step for step in (2, 5, 10, 15, 20, 30, 50) if reach <= 2 * step / 100 or step == 50)
     ticks = [(tick / 100, minus(f"{tick:+d}") if tick else "0") for tick in range(-2 * step, 2 * step + 1, step)]
-    return dot_and_whisker([(row.task, [(comparison.run.number, row.points)]) for row in comparison.differences], ticks)
+    return dot_and_whisker(
+        [(row.task, [(comparison.run.number, row.difference)]) for row in comparison.differences], ticks
+    )

@@ -1,7 +1,7 @@
 """The numbers of the page: accuracy by task with intervals, and paired differences between two runs.
 
 Scores and their intervals are those that `evaluate` prints; prompts are clusters, the overall score is GenEval's, the
-unweighted mean of the tasks. Two runs are compared prompt by prompt, and only where the job `compare` would do it.
+unweighted mean of the tasks. Two runs are compared as the job `compare` does it, and only where it would.
 """
 
 import shlex
@@ -9,15 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from genloop.metrics.comparison import conditions_of, pair_up
+from genloop.metrics.comparison import Change, conditions_of, pair_up
+from genloop.metrics.comparison import compare as compare_evaluations
 from genloop.metrics.comparison_regime import is_allowed
-from genloop.metrics.statistics import Interval, holm, mcnemar, paired_bootstrap
 from genloop.metrics.statistics_rates import Rate, rates
 from genloop.records import TAGS
 from genloop.report.expense import Expense, expense, mean
-from genloop.report.runs import JudgedImage, Run
+from genloop.report.runs import Run
 
-SIGNIFICANT = 0.05
 OVERALL = "overall"
 BOOTSTRAP_SEED = 0
 
@@ -35,31 +34,12 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Accuracy of a later run minus the base in one task (or "overall"), and in how many prompts it did better."""
-
-    task: str
-    points: Interval
-    better: int
-    worse: int
-    p: float  # exact McNemar over prompts; of a task Holm-corrected for the number of tasks
-    significant: bool
-
-    @property
-    def result(self) -> str:
-        """better, worse or same: what may be claimed of the later run."""
-        if not self.significant:
-            return "same"
-        return "better" if self.points.estimate > 0 else "worse"
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """`run` against `base`; without differences `refusal` says why they are not compared, `command` how they can be."""
 
     base: Run
     run: Run
-    differences: tuple[Difference, ...]
+    differences: tuple[Change, ...]
     refusal: str = ""
     command: str = ""
 
@@ -112,30 +92,9 @@ def compare(base: Run, run: Run) -> Comparison:
     return Comparison(base, run, differences(base, run))
 
 
-def differences(base: Run, run: Run) -> tuple[Difference, ...]:
-    """By task and overall, of two runs over the same prompts."""
-    prompts = list(base.by_prompt)
-    tags = [base.by_prompt[prompt][0].tag for prompt in prompts]
-    after, before = ([_rate(side.by_prompt[prompt]) for prompt in prompts] for side in (run, base))
-    by_task = [_difference(tag, tags, after, before) for tag in base.tags]
-    corrected = holm([task.p for task in by_task])
-    tasks = [
-        Difference(task.task, task.points, task.better, task.worse, p, p < SIGNIFICANT)
-        for task, p in zip(by_task, corrected)
-    ]
-    points = paired_bootstrap(after, before, prompts, BOOTSTRAP_SEED, tags=tags)
-    better, worse = _signs(after, before)
-    p = mcnemar(better, worse)
-    significant = p < SIGNIFICANT and (points.low > 0 or points.high < 0)
-    return *tasks, Difference(OVERALL, points, better, worse, p, significant)
-
-
-def _difference(tag: str, tags: Sequence[str], after: Sequence[float], before: Sequence[float]) -> Difference:
-    rows = [i for i, other in enumerate(tags) if other == tag]
-    ours, theirs = [after[i] for i in rows], [before[i] for i in rows]
-    better, worse = _signs(ours, theirs)
-    points = paired_bootstrap(ours, theirs, rows, BOOTSTRAP_SEED)
-    return Difference(tag, points, better, worse, mcnemar(better, worse), False)
+def differences(base: Run, run: Run) -> tuple[Change, ...]:
+    """By task and overall, of two runs over the same images: those that the job `compare` finds."""
+    return compare_evaluations(base.evaluation, run.evaluation, BOOTSTRAP_SEED, kind=run.intervals).changes
 
 
 def _command(base: Path, run: Path, allow: Sequence[str]) -> str:
@@ -143,14 +102,3 @@ def _command(base: Path, run: Path, allow: Sequence[str]) -> str:
     out = run.parent / f"{run.name}-minus-{base.name}"
     words = [f"a={base}", f"b={run}", f"out={out}", f"allow=[{','.join(allow)}]"]
     return shlex.join(["genloop", "run", "compare", "geneval", *words])
-
-
-def _rate(images: Sequence[JudgedImage]) -> float:
-    """The share of right images of a prompt."""
-    return sum(image.correct for image in images) / len(images)
-
-
-def _signs(after: Sequence[float], before: Sequence[float]) -> tuple[int, int]:
-    """In how many prompts the later run is better, and in how many worse."""
-    pairs = list(zip(after, before))
-    return sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)

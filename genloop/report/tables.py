@@ -30,7 +30,9 @@ def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons
             continue
         lines += table_head(["task", "difference", "prompts better", "prompts worse", "p", "result"])
         for one in comparison.differences:
-            points = f"{_points(one.points.estimate)} ({_points(one.points.low)} to {_points(one.points.high)})"
+            points = (
+                f"{_points(one.difference.estimate)} ({_points(one.difference.low)} to {_points(one.difference.high)})"
+            )
             lines.append(
                 table_row([one.task, points, str(one.better), str(one.worse), f"{one.p:.3g}", RESULTS[one.result]])
             )
@@ -71,11 +73,11 @@ def as_json(
                 "differences": [
                     {
                         "task": d.task,
-                        **d.points._asdict(),
+                        **d.difference._asdict(),
                         "better": d.better,
                         "worse": d.worse,
                         "p": d.p,
-                        "significant": d.significant,
+                        "significant": d.result != "same",
                     }
                     for d in comparison.differences
                 ],

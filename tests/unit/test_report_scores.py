@@ -43,7 +43,7 @@ def test_a_run_does_not_differ_from_itself(tmp_path: Path) -> None:
     run = write_runs(tmp_path, "a", Sketch(prompts_per_task=10))
     found = compare(*read_runs([run, run])).differences
     assert {row.result for row in found} == {"same"}
-    assert all(row.points.estimate == 0 and row.points.low < 0 < row.points.high for row in found)
+    assert all(row.difference.estimate == 0 and row.difference.low < 0 < row.difference.high for row in found)
     assert all(row.p == 1 and row.better == row.worse == 0 for row in found)
 
 
@@ -51,24 +51,42 @@ def test_one_prompt_proves_nothing(tmp_path: Path) -> None:
     one = Sketch(prompts_per_task=1, tags=("colors",))
     runs = [write_runs(tmp_path, f"a{share}", replace(one, accuracy=share)) for share in (0, 1)]
     task, overall = compare(*read_runs(runs)).differences
-    assert task.points == overall.points
-    assert (overall.points.estimate, overall.p, overall.result) == (1, 1, "same")
+    assert task.difference == overall.difference
+    assert (overall.difference.estimate, overall.p, overall.result) == (1, 1, "same")
+
+
+def run_of(number: int, right: Mapping[str, np.ndarray]) -> Run:
+    """{task: its images, right or wrong (P, S)} -> a run."""
+    images = []
+    for task, (tag, found) in enumerate(right.items()):
+        for place, sample in np.ndindex(found.shape):
+            prompt, correct = f"{tag} {place}", bool(found[place, sample])
+            row = {"prompt_index": 1000 * task + place, "sample": sample, "prompt": prompt, "tag": tag}
+            row |= {"correct": correct, "reason": "", "metadata": {"tag": tag, "prompt": prompt}}
+            where = (row["prompt_index"], sample, prompt, tag, json.dumps(row["metadata"]))
+            images.append(JudgedImage(*where, Path("0.png"), correct, "", None, row))
+    return Run(number, f"run {number}", Path("runs"), tuple(images), Counts(1, 1, 0, 0), None)
 
 
 def coin(number: int, seed: int) -> Run:
     """A run whose every verdict is a fair coin: 15 prompts a task."""
-    heads = np.random.default_rng(seed).random((len(TAGS), 15)) < 0.5
-    images = [
-        JudgedImage(15 * t + i, 0, f"{tag} {i}", tag, "{}", Path("0.png"), bool(heads[t, i]), "", None)
-        for t, tag in enumerate(TAGS)
-        for i in range(15)
-    ]
-    return Run(number, f"coin {seed}", Path("runs"), tuple(images), Counts(1, 1, 0, 0), None)
+    heads = np.random.default_rng(seed).random((len(TAGS), 15, 1)) < 0.5
+    return run_of(number, dict(zip(TAGS, heads)))
+
+
+def test_many_prompts_that_gain_a_little_do_not_outweigh_few_that_lose_all() -> None:
+    before = np.zeros((46, 4), dtype=bool)
+    after = before.copy()
+    after[:20, 0] = True  # a quarter better
+    before[20:26] = True  # and lost
+    found = differences(run_of(0, {"colors": before}), run_of(1, {"colors": after}))
+    assert all((change.better, change.worse, change.result) == (20, 6, "same") for change in found)
+    assert found[0].difference.estimate == pytest.approx(-4 / 184) and found[0].sign < 0.01 < found[0].p
 
 
 def test_two_samples_of_one_coin_are_rarely_called_different() -> None:
     pairs = [(coin(0, 2 * seed), coin(1, 2 * seed + 1)) for seed in range(40)]
-    claims = [any(row.significant for row in differences(*pair)[:-1]) for pair in pairs]
+    claims = [any(row.result != "same" for row in differences(*pair)[:-1]) for pair in pairs]
     assert sum(claims) <= 5  # 40 families at a family-wise 5 %: two expected
 
 
@@ -78,8 +96,8 @@ def test_a_large_gain_is_called_better_and_a_large_loss_worse(tmp_path: Path) ->
     gain, loss = compare(*read_runs([low, high])), compare(*read_runs([high, low]))
     assert {row.result for row in gain.differences} == {"better"}
     assert {row.result for row in loss.differences} == {"worse"}
-    assert [row.points.estimate for row in gain.differences] == pytest.approx(
-        [-row.points.estimate for row in loss.differences]
+    assert [row.difference.estimate for row in gain.differences] == pytest.approx(
+        [-row.difference.estimate for row in loss.differences]
     )
 
 
@@ -88,7 +106,7 @@ def test_the_difference_is_that_of_the_scores(tmp_path: Path) -> None:
     before, after = (score(run) for run in runs)
     found = compare(*runs).differences
     assert [row.task for row in found] == [s.task for s in before]
-    assert [row.points.estimate for row in found] == pytest.approx(
+    assert [row.difference.estimate for row in found] == pytest.approx(
         [b.accuracy.interval.estimate - a.accuracy.interval.estimate for a, b in zip(before, after)]
     )
 
