@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ckpts.mask2former_names import infer_config, source_of, source_shapes
-from genloop.checkpoint import Shape, check_archive, read_header, save_folder
+from genloop.checkpoint import Shape, load_plain, read_header, save_folder
 from genloop.models.mask2former_config import (
     CONVERSION_FILE,
     Mask2FormerConfig,
@@ -95,10 +95,11 @@ def rename(
         config = infer_config(shapes, class_names)
         manifest = mask2former_manifest(config)
         expected = source_shapes(manifest)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, ZeroDivisionError) as error:
         what = f"no tensor {error}" if isinstance(error, KeyError) else f"shapes that do not go together ({error})"
         raise ValueError(f"{where} is not a Mask2Former of mmdet with a Swin backbone: {what}") from None
     _account(expected, shapes, where)
+    _check_values(named, where)
     return {key: _part(named, key).float() for key in manifest}, config
 
 
@@ -114,6 +115,14 @@ def _account(expected: Mapping[str, Shape], found: Mapping[str, Shape], where: o
             parts.append(f"{len(names)} {what} ({', '.join(names[:_LISTED])}{more})")
     if parts:
         raise ValueError(f"{where} is not a Mask2Former of mmdet with a Swin backbone: tensors {'; '.join(parts)}")
+
+
+def _check_values(named: "Mapping[str, Tensor]", where: object) -> None:
+    for name, tensor in named.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{where}: tensor {name} is {tensor.dtype}, not floating point; use the file as published")
+        if not tensor.float().isfinite().all():
+            raise ValueError(f"{where}: tensor {name} holds values that are no numbers; download the file again")
 
 
 def _part(named: "Mapping[str, Tensor]", key: str) -> "Tensor":
@@ -135,17 +144,21 @@ def _read(file: Path, *, trust_pickle: bool) -> "tuple[dict[str, Tensor], tuple[
         return require("safetensors.torch").load_file(file), None
     content = _unpickle(file, trust_pickle=trust_pickle)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
-    torch = require("torch")
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{file}: no state_dict of named tensors; expected a checkpoint of mmdet")
+    if not isinstance(state, Mapping) or not all(_is_plain(name, value) for name, value in state.items()):
+        raise ValueError(f"{file}: no state_dict of named, dense tensors; expected a checkpoint of mmdet")
     return dict(state), _class_names(content.get("meta"))
 
 
-def _unpickle(file: Path, *, trust_pickle: bool) -> Any:
+def _is_plain(name: Any, value: Any) -> bool:
+    """Whether it is a name, and a tensor that holds its numbers one by one."""
     torch = require("torch")
-    check_archive(file)
+    is_dense = isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested
+    return isinstance(name, str) and is_dense and not value.is_quantized and not value.is_meta
+
+
+def _unpickle(file: Path, *, trust_pickle: bool) -> Any:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        return load_plain(file)
     except pickle.UnpicklingError as error:
         if not trust_pickle:
             named = _FOREIGN.search(str(error))
@@ -154,11 +167,12 @@ def _unpickle(file: Path, *, trust_pickle: bool) -> Any:
                 f"{file} holds {what}; if you trust its origin, convert it with --trust-pickle, which runs code that "
                 "the file names"
             ) from None
-    except (RuntimeError, EOFError) as error:
-        raise ValueError(f"{file}: not readable as a checkpoint of PyTorch ({error}); download it again") from None
     log.warning("%s: unpickled in full, which runs code that the file names", file)
     reader = types.SimpleNamespace(__name__="pickle", Unpickler=_Unpickler, load=pickle.load)
-    return torch.load(file, map_location="cpu", weights_only=False, pickle_module=reader)
+    try:
+        return require("torch").load(file, map_location="cpu", weights_only=False, pickle_module=reader)
+    except Exception as error:  # torn bytes lead a pickle anywhere
+        raise ValueError(f"{file}: not readable as a checkpoint of PyTorch ({error}); download it again") from error
 
 
 class _Absent:

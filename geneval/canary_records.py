@@ -8,7 +8,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from geneval.settings import EvaluatorKeys, Resolve, evaluator_inputs
 from genloop.config import read_yaml
@@ -45,15 +47,11 @@ class Record:
 
 def parts_of(keys: EvaluatorKeys, resolve: Resolve, mark: Mapping[str, Any]) -> dict[str, Part]:
     """Both parts of an evaluation, with the weights' hashes from the fingerprint of its run."""
-    files = evaluator_inputs(keys, resolve)
     found = {}
-    for name in ("detector", "colors"):
+    for name, place in _places(keys, resolve).items():
         prefix = f"{name}.options."
         options = {key.removeprefix(prefix): value for key, value in mark["keys"].items() if key.startswith(prefix)}
         weights = {key.removeprefix(prefix): sha for key, sha in mark["inputs"].items() if key.startswith(prefix)}
-        ours = {key.removeprefix(prefix): path for key, path in files.items() if key.startswith(prefix)}
-        path = ours.get("checkpoint") or next(iter(ours.values()), None)
-        place = path.with_name(f"{path.name}.canary.json") if isinstance(path, Path) else None
         found[name] = Part(name, mark["keys"][f"{name}.kind"], options, weights, place)
     return found
 
@@ -89,13 +87,56 @@ def _beside(part: Part) -> list[dict[str, Any]]:
     return [] if part.place is None else _read(part.place)
 
 
+def check_records(keys: EvaluatorKeys, resolve: Resolve) -> None:
+    """ValueError for a damaged file beside either checkpoint."""
+    for path in _places(keys, resolve).values():
+        if path is not None:
+            _read(path)
+
+
+def _places(keys: EvaluatorKeys, resolve: Resolve) -> dict[str, Path | None]:
+    """{detector and colors: where its answers may be recorded}"""
+    files = evaluator_inputs(keys, resolve)
+    found: dict[str, Path | None] = {}
+    for name in ("detector", "colors"):
+        ours = [path for key, path in files.items() if key.startswith(f"{name}.options.")]
+        path = files.get(f"{name}.options.checkpoint") or next(iter(ours), None)
+        found[name] = None if path is None else path.with_name(f"{path.name}.canary.json")
+    return found
+
+
+class _Noted(BaseModel):
+    """One entry of a file beside a checkpoint."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    kind: str
+    options: dict[str, Any]
+    weights: dict[str, str]
+    tolerance: float = Field(0.0, ge=0)
+
+
+class _NotedObjects(_Noted):
+    part: Literal["detector"]
+    seen: dict[str, dict[str, tuple[float, Annotated[list[float], Field(min_length=4, max_length=4)], int]]] = Field(
+        min_length=1
+    )
+
+
+class _NotedColors(_Noted):
+    part: Literal["colors"]
+    seen: dict[str, list[list[float]]] = Field(min_length=1)
+
+
+_NOTES = TypeAdapter(list[Annotated[_NotedObjects | _NotedColors, Field(discriminator="part")]])
+
+
 def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
+    """The entries of a file; one that compares nothing, or lets everything pass, would be worse than none."""
+    if not path.exists():
         return []
     try:
         records = json.loads(path.read_text(encoding="utf-8"))["records"]
-        if any("seen" not in record for record in records):
-            raise KeyError("seen")
-    except (ValueError, KeyError, TypeError):
+        _NOTES.validate_json(json.dumps(records))
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"{path}: not a file of canary=record; remove it and run with canary=record again") from None
     return records

@@ -9,7 +9,6 @@ names, hold the same network under other names; mmdet 3.x itself would leave tho
 import importlib.util
 import logging
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,7 +20,7 @@ from pydantic import Field
 from geneval.judging import no_numbers
 from geneval.names import OBJECT_NAMES
 from geneval.settings import PartMaker, Resolve
-from genloop.checkpoint import compare_manifest
+from genloop.checkpoint import compare_manifest, load_plain
 from genloop.config import LAUNCH, Settings
 from genloop.models.mask2former_mmdet import BUFFER, new_name
 from genloop.records import Detection, Wanted
@@ -168,21 +167,17 @@ def their_names() -> list[str]:
 
 
 def _load(path: Path, *, trust_pickle: bool) -> Any:
-    torch = require("torch")
     if trust_pickle:
         logger.warning("%s is unpickled, which runs whatever it holds", path)
+        return require("torch").load(path, map_location="cpu", weights_only=False)
     try:
-        mapped = not trust_pickle and zipfile.is_zipfile(path)  # what nobody looks at is not read
-        return torch.load(path, map_location="cpu", weights_only=not trust_pickle, mmap=mapped)
+        return load_plain(path)
     except UnpicklingError as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(
             f"{path}: holds more than tensors, which could run any code when it is read ({first}); "
             "use trust_pickle=true if you trust where the file comes from"
         ) from None
-    except (RuntimeError, EOFError) as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{path}: not a PyTorch checkpoint, or torn ({first}); download it again") from None
 
 
 def _build(config_file: Path, tensors: "Mapping[str, Tensor]", source: Path, device: str) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ import os
 import shutil
 import struct
 import uuid
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -170,15 +171,31 @@ def load_tensors(folder: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
 def _load_archive(path: Path, device: str) -> "dict[str, Tensor]":
     """The tensors of a .bin file; whatever else it holds is refused, not run."""
     torch = require("torch")
-    check_archive(path)
     try:
-        part = torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (UnpicklingError, RuntimeError, EOFError) as error:
+        part = load_plain(path, device=device)
+    except UnpicklingError as error:
         first = str(error).strip().partition("\n")[0]
         raise ValueError(f"{path}: not readable as plain tensors ({first}); use a safetensors file") from None
     if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
         raise ValueError(f"{path}: holds other things than named tensors; use the file with the weights alone")
     return part
+
+
+def load_plain(path: Path, *, device: str = "cpu") -> Any:
+    """What a file of PyTorch holds: tensors and plain values. UnpicklingError says what it names besides, which is not
+    run; ValueError in one line for a torn file.
+    """
+    torch = require("torch")
+    check_archive(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols of pickles
+            return torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UnpicklingError:
+        raise
+    except Exception as error:  # torn bytes lead a pickle anywhere
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path}: not readable as a checkpoint of PyTorch ({first}); download it again") from error
 
 
 def _owned(path: Path, part: Mapping[str, Any], owner: Mapping[str, str] | None) -> dict[str, Any]:
@@ -258,7 +275,10 @@ def save_folder(
 def verify_folder(folder: Path) -> None:
     """ValueError that names the files which are missing or differ from the folder's manifest."""
     bad = []
-    for name, digest in read_json(folder / MANIFEST_FILE).items():
+    manifest = read_json(folder / MANIFEST_FILE)
+    if not manifest:
+        raise ValueError(f"{folder / MANIFEST_FILE}: names no files; convert or copy the folder again")
+    for name, digest in manifest.items():
         path = folder / name
         if not path.is_file() or sha256_file(path) != digest:
             bad.append(name)

@@ -97,10 +97,13 @@ class Config(IndependentConfig, EvaluatorKeys):
 
 def check(config: Config) -> None:
     """Names, layout, every metadata file and completeness, before anything is loaded or written."""
+    from geneval.canary_records import check_records
     from geneval.completeness import check_complete
     from geneval.folder import check_samples
 
     known = check_evaluator(config, resolve)
+    if config.canary != "off":
+        check_records(config, resolve)
     if not config.has_images:
         return
     if not config.images:

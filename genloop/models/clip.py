@@ -22,6 +22,7 @@ from torch.nn.functional import normalize
 
 from genloop.checkpoint import compare_manifest, load_tensors, read_json, read_shapes
 from genloop.models.clip_config import CONFIG_FILE, OPENAI, Precision, forward_flops, read_model_config
+from genloop.models.clip_folder import check_channels
 from genloop.models.precision import strict_float32
 from genloop.registry import did_you_mean, require
 
@@ -183,6 +184,8 @@ def _preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing:
     size = config["size"]
     sizes = set(size) if isinstance(size, list | tuple) else {size}
     given = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if config.get(key)}
+    for key in given.keys() & {"mean", "std"}:
+        check_channels(given[key], key, f"{folder}: preprocess_cfg.{key}")
     found = Preprocessing(sizes.pop(), **given)
     if sizes or found.resize_mode not in {"shortest", "squash"} or found.interpolation not in {"bicubic", "bilinear"}:
         raise ValueError(

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from genloop.checkpoint import read_json, read_shapes
+from genloop.checkpoint import compare_manifest, read_json, read_shapes
+from genloop.models.clip_folder import BUFFER, check_tokenizer_files, check_tower, clip_manifest, read_pixels
 from genloop.registry import did_you_mean
 
 Precision = Literal["float32", "autocast_float16"]
@@ -79,12 +80,30 @@ def check_transformers_folder(folder: Path, architecture: str | None = None, pub
             f"{folder} holds no config.json with model_type 'clip': not a CLIP folder of transformers{other}"
         )
     config = read_json(folder / "config.json")
+    towers, embed_dim = _checked(config, folder / "config.json")
     check_activation(config, published_as, folder)
     if architecture is not None:
         _check_sizes(config, architecture, folder)
-    shapes = read_shapes(folder)
+    shapes = {key: shape for key, shape in read_shapes(folder).items() if not key.endswith(BUFFER)}
     if "logit_scale" not in shapes or not any(key.startswith("vision_model.") for key in shapes):
         raise ValueError(f"{folder} does not hold a CLIP model of transformers (no logit_scale or no vision_model.*)")
+    compare_manifest(clip_manifest(towers["vision"], towers["text"], embed_dim), shapes, folder)
+    check_tokenizer_files(folder)
+    read_pixels(folder, towers["vision"]["image_size"])
+
+
+def _checked(config: Mapping[str, Any], where: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """The settings of both towers and the size of the common space; ValueError for values that make no sense."""
+    for key in (f"{side}_config{end}" for side in _TOWER for end in ("", "_dict")):
+        if not isinstance(config.get(key), Mapping | None):
+            raise ValueError(f"{where}: {key} is {str(config[key])[:40]!r}, expected a JSON object")
+    embed_dim = config.get("projection_dim", 512)
+    if type(embed_dim) is not int or embed_dim < 1:
+        raise ValueError(f"{where}: projection_dim is {embed_dim!r}, expected a whole number above 0")
+    towers = {side: _tower(config, side) for side in _TOWER}
+    for side, settings in towers.items():
+        check_tower(settings, f"{where}: {side}_config")
+    return towers, embed_dim
 
 
 def check_activation(config: Mapping[str, Any], published_as: str | None, where: object) -> None:

@@ -6,21 +6,20 @@ preprocessor_config.json, when it is there, says how pixels are prepared. Needs 
 B = images, T = texts, D = embedding size, L = context length, S = image size.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genloop.checkpoint import compare_manifest, load_tensors, read_json, read_shapes
+from genloop.checkpoint import compare_manifest, load_tensors, read_shapes
 from genloop.models.clip import ClipEmbedder, Preprocessing
 from genloop.models.clip_config import Precision, check_activation, check_transformers_folder, forward_flops, sizes
+from genloop.models.clip_folder import BUFFER, check_tokenizer_files, read_pixels
 from genloop.registry import require
 
 _LEGACY_END = 2  # what the first published configs call the end of a text; transformers then looks for the highest id
-_RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-_BUFFER = ".position_ids"  # in older files; counted, not learned
 
 
 class ClipTowers(nn.Module):
@@ -43,13 +42,8 @@ class ClipTokenizer:
     """The folder's own tokenizer: begin, words, end, and ends up to the context length."""
 
     def __init__(self, folder: Path, text_config: Any) -> None:
-        if not (folder / "tokenizer.json").is_file() and not all(
-            (folder / name).is_file() for name in ("vocab.json", "merges.txt")
-        ):
-            raise FileNotFoundError(
-                f"{folder} holds no tokenizer.json, and no vocab.json with merges.txt; put the tokenizer's files there"
-            )
-        self._tokenizer = require("transformers").CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+        check_tokenizer_files(folder)
+        self._tokenizer = _read_tokenizer(folder)
         self.length, end = text_config.max_position_embeddings, self._tokenizer.eos_token_id
         highest = max(self._tokenizer.get_vocab().values())
         wanted = highest if text_config.eos_token_id == _LEGACY_END else text_config.eos_token_id
@@ -64,6 +58,14 @@ class ClipTokenizer:
         end = self._tokenizer.eos_token_id
         cut = self._tokenizer(list(texts), truncation=True, max_length=self.length)["input_ids"]
         return torch.tensor([[*ids, *[end] * (self.length - len(ids))] for ids in cut])
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    tokenizer_class = require("transformers").CLIPTokenizer
+    try:
+        return tokenizer_class.from_pretrained(str(folder), local_files_only=True)
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{folder}: its tokenizer cannot be read ({error}); download its files again") from error
 
 
 def load_clip_transformers(
@@ -83,7 +85,7 @@ def load_clip_transformers(
     return ClipEmbedder(
         ClipTowers(model),
         ClipTokenizer(folder, config.text_config),
-        _preprocessing(folder, config.vision_config.image_size),
+        Preprocessing(config.vision_config.image_size, **read_pixels(folder, config.vision_config.image_size)),
         device=device,
         rows_per_forward=rows_per_forward,
         precision=precision,
@@ -96,7 +98,7 @@ def _build(config: Any, folder: Path) -> Any:
     config._attn_implementation = "sdpa"
     with torch.device("meta"):
         model = require("transformers").CLIPModel(config)
-    found = {key: shape for key, shape in read_shapes(folder).items() if not key.endswith(_BUFFER)}
+    found = {key: shape for key, shape in read_shapes(folder).items() if not key.endswith(BUFFER)}
     compare_manifest({key: tuple(value.shape) for key, value in model.state_dict().items()}, found, folder)
     tensors = load_tensors(folder)
     model.load_state_dict({key: tensors[key].float() for key in found}, assign=True)
@@ -104,28 +106,3 @@ def _build(config: Any, folder: Path) -> Any:
         positions = tower.embeddings.position_embedding.num_embeddings
         tower.embeddings.position_ids = torch.arange(positions)[None]
     return model
-
-
-def _preprocessing(folder: Path, size: int) -> Preprocessing:
-    """From preprocessor_config.json, of which every key, and itself, may be absent: then it is OpenAI's."""
-    path = folder / "preprocessor_config.json"
-    config: Mapping[str, Any] = read_json(path) if path.is_file() else {}
-    steps = [config.get(f"do_{step}", True) for step in ("resize", "center_crop", "rescale", "normalize")]
-    named = {_side(config.get("size", size)), _side(config.get("crop_size", size)), size}
-    resampling = _RESAMPLING.get(config.get("resample", 3))
-    if not all(steps) or len(named) > 1 or resampling is None:
-        raise ValueError(
-            f"{path}: only the shortest side resized to {size} pixels (bicubic or bilinear), the centre cut out and "
-            "normalised are supported; use the file that was published with the weights"
-        )
-    given = {
-        ours: config[theirs] for ours, theirs in (("mean", "image_mean"), ("std", "image_std")) if theirs in config
-    }
-    return Preprocessing(size, interpolation=resampling, **given)
-
-
-def _side(value: Any) -> Any:
-    """224, {"shortest_edge": 224} or {"height": 224, "width": 224} -> 224."""
-    if not isinstance(value, Mapping):
-        return value
-    return next(iter(set(value.values()))) if len(set(value.values())) == 1 else tuple(value.values())

@@ -26,11 +26,11 @@ def load_mask2former(folder: Path, *, device: str | torch.device = "cpu") -> Mas
 
     Another family, missing, unexpected or misshapen tensors are a ValueError, before any tensor is read.
     """
-    check_mask2former_folder(folder)
+    config = require("transformers").Mask2FormerConfig.from_dict(check_mask2former_folder(folder).to_json())
     network_class = require("transformers").Mask2FormerForUniversalSegmentation
     with _quiet():
         network, report = network_class.from_pretrained(
-            str(folder), dtype=torch.float32, local_files_only=True, output_loading_info=True
+            str(folder), config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
     missing = [key for key in report["missing_keys"] if not key.startswith(tuple(_NOT_IN_FILES))]
     if missing or report["mismatched_keys"]:

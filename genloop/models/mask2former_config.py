@@ -27,6 +27,14 @@ _SWINS: dict[tuple[int, tuple[int, ...]], str] = {
     (96, (2, 2, 18, 2)): "Swin-S",
     (128, (2, 2, 18, 2)): "Swin-B",
 }
+_ONLY = {"activation_function": "relu", "pre_norm": False, "common_stride": 4, "feature_strides": [4, 8, 16, 32]}
+_ONLY_SWIN = {
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "num_channels": 3,
+    "use_absolute_embeddings": False,
+    "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}
 _UNUSED = (".relative_position_index", "criterion.empty_weight", ".swin.layernorm.weight", ".swin.layernorm.bias")
 
 
@@ -115,8 +123,10 @@ def read_mask2former_config(folder: Path) -> Mask2FormerConfig:
     swin = data.get("backbone_config")
     if not isinstance(swin, Mapping) or swin.get("model_type", "swin") != "swin":
         raise ValueError(f"{path}: no backbone_config of a Swin transformer, the only backbone that is known")
-    if swin.get("use_absolute_embeddings") or data.get("pre_norm"):
-        raise ValueError(f"{path}: use_absolute_embeddings or pre_norm is true; only false is known")
+    for place, known in ((data, _ONLY), (swin, _ONLY_SWIN)):
+        for key, value in known.items():
+            if place.get(key, value) != value:
+                raise ValueError(f"{path}: {key} is {place[key]!r}; only {value!r} is known")
     head = _dims(HeadDims(), data, path)
     if head.feature_size % 32 or head.hidden_dim % head.num_attention_heads:
         raise ValueError(

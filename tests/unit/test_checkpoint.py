@@ -222,6 +222,13 @@ def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
         verify_folder(tmp_path / "c")
 
 
+def test_a_manifest_that_names_nothing_verifies_nothing(tmp_path: Path) -> None:
+    save_folder(tmp_path / "a", TENSORS)
+    (tmp_path / "a" / MANIFEST_FILE).write_text("{}")
+    with pytest.raises(ValueError, match=r"manifest\.json: names no files"):
+        verify_folder(tmp_path / "a")
+
+
 def test_saving_again_replaces_the_folder(tmp_path: Path) -> None:
     save_folder(tmp_path / "c", TENSORS, {"old.json": {}})
     save_folder(tmp_path / "c", {"a": torch.zeros(1)})

@@ -1,6 +1,7 @@
 """Colours by CLIP from a folder of transformers: crops, laws of batches, and what is refused. Needs no open_clip."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ from geneval.clip_colors_zero_shot import color_texts
 from geneval.clip_source import MetricClip, check_clip
 from geneval.crops import crop
 from geneval.settings import ColorSettings
+from genloop.job import run_command
 from genloop.models.clip_config import ARCHITECTURES, check_transformers_folder, sizes
 from genloop.models.clip_transformers import load_clip_transformers
 from genloop.records import COLORS, Detection
+from jobs import evaluate
 from tests.unit.hasty_process import HASTY, STRICT, exactness, hasty_process
+from tests.unit.image_folders import small_set, write_images
 from tests.unit.tiny_clip import END, START, write_clip_folder, write_transformers_folder
 
 BOX = (3.0, 2.0, 30.0, 25.0)
@@ -164,6 +168,95 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
         Clip.check(options(folder, backend="open_clip"), type(folder))
     with pytest.raises(ValueError, match="has the layout of transformers; use backend=transformers"):
         check_clip(MetricClip(checkpoint=str(folder)), type(folder))
+
+
+def changed_json(name, change):
+    """A folder -> the same with other values in one of its files."""
+
+    def write(folder):
+        path = folder / name
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps(change(known) or known))
+
+    return write
+
+
+def tower(side, **changes):
+    return changed_json("config.json", lambda config: config[f"{side}_config"].update(changes))
+
+
+def changed_tensors(change):
+    def write(folder):
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return write
+
+
+DAMAGES = {
+    "a tower that is a text": (
+        changed_json("config.json", lambda c: c | {"vision_config": "x"}),
+        "vision_config is 'x'",
+    ),
+    "a tower that is a list": (
+        changed_json("config.json", lambda c: c | {"text_config": [1]}),
+        r"text_config is '\[1\]'",
+    ),
+    "a size that is a text": (tower("vision", hidden_size="a"), "vision_config.hidden_size is 'a', expected a whole"),
+    "no patches": (tower("vision", patch_size=0), "vision_config.patch_size is 0, expected a whole number above 0"),
+    "heads that do not divide": (tower("vision", num_attention_heads=3), "no multiple of its 3 attention heads"),
+    "an unknown activation": (tower("text", hidden_act="foo"), "text_config.hidden_act is 'foo', expected one of"),
+    "other pixels": (tower("vision", image_size=64), r"1 misshapen \(vision_model.embeddings.position_embedding"),
+    "fewer layers": (tower("text", num_hidden_layers=1), "16 unexpected"),
+    "a projection that is a text": (
+        changed_json("config.json", lambda c: c | {"projection_dim": "a"}),
+        "projection_dim",
+    ),
+    "a tensor less": (changed_tensors(lambda tensors: tensors.pop("text_projection.weight")), "1 missing"),
+    "a tensor more": (changed_tensors(lambda tensors: tensors.update(x=torch.ones(1))), "1 unexpected"),
+    "no vocabulary": (lambda folder: (folder / "vocab.json").unlink(), "put the tokenizer's files there"),
+    "no merges": (lambda folder: (folder / "merges.txt").unlink(), "put the tokenizer's files there"),
+    "a torn vocabulary": (lambda folder: (folder / "vocab.json").write_text('{"a'), "vocab.json: not valid JSON"),
+    "another tokenizer.json": (
+        lambda folder: (folder / "tokenizer.json").write_text("{}"),
+        "not a file of the tokenizers",
+    ),
+    "torn pixels": (lambda folder: (folder / "preprocessor_config.json").write_text("{"), "not valid JSON"),
+    "two means": (changed_json("preprocessor_config.json", lambda c: {"image_mean": [1, 2]}), "expected three numbers"),
+    "no deviation": (
+        changed_json("preprocessor_config.json", lambda c: {"image_std": [0, 1, 1]}),
+        "expected three numbers",
+    ),
+    "a mean of NaN": (
+        changed_json("preprocessor_config.json", lambda c: {"image_mean": [float("nan")] * 3}),
+        "three numb",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(DAMAGES))
+def test_damaged_folders_are_refused_before_anything_is_loaded(folder, tmp_path, name):
+    damage, message = DAMAGES[name]
+    broken = shutil.copytree(folder, tmp_path / "clip")
+    damage(broken)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as refused:
+        Clip.check(options(broken, pretrained=None), type(folder))
+    assert "\n" not in str(refused.value) and str(broken) in str(refused.value)
+
+
+def test_a_tokenizer_that_cannot_be_read_ends_an_evaluation_in_one_line(folder, tmp_path, capsys):
+    broken = shutil.copytree(folder, tmp_path / "clip")
+    (broken / "merges.txt").write_text("a\n")
+    words = [f"images={write_images(tmp_path / 'images', small_set())}", f"out={tmp_path / 'out'}", "detector=shapes"]
+    words += [
+        f"colors.options.{key}={value}" for key, value in {"checkpoint": broken, "backend": "transformers"}.items()
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(evaluate, [*words, "colors.kind=clip", "colors.options.architecture=null", "device=cpu"])
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1
+    assert error.startswith(f"genloop: {broken}: its tokenizer cannot be read (")
 
 
 def test_tokenizers_and_pixels_that_do_not_fit_are_refused(tmp_path):

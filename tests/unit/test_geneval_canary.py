@@ -15,6 +15,9 @@ from geneval.settings import Evaluator
 from geneval.verdict import VerdictOptions
 from genloop.records import COLORS, Detection
 from genloop.shapes.detector import ShapesDetector
+from jobs import evaluate
+from tests import runs
+from tests.unit.tiny_mask2former import mask2former_folder
 
 SHAPES = {name: Part(name, "shapes", {}, {}) for name in ("detector", "colors")}
 DIGESTS = {
@@ -189,17 +192,57 @@ def test_a_record_does_not_excuse_what_is_broken(tmp_path, wrong, message):
 
 def test_noting_again_replaces_what_was_noted_of_the_same_part_only(tmp_path):
     ours = parts(tmp_path / "weights.canary.json")
-    for part in ours.values():
-        write_record(part, {"sign": {}}, {})
+    write_record(ours["detector"], {"sign": {}}, {})
+    write_record(ours["colors"], {"discs": [[1.0]]}, {})
     write_record(ours["detector"], {"ball": {}}, {})
     found = {name: find_record(part) for name, part in ours.items()}
     assert found["detector"] == Record({"ball": {}}, 0.02, tmp_path / "weights.canary.json")
-    assert found["colors"] == Record({"sign": {}}, 0.1, tmp_path / "weights.canary.json")
+    assert found["colors"] == Record({"discs": [[1.0]]}, 0.1, tmp_path / "weights.canary.json")
     assert find_record(replace(ours["colors"], weights={"checkpoint": "cd" * 32})) is None
     assert write_record(replace(ours["colors"], weights={}), {}, {}) is None
 
 
-def test_a_damaged_note_is_refused_by_name(tmp_path):
-    (tmp_path / "weights.canary.json").write_text('{"records": [{}]}')
+NOTE = {
+    "part": "detector",
+    "kind": "everyday",
+    "options": {},
+    "weights": {"checkpoint": "ab" * 32},
+    "seen": {"sign": {"dog": [0.9, [0.0, 0.0, 1.0, 1.0], 1]}},
+}
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        None,
+        {},
+        [1],
+        ["seen"],
+        [{}],
+        [NOTE | {"seen": None}],
+        [NOTE | {"seen": {}}],  # would compare nothing
+        [NOTE | {"seen": {"sign": {"dog": 5}}}],
+        [NOTE | {"seen": {"sign": {"dog": ["a", [0, 0, 1, 1], 1]}}}],
+        [NOTE | {"seen": {"sign": {"dog": [0.9, [0], 1]}}}],
+        [NOTE | {"tolerance": "x"}],
+        [NOTE | {"tolerance": -1}],
+        [NOTE | {"tolerance": float("nan")}],  # would let everything pass
+        [NOTE | {"part": "colors"}],
+    ],
+)
+def test_a_damaged_note_is_refused_by_name(tmp_path, records):
+    place = tmp_path / "weights.canary.json"
+    place.write_text(json.dumps({"records": [NOTE]}))
+    assert find_record(parts(place)["detector"]) == Record(NOTE["seen"], 0.02, place)
+    place.write_text(json.dumps({"records": records}))
     with pytest.raises(ValueError, match=r"weights.canary.json: not a file of canary=record; remove it"):
-        find_record(parts(tmp_path / "weights.canary.json")["colors"])
+        find_record(parts(place)["detector"])
+
+
+def test_a_damaged_note_stops_an_evaluation_before_it_starts(tmp_path, capsys):
+    folder = mask2former_folder(tmp_path / "weights")
+    note = tmp_path / "weights.canary.json"
+    note.write_text("{")
+    words = ["canary=only", "colors=shapes", "detector.kind=hf_mask2former", f"detector.options.checkpoint={folder}"]
+    line = runs.refusal(evaluate, [*words, f"out={tmp_path / 'out'}"], tmp_path, capsys)
+    assert f"{note}: not a file of canary=record; remove it" in line

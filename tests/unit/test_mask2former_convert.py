@@ -28,6 +28,7 @@ from genloop.models.mask2former_config import (
 from genloop.models.mask2former_mmdet import BUFFER, is_old, new_name
 from tests.unit.tiny_mask2former import CLASSES, TINY, mmdet_file, mmdet_state, old_name
 
+QUERIES = "panoptic_head.query_feat.weight"
 PUBLIC = Mask2FormerConfig(SwinDims(), HeadDims(), CLASSES)  # Swin-S
 
 
@@ -127,6 +128,16 @@ def test_transformers_reads_the_folder_and_writes_it_back_under_the_same_names(t
         ),
         (lambda state: state.clear(), "no tensor 'backbone.patch_embed"),
         (
+            lambda state: state.update({"backbone.patch_embed.projection.weight": torch.ones(0, 3, 4, 4)}),
+            "shapes that do not go together",
+        ),
+        (lambda state: state.update({QUERIES: state[QUERIES] / 0}), f"{QUERIES} holds values that are no numbers"),
+        (lambda state: state.update({QUERIES: state[QUERIES].char()}), f"{QUERIES} is torch.int8, not floating point"),
+        (lambda state: state.update({QUERIES: state[QUERIES].cfloat()}), "is torch.complex64, not floating point"),
+        (lambda state: state.update({QUERIES: state[QUERIES].to_sparse()}), "no state_dict of named, dense tensors"),
+        (lambda state: state.update({QUERIES: state[QUERIES].to("meta")}), "no state_dict of named, dense tensors"),
+        (lambda state: state.update({1: torch.ones(1)}), "no state_dict of named, dense tensors"),
+        (
             lambda state: state.update(
                 {old_name(name): value for name, value in list(state.items()) if "transformer_decoder" in name}
             ),
@@ -180,6 +191,8 @@ def test_trusted_files_may_name_classes_that_are_not_installed(tmp_path: Path, m
         (b"<html>", "not a PyTorch checkpoint"),
         (b"PK\x03\x04abc", "truncated"),
         (pickle.dumps([1], protocol=2), "not readable as a checkpoint"),
+        (b"\x80\x09abc", "not readable as a checkpoint"),
+        (b"\x80\x02}q\x00(X\xff\xff\xff\x7f", "not readable as a checkpoint"),
     ],
 )
 def test_files_that_are_no_checkpoints_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
