@@ -75,8 +75,15 @@ def refuse(found: Sequence[Differing], allow: Sequence[str], names: tuple[str, s
     if refused := [one for one in found if not is_allowed(one, allow)]:
         words = ",".join([*allow, *(one.name for one in refused)])
         hint = "; " + ALL + " does not cover how images were judged" if ALL in allow else ""
-        listed = ", ".join(map(str, refused))
-        raise ValueError(f"{names[0]} and {names[1]} differ in {listed}; to compare anyway: allow=[{words}]{hint}")
+        raise ValueError(f"{names[0]} and {names[1]} {in_words(refused)}; to compare anyway: allow=[{words}]{hint}")
+
+
+def in_words(found: Sequence[Differing]) -> str:
+    """What is not the same, as the rest of a sentence about two runs."""
+    differ = [str(one) for one in found if one.name != NO_CARD]
+    said = [f"differ in {', '.join(differ)}"] if differ else []
+    said += [f"do not both tell how their images were made ({one.a} / {one.b})" for one in found if one.name == NO_CARD]
+    return " and ".join(said)
 
 
 def is_allowed(one: Differing, allow: Sequence[str]) -> bool:
@@ -102,8 +109,8 @@ def _is_known(card: Mapping[str, Any] | None) -> bool:
 
 def _there(card: Mapping[str, Any] | None) -> str:
     if card is None:
-        return "none"
-    return "there" if _is_known(card) else "images of unknown making"
+        return "no card"
+    return "told" if _is_known(card) else "not known"
 
 
 def _covers(word: str, name: str) -> bool:

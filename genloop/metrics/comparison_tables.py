@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from genloop.metrics.comparison import NEAR_THRESHOLD, OVERALL, Change, Comparison, Flip, Near
-from genloop.metrics.comparison_regime import Differing
+from genloop.metrics.comparison_regime import Differing, in_words
 from genloop.metrics.markdown import percent, table_head, table_row
 from genloop.metrics.statistics_rates import MARKS, legend
 
@@ -17,7 +17,7 @@ def markdown(found: Comparison, names: tuple[str, str], conditions: Sequence[Dif
     overall = found.changes[-1]
     lines = [f"# {names[1]} minus {names[0]}", "", sentence(overall, names), ""]
     if conditions:
-        lines += [f"The runs differ in {', '.join(map(str, conditions))}.", ""]
+        lines += [f"The runs {in_words(conditions)}.", ""]
     if any(found.unpaired):
         lines += [f"Images without a partner, left out: {found.unpaired[0]} of a, {found.unpaired[1]} of b.", ""]
     lines += table_head(["task", "n", "a", "b", "b - a, points", "p", "result", "detectable"])

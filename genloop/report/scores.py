@@ -11,7 +11,7 @@ from pathlib import Path
 
 from genloop.metrics.comparison import Change, conditions_of, pair_up
 from genloop.metrics.comparison import compare as compare_evaluations
-from genloop.metrics.comparison_regime import is_allowed
+from genloop.metrics.comparison_regime import in_words, is_allowed
 from genloop.metrics.statistics_rates import Rate, rates
 from genloop.records import TAGS
 from genloop.report.expense import Expense, expense, mean
@@ -87,7 +87,7 @@ def compare(base: Run, run: Run) -> Comparison:
     except ValueError as error:
         return Comparison(base, run, (), str(error))
     if refused := [one for one in conditions_of(base.evaluation, run.evaluation) if not is_allowed(one, ())]:
-        refusal = f"they differ in {', '.join(map(str, refused))}"
+        refusal = f"they {in_words(refused)}"
         return Comparison(base, run, (), refusal, _command(base.folder, run.folder, [one.name for one in refused]))
     return Comparison(base, run, differences(base, run))
 

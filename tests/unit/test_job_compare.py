@@ -61,7 +61,7 @@ def test_a_result_file_of_genevals_is_compared_when_its_silence_is_allowed(tmp_p
     theirs = write_reference(tmp_path / "results.jsonl", verdict_rows(B))
     pair = (runs[0], theirs)
     line = refusal(compare, words(pair, tmp_path / "out"), tmp_path, capsys)
-    assert "differ in card (there / none); to compare anyway: allow=[card]" in line
+    assert "tell how their images were made (told / no card); to compare anyway: allow=[card]" in line
     assert run_command(compare, words(pair, tmp_path / "out", "allow=[card]")) == 0
 
 

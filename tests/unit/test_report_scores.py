@@ -135,7 +135,7 @@ def making(**images: Any) -> dict[str, Any]:
             "rewritten,guidance",
         ),
         (CARD | {"options": {"threshold": 0.5}}, None, "options.threshold (0.3 / 0.5)", "options.threshold"),
-        (making(source="unknown"), None, "card (there / images of unknown making)", "card"),
+        (making(source="unknown"), None, "do not both tell how their images were made (told / not known)", "card"),
         (
             None,
             Sketch(samples=4),
