@@ -187,7 +187,7 @@ def _change(
         worse=worse,
         sign=mcnemar(better, worse),
         p=p,
-        detectable=reach if reach < float("inf") else None,
+        detectable=reach if reach <= 1 else None,  # no difference is larger than 100 points
     )
 
 

@@ -58,15 +58,12 @@ def sentence(overall: Change, names: tuple[str, str]) -> str:
     points, low, high = overall.difference
     if overall.result == "same":
         claim = f"not significant (p {_is(overall.p)})"
-        if overall.detectable is not None:
-            claim += f"; with these prompts a difference of {100 * overall.detectable:.1f} is found in 80 % of cases"
+        reach = "no difference" if overall.detectable is None else f"a difference of {100 * overall.detectable:.1f}"
+        claim += f"; with these prompts {reach} is found in 80 % of cases"
     else:
         claim = f"significant (p {_is(overall.p)})"
-    direction = "higher" if points >= 0 else "lower"
-    return (
-        f"{names[1]} scores {100 * abs(points):.1f} points {direction} than {names[0]} "
-        f"(95 % interval {_signed(low)} to {_signed(high)}): {claim}."
-    )
+    distance = f"{100 * abs(points):.1f} points {'higher' if points > 0 else 'lower'} than" if points else "the same as"
+    return f"{names[1]} scores {distance} {names[0]} (95 % interval {_signed(low)} to {_signed(high)}): {claim}."
 
 
 def _of_change(change: Change) -> list[str]:
@@ -79,7 +76,7 @@ def _of_change(change: Change) -> list[str]:
         f"{_signed(points)} ({_signed(low)} to {_signed(high)})",
         _p(change.p),
         RESULTS[change.result],
-        "" if change.detectable is None else f"{100 * change.detectable:.1f}",
+        "none" if change.detectable is None else f"{100 * change.detectable:.1f}",
     ]
 
 
@@ -98,8 +95,8 @@ def _legend(changes: Sequence[Change]) -> str:
     return (
         f"{legend(methods)}; of b - a: paired bootstrap over prompts. n: images of prompts. p: whole prompts turned "
         "around, of a task Holm-corrected for the number of tasks. detectable: the true difference in points that is "
-        "found in 80 % of cases, correction included, when only this task differs. McNemar's test takes the images of "
-        f"a prompt for independent. {OVERALL}: mean of the tasks; McNemar's and the sign test take them for one."
+        "found in 80 % of cases, correction included, when only this task differs; none: prompts are too few. "
+        f"McNemar's test takes the images of a prompt for independent. {OVERALL}: mean of the tasks; McNemar's and the sign test take them for one."
     )
 
 

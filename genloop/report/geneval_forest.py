@@ -54,7 +54,7 @@ def _row(axis: Axis, change: Change, y: float) -> Iterator[str]:
     text = f"{_signed(points)} ({_signed(low)} to {_signed(high)})"
     yield label(text, WIDTH - NUMBERS + 24, y + 4, class_="name" if change.task == OVERALL else None)
     yield label("< 0.001" if change.p < 0.001 else f"{change.p:.3f}", WIDTH - 128, y + 4)
-    reach = "" if change.detectable is None else f"{100 * change.detectable:.1f}"
+    reach = "none" if change.detectable is None else f"{100 * change.detectable:.1f}"
     yield label(reach, WIDTH - 84 + text_width("detectable", 12), y + 4, text_anchor="end")
 
 

@@ -13,6 +13,7 @@ from genloop.metrics.comparison_rows import check_evaluation, read_evaluation
 from genloop.metrics.comparison_tables import as_json, markdown, sentence
 from genloop.metrics.statistics import paired_bootstrap
 from genloop.metrics.statistics_pairs import detectable, flip_test, standard_error
+from genloop.report.geneval_forest import forest_svg
 from tests.unit.evaluations import CARD, evaluation, verdict_rows, write_evaluation, write_reference
 from tests.unit.report_runs import start_run
 
@@ -50,6 +51,16 @@ def test_changes_are_the_paired_statistics_of_their_task(runs):
     assert overall.detectable < colors.detectable < 1
     error = standard_error(steps.tolist(), [4] * 12)  # and it is corrected for the same number
     assert colors.detectable == pytest.approx(detectable(error, 11, step=1 / 48, level=1 - 0.05 / 2))
+
+
+def test_two_prompts_can_show_nothing_and_no_difference_beyond_100_points_is_promised(tmp_path):
+    a, b = {"colors": A["colors"][:2]}, {"colors": [row[::-1] for row in A["colors"][:2]]}
+    found = compare(evaluation(tmp_path / "a", a), evaluation(tmp_path / "b", b), 0, num_resamples=200)
+    assert [change.detectable for change in found.changes] == [None, None]
+    text = markdown(found, ("a", "b"), ())
+    assert "b scores the same as a (95 % interval" in text and "these prompts no difference is found in 80 %" in text
+    assert text.count("| not significant | none |") == 2
+    assert forest_svg(found.changes, "b minus a").count(">none</text>") == 2
 
 
 def test_the_other_way_round_gives_the_opposite(runs):
