@@ -96,7 +96,8 @@ def _legend(changes: Sequence[Change]) -> str:
         f"{legend(methods)}; of b - a: paired bootstrap over prompts. n: images of prompts. p: whole prompts turned "
         "around, of a task Holm-corrected for the number of tasks. detectable: the true difference in points that is "
         "found in 80 % of cases, correction included, when only this task differs; none: prompts are too few. "
-        f"McNemar's test takes the images of a prompt for independent. {OVERALL}: mean of the tasks; McNemar's and the sign test take them for one."
+        f"McNemar's test takes the images of a prompt for independent. {OVERALL}: mean of the tasks; McNemar's and the "
+        "sign test take them for one."
     )
 
 
