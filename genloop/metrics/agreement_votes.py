@@ -158,5 +158,5 @@ def _number(text: str | None) -> int:
     """ "2" and "2.0" -> 2; what is no number was not seen."""
     try:
         return int(float(text or 0))
-    except ValueError:
+    except (ValueError, OverflowError):  # inf
         return 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from genloop.metrics.statistics import Interval, cluster_bootstrap, clustered_wilson
+from genloop.metrics.statistics import Interval, cluster_bootstrap, clustered_wilson, wilson
 
 NUM_BINS = 10
 NUM_RESAMPLES = 1000
@@ -88,7 +88,7 @@ def auc(answers: Answers, seed: int) -> Interval | None:
         area_under_curve(answers.labels, answers.p_yes, counts[:, clusters].astype(float))
         for counts in _resamples(num_clusters, seed, len(answers.labels))
     ]
-    return _percentiles(estimate, np.concatenate(drawn))
+    return _percentiles(estimate, np.concatenate(drawn), num_clusters)
 
 
 def auc_within(answers: Answers, seed: int) -> tuple[Interval | None, int]:
@@ -104,7 +104,8 @@ def auc_within(answers: Answers, seed: int) -> tuple[Interval | None, int]:
             prompts.append(answers.prompts[rows[0]])
     if not values:
         return None, 0
-    return cluster_bootstrap(values, prompts, seed, num_resamples=NUM_RESAMPLES), len(values)
+    found = cluster_bootstrap(values, prompts, seed, num_resamples=NUM_RESAMPLES)
+    return _or_wilson(found, len(set(prompts))), len(values)
 
 
 def calibration_error(answers: Answers, seed: int, *, num_bins: int = NUM_BINS) -> Interval:
@@ -118,7 +119,7 @@ def calibration_error(answers: Answers, seed: int, *, num_bins: int = NUM_BINS) 
     sizes = np.bincount(clusters, minlength=num_clusters).astype(float)
     estimate = np.abs(gaps.sum(0)).sum() / sizes.sum()
     drawn = [np.abs(counts @ gaps).sum(1) / (counts @ sizes) for counts in _resamples(num_clusters, seed, num_clusters)]
-    return _percentiles(float(estimate), np.concatenate(drawn))
+    return _percentiles(float(estimate), np.concatenate(drawn), num_clusters)
 
 
 def reliability(answers: Answers, *, num_bins: int = NUM_BINS) -> list[Bin]:
@@ -207,6 +208,13 @@ def _resamples(num_clusters: int, seed: int, width: int) -> Iterator[np.ndarray]
         yield rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=size)
 
 
-def _percentiles(estimate: float, drawn: np.ndarray) -> Interval:
+def _percentiles(estimate: float, drawn: np.ndarray, num_clusters: int) -> Interval:
     low, high = np.nanquantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return Interval(estimate, float(low), float(high))
+    return _or_wilson(Interval(estimate, float(low), float(high)), num_clusters)
+
+
+def _or_wilson(found: Interval, num_clusters: int) -> Interval:
+    """Where drawing prompts again changes nothing, as when all are ranked right: Wilson's, a prompt being one trial."""
+    if found.low < found.high:
+        return found
+    return wilson(min(1.0, max(0.0, found.estimate)) * num_clusters, num_clusters)

@@ -141,6 +141,7 @@ def test_an_answer_is_a_yes_when_it_says_what_the_prompt_asks(number, rule):
         (3, {"Answer.task-position-y": None}),
         (0, {"Answer.task-count-1": ""}),
         (0, {"Answer.task-count-1": "many"}),
+        (0, {"Answer.task-count-1": "-inf"}),
     ],
 )
 def test_other_colours_places_and_blanks_are_a_no(number, change):

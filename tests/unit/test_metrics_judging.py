@@ -15,6 +15,7 @@ from genloop.metrics.judging import (
     reliability,
     sigmoid,
 )
+from genloop.metrics.statistics import wilson
 
 
 def made_up(n: int = 400, prompts: int = 40, seed: int = 0) -> Answers:
@@ -57,7 +58,7 @@ def test_a_judge_that_only_knows_the_prompt_is_useless_within_prompts():
     prior = Answers(answers.labels, means, answers.prompts)
     pooled, (within, groups) = auc(prior, 0), auc_within(prior, 0)
     assert pooled is not None and pooled.estimate > 0.75
-    assert within is not None and within == (0.5, 0.5, 0.5)
+    assert within is not None and within.low < within.estimate == 0.5 < within.high
     assert 20 < groups <= 40
 
 
@@ -66,7 +67,16 @@ def test_groups_narrow_down_who_is_compared():
     one = Answers(labels, p_yes, ["a"] * 4)
     two = Answers(labels, p_yes, ["a"] * 4, [("a", 3), ("a", 3), ("a", 6), ("a", 6)])
     assert auc_within(one, 0)[0].estimate == pytest.approx(0.75)
-    assert auc_within(two, 0) == ((1.0, 1.0, 1.0), 2)
+    assert auc_within(two, 0) == (wilson(1, 1), 2)  # of one prompt
+
+
+def test_few_prompts_that_are_all_ranked_right_do_not_make_a_judge_perfect():
+    few, many = (
+        Answers(np.array([1.0, 0.0] * n), np.array([0.9, 0.1] * n), [i // 2 for i in range(2 * n)]) for n in (3, 100)
+    )
+    for measure in (auc, lambda answers, seed: auc_within(answers, seed)[0]):
+        assert measure(few, 0).estimate == measure(many, 0).high == 1
+        assert 0.3 < measure(few, 0).low < 0.5 and 0.95 < measure(many, 0).low < 1
 
 
 def test_labels_that_are_all_the_same_have_no_auc():
