@@ -6,12 +6,11 @@ The crop of an object is compared with three sentences for each of ten colours. 
     colors.kind=clip colors.options.checkpoint=FOLDER colors.options.backend=transformers
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
-from geneval.clip_source import ClipSource, check_clip, clip_inputs, load_clip_source
+from geneval.clip_source import ClipSource, ClipUser, load_clip_source
 from geneval.crops import ORIGINAL, color_value
 from geneval.settings import PartMaker, Resolve
 from genloop.config import LAUNCH
@@ -40,20 +39,10 @@ class ClipOptions(ClipSource):
     crops_per_batch: Annotated[int, LAUNCH] = Field(64, ge=8, description="crops in one forward pass")
 
 
-class Clip(PartMaker):
+class Clip(ClipUser, PartMaker):
     """Makes the classifier that compares crops with sentences."""
 
     Options = ClipOptions
-
-    @classmethod
-    def check(cls, options: ClipOptions, resolve: Resolve) -> None:
-        """The folder and the package."""
-        check_clip(options, resolve)
-
-    @classmethod
-    def inputs(cls, options: ClipOptions, resolve: Resolve) -> dict[str, Path]:
-        """The weights."""
-        return clip_inputs(options, resolve)
 
     @classmethod
     def load(cls, options: ClipOptions, resolve: Resolve, device: str) -> "ClipColors":

@@ -37,21 +37,25 @@ class MetricClip(ClipSource):
     images_per_forward: Annotated[int, LAUNCH] = Field(64, ge=8, description="images in one forward pass")
 
 
-def check_clip(options: ClipSource, resolve: Resolve) -> None:
-    """The folder's config and headers, the activation, and the package that reads it."""
-    folder = resolve(options.checkpoint)
-    if options.backend == "transformers":
-        check_transformers_folder(folder, options.architecture, options.pretrained)
-        return
-    if is_transformers_folder(folder):
-        raise ValueError(f"{folder} has the layout of transformers; use backend=transformers")
-    check_clip_folder(folder, options.architecture)
-    check_installed("open_clip", "clip")
+class ClipUser:
+    """What all makers have in common whose options are a ClipSource."""
 
+    @classmethod
+    def check(cls, options: ClipSource, resolve: Resolve) -> None:
+        """The folder's config and headers, the activation, and the package that reads it."""
+        folder = resolve(options.checkpoint)
+        if options.backend == "transformers":
+            check_transformers_folder(folder, options.architecture, options.pretrained)
+            return
+        if is_transformers_folder(folder):
+            raise ValueError(f"{folder} has the layout of transformers; use backend=transformers")
+        check_clip_folder(folder, options.architecture)
+        check_installed("open_clip", "clip")
 
-def clip_inputs(options: ClipSource, resolve: Resolve) -> dict[str, Path]:
-    """The weights."""
-    return {"checkpoint": resolve(options.checkpoint)}
+    @classmethod
+    def inputs(cls, options: ClipSource, resolve: Resolve) -> dict[str, Path]:
+        """The weights."""
+        return {"checkpoint": resolve(options.checkpoint)}
 
 
 def load_clip_source(

@@ -24,6 +24,7 @@ from genloop.records import Prompt
 
 QUESTION = "{question}"
 _YES = "yes"
+_AT_A_TIME = 32  # questions put in one call, each with its own copy of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +110,16 @@ class SoftTifaScorer:
         return [(self.template.replace(QUESTION, q), a) for q, a in zip(atoms.questions, atoms.answers)]
 
     def _ask(self, pairs: Sequence[tuple[str, str]], images: Any, rows: Sequence[int]) -> list[float]:
-        """Questions with answers, each about the image (3, H, W) of a row -> P(answer); those of yes in one call."""
+        """Questions with answers, each about the image (3, H, W) of a row -> P(answer); those of yes together."""
         found = [math.nan] * len(pairs)
         for is_yes in (True, False):
             chosen = [i for i, (_, answer) in enumerate(pairs) if (answer.strip().lower() == _YES) == is_yes]
-            if not chosen:
-                continue
-            texts, shown = [pairs[i][0] for i in chosen], images[[rows[i] for i in chosen]]
-            answers = [pairs[i][1] for i in chosen]
-            p = self.judge.p_yes_to(texts, shown) if is_yes else self.judge.p_answer_to(texts, answers, shown)
-            for i, value in zip(chosen, p.tolist()):
-                found[i] = value
+            for part in (chosen[start : start + _AT_A_TIME] for start in range(0, len(chosen), _AT_A_TIME)):
+                texts, shown = [pairs[i][0] for i in part], images[[rows[i] for i in part]]
+                answers = [pairs[i][1] for i in part]
+                p = self.judge.p_yes_to(texts, shown) if is_yes else self.judge.p_answer_to(texts, answers, shown)
+                for i, value in zip(part, p.tolist()):
+                    found[i] = value
         return found
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from geneval.clip_source import MetricClip, check_clip, clip_inputs, load_clip_source
+from geneval.clip_source import ClipUser, MetricClip, load_clip_source
 from geneval.metrics import Extractor, FeatureMaker, FeatureSettings, feature_maker
 from geneval.settings import Resolve
 from genloop.config import INPUT, Settings, computing_keys, marked
@@ -65,20 +65,10 @@ class PixelExtractor:
         return np.asarray(small, dtype=np.float64).ravel() / 127.5 - 1
 
 
-class Clip(FeatureMaker):
+class Clip(ClipUser, FeatureMaker):
     """Unit vectors of a CLIP; CMMD was published with OpenAI's ViT-L-14 at 336 pixels."""
 
     Options = MetricClip
-
-    @classmethod
-    def check(cls, options: MetricClip, resolve: Resolve) -> None:
-        """The weights."""
-        check_clip(options, resolve)
-
-    @classmethod
-    def inputs(cls, options: MetricClip, resolve: Resolve) -> dict[str, Path]:
-        """The weights."""
-        return clip_inputs(options, resolve)
 
     @classmethod
     def load(cls, options: MetricClip, resolve: Resolve, device: str) -> "ClipExtractor":

@@ -1,15 +1,13 @@
 """Scores of single images against their prompts: CLIPScore (Hessel et al. 2021), VQAScore (Lin et al. 2024)."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from geneval.clip_source import MetricClip, check_clip, clip_inputs, load_clip_source
+from geneval.clip_source import ClipUser, MetricClip, load_clip_source
 from geneval.metrics import ANY_QUESTION, Line, ScoreMaker, Tools
-from geneval.settings import Resolve
 from genloop.config import Settings
 from genloop.metrics.statistics import Interval, cluster_bootstrap
 from genloop.protocols import Judge
@@ -30,21 +28,11 @@ class ClipScoreOptions(MetricClip):
     scale: float = Field(2.5, gt=0, description="of max(cosine, 0); 2.5 as published, others report 100")
 
 
-class ClipScore(ScoreMaker):
+class ClipScore(ClipUser, ScoreMaker):
     """How near an image and its prompt are in CLIP's space."""
 
     Options = ClipScoreOptions
     needs = frozenset({"weights", "prompt"})
-
-    @classmethod
-    def check(cls, options: ClipScoreOptions, resolve: Resolve) -> None:
-        """The weights."""
-        check_clip(options, resolve)
-
-    @classmethod
-    def inputs(cls, options: ClipScoreOptions, resolve: Resolve) -> dict[str, Path]:
-        """The weights."""
-        return clip_inputs(options, resolve)
 
     @classmethod
     def load(cls, options: ClipScoreOptions, tools: Tools) -> "ClipScorer":

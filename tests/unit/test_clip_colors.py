@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from geneval.clip_colors import Clip, ClipOptions
 from geneval.clip_colors_zero_shot import color_texts
-from geneval.clip_source import MetricClip, check_clip
+from geneval.clip_source import ClipUser, MetricClip
 from geneval.crops import crop
 from geneval.settings import ColorSettings
 from genloop.job import run_command
@@ -167,7 +167,7 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="has the layout of transformers; use backend=transformers"):
         Clip.check(options(folder, backend="open_clip"), type(folder))
     with pytest.raises(ValueError, match="has the layout of transformers; use backend=transformers"):
-        check_clip(MetricClip(checkpoint=str(folder)), type(folder))
+        ClipUser.check(MetricClip(checkpoint=str(folder)), type(folder))
 
 
 def changed_json(name, change):

@@ -72,6 +72,21 @@ def test_every_question_is_put_about_its_own_image(file):
     assert ("Are they red? One word.", None) in reader.asked
 
 
+def test_a_judge_gets_so_many_copies_of_images_at_a_time_and_no_more(file):
+    sizes = []
+
+    class Counting(Reader):
+        def p_yes_to(self, texts, images):
+            sizes.append((len(texts), len(images)))
+            return super().p_yes_to(texts, images)
+
+    prompts, pictures = [Prompt(0, "two red squares")] * 33, [picture(1 + value) for value in range(33)]
+    found = SoftTifaScorer(Counting(), read_atoms(file), "{question}").scores(prompts, pictures)
+    assert sizes == [(32, 32), (32, 32), (2, 2)]
+    alone = [SoftTifaScorer(Reader(), read_atoms(file), "{question}").scores(prompts[:1], [one])[0] for one in pictures]
+    assert found == alone
+
+
 def test_an_unanswered_question_is_none(file):
     scorer = SoftTifaScorer(Reader(), read_atoms(file), "{question}")
     assert scorer.scores([Prompt(1, "a star")], [picture(0)]) == [[0.0, None]]
