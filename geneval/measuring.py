@@ -11,6 +11,7 @@ import numpy as np
 from geneval.images import ImageReader
 from geneval.metrics import Extractor, FeatureSettings, Scorer, Tools, feature_maker, is_distance, metric_maker
 from geneval.pictures import Picture, find_images, find_pictures
+from geneval.regime import units_to_make
 from geneval.settings import Resolve
 from geneval.t2i_features import (
     CachedExtractor,
@@ -82,6 +83,8 @@ class Measurement:
         """Options, weights, folders, prompts and the reference; ValueError or FileNotFoundError in one line."""
         for name, options in self.metrics.items():
             metric_maker(name).check(options, self.resolve)
+        if left := units_to_make(self.images):
+            raise ValueError(f"{self.images}: the run of generate around them is unfinished, {left} units to make")
         bare = [picture.image for picture in self.pictures if picture.prompt is None]
         if bare and (asking := self.needs("prompt")):
             raise ValueError(f"{self.images / bare[0]}: has no prompt, {', '.join(asking)} need it; give `prompts`")

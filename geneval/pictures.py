@@ -8,11 +8,13 @@ IMAGES/dog.png                  named by a row {"image": "dog.png", "prompt": ..
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from genloop.data.prompts import parse_json, parse_metadata, read_object, read_texts, read_utf8
 from genloop.records import Prompt
+from genloop.rundir import files_below
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _NUMBERED = re.compile(r"(\d+)(?:\D+(\d+))?\D*")
@@ -38,6 +40,9 @@ def find_pictures(folder: Path, prompts: Path | None = None, *, limit: int | Non
         raise FileNotFoundError(f"{folder}: no such folder")
     known = _Prompts(prompts) if prompts is not None else None
     places = sorted((int(p.name), p) for p in folder.iterdir() if p.is_dir() and p.name.isdecimal())
+    for (index, place), (other, again) in pairwise(places):
+        if index == other:
+            raise ValueError(f"{folder}: {place.name} and {again.name} are the same number; remove one of them")
     if places:
         found = [picture for index, place in places for picture in _of_prompt(folder, place, index, known)]
     else:
@@ -51,7 +56,7 @@ def find_images(folder: Path, *, limit: int | None = None) -> list[Picture]:
     """The first `limit` images below a folder, at any depth, by path."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    names = sorted((p.relative_to(folder).as_posix() for p in folder.rglob("*") if _is_image(p)), key=_order)
+    names = sorted((p.relative_to(folder).as_posix() for p in files_below(folder) if _is_image(p)), key=_order)
     if not names:
         raise ValueError(f"{folder}: no images; expected files ending in {', '.join(SUFFIXES)}")
     return [Picture(name) for name in names[:limit]]

@@ -18,7 +18,7 @@ from typing import Any
 from geneval.folder import Sample
 from genloop.checkpoint import read_json
 from genloop.data.images import decoding_errors
-from genloop.ledger import finished
+from genloop.ledger import finished, plan_of
 from genloop.rundir import RunError, RunFailed, read_run
 
 CHUNK = "genloop"  # keyword of the text chunk
@@ -220,8 +220,8 @@ def _generate_around(images: Path) -> dict[str, Any] | None:
 def units_to_make(images: Path) -> int:
     """How many units the run of `generate` around a folder of images still lacks, be they open or failed."""
     run = images.resolve().parent
-    plan = _note(run / "plan.json") if _generate_mark(images) else {}
-    return max(0, int(plan.get("units", 0)) - len(finished(run)))
+    planned = plan_of(run).get("units", 0) if _generate_mark(images) else 0
+    return max(0, planned - len(finished(run)))
 
 
 def _generate_mark(images: Path) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import Field
@@ -161,14 +162,29 @@ def read_statistics(path: Path, mark: str) -> Features | Gaussian:
             found = {
                 key: file[key] for key in ("features", "clusters", "mu", "sigma", "extractor") if key in file.files
             }
-    except (ValueError, OSError, KeyError) as error:
+    except (ValueError, OSError, KeyError, BadZipFile) as error:
         raise ValueError(f"{path}: not a file of statistics ({error})") from None
     if "extractor" in found and str(found["extractor"]) != mark:
         raise ValueError(f"{path}: made with other features, {found['extractor']}; these are {mark}")
+    numbers = {key: values for key, values in found.items() if key != "extractor"}
+    if strange := [key for key, values in numbers.items() if values.dtype.kind not in "fiu"]:
+        raise ValueError(f"{path}: {strange[0]} holds no numbers")
     if "features" in found and "clusters" in found:
-        return Features([lambda: (found["features"], found["clusters"])])
-    if "mu" not in found or "sigma" not in found or found["sigma"].shape != 2 * found["mu"].shape:
+        features, clusters = found["features"], found["clusters"]
+        if features.ndim != 2 or clusters.shape != features.shape[:1] or not features.size:
+            raise ValueError(
+                f"{path}: features must be (N, D) and clusters (N,), found {features.shape}, {clusters.shape}"
+            )
+        return Features([lambda: (features, clusters)])
+    if (
+        "mu" not in found
+        or "sigma" not in found
+        or found["mu"].ndim != 1
+        or found["sigma"].shape != 2 * found["mu"].shape
+    ):
         raise ValueError(f"{path}: holds neither features and clusters nor mu (D,) and sigma (D, D)")
+    if not all(np.isfinite(found[key]).all() for key in ("mu", "sigma")):
+        raise ValueError(f"{path}: mu or sigma holds values that are no numbers; make the statistics again")
     return Gaussian(found["mu"].astype(np.float64), found["sigma"].astype(np.float64))
 
 
@@ -192,8 +208,12 @@ def open_statistics(path: Path, mark: str) -> Features | Gaussian:
         return read_statistics(path, mark)
     files = sorted((path / "statistics").glob("*.npz"))
     for file in files:
-        with np.load(file, allow_pickle=False) as found:
-            if str(found["extractor"]) == mark:
-                return read_statistics(file, mark)
+        try:
+            with np.load(file, allow_pickle=False) as found:
+                made = str(found["extractor"])
+        except (ValueError, OSError, KeyError, BadZipFile) as error:
+            raise ValueError(f"{file}: not a file of statistics ({error})") from None
+        if made == mark:
+            return read_statistics(file, mark)
     kept = ", ".join(file.name for file in files) or "nothing"
     raise ValueError(f"{path / 'statistics'}: no statistics of these features, {mark} (there is {kept})")

@@ -62,7 +62,7 @@ def plan_units(num_items: int, unit_size: int) -> list[Unit]:
 
 def finished(run: Path) -> set[str]:
     """Names of the units whose row file is in place."""
-    return _names(run / "rows", ".jsonl")
+    return {name for name in _names(run / "rows", ".jsonl") if name.isdecimal()}
 
 
 def count(run: Path, total: int) -> Counts:
@@ -75,15 +75,21 @@ def count(run: Path, total: int) -> Counts:
 
 def unsettled(run: Path) -> int:
     """How many planned units are neither done nor failed; 0 for a run without units."""
-    plan = run / "plan.json"
-    state = count(run, _read_object(plan.read_text()).get("units", 0) if plan.is_file() else 0)
+    state = count(run, plan_of(run).get("units", 0))
     return max(0, state.total - state.done - state.failed)
+
+
+def plan_of(run: Path) -> dict[str, int]:
+    """{"units", "items"}: how much there is to do; empty where no plan, or a torn one, says so."""
+    path = run / "plan.json"
+    plan = _read_object(path.read_text()) if path.is_file() else {}
+    return plan if all(type(plan.get(key)) is int for key in ("units", "items")) else {}
 
 
 def read_rows(run: Path) -> Iterator[dict[str, Any]]:
     """All rows of the finished units, in unit order; ValueError names the line that is none."""
     for name in sorted(finished(run), key=int):
-        yield from _rows_of(run, name)
+        yield from rows_of_unit(run, name)
 
 
 def rows_of_units(run: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
@@ -92,7 +98,7 @@ def rows_of_units(run: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
     for unit in units:
         path = run / "rows" / f"{unit.name}.jsonl"
         try:
-            rows = list(_rows_of(run, unit.name))
+            rows = list(rows_of_unit(run, unit.name))
         except ValueError as error:
             raise RunFailed(f"{error}, or remove the file and run the same command again") from None
         if len(rows) != len(unit):
@@ -103,7 +109,8 @@ def rows_of_units(run: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
     return found
 
 
-def _rows_of(run: Path, name: str) -> Iterator[dict[str, Any]]:
+def rows_of_unit(run: Path, name: str) -> Iterator[dict[str, Any]]:
+    """The rows of one finished unit."""
     path = run / "rows" / f"{name}.jsonl"
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:

@@ -204,7 +204,8 @@ def read_run(run: Path) -> dict[str, Any] | None:
         return None
     except ValueError:
         mark = None
-    if not isinstance(mark, dict) or not {"job", "keys", "inputs", "digest"} <= mark.keys():
+    kinds = {"job": str, "keys": dict, "inputs": dict, "digest": str}
+    if not isinstance(mark, dict) or not all(isinstance(mark.get(key), kind) for key, kind in kinds.items()):
         raise RunError(f"{run / 'run.json'} is damaged; use another `out`")
     return mark
 

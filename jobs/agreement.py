@@ -64,6 +64,10 @@ def check(config: Config) -> None:
         raise ValueError("give either annotations=[CSV,...] to measure, or sheet=N to make an audit sheet")
     if config.sheet is not None and (len(config.rows) != 1 or config.rows[0].is_file()):
         raise ValueError("sheet: needs `rows` to be one run of evaluate, whose images can be shown")
+    if config.sheet is not None:
+        from genloop.report.geneval_audit import draw
+
+        draw(config.rows[0], config.sheet, config.seed)
     for source in _sources(config):
         _label(source, config)
 

@@ -113,10 +113,13 @@ def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
     """Write and print the numbers; workers that end together write the same bytes."""
     from geneval.metric_summary import conclude, format_table, summary_of
     from genloop.ledger import rows_of_units
-    from genloop.rundir import write_atomic, write_json
+    from genloop.rundir import RunFailed, write_atomic, write_json
 
     rows = rows_of_units(config.out, units)
-    lines = conclude(what, units, rows, config.out, config.seed)
+    try:
+        lines = conclude(what, units, rows, config.out, config.seed)
+    except ValueError as error:  # too few images for a metric, a reference of other features
+        raise RunFailed(f"{error}; rows and features are kept in {config.out}") from error
     write_json(config.out / "summary.json", summary_of(rows, lines))
     text = format_table(rows, lines)
     write_atomic(config.out / "table.md", text.encode())

@@ -6,8 +6,10 @@ Rows that a line break in a free text has torn are left out and counted.
 """
 
 import csv
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +18,13 @@ Rule = Literal["loose", "strict"]
 PUBLISHED, CONSENSUS, SHEET = "Input.prompt_id", "n_loose", "answer"  # a column that tells the format
 SHEET_COLUMNS = ("image", "prompt_index", "sample", "tag", "prompt", "question", SHEET)
 YES, NO, UNSURE = frozenset({"yes", "y", "1", "true"}), frozenset({"no", "n", "0", "false"}), frozenset({"", "unsure"})
+_COLUMNS = {  # {the one that tells the format: the others that are needed}
+    PUBLISHED: ("Input.image_id", "Answer.task-count-0", "Answer.task-color-0", "Answer.task-position-x"),
+    CONSENSUS: ("prompt_id", "image_id", "n_strict", "n_annotators"),
+    SHEET: ("prompt_index", "sample"),
+}
 _SIDES = {"left of": "left", "right of": "right", "above": "above", "below": "below"}
+_NUMBERS = re.compile(r"[0-9]{1,9} [0-9]{1,9}")
 Place = tuple[int, int]  # prompt_index, sample
 Prompts = Mapping[int, tuple[str, Mapping[str, Any]]]  # prompt_index -> text, GenEval metadata
 
@@ -77,10 +85,12 @@ def check_votes(path: Path) -> str:
     """The format of a file by its header: the column that tells it; ValueError or FileNotFoundError otherwise."""
     if not path.is_file():
         raise FileNotFoundError(f"annotations: no such file: {path}")
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file, _readable(path):
         header = next(csv.reader(file), [])
-    for column in (PUBLISHED, CONSENSUS, SHEET):
+    for column, others in _COLUMNS.items():
         if column in header:
+            if missing := [name for name in others if name not in header]:
+                raise ValueError(f"annotations: {path} has the column {column} but not {missing[0]}; download it again")
             return column
     raise ValueError(
         f"annotations: {path} has none of the columns {PUBLISHED} (GenEval's annotations), {CONSENSUS} (their "
@@ -110,9 +120,17 @@ def _stands(row: Mapping[str, str | None], relation: str) -> bool:
 
 def _rows(path: Path) -> Iterable[tuple[int, Mapping[str, str | None]]]:
     check_votes(path)
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file, _readable(path):
         reader = csv.DictReader(file)
         yield from ((reader.line_num, row) for row in reader)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise ValueError(f"annotations: {path} is no CSV file: {error}") from None
 
 
 def _place(row: Mapping[str, str | None]) -> Place | None:
@@ -121,7 +139,7 @@ def _place(row: Mapping[str, str | None]) -> Place | None:
     for first, second in names:
         if first in row:
             prompt, sample = row[first] or "", row[second] or ""
-            return (int(prompt), int(sample)) if prompt.isdecimal() and sample.isdecimal() else None
+            return (int(prompt), int(sample)) if _NUMBERS.fullmatch(f"{prompt} {sample}") else None
     return None
 
 
@@ -147,11 +165,21 @@ def _counted(row: Mapping[str, str | None], metadata: Mapping[str, Any], rule: R
     if PUBLISHED in row:
         return Votes(int(says_yes(row, metadata, rule)), 1)
     if CONSENSUS in row:
-        return Votes(int(row[f"n_{rule}"] or 0), int(row["n_annotators"] or 0))
+        yes, total = (_whole(row, key, where) for key in (f"n_{rule}", "n_annotators"))
+        if yes > total:
+            raise ValueError(f"{where}: n_{rule} is {yes}, more than the {total} of n_annotators")
+        return Votes(yes, total)
     answer = (row[SHEET] or "").strip().lower()
     if answer not in YES | NO | UNSURE:
         raise ValueError(f"{where}: answer must be yes, no or empty, found {row[SHEET]!r}")
     return Votes(int(answer in YES), int(answer not in UNSURE))
+
+
+def _whole(row: Mapping[str, str | None], key: str, where: str) -> int:
+    text = row[key] or "0"
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError(f"{where}: {key} must be a whole number, found {text[:40]!r}")
+    return int(text)
 
 
 def _number(text: str | None) -> int:

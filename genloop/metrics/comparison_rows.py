@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from genloop import ledger, rundir
+from genloop.metrics.verdict_rows import check_verdict, read_verdicts
 
 CARD = "card.json"  # of a run: how its images were made, and how they were judged
 IDENTITY = ("tag", "include", "exclude", "prompt")  # what of a prompt's metadata makes it that prompt
+GROUPS = ("detector", "colors", "options", "code", "canary", "images")  # of a card
 _PLACE = re.compile(r"(\d+)/[^/]+/(\d+)\.\w+$")  # 00017/samples/0000.png
 
 
@@ -42,7 +44,7 @@ class Evaluation:
 def read_evaluation(path: Path) -> Evaluation:
     """A run folder of `evaluate`, or a result file as GenEval writes it; an error of one line for anything else."""
     check_evaluation(path)
-    rows = _reference_rows(path) if path.is_file() else ledger.read_rows(path)
+    rows = _reference_rows(path) if path.is_file() else read_verdicts(path)
     images = sorted((judged_image(row) for row in rows), key=lambda image: (image.prompt_index, image.sample))
     if not images:
         raise ValueError(f"{path} holds no verdicts")
@@ -62,6 +64,9 @@ def check_evaluation(path: Path) -> None:
         raise ValueError(f"{path} has no finished unit; finish the evaluation first")
     if left := ledger.unsettled(path):
         raise ValueError(f"{path} is unfinished, {left} units are left; finish the evaluation first")
+    failed = ledger.plan_of(path).get("units", 0) - len(ledger.finished(path))
+    if failed > 0:
+        raise ValueError(f"{path} has {failed} failed units; evaluate again with retry_failed=true")
 
 
 def content_of(path: Path, key: str) -> dict[str, Path]:
@@ -81,8 +86,8 @@ def read_card(path: Path) -> Mapping[str, Any] | None:
         card = json.loads(place.read_text(encoding="utf-8"))
     except ValueError:
         card = None
-    if not isinstance(card, dict):
-        raise ValueError(f"{place} is damaged: not a JSON object; evaluate again into another `out`")
+    if not isinstance(card, dict) or not all(isinstance(card.get(key), Mapping | None) for key in GROUPS):
+        raise ValueError(f"{place} is damaged: not a card; remove it and run the evaluation again, which writes it")
     return card
 
 
@@ -106,13 +111,20 @@ def judged_image(row: Mapping[str, Any]) -> JudgedImage:
 
 def _reference_rows(path: Path) -> Iterator[dict[str, Any]]:
     """GenEval's rows in the form of ours: metadata is JSON text there, the place stands in the file's name."""
+    seen: set[tuple[int, int]] = set()
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        where = f"{path}:{number}"
         try:
             row = json.loads(line)
             place = _PLACE.search(row["filename"])
             if place is None:
                 raise ValueError("no number of a prompt and of a sample")
             metadata = json.loads(row["metadata"]) if isinstance(row["metadata"], str) else row["metadata"]
-            yield {**row, "prompt_index": int(place[1]), "sample": int(place[2]), "metadata": metadata}
+            row |= {"prompt_index": int(place[1]), "sample": int(place[2]), "metadata": metadata}
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}:{number}: not a row of GenEval's result file (filename, metadata, ...)") from None
+            raise ValueError(f"{where}: not a row of GenEval's result file (filename, metadata, ...)") from None
+        check_verdict(row, where)
+        if (image := (row["prompt_index"], row["sample"])) in seen:
+            raise ValueError(f"{where}: a second row of prompt {image[0]}, sample {image[1]}; keep one")
+        seen.add(image)
+        yield row

@@ -39,20 +39,24 @@ class Item:
 
 
 def write_sheet(folder: Path, out: Path, num_images: int, seed: int) -> Path:
-    """Write audit.html and audit.csv for an evaluate run into `out` -> the path of the page.
-
-    ValueError when none of the run's images is there to be shown.
-    """
-    (run,) = read_runs([folder])
-    items = _items(sample(run, num_images, seed))
-    if not items:
-        raise ValueError(f"{folder}: none of its images is where it was; an audit needs them")
+    """Write audit.html and audit.csv for an evaluate run into `out` -> the path of the page."""
+    run, images = draw(folder, num_images, seed)
+    items = _items(images)
     lines = [_cells(item) for item in items]
     out.mkdir(parents=True, exist_ok=True)
     write_atomic(out / "audit.csv", to_csv([SHEET_COLUMNS, *lines]).encode())
     content = {"run": run, "items": items, "columns": SHEET_COLUMNS, "cells": lines, "digest": _digest(items)}
     write_atomic(out / "audit.html", render("audit.html.j2", content).encode())
     return out / "audit.html"
+
+
+def draw(folder: Path, num_images: int, seed: int) -> tuple[Run, list[JudgedImage]]:
+    """The run and the images to be shown; ValueError when none of them is there."""
+    (run,) = read_runs([folder])
+    images = sample(run, num_images, seed)
+    if not images:
+        raise ValueError(f"{folder}: none of its images is where it was; an audit needs them")
+    return run, images
 
 
 def sample(run: Run, num_images: int, seed: int) -> list[JudgedImage]:

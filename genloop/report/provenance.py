@@ -51,15 +51,15 @@ def _record(run: Run, folder: Path) -> Record:
 def _environment(folder: Path) -> Iterator[tuple[str, str]]:
     """The lines of env.json for a reader."""
     env = _read_json(folder / "env.json")
-    git, cpu = env.get("git") or {}, env.get("cpu") or {}
-    yield "code", f"{git['commit']}{' with local changes' if git.get('dirty') else ''}" if git else ""
+    git, cpu, packages = (_group(env.get(key)) for key in ("git", "cpu", "packages"))
+    yield "code", f"{git.get('commit')}{' with local changes' if git.get('dirty') else ''}" if git else ""
     yield "genloop", str(env.get("genloop", ""))
-    versions = {"python": env.get("python", ""), **(env.get("packages") or {})}
+    versions = {"python": env.get("python", ""), **packages}
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     yield "platform", str(env.get("platform", ""))
-    yield "processor", f"{cpu['model']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB" if cpu else ""
-    yield "GPUs", "; ".join(env.get("gpus") or [])
-    yield "command", " ".join(env.get("command") or [])
+    yield "processor", f"{cpu.get('model')}, {cpu.get('cores')} cores, {cpu.get('memory_gib')} GiB" if cpu else ""
+    for name, key, between in (("GPUs", "gpus", "; "), ("command", "command", " ")):
+        yield name, between.join(map(str, env[key])) if isinstance(env.get(key), list) else ""
     yield "started", str(env.get("started", ""))
 
 
@@ -72,7 +72,7 @@ def _card(folder: Path) -> Iterator[tuple[str, str]]:
     """How the images of an evaluation were made and judged, from its card: a line a group."""
     card = _read_json(folder / "card.json")
     for name in ("detector", "colors", "options", "canary", "images"):
-        if group := card.get(name):
+        if group := _group(card.get(name)):
             yield f"regime {name}", ", ".join(f"{key} {_short(value)}" for key, value in group.items() if _says(value))
 
 
@@ -105,11 +105,19 @@ def _work(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """The object of a small file; nothing where it is torn, since no number depends on it."""
+    try:
+        return _group(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except ValueError:
+        return {}
+
+
+def _group(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON-lines file, less those that a kill or a full disk has torn."""
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         with suppress(ValueError):
-            yield json.loads(line)
+            yield _group(json.loads(line))

@@ -17,6 +17,7 @@ from genloop import ledger, rundir
 from genloop.config import read_yaml
 from genloop.metrics.comparison_rows import Evaluation, judged_image, read_card
 from genloop.metrics.statistics_rates import Kind
+from genloop.metrics.verdict_rows import read_verdicts
 from genloop.records import TAGS, unpack_tokens
 
 
@@ -167,10 +168,12 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 def _read_run(folder: Path, number: int, name: str) -> Run:
     config = read_yaml(folder / "config.yaml")
+    if not isinstance(config.get("images"), str):
+        raise ValueError(f"{folder / 'config.yaml'}: does not say where the images are (`images`)")
     images_folder = _locate(Path(config["images"]), folder)
     generate = _generate_run(images_folder)
     makings = _makings(generate) if generate else {}
-    rows = sorted(ledger.read_rows(folder), key=lambda row: (row["prompt_index"], row["sample"]))
+    rows = sorted(read_verdicts(folder), key=lambda row: (row["prompt_index"], row["sample"]))
     images = tuple(_image(row, images_folder, makings) for row in rows)
     made = _counts(generate) if generate else None
     intervals = config.get("intervals", Run.intervals)
@@ -184,10 +187,10 @@ def _image(row: Mapping[str, Any], images: Path, makings: Mapping[str, Making]) 
         prompt=row["prompt"],
         tag=row["tag"],
         metadata=json.dumps(row.get("metadata") or {}, sort_keys=True),
-        path=images / row["image"],
+        path=images / row.get("image", ""),
         correct=row["correct"],
         reason=row["reason"],
-        making=makings.get(f"images/{row['image']}"),
+        making=makings.get(f"images/{row.get('image')}"),
         evidence=row,
     )
 
@@ -204,7 +207,10 @@ def _generate_run(images: Path) -> Path | None:
 
 
 def _makings(run: Path) -> dict[str, Making]:
-    return {row["image"]: _making(run, row) for row in ledger.read_rows(run)}
+    try:
+        return {row["image"]: _making(run, row) for row in ledger.read_rows(run)}
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{run}: has rows that are none of generate ({error!r}); run `verify` on it") from None
 
 
 def _making(run: Path, row: Mapping[str, Any]) -> Making:
@@ -236,6 +242,4 @@ def _candidate(candidate: Mapping[str, Any], decides: str) -> Candidate:
 
 def _counts(folder: Path) -> ledger.Counts:
     """Units in each state; a run without plan.json counts what is there."""
-    plan = folder / "plan.json"
-    done = len(ledger.finished(folder))
-    return ledger.count(folder, json.loads(plan.read_text())["units"] if plan.exists() else done)
+    return ledger.count(folder, ledger.plan_of(folder).get("units", len(ledger.finished(folder))))

@@ -45,9 +45,14 @@ def check_asker(settings: JudgeSettings, resolve: Resolve) -> None:
 
 
 def check_prompts(settings: JudgeSettings, prompts: Iterable[Prompt]) -> None:
-    """Refuse prompts without the metadata that the judge goes by."""
-    if needs_metadata(settings) and any(prompt.tag is None for prompt in prompts):
-        raise ValueError(f"metadata: judge {settings.kind!r} needs GenEval metadata beside the prompts")
+    """Refuse prompts without the metadata that the judge goes by, or of classes that it does not know."""
+    known = judge_classes(settings)
+    for prompt in prompts:
+        if needs_metadata(settings) and prompt.tag is None:
+            raise ValueError(f"metadata: judge {settings.kind!r} needs GenEval metadata beside the prompts")
+        named = [clause.class_name for clause in (*prompt.include, *prompt.exclude)]
+        if strange := [name for name in named if known is not None and name not in known]:
+            raise ValueError(f"metadata: {prompt.text!r} is about {strange[0]!r}, unknown to judge {settings.kind!r}")
 
 
 def judge_inputs(settings: JudgeSettings, resolve: Resolve, group: str = "judge") -> dict[str, Path]:

@@ -163,7 +163,7 @@ def test_what_is_no_finished_evaluation_is_refused(tmp_path):
         check_evaluation(write_evaluation(tmp_path / "u", verdict_rows(A), limit=1))
     run = write_evaluation(tmp_path / "c", verdict_rows(A))
     (run / "card.json").write_text("[")
-    with pytest.raises(ValueError, match="damaged: not a JSON object"):
+    with pytest.raises(ValueError, match="damaged: not a card"):
         read_evaluation(run)
 
 

@@ -329,3 +329,68 @@ def test_every_metric_says_what_it_needs():
     needs = {name: metric_maker(name).needs for name in METRICS}
     assert all(found <= set(NEEDS) for found in needs.values())
     assert needs["fid"] == {"reference"} and needs["geneval2"] == {"prompt", "judge"} and not needs["statistics"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "holds neither features and clusters nor mu"),
+        ({"mu": np.array(["a"] * 4), "sigma": np.eye(4)}, "mu holds no numbers"),
+        ({"mu": np.full(4, np.nan), "sigma": np.eye(4)}, "mu or sigma holds values that are no numbers"),
+        ({"mu": np.zeros((1, 4)), "sigma": np.eye(4)}, "holds neither features and clusters nor mu"),
+        ({"features": np.zeros(9), "clusters": np.zeros(9)}, "features must be (N, D) and clusters (N,)"),
+        ({"features": np.zeros((0, 4)), "clusters": np.zeros(0)}, "features must be (N, D) and clusters (N,)"),
+        ({"features": np.zeros((3, 4)), "clusters": np.zeros(2)}, "features must be (N, D) and clusters (N,)"),
+    ],
+)
+def test_references_that_hold_no_statistics_are_refused(images, tmp_path, capsys, arrays, message):
+    np.savez(tmp_path / "reference.npz", **arrays)
+    words = [f"images={images}", DISTANCES[0], f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
+    line = refusal(metrics, words, tmp_path, capsys)
+    assert f"{tmp_path / 'reference.npz'}: " in line and message in line
+
+
+def test_a_torn_reference_is_refused(images, tmp_path, capsys):
+    np.savez(tmp_path / "reference.npz", mu=np.zeros(64), sigma=np.eye(64))
+    for cut in (-300, 20):
+        (tmp_path / "reference.npz").write_bytes((tmp_path / "reference.npz").read_bytes()[:cut])
+        words = [f"images={images}", DISTANCES[0], f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
+        assert "not a file of statistics" in refusal(metrics, words, tmp_path, capsys)
+
+
+def test_a_metric_that_cannot_be_computed_fails_in_one_line(images, tmp_path, capsys):
+    np.savez(tmp_path / "reference.npz", mu=np.zeros(9), sigma=np.eye(9))
+    words = [f"images={images}", DISTANCES[0], f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(metrics, words)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 1 and error.count("\n") == 1
+    assert "features of 64 and of 9 numbers cannot be compared" in error
+
+
+def test_images_that_would_be_measured_twice_or_in_part_are_refused(images, tmp_path, capsys):
+    own = shutil.copytree(images, tmp_path / "run" / "images")
+    words = [f"images={own}", *JUDGED, f"out={tmp_path / 'out'}"]
+    shutil.copytree(own / "00000", own / "0")
+    assert "0 and 00000 are the same number" in refusal(metrics, words, tmp_path, capsys)
+    shutil.rmtree(own / "0")
+    mark = {"job": "generate", "keys": {}, "inputs": {}, "digest": ""}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(mark))
+    (tmp_path / "run" / "plan.json").write_text('{"units": 3, "items": 36}')
+    assert "the run of generate around them is unfinished, 3 units to make" in refusal(metrics, words, tmp_path, capsys)
+
+
+def test_a_class_that_the_judge_does_not_know_is_refused(images, tmp_path, capsys):
+    own = shutil.copytree(images, tmp_path / "images")
+    row = {"tag": "single_object", "include": [{"class": "dog", "count": 1}], "prompt": "a photo of a dog"}
+    (own / "00000" / "metadata.jsonl").write_text(json.dumps(row))
+    line = refusal(metrics, [f"images={own}", *JUDGED, f"out={tmp_path / 'out'}"], tmp_path, capsys)
+    assert "'a photo of a dog' is about 'dog', unknown to judge 'shapes_oracle'" in line
+
+
+def test_a_reference_may_hold_links_to_folders(images, reference, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "inner").symlink_to(reference)
+    summary = run(tmp_path / "run", f"images={images}", f"reference={linked}", DISTANCES[0])
+    assert summary["reference_images"] == 20
