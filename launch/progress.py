@@ -31,7 +31,7 @@ class View(Protocol):
 
 
 class PlainView:
-    """One line on standard error, when something has changed."""
+    """One line on standard error, when something has been done."""
 
     interval = 5.0
 
@@ -39,11 +39,11 @@ class PlainView:
         self._shown = ""
 
     def show(self, state: RunState, *, last: bool) -> None:
-        """Print the totals."""
-        line = totals(state)
-        if line != self._shown and state.state != "starting":
-            print(line, file=sys.stderr, flush=True)
-            self._shown = line
+        """Print the totals; that the rate and the time left are others by now is no news."""
+        news = totals(replace(state, rate=0.0, seconds_left=None))
+        if news != self._shown and state.state != "starting":
+            print(totals(state), file=sys.stderr, flush=True)
+            self._shown = news
 
     def close(self) -> None:
         """Nothing is held."""

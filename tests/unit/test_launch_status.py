@@ -114,6 +114,15 @@ def test_plain_lines_appear_only_when_something_changed(tmp_path, capsys):
     assert capsys.readouterr().err == "counting_job done, 2/2 units (100 %), 4/4 items\n"
 
 
+def test_waiting_longer_is_no_news_in_a_log(tmp_path, capsys):
+    running = dataclasses.replace(count_to(tmp_path / "run", "limit=4"), state="running", items_done=1, items=8)
+    view = PlainView()
+    for items, rate, left in ((1, 0.1, 70.0), (1, 0.05, 140.0), (2, 0.08, 75.0)):
+        view.show(dataclasses.replace(running, items_done=items, rate=rate, seconds_left=left), last=False)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "1/8 items, 0.1 items/s, 1m10s left" in first and "2/8 items, 0.08 items/s, 1m15s left" in second
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(7.4, "7s"), (125, "2m05s"), (3725, "1h02m"), (59.6, "1m00s")])
 def test_durations_are_short(seconds, text):
     assert duration(seconds) == text
