@@ -36,7 +36,7 @@ class ClipOptions(ClipSource):
     )
     crop: bool = Field(True, description="cut the image to the object's box")
     precision: Precision = Field("float32", description="autocast_float16: as GenEval computes on a GPU")
-    crops_per_batch: Annotated[int, LAUNCH] = Field(64, ge=8, description="crops in one forward pass")
+    crops_per_batch: Annotated[int, LAUNCH] = Field(64, ge=8, description="crops in one forward pass of a GPU")
 
 
 class Clip(ClipUser, PartMaker):

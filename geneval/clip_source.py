@@ -34,7 +34,7 @@ class ClipSource(Settings):
 class MetricClip(ClipSource):
     """The same for whole images."""
 
-    images_per_forward: Annotated[int, LAUNCH] = Field(64, ge=8, description="images in one forward pass")
+    images_per_forward: Annotated[int, LAUNCH] = Field(64, ge=8, description="images in one forward pass of a GPU")
 
 
 class ClipUser:

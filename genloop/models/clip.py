@@ -27,7 +27,7 @@ from genloop.models.precision import strict_float32
 from genloop.registry import did_you_mean, require
 
 Pictures = np.ndarray | Sequence[np.ndarray]  # (B, H, W, 3), or B of (H, W, 3) that differ in size
-_MIN_ROWS = 8  # with fewer, matrix products take other kernels, whose last bit differs
+_ON_A_CPU = 8  # rows in every forward pass: more are no faster there, and fewer take other kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class ClipEmbedder:
             raise ValueError(f"precision {precision} needs a GPU, the device is {device}; use precision float32")
         self.network, self.tokenizer = network.to(device).eval().requires_grad_(False), tokenizer
         self.preprocessing, self.device, self.precision = preprocessing, device, precision
-        self.rows_per_forward = max(rows_per_forward, _MIN_ROWS)
+        self.rows_per_forward = rows_per_forward if device.startswith("cuda") else _ON_A_CPU
         self.flops = flops  # of embedding one image and one text
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -95,14 +95,12 @@ class ClipEmbedder:
 
     @torch.inference_mode()
     def _embed(self, tower: Any, rows: Tensor) -> Tensor:
-        """Never fewer than eight rows, so that a row's bits do not depend on how many others there are.
-
-        A GPU always gets as many as fit: the kernel that it chooses, and with it the last bit, depends on the number.
+        """Always the same number of rows at a time, so that a row's bits do not depend on how many others there are:
+        the kernel, and how threads share the work, depend on the number.
         """
-        least = self.rows_per_forward if self.device.startswith("cuda") else _MIN_ROWS
         parts = []
         for part in rows.split(self.rows_per_forward):
-            missing = max(0, least - len(part))
+            missing = self.rows_per_forward - len(part)
             padded = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
             with self.autocast():
                 parts.append(tower(padded)[: len(part)].float())

@@ -34,7 +34,7 @@ class ClipScoreOptions(Settings):
     model: str | None = Field(None, description="open_clip's name of the architecture, for a folder with weights alone")
     pretrained: str | None = Field(None, description="open_clip's tag of the weights; openai: trained with QuickGELU")
     prefix: str = Field("A photo depicts ", description="in front of every prompt, as published")
-    rows_per_forward: Annotated[int, LAUNCH] = Field(64, ge=8, description="images in one forward pass")
+    rows_per_forward: Annotated[int, LAUNCH] = Field(64, ge=8, description="images in one forward pass of a GPU")
 
 
 class Embedder(Protocol):

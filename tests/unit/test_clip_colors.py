@@ -74,14 +74,15 @@ def test_scores_do_not_depend_on_the_crops_beside_them_nor_on_how_they_are_cut_i
         assert all(np.array_equal(a, b) for b in others)
 
 
-def test_all_crops_of_a_batch_go_through_the_tower_together(colors, monkeypatch):
+def test_all_crops_of_a_batch_go_through_the_tower_together_always_as_many_at_a_time(colors, monkeypatch):
+    """With another number of rows, or of threads to share them, the last bits would be others."""
     batches = []
     encode = colors.embedder.network.encode_image
     monkeypatch.setattr(
         colors.embedder.network, "encode_image", lambda pixels: (batches.append(len(pixels)), encode(pixels))[1]
     )
     colors.scores(requests() * 2)
-    assert batches == [12]
+    assert batches == [8, 8]  # of 12 crops
 
 
 def test_the_background_and_the_box_are_options(colors, folder):
