@@ -129,9 +129,12 @@ class MmdetDetector:
         return [list(self._detect(image, asked)) for image, asked in zip(images, wanted, strict=True)]
 
     def _detect(self, image: np.ndarray, wanted: Wanted) -> Iterator[Detection]:
+        from genloop.models.precision import strict_float32
+
         run = require("mmdet.apis", "mmdet").inference_detector
-        # Without a pipeline of its own it would change the model's config, so that files could not be read any more.
-        found = run(self.model, np.ascontiguousarray(image[..., ::-1]), test_pipeline=self.pipeline).pred_instances
+        with strict_float32(next(self.model.parameters()).device):
+            # Without a pipeline of its own it would change the config, so that files could not be read any more.
+            found = run(self.model, np.ascontiguousarray(image[..., ::-1]), test_pipeline=self.pipeline).pred_instances
         scores = found.scores.cpu().numpy()  # (N,) float32
         if not np.isfinite(scores).all():
             raise no_numbers("the detector's scores")

@@ -19,6 +19,7 @@ from genloop.ledger import read_rows
 from genloop.records import Wanted
 from genloop.registry import require
 from jobs import evaluate
+from tests.unit.hasty_process import STRICT, exactness, hasty_process
 from tests.unit.tiny_clip import write_transformers_folder
 from tests.unit.tiny_mask2former import SCALE, TINY, mask2former_folder, mmdet_file
 from tests.unit.tiny_mmdet import write_config
@@ -46,6 +47,15 @@ def config(tmp_path_factory):
 def theirs(tmp_path_factory, config):
     file = mmdet_file(tmp_path_factory.mktemp("mmdet") / "new.pth")
     return Mmdet.load(MmdetOptions(checkpoint=str(file), config=config), Path, "cpu")
+
+
+def test_float32_is_strict_whatever_the_process_has_set(theirs, images):
+    inside = []
+    hook = theirs.model.backbone.register_forward_hook(lambda *_: inside.append(exactness()))
+    with hasty_process():
+        theirs.detect(images[:1])
+    hook.remove()
+    assert inside == [STRICT]
 
 
 def test_both_detectors_agree(theirs, images, tmp_path):
