@@ -157,13 +157,7 @@ def save_statistics(path: Path, features: Features, gaussian: Gaussian, mark: st
 
 def read_statistics(path: Path, mark: str) -> Features | Gaussian:
     """What `save_statistics` wrote with the same extractor, or another tool's mu and sigma; ValueError for others."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {
-                key: file[key] for key in ("features", "clusters", "mu", "sigma", "extractor") if key in file.files
-            }
-    except (ValueError, OSError, KeyError, BadZipFile) as error:
-        raise ValueError(f"{path}: not a file of statistics ({error})") from None
+    found = _arrays(path, ("features", "clusters", "mu", "sigma", "extractor"))
     if "extractor" in found and str(found["extractor"]) != mark:
         raise ValueError(f"{path}: made with other features, {found['extractor']}; these are {mark}")
     numbers = {key: values for key, values in found.items() if key != "extractor"}
@@ -188,6 +182,15 @@ def read_statistics(path: Path, mark: str) -> Features | Gaussian:
     return Gaussian(found["mu"].astype(np.float64), found["sigma"].astype(np.float64))
 
 
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the arrays that an .npz has; ValueError for another or a torn file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in names if name in file.files}
+    except (ValueError, OSError, KeyError, EOFError, TypeError, BadZipFile) as error:  # TypeError: of an .npy
+        raise ValueError(f"{path}: not a file of statistics ({error})") from None
+
+
 def npy_bytes(array: np.ndarray) -> bytes:
     """An array as the content of an .npy file."""
     stream = io.BytesIO()
@@ -208,12 +211,7 @@ def open_statistics(path: Path, mark: str) -> Features | Gaussian:
         return read_statistics(path, mark)
     files = sorted((path / "statistics").glob("*.npz"))
     for file in files:
-        try:
-            with np.load(file, allow_pickle=False) as found:
-                made = str(found["extractor"])
-        except (ValueError, OSError, KeyError, BadZipFile) as error:
-            raise ValueError(f"{file}: not a file of statistics ({error})") from None
-        if made == mark:
+        if str(_arrays(file, ("extractor",)).get("extractor")) == mark:
             return read_statistics(file, mark)
     kept = ", ".join(file.name for file in files) or "nothing"
     raise ValueError(f"{path / 'statistics'}: no statistics of these features, {mark} (there is {kept})")

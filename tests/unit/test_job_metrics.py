@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from geneval.metrics import METRICS, NEEDS, metric_maker
-from geneval.t2i_features import PixelExtractor, PixelOptions
+from geneval.t2i_features import PixelExtractor, PixelOptions, npy_bytes
 from genloop.data.images import encode_png
 from genloop.job import run_command
 from genloop.ledger import read_rows
@@ -352,8 +352,9 @@ def test_references_that_hold_no_statistics_are_refused(images, tmp_path, capsys
 
 def test_a_torn_reference_is_refused(images, tmp_path, capsys):
     np.savez(tmp_path / "reference.npz", mu=np.zeros(64), sigma=np.eye(64))
-    for cut in (-300, 20):
-        (tmp_path / "reference.npz").write_bytes((tmp_path / "reference.npz").read_bytes()[:cut])
+    whole = (tmp_path / "reference.npz").read_bytes()
+    for content in (whole[:-300], whole[:20], b"", npy_bytes(np.zeros(3))):
+        (tmp_path / "reference.npz").write_bytes(content)
         words = [f"images={images}", DISTANCES[0], f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
         assert "not a file of statistics" in refusal(metrics, words, tmp_path, capsys)
 
