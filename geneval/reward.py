@@ -184,10 +184,19 @@ def _pixels(image: ImageLike, index: int) -> np.ndarray | str:
             return str(error)
     if not isinstance(image, np.ndarray) and hasattr(image, "convert"):
         pillow: Any = image
-        return upright_rgb(pillow)
+        try:
+            return upright_rgb(pillow)
+        except (OSError, SyntaxError, ValueError) as error:  # it is decoded only now
+            return " ".join(str(error).split())
     if not isinstance(image, np.ndarray) and hasattr(image, "detach"):  # of torch
         return _from_tensor(image, where)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or not image.size
+    ):
         found = f"{getattr(image, 'dtype', type(image).__name__)} {getattr(image, 'shape', '')}".rstrip()
         raise ValueError(f"{where}: an array must be (H, W, 3) uint8, found {found}; a float image must be a tensor")
     return image
@@ -195,9 +204,9 @@ def _pixels(image: ImageLike, index: int) -> np.ndarray | str:
 
 def _from_tensor(image: "Tensor", where: str) -> np.ndarray:
     """(3, H, W) in [0, 1] -> (H, W, 3) uint8"""
-    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+    if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point() or not image.numel():
         raise ValueError(f"{where}: a tensor must be (3, H, W) of floats, found {tuple(image.shape)} {image.dtype}")
-    low, high = float(image.min()), float(image.max())
+    low, high = (float(value) for value in image.detach().aminmax())
     if not (low >= -_SLACK and high <= 1 + _SLACK):  # NaN too
         raise ValueError(f"{where}: values must lie in [0, 1], found {low:.3g} to {high:.3g}; scale them")
     return to_uint8(image[None])[0]

@@ -36,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script."""
     try:
         sys.exit(command(list(sys.argv[1:] if arguments is None else arguments)))
+    except KeyboardInterrupt:  # before a job runs, which ends itself cleanly
+        print("genloop: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(STOPPED)
     except BrokenPipeError:  # `genloop jobs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -206,6 +206,8 @@ def parse_metadata(
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}: expected a JSON object, found {_shown(row)}")
     for key in row:
+        if not isinstance(key, str):
+            raise ValueError(f"{where}: keys must be texts, found {key!r}")
         if key not in ("tag", "include", "exclude", "prompt") and difflib.get_close_matches(key, _KEYS, 1, 0.8):
             raise ValueError(f"{where}: unknown key {key!r}{_suggest(key, _KEYS)}")
     prompt, tag = (_string(row, key, where) for key in ("prompt", "tag"))
@@ -290,7 +292,7 @@ def _is_integer(value: object) -> bool:
 
 
 def _shown(value: object) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, default=repr)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -5,6 +5,7 @@
 Reads nothing. Writes RUN/rows. `fail_at` raises at an item, `slow` sleeps at every item.
 """
 
+import signal
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class Config(IndependentConfig):
     fail_unless: Path | None = None  # fail only while this file is missing: a cause that can be mended
     slow: float = 0.0
     forbidden: bool = False
+    interrupted: bool = False  # as by Ctrl-C, while the input is checked
     source: InputPath | None = None
 
 
@@ -32,6 +34,8 @@ def check(config: Config) -> None:
     """Refuse on request."""
     if config.forbidden:
         raise ValueError("forbidden: this config is forbidden")
+    if config.interrupted:
+        signal.raise_signal(signal.SIGINT)
 
 
 def main(config: Config, world: World) -> None:

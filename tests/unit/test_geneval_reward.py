@@ -1,5 +1,6 @@
 """GenEval as a reward: any kind of image and prompt gives the same; partial credit is 1 where a verdict is correct."""
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,14 @@ def test_a_file_that_does_not_decode_earns_nothing(tmp_path):
     assert broken == Reward(False, 0.0, ("unreadable: not an image file",), "unreadable")
 
 
+def test_an_image_of_pillow_that_does_not_decode_earns_nothing():
+    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+    torn = Image.open(io.BytesIO(encode_png(noise)[:400]))
+    whole, broken = reward()([noise, torn], small_set()[:1] * 2)
+    assert broken.words == "unreadable" and broken.reasons[0].startswith("unreadable: ") and broken.partial == 0
+    assert whole.words != "unreadable"
+
+
 IMAGE = np.zeros((8, 8, 3), dtype=np.uint8)
 PROMPT = {"tag": "single_object", "include": [{"class": "circle", "count": 1}], "prompt": "a photo of a circle"}
 
@@ -180,6 +189,10 @@ PROMPT = {"tag": "single_object", "include": [{"class": "circle", "count": 1}], 
         ([IMAGE], [{**PROMPT, "include": [{"class": "dog", "count": 1}]}], r"include\[0\].class: unknown class 'dog'"),
         ([IMAGE[..., 0]], [PROMPT], r"images\[0\]: an array must be \(H, W, 3\) uint8, found uint8 \(8, 8\)"),
         ([IMAGE / 255], [PROMPT], r"images\[0\]: an array must be .* found float64 \(8, 8, 3\); a float image"),
+        ([IMAGE[:0]], [PROMPT], r"images\[0\]: an array must be .* found uint8 \(0, 8, 3\)"),
+        ([IMAGE], [{**PROMPT, 5: 1}], r"prompts\[0\]: keys must be texts, found 5"),
+        ([IMAGE], [{**PROMPT, "tag": {1}}], r"prompts\[0\]: tag must be a text, found \"\{1\}\""),
+        (torch.zeros(1, 3, 0, 8), [PROMPT], r"a tensor must be \(3, H, W\) of floats, found \(3, 0, 8\)"),
         ([3], [PROMPT], r"images\[0\]: an array must be \(H, W, 3\) uint8, found int"),
         (torch.full((1, 3, 8, 8), 255.0), [PROMPT], r"images\[0\]: values must lie in \[0, 1\], found 255 to 255"),
         (torch.full((1, 3, 8, 8), -1.0), [PROMPT], r"values must lie in \[0, 1\], found -1 to -1; scale them"),

@@ -55,6 +55,12 @@ def test_a_wrong_command_gets_one_line_and_exit_2(words, message):
     assert done.stdout == ""
 
 
+def test_ctrl_c_before_the_work_is_one_line_too(tmp_path):
+    done = genloop("run", COUNT, f"out={tmp_path / 'run'}", "interrupted=true")
+    assert (done.returncode, done.stderr) == (75, "genloop: stopped; the same command goes on from here\n")
+    assert not (tmp_path / "run").exists()
+
+
 def test_options_may_stand_anywhere(tmp_path):
     done = genloop("run", "--procs", "2", COUNT, "limit=3", f"out={tmp_path / 'a'}")
     assert done.returncode == 0, done.stderr
