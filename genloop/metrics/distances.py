@@ -145,19 +145,20 @@ def kid(
     """The mean of KID over subsets of whole clusters, each at most half of the smaller set.
 
     The standard error is that of the delete-d jackknife (Shao and Wu 1989): the spread of the subsets times
-    sqrt(m / (n - m)), with n the smaller set and m the subset, which overstates it where the other set is larger.
+    sqrt(s / (1 - s)), with s the share that a subset has of its set. Of the two sides the larger share counts, which
+    overstates it where the other set is larger.
     """
-    smaller = min(len(x), len(y))
-    size = min(subset_size, smaller // 2)
+    size = min(subset_size, min(len(x), len(y)) // 2)
     if min(len(np.unique(clusters)) for clusters in (x_clusters, y_clusters)) < MIN_CLUSTERS:
         raise ValueError(f"KID needs images of at least {MIN_CLUSTERS} prompts on each side")
-    found = []
+    found, drawn = [], np.zeros(2)
     for number in range(num_subsets):
         rng = np.random.default_rng([seed, number])
         ours, theirs = (_draw(clusters, size, rng) for clusters in (x_clusters, y_clusters))
         found.append(polynomial_mmd(x[ours], x_clusters[ours], y[theirs], y_clusters[theirs]))
-    value = float(np.mean(found))
-    error = float(np.std(found)) * np.sqrt(size / (smaller - size))
+        drawn += len(ours), len(theirs)
+    value, share = float(np.mean(found)), float((drawn / num_subsets / (len(x), len(y))).max())
+    error = float(np.std(found)) * np.sqrt(share / (1 - share))
     return Distance(value, value - _normal() * error, value + _normal() * error, 0.0)
 
 

@@ -130,6 +130,14 @@ def test_kid_of_one_distribution_is_zero_on_average_and_its_interval_covers_that
     assert found.bias == 0
 
 
+def test_the_interval_of_kid_goes_by_what_was_drawn_not_by_what_was_asked_for():
+    rows, sides = draw(40), []
+    for clusters in (np.arange(40) // 4, np.arange(40)):  # of 4 images each; 10 of them ask for 2.5 prompts
+        sides.append(kid(rows, clusters, draw(40, seed=1), clusters, 0, num_subsets=2000, subset_size=10))
+    of_prompts, of_images = (found.high - found.value for found in sides)
+    assert of_prompts == pytest.approx(of_images, rel=0.2)
+
+
 def test_kid_is_the_same_for_the_same_seed_and_needs_four_prompts():
     sides = (draw(30), np.arange(30), draw(50, seed=1), np.arange(50))
     assert kid(*sides, 3) == kid(*sides, 3) != kid(*sides, 4)
