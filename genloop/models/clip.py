@@ -20,9 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from genloop.checkpoint import compare_manifest, load_tensors, read_json, read_shapes
-from genloop.models.clip_config import CONFIG_FILE, OPENAI, Precision, forward_flops, read_model_config
-from genloop.models.clip_folder import check_channels
+from genloop.checkpoint import compare_manifest, load_tensors, read_shapes
+from genloop.models.clip_config import (
+    CONFIG_FILE,
+    OPENAI,
+    Precision,
+    forward_flops,
+    read_model_config,
+    read_preprocess_config,
+)
 from genloop.models.precision import strict_float32
 from genloop.registry import did_you_mean, require
 
@@ -124,13 +130,17 @@ def load_clip(
     tag = _tag(open_clip, architecture, published_as)
     quick = published_as == OPENAI or bool(tag.get("quick_gelu"))
     config = read_model_config(folder) if architecture is None else open_clip.get_model_config(architecture)
-    network = _network(open_clip, config, quick_gelu=quick)
+    try:
+        network = _network(open_clip, config, quick_gelu=quick)
+    except Exception as error:  # the library asserts, unpacks and multiplies whatever the config says
+        what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{folder}: open_clip cannot build what {CONFIG_FILE} says ({what}); mend it") from error
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     compare_manifest(expected, read_shapes(folder), folder)
     network.load_state_dict(load_tensors(folder))
     if quick and not _is_quick(open_clip, network):
         raise ValueError(f"{folder}: weights published as {published_as!r} need QuickGELU, which {name} does not have")
-    pixels = {} if architecture is not None else read_json(folder / CONFIG_FILE).get("preprocess_cfg", {})
+    pixels = {} if architecture is not None else read_preprocess_config(folder)
     return ClipEmbedder(
         network,
         open_clip.get_tokenizer(name),
@@ -182,8 +192,6 @@ def _preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing:
     size = config["size"]
     sizes = set(size) if isinstance(size, list | tuple) else {size}
     given = {key: config[key] for key in ("mean", "std", "interpolation", "resize_mode") if config.get(key)}
-    for key in given.keys() & {"mean", "std"}:
-        check_channels(given[key], key, f"{folder}: preprocess_cfg.{key}")
     found = Preprocessing(sizes.pop(), **given)
     if sizes or found.resize_mode not in {"shortest", "squash"} or found.interpolation not in {"bicubic", "bilinear"}:
         raise ValueError(

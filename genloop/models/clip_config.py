@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genloop.checkpoint import compare_manifest, read_json, read_shapes
-from genloop.models.clip_folder import BUFFER, check_tokenizer_files, check_tower, clip_manifest, read_pixels
+from genloop.models.clip_folder import (
+    BUFFER,
+    check_channels,
+    check_tokenizer_files,
+    check_tower,
+    clip_manifest,
+    read_pixels,
+)
 from genloop.registry import did_you_mean
 
 Precision = Literal["float32", "autocast_float16"]
@@ -48,6 +55,7 @@ def check_clip_folder(folder: Path, architecture: str | None = None) -> None:
     """Refuse a folder that is torn or holds another kind of model; reads headers only."""
     if architecture is None:
         read_model_config(folder)
+        read_preprocess_config(folder)
     shapes = read_shapes(folder)
     if "logit_scale" not in shapes or not any(key.startswith("visual.") for key in shapes):
         raise ValueError(f"{folder} does not hold a CLIP model of open_clip (no logit_scale or no visual.*)")
@@ -62,8 +70,21 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG_FILE).get("model_cfg")
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
         raise ValueError(f"{folder / CONFIG_FILE}: no model_cfg with embed_dim, vision_cfg and text_cfg")
+    if not all(isinstance(config[key], Mapping) for key in ("vision_cfg", "text_cfg")):
+        raise ValueError(f"{folder / CONFIG_FILE}: vision_cfg and text_cfg must be JSON objects")
     if "multimodal_cfg" in config:
         raise ValueError(f"{folder / CONFIG_FILE}: a CoCa, which writes captions; use a CLIP")
+    return config
+
+
+def read_preprocess_config(folder: Path) -> Mapping[str, Any]:
+    """The `preprocess_cfg` of a folder, {} where there is none."""
+    config = read_json(folder / CONFIG_FILE).get("preprocess_cfg") or {}
+    if not isinstance(config, Mapping):
+        raise ValueError(f"{folder / CONFIG_FILE}: preprocess_cfg is {str(config)[:40]}, expected a JSON object")
+    for key in ("mean", "std"):
+        if config.get(key):
+            check_channels(config[key], key, f"{folder / CONFIG_FILE}: preprocess_cfg.{key}")
     return config
 
 

@@ -15,7 +15,7 @@ from geneval.clip_source import ClipUser, MetricClip
 from geneval.crops import crop
 from geneval.settings import ColorSettings
 from genloop.job import run_command
-from genloop.models.clip_config import ARCHITECTURES, check_transformers_folder, sizes
+from genloop.models.clip_config import ARCHITECTURES, check_clip_folder, check_transformers_folder, sizes
 from genloop.models.clip_transformers import load_clip_transformers
 from genloop.records import COLORS, Detection
 from jobs import evaluate
@@ -244,6 +244,29 @@ def test_damaged_folders_are_refused_before_anything_is_loaded(folder, tmp_path,
     with pytest.raises((ValueError, FileNotFoundError), match=message) as refused:
         Clip.check(options(broken, pretrained=None), type(folder))
     assert "\n" not in str(refused.value) and str(broken) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config["model_cfg"].update(vision_cfg="x"), "vision_cfg and text_cfg must be JSON objects"),
+        (lambda config: config.update(preprocess_cfg=[1]), r"preprocess_cfg is \[1\], expected a JSON object"),
+        (
+            lambda config: config.update(preprocess_cfg={"mean": [1, 2]}),
+            r"preprocess_cfg.mean is \[1, 2\], expected",
+        ),
+        (
+            lambda config: config.update(preprocess_cfg={"std": [0, 1, 1]}),
+            "preprocess_cfg.std is .* expected three",
+        ),
+    ],
+)
+def test_damaged_configs_of_open_clip_are_refused_without_it(tmp_path, change, message):
+    folder = write_clip_folder(tmp_path / "clip")
+    changed_json("open_clip_config.json", change)(folder)
+    with pytest.raises(ValueError, match=message) as refused:
+        check_clip_folder(folder)
+    assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
 
 
 def test_a_tokenizer_that_cannot_be_read_ends_an_evaluation_in_one_line(folder, tmp_path, capsys):

@@ -13,7 +13,7 @@ from genloop.records import Prompt
 from genloop.registry import require
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.settings import JudgeSettings
-from tests.unit.tiny_clip import MODEL_CONFIG, random_tensors, shapes, write_clip_folder
+from tests.unit.tiny_clip import MODEL_CONFIG, VISION, random_tensors, shapes, write_clip_folder
 
 pytestmark = pytest.mark.open_clip
 PROMPTS = [Prompt(index, f"a photo of {index} dogs") for index in range(11)]
@@ -82,6 +82,13 @@ def test_an_architecture_can_be_named_for_weights_alone(open_clip, tmp_path, fol
         load_clip(folder, architecture="tiny-for-test")
     with pytest.raises(ValueError, match=r"no 'openay' weights of ViT-L-14; did you mean 'openai'\? \(commonpool_"):
         load_clip(folder, architecture="ViT-L-14", published_as="openay")
+
+
+@pytest.mark.parametrize("change", [{"foo": 1}, {"embed_dim": "x"}, {"vision_cfg": VISION | {"head_width": 7}}])
+def test_configs_that_open_clip_cannot_build_are_refused_in_one_line(open_clip, tmp_path, change):
+    folder = write_clip_folder(tmp_path / "clip", **change)
+    with pytest.raises(ValueError, match=r"clip: open_clip cannot build what open_clip_config.json says \("):
+        load_clip(folder)
 
 
 def test_other_tensors_than_the_configs_are_refused(open_clip, tmp_path):
