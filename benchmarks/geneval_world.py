@@ -28,9 +28,9 @@ from genloop.records import COLORS, RELATIONS, Clause, Detection, Prompt, Wanted
 from tests.unit.tiny_clip import write_transformers_folder
 from tests.unit.tiny_mask2former import TINY, mmdet_state
 
-NETWORKS = {
-    "small": replace(TINY, head=replace(TINY.head, num_queries=HeadDims().num_queries)),
-    "swin-s": replace(TINY, swin=SwinDims(), head=HeadDims()),
+NETWORKS = {  # sizes, and how far queries are spread: the more layers, the more alike random ones become
+    "small": (replace(TINY, head=replace(TINY.head, num_queries=HeadDims().num_queries)), 1.0),
+    "swin-s": (replace(TINY, swin=SwinDims(), head=HeadDims()), 64.0),
 }
 SIZE = 512  # pixels along a side
 SHARES = {"single_object": 80, "two_object": 99, "counting": 80, "colors": 94, "position": 100, "color_attr": 100}
@@ -64,7 +64,10 @@ def prepare_work(
 
 def make_detector(folder: Path, network: str, images: Sequence[np.ndarray]) -> Path:
     """A Mask2Former for which these images show about OBJECTS objects each -> its folder"""
-    state, file = mmdet_state(NETWORKS[network]), folder / "random.pth"
+    config, spread = NETWORKS[network]
+    state, file = mmdet_state(config), folder / "random.pth"
+    for key in state:
+        state[key] *= spread if ".query_" in key else 1
     torch.save({"meta": {}, "state_dict": state}, file)
     detector = load(convert(file, folder / "detector").folder, None)
     pixels = [prepare(image, detector.preparation)[None] for image in images]
