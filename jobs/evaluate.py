@@ -238,7 +238,8 @@ def _conclude(config: Config, folders: Sequence[PromptFolder], units: Sequence[U
     samples = [sample for folder in folders for sample in folder.samples]
     regime = card(config.out, config.folder, samples, rows, evaluator_facts(config, resolve))
     write_json(config.out / "card.json", regime)
-    write_json(config.out / "summary.json", summary.to_json() | {"completeness": lacks.to_json(), "card": regime})
+    more = {"intervals": config.intervals, "completeness": lacks.to_json(), "card": regime}
+    write_json(config.out / "summary.json", summary.to_json() | more)
     text = format_table(summary) + "".join(f"{line}\n" for line in [*lacks.lines(), *remarks(regime)])
     if config.format == "reference":
         lines = b"".join(reference_line(row, config.images or "") for row in rows)

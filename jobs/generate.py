@@ -39,7 +39,7 @@ from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
 from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo_config import check_showo_folder
-from genloop.models.text import FileTokenizer, check_text_tokenizer
+from genloop.models.text import FileTokenizer, check_text_tokenizer, with_bos
 from genloop.records import Candidate, Choice, Prompt, Unit, pack_tokens
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes, judge_inputs
 from genloop.rewards.settings import JudgeSettings
@@ -118,6 +118,8 @@ def _text_tokenizer(config: Config) -> Path:
 
 def main(config: Config, world: World) -> None:
     prompts = _prompts(config)
+    if world.rank == 0:
+        _warn_of_cuts(config, prompts)
     units = plan_units(len(prompts), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
         work: tuple[Sampler[Any], Strategy] | None = None
@@ -129,6 +131,21 @@ def main(config: Config, world: World) -> None:
                 rows = _generate(config, prompts[unit.start : unit.stop], *work, regime, ledger, world)
                 ledger.complete(unit, rows)
                 _log_unit(config, unit, rows, time.monotonic() - began)
+
+
+def _warn_of_cuts(config: Config, prompts: Sequence[Prompt]) -> None:
+    """Show-o reads so many tokens of a text and no more, which rewritten prompts easily exceed."""
+    room = check_showo_folder(resolve(config.model.showo)).max_seq_length - 1  # the last one is eos
+    tokenizer = FileTokenizer(_text_tokenizer(config))
+    longer = [prompt.index for prompt in prompts if len(with_bos(tokenizer, prompt.condition)) > room]
+    if longer:
+        log.warning(
+            "%d of %d texts are longer than the %d tokens that the generator reads; their ends are cut off: prompts %s",
+            len(longer),
+            len(prompts),
+            room,
+            ", ".join(map(str, longer[:5])) + (", ..." if len(longer) > 5 else ""),
+        )
 
 
 def _load(config: Config, world: World) -> "tuple[Sampler[Any], Strategy]":

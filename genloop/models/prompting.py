@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from genloop.models.showo_config import ShowOConfig
-from genloop.models.text import TextTokenizer
+from genloop.models.text import TextTokenizer, with_bos
 
 IGNORE = -100
 
@@ -32,7 +32,7 @@ class Layout:
 
     def t2i_text(self, prompt: str) -> list[int]:
         """The unpadded text part of a t2i row, at most M + 1 ids; the unconditional one is that of an empty prompt."""
-        ids = [self.config.t2i_id, *self._begin(prompt), self.text.eos_id]
+        ids = [self.config.t2i_id, *with_bos(self.text, prompt), self.text.eos_id]
         if len(ids) <= self.config.text_length:
             return ids
         return [*ids[: self.config.max_seq_length], self.text.eos_id]
@@ -60,13 +60,13 @@ class Layout:
 
     def lm(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
         """Texts -> ids, labels (B, length); labels are to be shifted by one."""
-        rows = [[*self._begin(text), self.text.eos_id][:length] for text in texts]
+        rows = [[*with_bos(self.text, text), self.text.eos_id][:length] for text in texts]
         return self._right_padded(rows, length)
 
     def mmu(self, texts: Sequence[str], codes: Tensor) -> tuple[Tensor, Tensor]:
         """Codes (B, n) and what is said about them -> ids, labels (B, n + 3 + M); labels are to be shifted by one."""
         limit = self.config.max_seq_length
-        rows = [[*self._begin(text), self.text.eos_id] for text in texts]
+        rows = [[*with_bos(self.text, text), self.text.eos_id] for text in texts]
         cut = [ids if len(ids) <= limit else [*ids[: limit - 1], self.text.eos_id] for ids in rows]
         text_ids, text_labels = self._right_padded(cut, limit)
         image = self.mmu_image(codes)
@@ -82,17 +82,12 @@ class Layout:
         """What stands in front of the new image of a correction row; its first n + 3 ids are the image to correct."""
         config = self.config
         image = [config.mmu_id, config.soi_id, *(code + config.code_offset for code in codes), config.eoi_id]
-        words = [*self._begin(reason)[: config.max_seq_length - 1], self.text.eos_id]
+        words = [*with_bos(self.text, reason)[: config.max_seq_length - 1], self.text.eos_id]
         return [*image, *words, *self.t2i_text(prompt)]
 
     def mmu_question(self, question: str) -> list[int]:
         """The text part of a question about an image: bos and the turn that the public model was tuned on."""
         return [self.text.bos_id, *self.text.encode(f"USER: \n{question} ASSISTANT:")]
-
-    def _begin(self, text: str) -> list[int]:
-        """The ids of a text with exactly one bos in front."""
-        ids = self.text.encode(text)
-        return ids if ids and ids[0] == self.text.bos_id else [self.text.bos_id, *ids]
 
     def _image(self, codes: Tensor) -> Tensor:
         ids = codes + self.config.code_offset

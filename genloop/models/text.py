@@ -58,6 +58,12 @@ class FileTokenizer:
         raise ValueError(f"{self.folder}: no {name} in tokenizer_config.json or special_tokens_map.json")
 
 
+def with_bos(tokenizer: TextTokenizer, text: str) -> list[int]:
+    """The ids of a text with exactly one bos in front."""
+    ids = tokenizer.encode(text)
+    return ids if ids and ids[0] == tokenizer.bos_id else [tokenizer.bos_id, *ids]
+
+
 def check_text_tokenizer(tokenizer: TextTokenizer, llm_vocab_size: int, where: object) -> None:
     """ValueError unless every token has its row in the checkpoint at `where`."""
     if tokenizer.num_tokens > llm_vocab_size:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genloop import ledger, rundir
+from genloop.checkpoint import read_json
 from genloop.config import read_yaml
 from genloop.metrics.comparison_rows import Evaluation, judged_image, read_card
 from genloop.metrics.statistics_rates import Kind
@@ -176,8 +177,14 @@ def _read_run(folder: Path, number: int, name: str) -> Run:
     rows = sorted(read_verdicts(folder), key=lambda row: (row["prompt_index"], row["sample"]))
     images = tuple(_image(row, images_folder, makings) for row in rows)
     made = _counts(generate) if generate else None
-    intervals = config.get("intervals", Run.intervals)
-    return Run(number, name, folder, images, _counts(folder), generate, made, intervals)
+    return Run(number, name, folder, images, _counts(folder), generate, made, _intervals(folder, config))
+
+
+def _intervals(folder: Path, config: Mapping[str, Any]) -> Kind:
+    """What the evaluation was asked for last: a finished run may be summed up again."""
+    path = folder / "summary.json"
+    asked = read_json(path) if path.is_file() else config
+    return asked.get("intervals", Run.intervals)
 
 
 def _image(row: Mapping[str, Any], images: Path, makings: Mapping[str, Making]) -> JudgedImage:

@@ -9,12 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
+from ckpts.resolve import resolve
 from genloop.config import load_config
 from genloop.data.prompts import read_metadata
 from genloop.distributed import World
 from genloop.job import run_command
 from genloop.ledger import read_rows
-from genloop.records import unpack_tokens
+from genloop.models.prompting import Layout
+from genloop.models.showo_config import check_showo_folder
+from genloop.models.text import FileTokenizer, with_bos
+from genloop.records import Prompt, unpack_tokens
 from genloop.report import write_report
 from genloop.rewards import JUDGES
 from jobs import build_judge_data, compare, evaluate, generate
@@ -110,6 +114,24 @@ def test_a_rewritten_text_that_nobody_read_leaves_no_trace(runs: dict[str, Path]
         place = runs["plain"] / row["image"]
         assert "detailed_caption" not in (place.parent.parent / "metadata.jsonl").read_text()
         assert not {"rewritten_prompt", "text"} & (row.keys() | json.loads(Image.open(place).info["genloop"]).keys())
+
+
+def test_texts_that_the_generator_cannot_take_whole_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    config = load_config(generate.Config, ROOT / "configs" / "generate" / "tiny.yaml")
+    layout = Layout(
+        check_showo_folder(resolve(config.model.showo)), FileTokenizer(resolve(config.model.showo) / "tokenizer")
+    )
+    texts = [" ".join(["dog"] * count) for count in range(1, layout.config.text_length + 2)]
+    cut = [
+        index for index, text in enumerate(texts) if len(layout.t2i_text(text)) < 2 + len(with_bos(layout.text, text))
+    ]
+    assert 0 < len(cut) < len(texts)
+    generate._warn_of_cuts(config, [Prompt(index, "a dog", detailed_caption=text) for index, text in enumerate(texts)])
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{len(cut)} of {len(texts)} texts are longer than")
+    assert f"prompts {cut[0]}, " in record.getMessage()
+    generate._warn_of_cuts(config, [Prompt(0, texts[cut[0]], detailed_caption=texts[cut[0] - 1])])
+    assert len(caplog.records) == 1
 
 
 def test_evaluations_label_it_and_compare_refuses_it(

@@ -39,6 +39,13 @@ def test_the_scores_are_those_that_evaluate_prints(tmp_path: Path, intervals: Ki
     assert scores[-1].accuracy == summary.overall
 
 
+def test_a_finished_evaluation_that_was_summed_up_again_shows_its_last_intervals(tmp_path: Path) -> None:
+    run = write_runs(tmp_path, "a", Sketch(samples=2, tags=["colors"] * 50, prompts_per_task=1))
+    assert {one.accuracy.method for one in score(read_runs([run])[0])} == {"bootstrap"}
+    (run / "summary.json").write_text(json.dumps({"intervals": "wilson"}))
+    assert {one.accuracy.method for one in score(read_runs([run])[0])} == {"wilson", "combined"}
+
+
 def test_a_run_does_not_differ_from_itself(tmp_path: Path) -> None:
     run = write_runs(tmp_path, "a", Sketch(prompts_per_task=10))
     found = compare(*read_runs([run, run])).differences
