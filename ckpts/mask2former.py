@@ -54,12 +54,13 @@ def convert(
     *,
     preprocess: Preprocess | None = None,
     scale: tuple[int, int] = Preparation().scale,
+    backbone: str | None = None,
     trust_pickle: bool = False,
 ) -> Conversion:
     """Write `folder` anew, all or nothing. `preprocess` and `scale` (long and short side that images have to fit) are
     recorded for the detector; None: as the mmdet did whose names the file has.
 
-    ValueError for files that hold anything but a Mask2Former of mmdet with a Swin backbone.
+    ValueError for files that hold anything but a Mask2Former of mmdet with a Swin backbone, the named one if any.
     """
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}")
@@ -72,6 +73,8 @@ def convert(
     state, class_names = _read(file, trust_pickle=trust_pickle)
     old = is_old(state)
     tensors, config = rename(state, class_names, file)
+    if backbone not in (None, config.swin.name):
+        raise ValueError(f"{file} holds a {config.swin.name}, {folder.name} is the name of a {backbone}; name another")
     record = {
         "source": {"file": file.name, "sha256": digest, "mmdet": "2.x" if old else "3.x"},
         "preprocess": preprocess or ("mmdet2" if old else "mmdet3"),

@@ -20,7 +20,8 @@ REGISTRY = HERE / "registry.yaml"
 class Entry:
     """One known checkpoint. `files` maps names inside the folder to their sha256; None: whatever was published.
 
-    `made_by` is the command that makes the folder, of files that `source` tells; "": they are copied.
+    `made_by` is the command that makes the folder, of files that `source` tells; "": they are copied. `backbone` is
+    what a conversion under this name has to find in the file; "": anything.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Entry:
     source: str
     files: dict[str, str | None]
     made_by: str = ""
+    backbone: str = ""
 
 
 @cache
@@ -37,8 +39,8 @@ def registry(path: Path = REGISTRY) -> dict[str, Entry]:
     found = {}
     for name, row in read_yaml(path).items():
         folder = path.parent / row["folder"]
-        made_by = row.get("made_by", "")
-        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]), made_by)
+        more = {key: row.get(key, "") for key in ("made_by", "backbone")}
+        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]), **more)
     return found
 
 
@@ -77,6 +79,12 @@ def place(name_or_path: str | Path, *, path: Path = REGISTRY) -> Path:
     """Where a checkpoint belongs: the folder of a registered name, be it there or not; else the path itself."""
     entry = registry(path).get(str(name_or_path))
     return entry.folder if entry else Path(name_or_path)
+
+
+def backbone(name_or_path: str | Path, *, path: Path = REGISTRY) -> str | None:
+    """What has to be in a file that is converted under a registered name; None: anything."""
+    entry = registry(path).get(str(name_or_path))
+    return entry.backbone or None if entry else None
 
 
 def _folder(entry: Entry) -> Path:

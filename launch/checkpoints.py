@@ -68,7 +68,9 @@ def _verify(options: argparse.Namespace) -> None:
 def _convert(options: argparse.Namespace) -> None:
     convert = lookup(CONVERTERS, options.kind, "kind of checkpoint")
     folder = load("ckpts.resolve:place")(options.folder)
-    done = convert(options.file, folder, preprocess=options.preprocess, trust_pickle=options.trust_pickle)
+    backbone = load("ckpts.resolve:backbone")(options.folder)
+    words = {"preprocess": options.preprocess, "trust_pickle": options.trust_pickle}
+    done = convert(options.file, folder, backbone=backbone, **words)
     source, network = done.record["source"], done.config
     print(f"{options.file}: mmdet {source['mmdet']}, sha256 {source['sha256']}")
     size = f"{network.swin.name}, {network.head.num_queries} queries, {len(network.class_names)} classes"

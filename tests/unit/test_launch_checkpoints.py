@@ -47,6 +47,15 @@ def test_a_known_name_stands_for_the_folder_where_it_is_looked_for(tmp_path):
     assert place(str(tmp_path)) == tmp_path == place(Path(tmp_path))
 
 
+def test_a_name_of_the_list_is_for_its_own_backbone(tmp_path):
+    file = mmdet_file(tmp_path / "a.pth", version="2.x")
+    done = genloop("ckpts", "convert", "mask2former", str(file), "mask2former-swin-t")
+    assert done.returncode == 2 and done.stdout == ""
+    what = "holds a Swin of 8 channels and 1-1-2-1 blocks, mask2former-swin-t is the name of a Swin-T; name another"
+    assert done.stderr == f"genloop: {file} {what}\n"
+    assert not place("mask2former-swin-t").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
