@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from genloop.metrics.nearness import WITHIN, Nearness, nearness
 from genloop.metrics.statistics_rates import MARKS, Kind, Rate, legend, rates
 from genloop.records import TAGS
 
@@ -42,11 +43,14 @@ class Summary:
     missing_tasks: tuple[str, ...]
     overall: Rate
     unreadable: tuple[str, ...]  # images that did not decode: counted as wrong
+    near: Nearness | None  # decisions that a rounding could turn; None: the rows do not tell
 
     def to_json(self) -> dict[str, Any]:
         """The summary as plain values; accuracies as {"estimate", "low", "high", "method"}."""
         plain = asdict(self)
         plain["overall"] = self.overall.to_json()
+        del plain["near"]
+        plain["near_threshold"] = self.near and {"within": WITHIN, **self.near.to_json()}
         plain["tasks"] = [{**asdict(task), "accuracy": task.accuracy.to_json()} for task in self.tasks]
         return plain
 
@@ -55,6 +59,7 @@ def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = (), intervals:
     """The numbers of an evaluation, with either kind of intervals. Raises ValueError without rows."""
     prompts = _by_prompt(rows)
     sizes = [len(found) for found in prompts.values()]
+    near = [row["distance"] for row in rows if "distance" in row]
     tags = [row["tag"] for row in rows]
     found = rates([float(row["correct"]) for row in rows], [_prompt_key(row) for row in rows], tags, kind=intervals)
     tasks = tuple(_task(tag, [row for row in rows if row["tag"] == tag], found.tasks[tag]) for tag in found.tasks)
@@ -68,6 +73,7 @@ def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = (), intervals:
         missing_tasks=tuple(tag for tag in TAGS if tag not in tags),
         overall=found.overall,
         unreadable=tuple(unreadable),
+        near=nearness(near, [_prompt_key(row) for row in rows]) if len(near) == len(rows) else None,
     )
 
 
@@ -81,6 +87,8 @@ def format_table(summary: Summary) -> str:
     lines.append(f"overall is the mean of {_count(len(summary.tasks), 'task')}; ")
     lines[-1] += f"{solved:.1%} of prompts have a correct image ({summary.num_prompts_solved} of {summary.num_prompts})"
     lines.append(legend([summary.overall.method, *(task.accuracy.method for task in summary.tasks)]))
+    if summary.near is not None:
+        lines.append(f"decisions within {WITHIN} of a threshold: {summary.near}")
     if summary.missing_tasks:
         lines.append(f"no images of {', '.join(summary.missing_tasks)}: overall is not comparable with six tasks")
     fewest, most = summary.images_per_prompt

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 from genloop.metrics.comparison_regime import COVERAGE, Differing, differing
 from genloop.metrics.comparison_rows import Evaluation, JudgedImage
-from genloop.metrics.statistics import Interval, clustered_wilson, holm, mcnemar, paired_bootstrap
+from genloop.metrics.nearness import Nearness, is_near, nearness
+from genloop.metrics.statistics import Interval, holm, mcnemar, paired_bootstrap
 from genloop.metrics.statistics_pairs import detectable, flip_test, standard_error, weighted_flip_test
 from genloop.metrics.statistics_rates import Kind, Rate, in_order, rates
 
-NEAR_THRESHOLD = 0.005
 SIGNIFICANT = 0.05
 OVERALL = "overall"
 Pair = tuple[JudgedImage, JudgedImage]
@@ -48,14 +48,6 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Near:
-    """How many decisions of a run lie so close to a threshold that a rounding could turn them; None: nobody knows."""
-
-    images: int
-    share: Interval | None
-
-
-@dataclass(frozen=True, slots=True)
 class Flip:
     """A prompt that got better or worse: right images in a and in b, and the images whose verdicts differ."""
 
@@ -73,7 +65,7 @@ class Comparison:
     """The whole comparison; changes by task, "overall" last."""
 
     changes: tuple[Change, ...]
-    near: tuple[Near, Near]
+    near: tuple[Nearness | None, Nearness | None]  # None: rows do not tell
     near_flips: int | None  # of the images whose verdicts differ, those near a threshold in either run
     flips: tuple[Flip, ...]  # the greatest changes first
     unpaired: tuple[int, int]  # images that only one run has
@@ -120,9 +112,16 @@ def compare(
     changes.append(_change(OVERALL, pairs, (sides[0][OVERALL], sides[1][OVERALL]), seed, num_resamples))
     turned = [pair for pair in pairs if pair[0].correct != pair[1].correct]
     knows = all(image.tells_distance for pair in pairs for image in pair)
-    near_flips = sum(_is_near(a) or _is_near(b) for a, b in turned) if knows else None
-    near = _near([a for a, _ in pairs]), _near([b for _, b in pairs])
+    near_flips = sum(is_near(a.distance) or is_near(b.distance) for a, b in turned) if knows else None
+    near = nearness_of([a for a, _ in pairs]), nearness_of([b for _, b in pairs])
     return Comparison(tuple(changes), near, near_flips, tuple(_flips(pairs)), unpaired)
+
+
+def nearness_of(images: Sequence[JudgedImage]) -> Nearness | None:
+    """How many decisions a rounding could turn; None when the rows do not tell, as GenEval's own do not."""
+    if not all(image.tells_distance for image in images):
+        return None
+    return nearness([image.distance for image in images], [image.prompt for image in images])
 
 
 def _places(images: Sequence[JudgedImage]) -> dict[tuple[str, int, int], JudgedImage]:
@@ -210,17 +209,6 @@ def _error_and_p(steps: Sequence[tuple[str, int, int]], seed: int) -> tuple[floa
         return error, flip_test([step for _, step, _ in steps])
     sizes: Mapping[str, int] = {tag: sum(count for _, count in task) for tag, task in by_task.items()}
     return error, weighted_flip_test([step / sizes[tag] for tag, step, _ in steps], seed)
-
-
-def _is_near(image: JudgedImage) -> bool:
-    return image.distance is not None and image.distance <= NEAR_THRESHOLD
-
-
-def _near(images: Sequence[JudgedImage]) -> Near:
-    if not all(image.tells_distance for image in images):
-        return Near(0, None)
-    near = [float(_is_near(image)) for image in images]
-    return Near(int(sum(near)), clustered_wilson(near, [image.prompt for image in images]))
 
 
 def _flips(pairs: Sequence[Pair]) -> list[Flip]:

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from genloop.metrics.comparison import NEAR_THRESHOLD, OVERALL, Change, Comparison, Flip, Near
+from genloop.metrics.comparison import OVERALL, Change, Comparison, Flip
 from genloop.metrics.comparison_regime import Differing, in_words
 from genloop.metrics.markdown import percent, table_head, table_row
+from genloop.metrics.nearness import WITHIN
 from genloop.metrics.statistics_rates import MARKS, legend
 
 RESULTS = {"better": "better", "worse": "worse", "same": "not significant"}
@@ -45,8 +46,8 @@ def as_json(found: Comparison, names: tuple[str, str], conditions: Sequence[Diff
             for change in found.changes
         ],
         "near_threshold": {
-            "within": NEAR_THRESHOLD,
-            **{side: _near_json(near) for side, near in zip("ab", found.near)},
+            "within": WITHIN,
+            **{side: near and near.to_json() for side, near in zip("ab", found.near)},
             "of_the_flips": found.near_flips,
         },
         "flips": [_flip_json(flip) for flip in found.flips],
@@ -104,14 +105,11 @@ def _legend(changes: Sequence[Change]) -> str:
 def _nearness(found: Comparison) -> list[str]:
     lines = []
     for side, near in zip("ab", found.near):
-        if near.share is None:
-            lines.append(f"- {side}: its rows do not say how near scores are to a threshold")
-        else:
-            lines.append(f"- {side}: {near.images} images, {percent(near.share)}")
+        lines.append(f"- {side}: {near or 'its rows do not say how near scores are to a threshold'}")
     if found.near_flips is not None:
         turned = sum(len(flip.turned) for flip in found.flips)
         lines.append(f"- of the {turned} images whose verdicts differ: {found.near_flips}")
-    return [f"Decisions within {NEAR_THRESHOLD} of a threshold:", "", *lines]
+    return [f"Decisions within {WITHIN} of a threshold:", "", *lines]
 
 
 def _flips(flips: Sequence[Flip], limit: int) -> list[str]:
@@ -132,10 +130,6 @@ def _flips(flips: Sequence[Flip], limit: int) -> list[str]:
 
 def _reasons(texts: Sequence[str]) -> str:
     return "; ".join(dict.fromkeys(text.replace("\n", ", ") for text in texts if text))
-
-
-def _near_json(near: Near) -> dict[str, Any] | None:
-    return None if near.share is None else {"images": near.images, "share": near.share._asdict()}
 
 
 def _flip_json(flip: Flip) -> dict[str, Any]:

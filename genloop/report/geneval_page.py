@@ -5,6 +5,8 @@ Like the report it is one file without scripts, and its bytes depend on the run 
 
 from pathlib import Path
 
+from genloop.metrics.comparison import nearness_of
+from genloop.metrics.nearness import WITHIN
 from genloop.report import geneval_failures as tables
 from genloop.report.geneval_objects import shots
 from genloop.report.geneval_reasons import KINDS
@@ -28,6 +30,8 @@ def write_failures(run: Run, out: Path, *, num_shots: int = 48, num_worst: int =
     outcomes = [name for name in ("right", *KINDS) if any(shot.outcome == name for shot in shown)]
     content = {
         "run": run,
+        "near": nearness_of(run.evaluation.images),
+        "within": WITHIN,
         "num_wrong": sum(not image.correct for image in run.images),
         "kinds": kinds,
         "kinds_told": tables.kinds_told(kinds),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from geneval.summary import format_reference, format_table, reference_line, summarize
+from genloop.metrics.statistics import clustered_wilson
 
 
 def row(tag="colors", prompt="a", correct=True, sample=0, **changes):
@@ -82,6 +83,20 @@ def test_a_reference_line_leaves_a_delete_as_pandas_does_but_not_in_nested_json(
 def test_nothing_evaluated_is_an_error():
     with pytest.raises(ValueError, match="no rows"):
         summarize([])
+
+
+def test_decisions_that_a_rounding_could_turn_are_counted_where_all_rows_tell():
+    distances = [0.004, 0.005, 0.006, None]
+    rows = [row("colors", f"p{i}", sample=i) | {"distance": distance} for i, distance in enumerate(distances)]
+    told = summarize(rows)
+    assert told.to_json()["near_threshold"] == {
+        "within": 0.005,
+        "images": 2,
+        "share": clustered_wilson([1.0, 1.0, 0.0, 0.0], list("abcd"))._asdict(),
+    }
+    assert "decisions within 0.005 of a threshold: 2 images, 50.0 % (15.0 to 85.0)\n" in format_table(told)
+    untold = summarize([*rows, row("colors", "p4")])
+    assert untold.to_json()["near_threshold"] is None and "threshold" not in format_table(untold)
 
 
 def test_the_table_marks_how_each_interval_was_found():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,16 @@ def test_masks_are_drawn_where_rows_have_them(tmp_path, run):
     assert (dog.outline, cat.outline) == ("M4 6H14V26H4V6z", "")
     page = write_failures(run, tmp_path).read_text()
     assert page.count('<path class="mask run0" d="M4 6H14V26H4V6z"/>') == 1 == page.count('class="mask')
+
+
+def test_the_page_counts_decisions_near_a_threshold_where_all_rows_tell(tmp_path, run):
+    for image in run.images:
+        image.evidence["distance"] = 0.5
+    run.images[0].evidence["distance"] = 0.005
+    told = "Decisions within 0.005 of a threshold, which a rounding could turn: 1 image, "
+    assert told in write_failures(run, tmp_path).read_text()
+    del run.images[1].evidence["distance"]
+    assert "of a threshold" not in write_failures(replace(run), tmp_path).read_text()
 
 
 def test_boxes_are_drawn_on_upright_images(tmp_path, run):
