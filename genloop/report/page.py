@@ -14,7 +14,7 @@ from genloop.metrics.statistics import Interval
 from genloop.metrics.statistics_rates import MARKS, legend
 from genloop.report import gallery, provenance, scores, tables
 from genloop.report.chart import Chart, dot_and_whisker
-from genloop.report.expense import expense, unit_of
+from genloop.report.expense import Expense, unit_of
 from genloop.report.geneval_page import page_name, write_failures
 from genloop.report.rendering import minus, percent, render, signed
 from genloop.report.runs import Run, read_runs
@@ -84,7 +84,7 @@ def _content(
         "lead": _lead(runs, comparisons),
         "notices": [*_notices(runs), *_refusals(comparisons)],
         "runs": runs,
-        "heads": [(run, column[-1], _origin(run, unit)) for run, column in zip(runs, columns)],
+        "heads": [(run, column[-1], _origin(run, column[-1].expense)) for run, column in zip(runs, columns)],
         "method": legend(score.accuracy.method for column in columns for score in column),
         "marks": MARKS,
         "chart_of_scores": _score_chart(columns),
@@ -158,13 +158,12 @@ def _refusals(comparisons: Sequence[scores.Comparison]) -> Iterator[str]:
             yield f"{later} is not compared with {base}: {one.refusal}."
 
 
-def _origin(run: Run, unit: float | None) -> str:
-    """How the images of a run were made, in a few words; empty when no row says so."""
+def _origin(run: Run, cost: Expense | None) -> str:
+    """How the images of a run were made and at what cost, in a few words; empty when no row says so."""
     makings = [image.making for image in run.images if image.making is not None]
     if not makings:
         return ""
     strategies = ", ".join(sorted({making.strategy for making in makings}))
-    cost = expense(makings, unit)
     return f"strategy {strategies}; an image took {cost.words}" if cost else f"strategy {strategies}"
 
 
