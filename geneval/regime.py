@@ -24,6 +24,7 @@ from genloop.rundir import RunError, RunFailed, read_run
 CHUNK = "genloop"  # keyword of the text chunk
 SCHEMA = 1
 _PARTS = ("detector", "colors")
+_LISTED = 20  # values of what is not the same for all images
 _OWN = ("prompt", "rewritten_prompt", "prompt_index", "sample")  # what an image's chunk says of that image alone
 _SEEN = frozenset({"source", "sha256", "num_images", "samples_per_prompt", "size"}) | frozenset(
     {"prompts", "num_prompts", "rewritten", "mixed", "seeds"}
@@ -194,21 +195,32 @@ def _plain(text: str) -> int | float | str:
 
 
 def _agreed(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all images have in common, and under `mixed` what they do not: {key: up to 20 values}; seeds are a list."""
+    """What all images have in common, and under `mixed` what they do not: {key: up to 20 values}.
+
+    `seeds` are a list; of more than 20 how many, the first ones and the sha256 of all.
+    """
     if not made:
         return {}
     found: dict[str, Any] = {}
     mixed: dict[str, Any] = {}
     for key in dict.fromkeys(key for regime in made for key in regime):
-        texts = sorted({json.dumps(regime.get(key), sort_keys=True) for regime in made})
-        values = [json.loads(text) for text in texts[:20]]
+        texts = sorted({json.dumps(regime.get(key), sort_keys=True) for regime in made}, key=_by_value)
+        values = [json.loads(text) for text in texts[:_LISTED]]
         if key == "seed":
-            found["seeds"] = values
+            digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+            more = {"count": len(texts), "first": values, "sha256": digest}
+            found["seeds"] = values if len(texts) <= _LISTED else more
         elif len(texts) == 1:
             found[key] = values[0]
         else:
             mixed[key] = values
     return found | ({"mixed": mixed} if mixed else {})
+
+
+def _by_value(text: str) -> tuple[float, str]:
+    """Numbers before all else, by what they are."""
+    value = json.loads(text)
+    return (value if isinstance(value, int | float) else math.inf, text)
 
 
 def _generate_around(images: Path) -> dict[str, Any] | None:

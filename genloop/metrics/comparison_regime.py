@@ -135,8 +135,8 @@ def _flatten(value: Any, name: str, found: dict[str, Any]) -> None:
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
-    """A value in a few characters; hashes by their beginnings."""
-    text = str(values.get(name, "unknown"))
+    """A value in a few characters; hashes by their beginnings. An option that a strategy lacks is no secret."""
+    text = str(values.get(name, "none" if name.partition(".")[0] in COMPARED else "unknown"))
     if re.fullmatch(r"[0-9a-f]{40,}", text):
         return text[:8]
     return text if len(text) <= 40 else text[:37] + "..."

@@ -224,6 +224,14 @@ def test_images_of_unknown_making_are_refused_as_a_missing_card_is():
         refuse(differing(CARD, unknown), ["card"], ("a", "b"), names_of(CARD, unknown))
 
 
+def test_an_option_that_one_strategy_lacks_is_none_and_a_condition_that_one_run_hides_unknown():
+    other = copy.deepcopy(CARD)
+    other["images"] |= {"search": {"clarity": "stride"}}
+    del other["images"]["guidance"]
+    shown = {one.name: (one.a, one.b) for one in differing(CARD, other)}
+    assert shown == {"guidance": ("2.0", "unknown"), "search.clarity": ("none", "stride")}
+
+
 def test_a_misspelt_condition_is_refused():
     with pytest.raises(ValueError, match=r"allow: unknown condition 'guidence'; did you mean 'guidance'\?"):
         refuse([Differing(COVERAGE, "", "", "making")], ["guidence"], ("a", "b"), names_of(CARD))

@@ -13,6 +13,7 @@ from geneval.regime import card, image_chunk, read_chunk, regime_of, remarks
 from genloop import rundir
 from genloop.job import run_command
 from genloop.ledger import read_rows
+from genloop.metrics.comparison_regime import differing
 from jobs import evaluate, generate
 from tests.unit.image_folders import small_set, write_images
 from tests.unit.tiny_mask2former import SCALE, mask2former_folder
@@ -115,6 +116,18 @@ def test_images_that_were_made_in_different_ways_are_said_to_be(images, tmp_path
     assert "guidance" not in found["images"]
     line = "images were not all made in one way: they differ in guidance"
     assert remarks(found) == [line] and line in capsys.readouterr().out
+
+
+def test_every_one_of_many_seeds_counts(images, tmp_path):
+    cards = []
+    for last in (1000, 1001):
+        for place, sample in enumerate(find_samples(images)):
+            mark = {"keys": {"seed": last if place == 23 else place}}
+            chunk(images / sample.image, image_chunk(regime_of(mark), OWN))
+        cards.append(card_of(images, tmp_path / str(last)))
+    seeds = cards[0]["images"]["seeds"]
+    assert (seeds["count"], seeds["first"]) == (24, list(range(20)))
+    assert [one.name for one in differing(*cards)] == ["seeds.sha256"]
 
 
 def test_some_images_with_metadata_are_not_all(images, tmp_path):
