@@ -12,8 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from geneval.settings import EvaluatorKeys, Resolve, evaluator_inputs
+from geneval.settings import EvaluatorKeys, evaluator_inputs
 from genloop.config import read_yaml
+from genloop.makers import Resolve
 from genloop.rundir import write_json
 
 SHIPPED = Path(__file__).with_name("canary.yaml")

@@ -12,8 +12,9 @@ from pydantic import AfterValidator, Field
 
 from geneval.clip_source import ClipSource, ClipUser, load_clip_source
 from geneval.crops import ORIGINAL, color_value
-from geneval.settings import PartMaker, Resolve
+from geneval.settings import PartMaker
 from genloop.config import LAUNCH
+from genloop.makers import Resolve
 from genloop.models.clip_config import OPENAI, Precision
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from geneval.settings import Resolve
 from genloop.config import LAUNCH, Settings
+from genloop.makers import Resolve
 from genloop.models.clip_config import (
     Precision,
     check_clip_folder,

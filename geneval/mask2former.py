@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from geneval.names import OBJECT_NAMES
-from geneval.settings import PartMaker, Resolve
+from geneval.settings import PartMaker
 from genloop.config import LAUNCH, Settings
+from genloop.makers import Resolve
 from genloop.models.mask2former_config import (
     Mask2FormerConfig,
     Preparation,

@@ -12,7 +12,6 @@ from geneval.images import ImageReader
 from geneval.metrics import Extractor, FeatureSettings, Scorer, Tools, feature_maker, is_distance, metric_maker
 from geneval.pictures import Picture, find_images, find_pictures
 from geneval.regime import units_to_make
-from geneval.settings import Resolve
 from geneval.t2i_features import (
     CachedExtractor,
     extractor_mark,
@@ -21,6 +20,7 @@ from geneval.t2i_features import (
     open_statistics,
 )
 from genloop.config import Settings
+from genloop.makers import Resolve
 from genloop.metrics.distances import Gaussian
 from genloop.records import Prompt, Unit
 from genloop.rundir import write_atomic

@@ -5,15 +5,15 @@ A maker is a class that knows, without loading anything, what its metric needs. 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from geneval.settings import PartSettings, Resolve
+from geneval.settings import PartSettings
 from genloop.config import Settings, parse_options, part_name, part_options, refusal
+from genloop.makers import Maker, Resolve
 from genloop.protocols import Judge
 from genloop.records import Prompt
 from genloop.registry import load, lookup
@@ -58,20 +58,10 @@ class Tools(NamedTuple):
     judge: Callable[[], Judge]
 
 
-class MetricMaker(Protocol):
-    """What all makers have. A class that inherits from one of the two below only writes what differs."""
+class MetricMaker(Maker, Protocol):
+    """What makers of metrics have in common."""
 
-    Options: ClassVar[type[Settings]] = Settings  # its config keys
     needs: ClassVar[frozenset[str]] = frozenset()  # of NEEDS
-
-    @classmethod
-    def check(cls, options: Any, resolve: Resolve) -> None:
-        """Refuse bad options with a ValueError or FileNotFoundError of one line; reads headers at most."""
-
-    @classmethod
-    def inputs(cls, options: Any, resolve: Resolve) -> Mapping[str, Path]:
-        """{option: file or folder} whose content decides the numbers; input paths among the options are known."""
-        return {}
 
 
 class Scorer(Protocol):
@@ -121,19 +111,8 @@ class Extractor(Protocol):
         """Images (H, W, 3) uint8, sizes may differ -> (N, D) float32; no row depends on the images beside it."""
 
 
-class FeatureMaker(Protocol):
+class FeatureMaker(Maker, Protocol):
     """Makes extractors."""
-
-    Options: ClassVar[type[Settings]] = Settings
-
-    @classmethod
-    def check(cls, options: Any, resolve: Resolve) -> None:
-        """As `MetricMaker.check`."""
-
-    @classmethod
-    def inputs(cls, options: Any, resolve: Resolve) -> Mapping[str, Path]:
-        """As `MetricMaker.inputs`."""
-        return {}
 
     @classmethod
     def load(cls, options: Any, resolve: Resolve, device: str) -> Extractor: ...

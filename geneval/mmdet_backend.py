@@ -19,9 +19,10 @@ from pydantic import Field
 
 from geneval.judging import no_numbers
 from geneval.names import OBJECT_NAMES
-from geneval.settings import PartMaker, Resolve
+from geneval.settings import PartMaker
 from genloop.checkpoint import compare_manifest, load_plain
 from genloop.config import LAUNCH, Settings
+from genloop.makers import Resolve
 from genloop.models.mask2former_mmdet import BUFFER, new_name
 from genloop.records import Detection, Wanted
 from genloop.registry import check_installed, require

@@ -4,34 +4,22 @@
 needs. A bare name stands for one without options: `detector=shapes` is `detector.kind=shapes`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 from pydantic import Field, model_validator
 
 from geneval.detectors import COLOR_CLASSIFIERS, DETECTORS
 from geneval.verdict import VerdictOptions
 from genloop.config import Settings, part_name, part_options
+from genloop.makers import Maker, Resolve
 from genloop.protocols import ColorClassifier, Detector
 from genloop.registry import lookup
 
-Resolve = Callable[[str], Path]  # the name of a checkpoint, or a path -> its folder
 
-
-class PartMaker(Protocol):
-    """What stands behind a name in either table. A class that inherits from it only writes what differs, and `load`."""
-
-    Options: ClassVar[type[Settings]] = Settings  # its config keys
-
-    @classmethod
-    def check(cls, options: Any, resolve: Resolve) -> None:
-        """Refuse bad options with a ValueError or FileNotFoundError of one line; reads headers at most."""
-
-    @classmethod
-    def inputs(cls, options: Any, resolve: Resolve) -> Mapping[str, Path]:
-        """{option: file or folder} whose content decides the answers."""
-        return {}
+class PartMaker(Maker, Protocol):
+    """What stands behind a name in either table."""
 
     @classmethod
     def facts(cls, options: Any, resolve: Resolve) -> Mapping[str, Any]:

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from geneval.metrics import DistanceMaker, FeatureSettings, Line
-from geneval.settings import Resolve
 from geneval.t2i_features import Features, feature_maker
 from genloop.config import Settings
+from genloop.makers import Resolve
 from genloop.metrics.distances import MIN_CLUSTERS, Distance, Gaussian, cmmd, fid, grouped_moments, kid
 
 

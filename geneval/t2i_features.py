@@ -17,8 +17,8 @@ from pydantic import Field
 
 from geneval.clip_source import ClipUser, MetricClip, load_clip_source
 from geneval.metrics import Extractor, FeatureMaker, FeatureSettings, feature_maker
-from geneval.settings import Resolve
 from genloop.config import INPUT, Settings, computing_keys, marked
+from genloop.makers import Resolve
 from genloop.metrics.distances import Gaussian
 from genloop.rundir import sha256_tree, write_atomic
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from genloop import __version__
 from genloop.config import INPUT, computing_keys, marked
+from genloop.makers import Resolve
 from genloop.protocols import Judge
 from genloop.records import Prompt
 from genloop.rewards import JUDGES
 from genloop.rewards.cache import ScoreStore, cached
-from genloop.rewards.settings import JudgeSettings, Resolve, judge_maker
+from genloop.rewards.settings import JudgeSettings, judge_maker
 from genloop.rundir import sha256_tree
 
 ABILITIES = {"compare": "p_first", "reason": "reasons"}  # question -> the method that asks it

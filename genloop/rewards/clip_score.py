@@ -16,10 +16,11 @@ from pydantic import Field
 
 from genloop.config import LAUNCH, Settings
 from genloop.data.images import to_uint8
+from genloop.makers import Resolve
 from genloop.models.clip_config import check_clip_folder
 from genloop.records import Prompt
 from genloop.registry import check_installed
-from genloop.rewards.settings import JudgeMaker, Resolve
+from genloop.rewards.settings import JudgeMaker
 
 if TYPE_CHECKING:
     from torch import Tensor

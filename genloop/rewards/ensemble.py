@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from genloop.config import Settings
+from genloop.makers import Resolve
 from genloop.protocols import Judge
 from genloop.records import Prompt
 from genloop.registry import did_you_mean
 from genloop.rewards.build import build_judge, check_judge, judge_classes, judge_inputs
-from genloop.rewards.settings import JudgeMaker, JudgeSettings, Resolve, judge_maker
+from genloop.rewards.settings import JudgeMaker, JudgeSettings, judge_maker
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,11 +7,12 @@ from pydantic import Field
 
 from genloop.checkpoint import read_json
 from genloop.config import LAUNCH, DType, InputPath, Settings
+from genloop.makers import Resolve
 from genloop.models.llava_config import check_llava_folder
 from genloop.models.llava_text import LlavaTokenizer
 from genloop.rewards.calibration import read_calibration
 from genloop.rewards.questions import FILE, check_wording, read_questions
-from genloop.rewards.settings import JudgeMaker, Resolve
+from genloop.rewards.settings import JudgeMaker
 
 if TYPE_CHECKING:
     from genloop.rewards.llava_judge import LlavaJudge

@@ -17,11 +17,12 @@ from pydantic import Field
 
 from genloop.config import LAUNCH, InputPath, Settings
 from genloop.data.images import encode_png, to_uint8
+from genloop.makers import Resolve
 from genloop.records import Prompt
 from genloop.registry import did_you_mean
 from genloop.rewards.chat_server import ChatServer, Manners, ServerFailed, ServerRefused
 from genloop.rewards.questions import IMAGE, PROMPT, Questions, read_questions, spellings
-from genloop.rewards.settings import JudgeMaker, Resolve
+from genloop.rewards.settings import JudgeMaker
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,36 +3,26 @@
 `JUDGES` names makers. A maker is a class that knows, without loading anything, what its judge needs and answers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field
 
 from genloop.config import LAUNCH, Settings, part_name, part_options
+from genloop.makers import Maker, Resolve
 from genloop.protocols import Judge
 from genloop.registry import lookup
 from genloop.rewards import JUDGES
 
 QUESTIONS = ("outcome", "clarity", "potential")
-Resolve = Callable[[str], Path]  # the name of a checkpoint, or a path -> its folder
 
 
-class JudgeMaker(Protocol):
-    """What stands behind a name in `JUDGES`. A class that inherits from it only writes what differs, and `load`."""
+class JudgeMaker(Maker, Protocol):
+    """What stands behind a name in `JUDGES`."""
 
-    Options: ClassVar[type[Settings]] = Settings  # its config keys
     needs_metadata: ClassVar[bool] = False  # GenEval metadata beside the prompts
     asks_freely: ClassVar[bool] = False  # takes questions of any wording (genloop.protocols.Asker)
-
-    @classmethod
-    def check(cls, options: Any, resolve: Resolve) -> None:
-        """Refuse bad options with a ValueError or FileNotFoundError of one line; reads headers at most."""
-
-    @classmethod
-    def inputs(cls, options: Any, resolve: Resolve) -> Mapping[str, Path]:
-        """{option: file or folder} whose content decides the answers."""
-        return {}
 
     @classmethod
     def questions(cls, options: Any, resolve: Resolve) -> tuple[str, ...]:

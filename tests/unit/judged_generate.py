@@ -9,8 +9,9 @@ from pydantic import Field
 
 from genloop.config import Settings
 from genloop.job import run
+from genloop.makers import Resolve
 from genloop.rewards import JUDGES
-from genloop.rewards.settings import JudgeMaker, Resolve
+from genloop.rewards.settings import JudgeMaker
 from jobs.generate import Config, main
 from tests.unit.tiny_search import Opinions
 

@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import Field
 
 from geneval.detectors import DETECTORS
-from geneval.settings import PartMaker, Resolve
+from geneval.settings import PartMaker
 from genloop.config import LAUNCH, Settings
 from genloop.job import run
+from genloop.makers import Resolve
 from genloop.records import Detection
 from genloop.shapes.detector import ShapesDetector
 from genloop.shapes.scenes import SHAPES
