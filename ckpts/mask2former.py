@@ -8,16 +8,14 @@ every place its tensor. The folder says in conversion.json which file it was mad
 """
 
 import logging
-import pickle
 import re
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from ckpts.mask2former_names import infer_config, source_of, source_shapes
-from genloop.checkpoint import Shape, load_plain, read_header, save_folder
+from genloop.checkpoint import Shape, read_header, save_folder
 from genloop.models.mask2former_config import (
     CONVERSION_FILE,
     Mask2FormerConfig,
@@ -25,7 +23,8 @@ from genloop.models.mask2former_config import (
     Preprocess,
     mask2former_manifest,
 )
-from genloop.models.mask2former_mmdet import BUFFER, is_old, new_name
+from genloop.models.mask2former_mmdet import BUFFER, class_names, is_old, new_name
+from genloop.pickled import load_pickled
 from genloop.registry import require
 from genloop.rundir import sha256_file
 
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _LISTED = 5
-_FOREIGN = re.compile(r"GLOBAL ([\w.]+)")  # in the words of PyTorch
 _NAMED_DIGEST = re.compile(r"-([0-9a-f]{8})\.pth$")  # OpenMMLab names a file by the first digits of its sha256
 
 
@@ -145,11 +143,11 @@ def _read(file: Path, *, trust_pickle: bool) -> "tuple[dict[str, Tensor], tuple[
     if file.suffix == ".safetensors":
         read_header(file)
         return require("safetensors.torch").load_file(file), None
-    content = _unpickle(file, trust_pickle=trust_pickle)
+    content = load_pickled(file, trust=trust_pickle, how="convert it with --trust-pickle")
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not all(_is_plain(name, value) for name, value in state.items()):
         raise ValueError(f"{file}: no state_dict of named, dense tensors; expected a checkpoint of mmdet")
-    return dict(state), _class_names(content.get("meta"))
+    return dict(state), class_names(content.get("meta"))
 
 
 def _is_plain(name: Any, value: Any) -> bool:
@@ -157,59 +155,6 @@ def _is_plain(name: Any, value: Any) -> bool:
     torch = require("torch")
     is_dense = isinstance(value, torch.Tensor) and value.layout is torch.strided and not value.is_nested
     return isinstance(name, str) and is_dense and not value.is_quantized and not value.is_meta
-
-
-def _unpickle(file: Path, *, trust_pickle: bool) -> Any:
-    try:
-        return load_plain(file)
-    except pickle.UnpicklingError as error:
-        if not trust_pickle:
-            named = _FOREIGN.search(str(error))
-            what = f"more than plain tensors ({named[1]})" if named else "something else than plain tensors"
-            raise ValueError(
-                f"{file} holds {what}; if you trust its origin, convert it with --trust-pickle, which runs code that "
-                "the file names"
-            ) from None
-    log.warning("%s: unpickled in full, which runs code that the file names", file)
-    reader = types.SimpleNamespace(__name__="pickle", Unpickler=_Unpickler, load=pickle.load)
-    try:
-        return require("torch").load(file, map_location="cpu", weights_only=False, pickle_module=reader)
-    except Exception as error:  # torn bytes lead a pickle anywhere
-        raise ValueError(f"{file}: not readable as a checkpoint of PyTorch ({error}); download it again") from error
-
-
-class _Absent:
-    """In place of an object whose class is not installed, such as a training log of mmengine."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> "_Absent":
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Whatever it was made of is let go."""
-
-    def __setstate__(self, state: Any) -> None:
-        """Likewise."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Reads files that mention classes of packages that are not here."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        try:
-            return super().find_class(module_name, global_name)
-        except (ImportError, AttributeError):
-            return _Absent
-
-
-def _class_names(meta: Any) -> tuple[str, ...] | None:
-    """mmdet 3.x keeps them in dataset_meta, 2.x in CLASSES."""
-    if not isinstance(meta, Mapping):
-        return None
-    dataset = meta.get("dataset_meta")
-    names = dataset.get("classes") if isinstance(dataset, Mapping) else meta.get("CLASSES")
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        return None
-    return tuple(names)
 
 
 def _compare_name(file: Path, digest: str) -> None:

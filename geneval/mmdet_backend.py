@@ -7,11 +7,9 @@ names, hold the same network under other names; mmdet 3.x itself would leave tho
 """
 
 import importlib.util
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -20,18 +18,17 @@ from pydantic import Field
 from geneval.judging import no_numbers
 from geneval.names import OBJECT_NAMES
 from geneval.settings import PartMaker
-from genloop.checkpoint import compare_manifest, load_plain
+from genloop.checkpoint import compare_manifest
 from genloop.config import LAUNCH, Settings
 from genloop.makers import Resolve
-from genloop.models.mask2former_mmdet import BUFFER, new_name
+from genloop.models.mask2former_mmdet import BUFFER, class_names, new_name
+from genloop.pickled import load_pickled
 from genloop.records import Detection, Wanted
 from genloop.registry import check_installed, require
 from genloop.rundir import RunFailed
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-logger = logging.getLogger(__name__)
 
 PACKAGED = "mask2former/mask2former_swin-{}-p4-w7-224_8xb2-lsj-50e_coco.py"  # below the configs that mmdet brings along
 _SWINS = {6: "t", 18: "s"}  # by the number of blocks in the third stage
@@ -151,13 +148,12 @@ class MmdetDetector:
 
 def read_weights(path: Path, *, trust_pickle: bool = False) -> "dict[str, Tensor]":
     """The tensors of a published file under mmdet 3.x's names; ValueError when it is none, or finds other classes."""
-    content = _load(path, trust_pickle=trust_pickle)
+    content = load_pickled(path, trust=trust_pickle, how="use trust_pickle=true")
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(hasattr(value, "shape") for value in state.values()):
         raise ValueError(f"{path}: no state_dict of tensors; use a file that mmdet has written")
     tensors = {new_name(key): value for key, value in state.items() if not key.endswith(BUFFER)}
-    meta = content.get("meta") or {}
-    names = (meta.get("dataset_meta") or {}).get("classes") or meta.get("CLASSES")
+    names = class_names(content.get("meta"))
     if names is not None and [name.replace("_", " ") for name in names] != their_names():
         raise ValueError(f"{path}: finds {len(names)} classes, {', '.join(names[:3])}, ...; GenEval needs COCO's 80")
     if _CLASSIFIER in tensors and len(tensors[_CLASSIFIER]) != len(OBJECT_NAMES) + 1:
@@ -168,20 +164,6 @@ def read_weights(path: Path, *, trust_pickle: bool = False) -> "dict[str, Tensor
 def their_names() -> list[str]:
     """The classes as COCO calls them, in the same order."""
     return [_THEIR_NAMES.get(name, name) for name in OBJECT_NAMES]
-
-
-def _load(path: Path, *, trust_pickle: bool) -> Any:
-    if trust_pickle:
-        logger.warning("%s is unpickled, which runs whatever it holds", path)
-        return require("torch").load(path, map_location="cpu", weights_only=False)
-    try:
-        return load_plain(path)
-    except UnpicklingError as error:
-        first = str(error).strip().partition("\n")[0]
-        raise ValueError(
-            f"{path}: holds more than tensors, which could run any code when it is read ({first}); "
-            "use trust_pickle=true if you trust where the file comes from"
-        ) from None
 
 
 def _build(config_file: Path, tensors: "Mapping[str, Tensor]", source: Path, device: str) -> tuple[Any, Any]:

@@ -1,7 +1,8 @@
 """Names of tensors in mmdet's files of Mask2Former: 3.x renamed the layers of both transformers. No torch."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 BUFFER = ".relative_position_index"  # in mmdet's files; counted, not learned
 _OLD_NAMES = tuple(
@@ -25,3 +26,14 @@ def new_name(name: str) -> str:
     for old, new in _OLD_NAMES:
         name = old.sub(new, name)
     return name
+
+
+def class_names(meta: Any) -> tuple[str, ...] | None:
+    """What the `meta` of a file calls its classes: 3.x under dataset_meta, 2.x under CLASSES; None: it says nothing."""
+    if not isinstance(meta, Mapping):
+        return None
+    dataset = meta.get("dataset_meta")
+    names = (dataset.get("classes") if isinstance(dataset, Mapping) else None) or meta.get("CLASSES")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names)

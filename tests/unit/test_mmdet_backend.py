@@ -1,6 +1,7 @@
 """Files of mmdet, 2.x and 3.x, are read under one set of names, and what is not for GenEval is refused. No mmdet."""
 
 import fractions
+import pickle
 
 import pytest
 import torch
@@ -59,11 +60,14 @@ def test_names_with_underscores_are_cocos_too(tmp_path):
 def test_pickled_objects_are_only_read_when_somebody_says_so(tmp_path, caplog):
     file = tmp_path / "file.pth"
     torch.save({"meta": {"share": fractions.Fraction(1, 2)}, "state_dict": {"a": torch.ones(1)}}, file)
-    with pytest.raises(ValueError, match=r"holds more than tensors.*use trust_pickle=true if you trust"):
+    with pytest.raises(ValueError, match=r"more than plain tensors.*trust its origin, use trust_pickle=true"):
         read_weights(file)
     assert caplog.messages == []
     assert read_weights(file, trust_pickle=True)["a"].item() == 1
-    assert "is unpickled, which runs whatever it holds" in caplog.text
+    assert "unpickled in full, which runs code that the file names" in caplog.text
+    file.write_bytes(pickle.dumps(fractions.Fraction(1, 2))[:-10])
+    with pytest.raises(ValueError, match=r"file\.pth: not readable as a checkpoint of PyTorch .*; download it again"):
+        read_weights(file, trust_pickle=True)
 
 
 def test_torn_files_and_folders_are_refused(tmp_path):
