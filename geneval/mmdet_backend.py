@@ -25,7 +25,7 @@ from genloop.models.mask2former_mmdet import BUFFER, class_names, new_name
 from genloop.pickled import load_pickled
 from genloop.records import Detection, Wanted
 from genloop.registry import check_installed, require
-from genloop.rundir import RunFailed
+from genloop.rundir import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,12 +43,6 @@ class MmdetOptions(Settings):
     checkpoint: Annotated[str, LAUNCH] = Field(description="the published .pth file, of mmdet 2.x or 3.x")
     config: Annotated[str | None, LAUNCH] = Field(None, description="mmdet 3.x config; null: its own of Swin-S or -T")
     trust_pickle: Annotated[bool, LAUNCH] = Field(False, description="run what is pickled in the file, to read it")
-
-
-class WrongConfig(RunFailed):
-    """The config is of another network than the weights."""
-
-    exit_code = 2
 
 
 class Mmdet(PartMaker):
@@ -176,7 +170,7 @@ def _build(config_file: Path, tensors: "Mapping[str, Tensor]", source: Path, dev
     try:
         compare_manifest(shapes, {key: tuple(value.shape) for key, value in tensors.items()}, source, config_file)
     except ValueError as error:
-        raise WrongConfig(str(error)) from None
+        raise BadInput(str(error)) from None
     model.load_state_dict(tensors, strict=False)  # the buffers alone are not there
     model.cfg = config
     steps = config.copy().test_dataloader.dataset.pipeline

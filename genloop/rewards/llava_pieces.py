@@ -151,15 +151,15 @@ class PieceRunner:
     def _segments(self, chains: Sequence[Chain], keep_last: bool) -> list[Segment]:
         """The last segment of every chain, computed piece by piece for all of them together."""
         ready: dict[Chain, Segment] = {}
-        todo: set[Chain] = set()
+        pending: set[Chain] = set()
         for chain in chains:
             for end in range(len(chain), 0, -1):
                 if (segment := self.kept.find(chain[:end])) is not None:
                     ready[chain[:end]] = segment
                     break
-                todo.add(chain[:end])
+                pending.add(chain[:end])
         for end in range(1, max(map(len, chains)) + 1):
-            ready |= self._extended([c for c in dict.fromkeys(c[:end] for c in chains) if c in todo], ready)
+            ready |= self._extended([c for c in dict.fromkeys(c[:end] for c in chains) if c in pending], ready)
         for chain in chains:
             for end in range(1, len(chain) + keep_last):
                 if chain[:end] in ready:

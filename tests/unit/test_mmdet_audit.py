@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from geneval.mask2former import Mask2Former, Mask2FormerOptions
-from geneval.mmdet_backend import Mmdet, MmdetOptions, WrongConfig, packaged_config
+from geneval.mmdet_backend import Mmdet, MmdetOptions, packaged_config
 from geneval.names import OBJECT_NAMES
 from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.records import Wanted
 from genloop.registry import require
+from genloop.rundir import BadInput
 from jobs import evaluate
 from tests.unit.hasty_process import STRICT, exactness, hasty_process
 from tests.unit.tiny_clip import write_transformers_folder
@@ -130,7 +131,7 @@ def test_detecting_does_not_change_the_models_config(theirs, images):
 def test_weights_of_other_sizes_are_refused_by_name(tmp_path):
     file = mmdet_file(tmp_path / "tiny.pth")
     config = str(packaged_config("s"))
-    with pytest.raises(WrongConfig, match=r"tiny\.pth does not fit .*swin-s.*: .* missing \(backbone\.stages\.0"):
+    with pytest.raises(BadInput, match=r"tiny\.pth does not fit .*swin-s.*: .* missing \(backbone\.stages\.0"):
         Mmdet.load(MmdetOptions(checkpoint=str(file), config=config), Path, "cpu")
 
 
@@ -162,9 +163,9 @@ def test_everything_that_the_extras_name_is_here():
     """opencv-python has a window system's libraries; opencv-python-headless is the same package without."""
     wanted = [text for text in requires("genloop") or [] if "clip" in text or "mmdet" in text]
     assert len(wanted) >= 4
-    missing, todo, seen = [], [re.match(r"[\w.-]+", text)[0] for text in wanted], set()
-    while todo:
-        name = todo.pop().lower().replace("_", "-")
+    missing, pending, seen = [], [re.match(r"[\w.-]+", text)[0] for text in wanted], set()
+    while pending:
+        name = pending.pop().lower().replace("_", "-")
         name = "opencv-python-headless" if name == "opencv-python" else name
         if name in seen:
             continue
@@ -172,5 +173,5 @@ def test_everything_that_the_extras_name_is_here():
         found = list(distributions(name=name))
         missing += [] if found else [name]
         needs = [text for text in (found[0].requires if found else None) or [] if ";" not in text]
-        todo += [re.match(r"[\w.-]+", text)[0] for text in needs]
+        pending += [re.match(r"[\w.-]+", text)[0] for text in needs]
     assert missing == []
