@@ -19,7 +19,7 @@ from geneval.reasons import in_words
 from geneval.settings import ColorSettings, DetectorSettings, Evaluator, EvaluatorKeys, build_evaluator, check_evaluator
 from geneval.verdict import VerdictOptions, clause_reasons
 from genloop.config import Settings, parse_options
-from genloop.data.images import to_uint8, upright_rgb
+from genloop.data.images import decoding_errors, to_uint8, upright_rgb
 from genloop.data.prompts import parse_json, parse_metadata
 from genloop.records import Prompt
 
@@ -186,7 +186,7 @@ def _pixels(image: ImageLike, index: int) -> np.ndarray | str:
         pillow: Any = image
         try:
             return upright_rgb(pillow)
-        except (OSError, SyntaxError, ValueError) as error:  # it is decoded only now
+        except decoding_errors() as error:  # it is decoded only now
             return " ".join(str(error).split())
     if not isinstance(image, np.ndarray) and hasattr(image, "detach"):  # of torch
         return _from_tensor(image, where)

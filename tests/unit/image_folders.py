@@ -1,10 +1,12 @@
 """Image folders in GenEval's layout for tests: drawn scenes of the embedded world, some of them wrong."""
 
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from genloop.data.images import encode_png
 from genloop.records import Prompt
@@ -30,3 +32,11 @@ def write_images(folder: Path, prompts: Sequence[Prompt], samples: int = 2) -> P
 def small_set() -> list[Prompt]:
     """Two prompts of each task."""
     return prompt_set("test", 0, 2)
+
+
+def torn_avif() -> bytes:
+    """Pillow tells of it by another kind of error than of other formats."""
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(24 * 24 * 3, dtype=np.uint8).reshape(24, 24, 3)).save(stream, "AVIF")
+    data = stream.getvalue()
+    return data[: data.index(b"mdat") + 8] + bytes(len(data))

@@ -1,12 +1,11 @@
 """Image files of every kind that Pillow opens become upright 8-bit RGB; what does not decode says so."""
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from geneval.images import UnreadableImage, read_image
+from tests.unit.image_folders import torn_avif
 
 PIXELS = np.arange(2 * 3, dtype=np.uint8).reshape(2, 3) * 40  # (H, W) gray
 
@@ -29,14 +28,6 @@ def test_images_are_turned_as_their_camera_says(tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
     Image.fromarray(PIXELS).save(path, exif=exif)
     assert (read_image(path) == np.rot90(PIXELS, -1)[..., None]).all()
-
-
-def torn_avif() -> bytes:
-    """Pillow tells of it by another kind of error than of other formats."""
-    stream = io.BytesIO()
-    Image.fromarray(np.arange(24 * 24 * 3, dtype=np.uint8).reshape(24, 24, 3)).save(stream, "AVIF")
-    data = stream.getvalue()
-    return data[: data.index(b"mdat") + 8] + bytes(len(data))
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG\r\n\x1a\n", torn_avif()])

@@ -29,7 +29,7 @@ from genloop.rewards.settings import JudgeSettings
 from genloop.shapes.scenes import SHAPES
 from jobs import generate
 from tests.unit.counting_judges import images_of
-from tests.unit.image_folders import small_set, write_images
+from tests.unit.image_folders import small_set, torn_avif, write_images
 
 OPTIONS = VerdictOptions()
 
@@ -166,10 +166,12 @@ def test_a_file_that_does_not_decode_earns_nothing(tmp_path):
     assert broken == Reward(False, 0.0, ("unreadable: not an image file",), "unreadable")
 
 
-def test_an_image_of_pillow_that_does_not_decode_earns_nothing():
-    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
-    torn = Image.open(io.BytesIO(encode_png(noise)[:400]))
-    whole, broken = reward()([noise, torn], small_set()[:1] * 2)
+NOISE = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("content", [encode_png(NOISE)[:400], torn_avif()], ids=["png", "avif"])
+def test_an_image_of_pillow_that_does_not_decode_earns_nothing(content):
+    whole, broken = reward()([NOISE, Image.open(io.BytesIO(content))], small_set()[:1] * 2)
     assert broken.words == "unreadable" and broken.reasons[0].startswith("unreadable: ") and broken.partial == 0
     assert whole.words != "unreadable"
 
