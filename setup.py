@@ -21,13 +21,13 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "."},
     packages=[
-        *find_packages(include=["genloop", "genloop.*", "geneval", "geneval.*", "jobs", "launch", "ckpts"]),
+        *find_packages(include=["genloop", "genloop.*", "geneval", "geneval.*", "jobs", "launch*", "ckpts*"]),
         "configs",
     ],
     package_data={
         "": ["*.txt", "*.json", "*.jsonl", "*.html", "*.css", "*.js", "templates/*"],
         "configs": ["**/*.yaml", "**/*.json", "prompts/*/*"],
-        "geneval": ["canary.yaml"],
+        "geneval.canary": ["canary.yaml"],
         "ckpts": ["registry.yaml", "shapes/**/*"],
     },
     install_requires=[

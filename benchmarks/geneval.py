@@ -35,11 +35,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.geneval_published import published
 from benchmarks.geneval_world import NETWORKS, load, prepare_work
-from geneval.clip_colors_zero_shot import ClipColors
+from geneval.colors.zero_shot import ClipColors
 from geneval.evaluation import judge_samples
 from geneval.folder import Sample, find_samples
-from geneval.images import ImageReader
 from geneval.settings import Evaluator
+from genloop.data.image_reader import ImageReader
 from genloop.environment import cpu_model, package_versions
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from genloop.metrics.statistics import Interval, mcnemar, paired_bootstrap
-from genloop.metrics.statistics_pairs import detectable, flip_test, standard_error
-from genloop.metrics.statistics_rates import FEW, Rates, rates
+from genloop.stats.intervals import Interval, mcnemar, paired_bootstrap
+from genloop.stats.paired import detectable, flip_test, standard_error
+from genloop.stats.rates import FEW, Rates, rates
 
 CONCENTRATION = 2.0
 GENEVAL = {  # prompts of each task, and rates as published for models of 2024

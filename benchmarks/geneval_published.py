@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, Dataset
 
-from geneval.crops import crop
+from geneval.colors.crops import crop
 from geneval.folder import Sample
-from geneval.images import read_image
 from geneval.names import OBJECT_NAMES
 from geneval.settings import Evaluator
 from geneval.verdict import color_requests, details, judge_objects, keep
-from genloop.models.mask2former_pixels import prepare, sizes_of
+from genloop.data.image_reader import read_image
+from genloop.models.mask2former.pixels import prepare, sizes_of
 from genloop.records import Detection, color_names
 
 

@@ -16,17 +16,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from ckpts.mask2former import convert
-from geneval.mask2former_detector import Mask2FormerDetector
+from ckpts.convert.mask2former import convert
+from geneval.detectors.mask2former_detector import Mask2FormerDetector
 from geneval.settings import EvaluatorKeys, build_evaluator
 from genloop.data.images import encode_png
 from genloop.data.prompts import caption
-from genloop.models.mask2former import raw_logits
-from genloop.models.mask2former_config import HeadDims, SwinDims
-from genloop.models.mask2former_pixels import prepare
+from genloop.models.mask2former.config import HeadDims, SwinDims
+from genloop.models.mask2former.load import raw_logits
+from genloop.models.mask2former.pixels import prepare
 from genloop.records import COLORS, RELATIONS, Clause, Detection, Prompt, Wanted
-from tests.unit.tiny_clip import write_transformers_folder
-from tests.unit.tiny_mask2former import TINY, mmdet_state
+from tests.worlds.tiny_clip import write_transformers_folder
+from tests.worlds.tiny_mask2former import TINY, mmdet_state
 
 NETWORKS = {  # sizes, and how far queries are spread: the more layers, the more alike random ones become
     "small": (replace(TINY, head=replace(TINY.head, num_queries=HeadDims().num_queries)), 1.0),

@@ -30,14 +30,14 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from genloop.data.images import encode_png, to_uint8
-from genloop.models.llava import Llava, build_llava, embed_tokens, image_features
-from genloop.models.llava_config import LlavaConfig, TextDims, VisionDims
-from genloop.models.llava_flops import head_flops, image_flops, text_flops
-from genloop.models.llava_text import LlavaTokenizer
+from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
+from genloop.models.llava.flops import head_flops, image_flops, text_flops
+from genloop.models.llava.model import Llava, build_llava, embed_tokens, image_features
+from genloop.models.llava.text import LlavaTokenizer
 from genloop.records import Prompt
 from genloop.registry import require
-from genloop.rewards.llava_judge import LlavaJudge
-from genloop.rewards.pixels import pad_tile
+from genloop.rewards.llava.judge import LlavaJudge
+from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import RELEASED, Questions
 
 PARM = ("clarity", "potential", "outcome")

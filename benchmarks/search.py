@@ -25,16 +25,16 @@ from ckpts.resolve import resolve
 from geneval.judge import shapes_oracle
 from genloop.config import dump_yaml
 from genloop.data.prompts import read_prompts
-from genloop.models.image_tokenizers import load_image_tokenizer
-from genloop.models.showo import load_showo
+from genloop.models.common.image_tokenizers import load_image_tokenizer
+from genloop.models.showo.model import load_showo
 from genloop.protocols import Judge
 from genloop.records import Choice, Prompt, Seed
 from genloop.rewards.build import build_judge
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import write_atomic
-from genloop.sampling.maskgit import MaskGitSampler
-from genloop.sampling.settings import SamplingConfig
-from genloop.sampling.state import MaskGitState
+from genloop.sampling.maskgit.sampler import MaskGitSampler
+from genloop.sampling.maskgit.settings import SamplingConfig
+from genloop.sampling.maskgit.state import MaskGitState
 from genloop.search.settings import SearchSettings, strategy_class
 
 SAMPLING = {"order": "object_first", "token_temperature": 0.7, "preview": "argmax", "temperature_mode": "cumulative"}

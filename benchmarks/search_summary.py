@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from genloop.metrics.best_of_k import best_of_k, ceiling
-from genloop.metrics.frontier import Curve, Gain, gain_at, gain_at_equal_cost
-from genloop.metrics.judging import Answers, auc_within
-from genloop.metrics.statistics import Interval
 from genloop.records import TAGS
-from genloop.report.frontier import frontier_svg
-from genloop.report.panel import At, Dot
-from genloop.report.panel import Curve as Line
+from genloop.report.figures.frontier import frontier_svg
+from genloop.report.figures.panel import At, Dot
+from genloop.report.figures.panel import Curve as Line
 from genloop.rundir import write_atomic
+from genloop.stats.best_of_k import best_of_k, ceiling
+from genloop.stats.frontier import Curve, Gain, gain_at, gain_at_equal_cost
+from genloop.stats.intervals import Interval
+from genloop.stats.judging import Answers, auc_within
 
 Row = Mapping[str, Any]
 SEED = 0

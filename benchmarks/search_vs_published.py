@@ -36,16 +36,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.judge import SIZES, word_tokenizer
 from benchmarks.showo_decode import PROMPT, REDUCED, SETTINGS, describe_machine, models, published_steps
 from genloop.data.images import encode_png, to_uint8
-from genloop.models.llava import Llava, build_llava, embed_tokens, image_features
-from genloop.models.llava_text import LlavaTokenizer
-from genloop.models.magvit2 import MagvitV2
-from genloop.models.showo import ShowO
+from genloop.models.llava.model import Llava, build_llava, embed_tokens, image_features
+from genloop.models.llava.text import LlavaTokenizer
+from genloop.models.magvit2.model import MagvitV2
+from genloop.models.showo.model import ShowO
 from genloop.records import Choice, Prompt, Seed
 from genloop.registry import lookup, require
-from genloop.rewards.llava_judge import LlavaJudge
-from genloop.rewards.pixels import pad_tile
+from genloop.rewards.llava.judge import LlavaJudge
+from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import Questions
-from genloop.sampling.maskgit import MaskGitSampler
+from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.search import STRATEGIES
 
 SHARE = {"clarity": 1 / 8, "potential": 1 / 2}  # of yes

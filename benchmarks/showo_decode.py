@@ -27,16 +27,16 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from genloop.models.magvit2 import MagvitConfig, MagvitV2, build_magvit2
-from genloop.models.prompting import Layout, omni_mask
-from genloop.models.showo import ShowO, additive_mask, build_showo
-from genloop.models.showo_config import PhiDims, ShowOConfig
+from genloop.models.magvit2.model import MagvitConfig, MagvitV2, build_magvit2
+from genloop.models.showo.config import PhiDims, ShowOConfig
+from genloop.models.showo.model import ShowO, additive_mask, build_showo
+from genloop.models.showo.prompting import Layout, omni_mask
 from genloop.records import Prompt, Seed
 from genloop.registry import require
-from genloop.sampling.maskgit import MaskGitSampler
+from genloop.sampling.maskgit.sampler import MaskGitSampler
+from genloop.sampling.maskgit.schedule import choice_temperature, masked_after
+from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.sampling.noise import KeyedNoise, gumbel
-from genloop.sampling.schedule import choice_temperature, masked_after
-from genloop.sampling.settings import SamplingConfig
 
 PROMPT = Prompt(0, "a photo of two clocks")
 SETTINGS = SamplingConfig(steps=18, guidance_scale=1.75, temperature_mode="maskgit")

@@ -25,9 +25,9 @@ from genloop.environment import cpu_model, package_versions
 from genloop.ledger import finished, read_rows
 from genloop.shapes.prompts import prompt_set
 from tests.runs import contents, start
-from tests.unit.image_folders import write_images
+from tests.worlds.image_folders import write_images
 
-JOB = "tests.unit.slow_evaluate"
+JOB = "tests.worlds.slow_evaluate"
 RESULTS = ("summary.json", "summary.txt", "card.json")
 
 

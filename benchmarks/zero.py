@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from genloop.distributed import World, process_group
 from genloop.environment import cpu_model, package_versions
-from genloop.models.llava_config import LlavaConfig, TextDims, VisionDims
+from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
 from genloop.registry import require
 
 ROWS, LENGTH, STEPS, FIRST = 4, 16, 7, 3
@@ -59,9 +59,9 @@ def work(stage: int) -> None:
     import torch.distributed as dist
     import torch.nn.functional as F
 
-    from genloop.models.llava import build_llava, embed_tokens, image_features, language_hidden
-    from genloop.training.judge_parts import save_memory
+    from genloop.models.llava.model import build_llava, embed_tokens, image_features, language_hidden
     from genloop.training.loop import Loss, Task, train
+    from genloop.training.objectives.judge.parts import save_memory
     from genloop.training.settings import TrainSettings
 
     if stage:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from geneval.folder import Sample
-from geneval.images import ImageReader, UnreadableImage
 from geneval.judging import Judged, classes_of, judge_images
 from geneval.settings import Evaluator
 from geneval.verdict import details
+from genloop.data.image_reader import ImageReader, UnreadableImage
 from genloop.data.masks import encode_mask
 from genloop.job import note
 from genloop.records import Prompt, Verdict

@@ -15,10 +15,10 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import AfterValidator, Field
 
-from geneval.metrics import ANY_QUESTION, Line, ScoreMaker, Tools
-from geneval.t2i_scores import batches_of_one_size, drawn_mean, mean_line
 from genloop.config import InputPath, Settings
 from genloop.data.prompts import parse_json, read_utf8
+from genloop.metrics.makers import ANY_QUESTION, Line, ScoreMaker, Tools
+from genloop.metrics.scores import batches_of_one_size, drawn_mean, mean_line
 from genloop.protocols import Asker
 from genloop.records import Prompt
 

@@ -14,7 +14,7 @@ import numpy as np
 from geneval.judging import judge_images
 from geneval.reasons import in_words
 from geneval.settings import Evaluator
-from genloop.data.judge_examples import JudgeExample
+from genloop.data.judge.examples import JudgeExample
 from genloop.records import Prompt, Seed, Verdict
 
 

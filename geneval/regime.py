@@ -18,8 +18,8 @@ from typing import Any
 from geneval.folder import Sample
 from genloop.checkpoint import read_json
 from genloop.data.images import decoding_errors
-from genloop.ledger import finished, plan_of
-from genloop.rundir import RunError, RunFailed, read_run
+from genloop.rundir import RunFailed, read_run
+from genloop.runs.folder import generate_mark
 
 CHUNK = "genloop"  # keyword of the text chunk
 SCHEMA = 1
@@ -225,24 +225,8 @@ def _by_value(text: str) -> tuple[float, str]:
 
 def _generate_around(images: Path) -> dict[str, Any] | None:
     """The regime of the run of `generate` that a folder of images lies in; None when it lies in none."""
-    mark = _generate_mark(images)
+    mark = generate_mark(images)
     return None if mark is None else regime_of(mark)
-
-
-def units_to_make(images: Path) -> int:
-    """How many units the run of `generate` around a folder of images still lacks, be they open or failed."""
-    run = images.resolve().parent
-    planned = plan_of(run).get("units", 0) if _generate_mark(images) else 0
-    return max(0, planned - len(finished(run)))
-
-
-def _generate_mark(images: Path) -> dict[str, Any] | None:
-    """The fingerprint of the run of `generate` around a folder of images."""
-    try:
-        mark = read_run(images.resolve().parent)
-    except RunError:
-        return None  # some other program's run.json
-    return mark if mark and mark["job"] == "generate" else None
 
 
 def _below(keys: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 import numpy as np
 from pydantic_core import PydanticCustomError
 
-from geneval.images import UnreadableImage, read_image
 from geneval.judging import Judged, judge_images
 from geneval.reasons import in_words
 from geneval.settings import ColorSettings, DetectorSettings, Evaluator, EvaluatorKeys, build_evaluator, check_evaluator
 from geneval.verdict import VerdictOptions, clause_reasons
 from genloop.config import Settings, parse_options
+from genloop.data.image_reader import UnreadableImage, read_image
 from genloop.data.images import decoding_errors, to_uint8, upright_rgb
 from genloop.data.prompts import parse_json, parse_metadata
 from genloop.records import Prompt

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from geneval.detectors import COLOR_CLASSIFIERS, DETECTORS
+from geneval.detectors.tables import COLOR_CLASSIFIERS, DETECTORS
 from geneval.verdict import VerdictOptions
 from genloop.config import Settings, part_name, part_options
-from genloop.makers import Maker, Resolve
+from genloop.factories import Maker, PartSettings, Resolve
 from genloop.protocols import ColorClassifier, Detector
 from genloop.registry import lookup
 
@@ -46,18 +46,6 @@ def detector_maker(kind: str) -> type[PartMaker]:
 def color_maker(kind: str) -> type[PartMaker]:
     """The maker behind a name; ValueError with a suggestion when there is none."""
     return lookup(COLOR_CLASSIFIERS, kind, "colour classifier")
-
-
-class PartSettings(Settings):
-    """A name and its options. After validation `options` is an instance of the maker's `Options`."""
-
-    kind: str
-    options: Any
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, given: Any) -> Any:
-        return {"kind": given} if isinstance(given, str) else given
 
 
 class DetectorSettings(PartSettings):

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from genloop.metrics.nearness import WITHIN, Nearness, nearness
-from genloop.metrics.statistics_rates import MARKS, Kind, Rate, legend, rates
 from genloop.records import TAGS
+from genloop.stats.nearness import WITHIN, Nearness, nearness
+from genloop.stats.rates import MARKS, Kind, Rate, legend, rates
 
 _ESCAPE = re.compile(r"\\(u007f|.)")  # pandas escapes what Python does, but for DEL
 Row = Mapping[str, Any]  # as `evaluate` writes it, or as the reference does: `metadata` an object or its JSON text

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
-from genloop.mmcv_operators import USERS, install_mmcv_operators
+from genloop.compat import mmcv_operators, torchvision_operators
 
 
 class MissingPackage(ImportError):
@@ -20,8 +20,10 @@ class MissingPackage(ImportError):
 def require(package: str, extra: str | None = None) -> ModuleType:
     """Import `package`; when it is absent, say which extra installs it."""
     root = package.partition(".")[0]
-    if root in USERS:
-        install_mmcv_operators()
+    if root in torchvision_operators.USERS | mmcv_operators.USERS:
+        torchvision_operators.declare_torchvision_operators()
+    if root in mmcv_operators.USERS:
+        mmcv_operators.install_mmcv_operators()
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:

@@ -23,11 +23,11 @@ from pydantic import BeforeValidator, Field
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
-from genloop.metrics.agreement_votes import SHEET, Rule, check_votes
-from genloop.metrics.comparison_rows import Evaluation, check_evaluation, content_of, read_evaluation
+from genloop.stats.agreement.votes import SHEET, Rule, check_votes
+from genloop.stats.comparison.rows import Evaluation, check_evaluation, content_of, read_evaluation
 
 if TYPE_CHECKING:
-    from genloop.metrics.agreement import Labelled
+    from genloop.stats.agreement.measure import Labelled
 
 KIND = "independent"
 
@@ -65,7 +65,7 @@ def check(config: Config) -> None:
     if config.sheet is not None and (len(config.rows) != 1 or config.rows[0].is_file()):
         raise ValueError("sheet: needs `rows` to be one run of evaluate, whose images can be shown")
     if config.sheet is not None:
-        from genloop.report.geneval_audit import draw
+        from genloop.report.audit.sheet import draw
 
         draw(config.rows[0], config.sheet, config.seed)
     for source in _sources(config):
@@ -85,7 +85,7 @@ def main(config: Config, world: World) -> None:
     if world.rank != 0:
         return
     if config.sheet is not None:
-        from genloop.report.geneval_audit import write_sheet
+        from genloop.report.audit.sheet import write_sheet
 
         print(write_sheet(config.rows[0], config.out, config.sheet, config.seed), flush=True)
     else:
@@ -93,10 +93,10 @@ def main(config: Config, world: World) -> None:
 
 
 def _measure(config: Config) -> None:
-    from genloop.metrics.agreement import agreement
-    from genloop.metrics.agreement_tables import as_json, markdown
     from genloop.report.runs import short_names
     from genloop.rundir import write_atomic, write_json
+    from genloop.stats.agreement.measure import agreement
+    from genloop.stats.agreement.tables import as_json, markdown
 
     images: list[Labelled] = []
     facts: dict[str, int] = {}
@@ -133,8 +133,8 @@ def _sources(config: Config) -> list[Source]:
 
 def _label(source: Source, config: Config) -> "tuple[list[Labelled], dict[str, int]]":
     """The images with votes and verdicts, and how much could not be used."""
-    from genloop.metrics.agreement import label
-    from genloop.metrics.agreement_votes import read_votes
+    from genloop.stats.agreement.measure import label
+    from genloop.stats.agreement.votes import read_votes
 
     rows = read_evaluation(source.rows)
     prompts = {image.prompt_index: (image.text, image.metadata) for image in rows.images}

@@ -13,7 +13,7 @@ Reads   a finished run of `generate` (best with strategy none or best_of_n) and 
         embedded world, `scenes` drawn scenes in pairs that differ in one slot, with labels of every cell. And
         `conversations` about images, as published with ORM and PARM (LLaVA's JSON): each answer of yes or no is a
         label; what is asked, and about which prompt, is told by the wording in `questions`. Others are counted.
-Writes  RUN/shards/train and RUN/shards/val (schema: genloop/data/judge_examples.py), split by sentence;
+Writes  RUN/shards/train and RUN/shards/val (schema: genloop/data/judge/examples.py), split by sentence;
         RUN/rows/*.jsonl, one line a shard; at the end RUN/pairs.jsonl (ranking pairs, balanced by task),
         RUN/summary.json and RUN/datasheet.md.
 Resume  the same command; finished units are kept, any number of workers may join or leave. A shard depends on the
@@ -38,18 +38,18 @@ from geneval.settings import (
     evaluator_inputs,
 )
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath, load_config
-from genloop.data.conversation_examples import LabelledFile, conversation_samples, read_labelled
-from genloop.data.generated import GeneratedRun, read_generated
-from genloop.data.judge_examples import JudgeExample, split_of, to_sample
-from genloop.data.judge_shards import pairs_of, read_sides, write_sides
+from genloop.data.judge.conversation_examples import LabelledFile, conversation_samples, read_labelled
+from genloop.data.judge.examples import JudgeExample, split_of, to_sample
+from genloop.data.judge.shards import pairs_of, read_sides, write_sides
 from genloop.data.shards import Sample
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units
-from genloop.models.image_tokenizers import check_image_tokenizer
+from genloop.models.common.image_tokenizers import check_image_tokenizer
 from genloop.records import Prompt, Unit, color_names
 from genloop.rewards.questions import read_questions
 from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
+from genloop.runs.generated import GeneratedRun, read_generated
 from genloop.search.replay import RecordedPath, is_drawn_from_start, recorded_paths, replay
 from jobs import generate
 
@@ -284,7 +284,7 @@ def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") 
 
 def _conclude(config: Config, source: GeneratedRun | None, labelled: LabelledFile | None) -> None:
     """Pairs, counts, datasheet; workers that end together write the same bytes."""
-    from genloop.data.datasheet import datasheet, tally
+    from genloop.data.judge.datasheet import datasheet, tally
 
     examples = read_sides(config.out / "shards")
     pairs = pairs_of(examples, config.seed, most=config.most_pairs)
@@ -301,7 +301,7 @@ def _conclude(config: Config, source: GeneratedRun | None, labelled: LabelledFil
 
 def _about(config: Config, source: GeneratedRun | None) -> dict[str, list[str]]:
     """What the datasheet says beside its counts."""
-    from genloop.data import datasheet
+    from genloop.data.judge import datasheet
 
     split = datasheet.about_split(config.seed, config.val_share, config.most_pairs)
     scenes = datasheet.about_scenes(config.scenes, config.spoilt) if config.scenes else {}

@@ -20,9 +20,9 @@ from pydantic import BeforeValidator, Field
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
-from genloop.metrics.comparison_regime import Differing
-from genloop.metrics.comparison_rows import Evaluation, check_evaluation, content_of, read_evaluation
-from genloop.metrics.statistics_rates import Kind
+from genloop.stats.comparison.regime import Differing
+from genloop.stats.comparison.rows import Evaluation, check_evaluation, content_of, read_evaluation
+from genloop.stats.rates import Kind
 
 KIND = "independent"
 
@@ -55,10 +55,10 @@ def inputs(config: Config) -> dict[str, Path]:
 
 
 def main(config: Config, world: World) -> None:
-    from genloop.metrics.comparison import compare
-    from genloop.metrics.comparison_tables import as_json, markdown
-    from genloop.report.geneval_forest import forest_svg
+    from genloop.report.figures.forest import forest_svg
     from genloop.rundir import write_atomic, write_json
+    from genloop.stats.comparison.compare import compare
+    from genloop.stats.comparison.tables import as_json, markdown
 
     if world.rank != 0:
         return
@@ -75,8 +75,8 @@ def main(config: Config, world: World) -> None:
 
 def _conditions(config: Config, a: Evaluation, b: Evaluation) -> list[Differing]:
     """What differs, all of it allowed; ValueError otherwise."""
-    from genloop.metrics.comparison import conditions_of, pair_up
-    from genloop.metrics.comparison_regime import names_of, refuse
+    from genloop.stats.comparison.compare import conditions_of, pair_up
+    from genloop.stats.comparison.regime import names_of, refuse
 
     found = conditions_of(a, b)
     refuse(found, config.allow, _names(config), names_of(a.card, b.card))

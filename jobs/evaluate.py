@@ -31,8 +31,6 @@ from pydantic import Field, field_validator
 from ckpts.resolve import resolve
 from geneval.completeness import Completeness, ExpectSettings, compare
 from geneval.folder import Layout, PromptFolder, Sample, read_folders
-from geneval.images import ImageReader
-from geneval.regime import units_to_make
 from geneval.settings import (
     Evaluator,
     EvaluatorKeys,
@@ -42,11 +40,13 @@ from geneval.settings import (
     evaluator_inputs,
 )
 from genloop.config import LAUNCH, Device, IndependentConfig
+from genloop.data.image_reader import ImageReader
 from genloop.distributed import World, choose_device
 from genloop.job import loading, run
 from genloop.ledger import Ledger, count, finished, plan_units
-from genloop.metrics.statistics_rates import Kind
 from genloop.records import Unit
+from genloop.runs.folder import units_to_make
+from genloop.stats.rates import Kind
 
 KIND = "independent"
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Config(IndependentConfig, EvaluatorKeys):
 
 def check(config: Config) -> None:
     """Names, layout, every metadata file and completeness, before anything is loaded or written."""
-    from geneval.canary_records import check_records
+    from geneval.canary.records import check_records
     from geneval.completeness import check_complete
     from geneval.folder import check_samples
 
@@ -153,8 +153,8 @@ def _lacks(config: Config, folders: Sequence[PromptFolder]) -> Completeness:
 
 def _load(config: Config, world: World) -> Evaluator:
     """The detector and the colour classifier, after they have been held against the canary's pictures."""
-    from geneval.canary import hold
-    from geneval.canary_records import parts_of
+    from geneval.canary.check import hold
+    from geneval.canary.records import parts_of
     from genloop.rundir import read_run, write_json
 
     with loading():
@@ -175,7 +175,7 @@ def _load(config: Config, world: World) -> Evaluator:
 
 def _tell(config: Config, outcomes: Any, device: str) -> None:
     """Print what the canary found, and note it beside the checkpoints if that was asked for."""
-    from geneval.canary_records import write_record
+    from geneval.canary.records import write_record
     from genloop import __version__
     from genloop.environment import package_versions
 

@@ -37,14 +37,14 @@ from genloop.data.prompts import Text, read_prompts
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
-from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
-from genloop.models.showo_config import check_showo_folder
-from genloop.models.text import FileTokenizer, check_text_tokenizer, with_bos
+from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.common.text import FileTokenizer, check_text_tokenizer, with_bos
+from genloop.models.showo.config import check_showo_folder
 from genloop.records import Candidate, Choice, Prompt, Unit, pack_tokens
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes, judge_inputs
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run, write_atomic
-from genloop.sampling.settings import SamplingConfig
+from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.search.settings import SearchSettings, strategy_class
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def build_sampler(config: Config, world: World) -> "Sampler[Any]":
     """The sampler over the configured weights, on this worker's device."""
     import torch
 
-    from genloop.models.showo import load_showo
-    from genloop.sampling.maskgit import MaskGitSampler
+    from genloop.models.showo.model import load_showo
+    from genloop.sampling.maskgit.sampler import MaskGitSampler
 
     torch.set_num_threads(config.threads)
     device = choose_device(config.model.device, world)

@@ -21,7 +21,7 @@ from genloop.data.shards import write_shard
 from genloop.distributed import World
 from genloop.job import run
 from genloop.ledger import Ledger, plan_units
-from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.records import TAGS
 
 KIND = "independent"

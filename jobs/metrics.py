@@ -22,12 +22,12 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from ckpts.resolve import resolve
-from geneval.measuring import Measurement, Work, measure
-from geneval.metrics import ANY_QUESTION, Metrics, Tools, metric_maker
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.distributed import World, choose_device
 from genloop.job import loading, note, run
 from genloop.ledger import Ledger, count, plan_units
+from genloop.metrics.makers import ANY_QUESTION, Metrics, Tools, metric_maker
+from genloop.metrics.measurement import Measurement, Work, measure
 from genloop.records import Unit
 from genloop.rewards.build import build_judge, check_asker, check_judge, check_prompts, judge_inputs
 from genloop.rewards.settings import JudgeSettings
@@ -85,7 +85,7 @@ def inputs(config: Config) -> dict[str, Path | str]:
 def main(config: Config, world: World) -> None:
     import torch
 
-    from geneval.images import ImageReader
+    from genloop.data.image_reader import ImageReader
 
     torch.set_num_threads(config.threads)
     what = config.measurement
@@ -111,8 +111,8 @@ def _load(config: Config, what: Measurement, world: World) -> Work:
 
 def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
     """Write and print the numbers; workers that end together write the same bytes."""
-    from geneval.metric_summary import conclude, format_table, summary_of
     from genloop.ledger import rows_of_units
+    from genloop.metrics.summary import conclude, format_table, summary_of
     from genloop.rundir import RunFailed, write_atomic, write_json
 
     rows = rows_of_units(config.out, units)

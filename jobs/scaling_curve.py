@@ -24,8 +24,8 @@ from genloop.config import LAUNCH, Device, IndependentConfig, read_yaml
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units
-from genloop.metrics.scaling import CEILING, Grouping, pools_of
 from genloop.rewards.settings import JudgeSettings
+from genloop.stats.scaling import CEILING, Grouping, pools_of
 
 if TYPE_CHECKING:
     from geneval.judge import VerdictJudge
@@ -61,9 +61,9 @@ class Parts(NamedTuple):
 
 def check(config: Config) -> None:
     """The run, names and checkpoint headers, before anything is loaded or written."""
-    from genloop.data.pools import read_pool_rows, read_prompts_of, recorded_judge
-    from genloop.models.image_tokenizers import check_image_tokenizer
+    from genloop.models.common.image_tokenizers import check_image_tokenizer
     from genloop.rewards.build import check_judge, judge_classes
+    from genloop.runs.pools import read_pool_rows, read_prompts_of, recorded_judge
 
     rows = read_pool_rows(config.run)[: config.limit]
     known = set(check_evaluator(config, resolve))
@@ -90,7 +90,7 @@ def inputs(config: Config) -> dict[str, Path]:
 
 
 def main(config: Config, world: World) -> None:
-    from genloop.data.pools import read_pool_rows, read_prompts_of
+    from genloop.runs.pools import read_pool_rows, read_prompts_of
 
     rows = read_pool_rows(config.run)[: config.limit]
     prompts = read_prompts_of(config.run, rows)
@@ -126,7 +126,7 @@ def _load(config: Config, world: World) -> Parts:
     import torch
 
     from geneval.judge import VerdictJudge
-    from genloop.models.image_tokenizers import load_image_tokenizer
+    from genloop.models.common.image_tokenizers import load_image_tokenizer
     from genloop.rewards.build import build_judge
 
     torch.set_num_threads(config.threads)
@@ -152,8 +152,8 @@ def _judge(
     import numpy as np
     import torch
 
-    from genloop.data.pools import recorded_judge, scored_row
     from genloop.records import unpack_tokens
+    from genloop.runs.pools import recorded_judge, scored_row
 
     tokens = np.stack([unpack_tokens(candidate["tokens"]) for row in rows for candidate in row["candidates"]])
     asked = [prompts[row["prompt_index"]] for row in rows for _ in row["candidates"]]
@@ -174,9 +174,9 @@ def _judge(
 def _conclude(config: Config) -> None:
     """Write the curve and print its table; workers that end together write the same bytes."""
     from genloop.ledger import read_rows
-    from genloop.metrics.scaling import scale, table
-    from genloop.report.scaling import draw
+    from genloop.report.figures.scaling import draw
     from genloop.rundir import write_atomic, write_json
+    from genloop.stats.scaling import scale, table
 
     scaling = scale(list(read_rows(config.out)), config.seed, grouping=config.pool, max_k=config.max_k)
     write_json(config.out / "curve.json", scaling.to_json())

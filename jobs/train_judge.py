@@ -25,23 +25,23 @@ from pydantic import Field, model_validator
 
 from ckpts.resolve import resolve
 from genloop.config import LAUNCH, InputPath, JobConfig, Settings
-from genloop.data.conversations import Conversation, check_images, read_conversations, says_yes
-from genloop.data.judge_examples import QUESTIONS, SPLITS, split_of
+from genloop.data.judge.conversations import Conversation, check_images, read_conversations, says_yes
+from genloop.data.judge.examples import QUESTIONS, SPLITS, split_of
 from genloop.data.shards import content_digest
 from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
-from genloop.metrics.judge_summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
-from genloop.models.llava_config import LlavaConfig, TextDims, VisionDims, check_llava_folder
-from genloop.models.llava_text import LlavaTokenizer
+from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims, check_llava_folder
+from genloop.models.llava.text import LlavaTokenizer
 from genloop.registry import check_installed
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
 from genloop.rundir import sha256_file, write_atomic, write_json
-from genloop.training.judge_checks import check_batch, check_cells, check_shards
+from genloop.stats.judge_summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
+from genloop.training.objectives.judge.checks import check_batch, check_cells, check_shards
 from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings, TrainSettings
 
 if TYPE_CHECKING:
-    from genloop.models.llava import Llava
-    from genloop.training.judge import JudgeTrainer
+    from genloop.models.llava.model import Llava
+    from genloop.training.objectives.judge.objective import JudgeTrainer
 
 KIND = "collective"
 PREVIEW = "preview"  # the step of a conversation about an unfinished image, which does not say it
@@ -186,10 +186,10 @@ def questions_file(config: Config) -> Path | None:
 def main(config: Config, world: World) -> None:
     import torch
 
-    from genloop.training import judge_parts
-    from genloop.training.judge_batches import JudgeBatches
     from genloop.training.loop import Task, train
-    from genloop.training.sums import largest_over_ranks
+    from genloop.training.objectives.judge import parts as judge_parts
+    from genloop.training.objectives.judge.batches import JudgeBatches
+    from genloop.training.reductions import largest_over_ranks
 
     if world.world_size > config.batch.num_items:
         raise ValueError(f"batch: {config.batch.num_items} items are too few for {world.world_size} ranks")
@@ -245,8 +245,8 @@ def build(config: Config, device: str) -> "tuple[Llava, LlavaTokenizer]":
     """The model that training starts from, that of `start` or a new one keyed by the seed, and its tokenizer."""
     import torch
 
-    from genloop.models.llava import build_llava, load_llava
-    from genloop.training.fresh import scale_judge
+    from genloop.models.llava.model import build_llava, load_llava
+    from genloop.training.initialization import scale_judge
 
     dtype = getattr(torch, config.dtype)
     if config.start is not None:
@@ -297,11 +297,11 @@ def trainers(config: Config, model: "Llava", tokenizer: "LlavaTokenizer") -> "tu
     """The training side, and the one of the examples that are held out."""
     import torch
 
-    from genloop.data.judge_set import read_judge_set
-    from genloop.models.llava import llava_config
-    from genloop.rewards.pixels import pad_tile
-    from genloop.training.judge import JudgeTrainer
-    from genloop.training.judge_text import Branches
+    from genloop.data.judge.dataset import read_judge_set
+    from genloop.models.llava.model import llava_config
+    from genloop.rewards.llava.pixels import pad_tile
+    from genloop.training.objectives.judge.branches import Branches
+    from genloop.training.objectives.judge.objective import JudgeTrainer
 
     folders = [data.shards for data in config.data.values() if data.shards is not None]
     train_sets = [read_judge_set(folder / "train") for folder in folders]
@@ -363,8 +363,8 @@ def judged(trainer: "JudgeTrainer", questions: Questions, world: World) -> list[
 
 def conclude(config: Config, model: "Llava", tokenizer: "LlavaTokenizer", rows: Sequence[Judged]) -> None:
     """Write the checkpoint and what it is worth."""
-    from genloop.models.llava import save_llava
-    from genloop.report.reliability import draw
+    from genloop.models.llava.model import save_llava
+    from genloop.report.figures.reliability import draw
 
     summary = summarize_judge(rows, config.seed)
     fitted = {question: row for question, row in summary["calibration"].items() if question in QUESTIONS}

@@ -20,12 +20,12 @@ from genloop.config import LAUNCH, InputPath, JobConfig, Settings
 from genloop.data.shards import content_digest, read_indices
 from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
-from genloop.models.image_tokenizers import check_image_tokenizer, load_image_tokenizer
-from genloop.models.showo_config import PhiDims, ShowOConfig, check_showo_folder
+from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.showo.config import PhiDims, ShowOConfig, check_showo_folder
 from genloop.training.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from genloop.models.showo import ShowO
+    from genloop.models.showo.model import ShowO
 
 KIND = "collective"
 
@@ -86,10 +86,10 @@ def main(config: Config, world: World) -> None:
     import torch
 
     from genloop.data.shards import Shards
-    from genloop.models.prompting import Layout
-    from genloop.models.showo import save_showo
+    from genloop.models.showo.model import save_showo
+    from genloop.models.showo.prompting import Layout
     from genloop.training.loop import Task, train
-    from genloop.training.t2i import CaptionedCodeBatches, masked_token_loss, masked_token_weight
+    from genloop.training.objectives.masked_tokens import CaptionedCodeBatches, masked_token_loss, masked_token_weight
 
     torch.set_num_threads(config.train.threads)
     device = choose_device(config.train.device, world)
@@ -118,9 +118,9 @@ def main(config: Config, world: World) -> None:
 
 def build(config: Config, device: str) -> "ShowO":
     """The model that training starts from: that of `start`, or a new one keyed by the seed."""
-    from genloop.models.showo import build_showo, load_showo
-    from genloop.models.text import FileTokenizer
-    from genloop.training.fresh import embed_patches, scale_by_fan_in
+    from genloop.models.common.text import FileTokenizer
+    from genloop.models.showo.model import build_showo, load_showo
+    from genloop.training.initialization import embed_patches, scale_by_fan_in
 
     if config.start is not None:
         return load_showo(resolve(config.start), device=device, text_tokenizer=config.text_tokenizer)

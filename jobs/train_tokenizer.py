@@ -20,7 +20,7 @@ from genloop.config import LAUNCH, JobConfig, Settings
 from genloop.data.shards import content_digest, read_indices
 from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
-from genloop.models.magvit2_config import MagvitConfig
+from genloop.models.magvit2.config import MagvitConfig
 from genloop.rundir import write_json
 from genloop.training.settings import TrainSettings
 
@@ -82,7 +82,7 @@ def inputs(config: Config) -> dict[str, Path | str]:
 
 
 def main(config: Config, world: World) -> None:
-    from genloop.models.image_tokenizers import load_image_tokenizer
+    from genloop.models.common.image_tokenizers import load_image_tokenizer
     from genloop.shapes.codebook import PatchCodebook
     from genloop.shapes.survival import measure_survival
 
@@ -102,9 +102,9 @@ def train_magvit2(config: Config, world: World) -> None:
     import torch
 
     from genloop.data.shards import Shards
-    from genloop.models.magvit2 import build_magvit2, save_magvit2
+    from genloop.models.magvit2.model import build_magvit2, save_magvit2
     from genloop.training.loop import Task, train
-    from genloop.training.tokenizer import LossWeights, PixelRows, reconstruction_loss
+    from genloop.training.objectives.tokenizer import LossWeights, PixelRows, reconstruction_loss
 
     assert config.shards is not None
     torch.set_num_threads(config.train.threads)

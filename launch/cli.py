@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn
 
-from launch import checkpoints
+from launch.commands import ckpts as checkpoints
 
 if TYPE_CHECKING:
     from genloop.config import JobConfig
@@ -135,8 +135,8 @@ def _run(options: argparse.Namespace) -> int:
 def _execute(module: ModuleType, config: "JobConfig", world: "World", options: argparse.Namespace, digest: str) -> int:
     """In this process, where a debugger works, or in N workers."""
     from genloop import job
-    from launch.local import Workers, run_workers
-    from launch.progress import shown
+    from launch.backends.local import Workers, run_workers
+    from launch.watch.progress import shown
 
     if options.procs == 1:
         with shown(config.out):
@@ -146,7 +146,7 @@ def _execute(module: ModuleType, config: "JobConfig", world: "World", options: a
 
 
 def _say_how_it_ended(code: int, name: str, run: Path, seconds: float) -> None:
-    from launch.status import duration
+    from launch.watch.status import duration
 
     if code == 0:
         print(f"{name}: done in {duration(seconds)}: {run}", file=sys.stderr)
@@ -155,8 +155,8 @@ def _say_how_it_ended(code: int, name: str, run: Path, seconds: float) -> None:
 
 
 def _status(options: argparse.Namespace) -> int:
-    from launch.progress import watch
-    from launch.status import as_json, lines, read_state
+    from launch.watch.progress import watch
+    from launch.watch.status import as_json, lines, read_state
 
     try:
         if options.watch:

@@ -61,7 +61,8 @@ def workers_of(run: Path) -> list[int]:
             words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
         except OSError:
             continue  # ended meanwhile
-        if b"launch.worker" in words and f"{run}/logs".encode() in words and b"torch.distributed.run" not in words:
+        is_worker = b"launch.backends.worker" in words and b"torch.distributed.run" not in words
+        if is_worker and f"{run}/logs".encode() in words:
             found.append(int(entry.name))
     return found
 

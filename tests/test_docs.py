@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from geneval.detectors import DETECTORS
+from geneval.detectors.tables import DETECTORS
 from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.rewards import JUDGES
@@ -103,7 +103,7 @@ def test_the_example_judge_decides_best_of_n(extra: Path, tmp_path: Path, monkey
 
 def test_the_example_detector_is_used_by_evaluate(extra: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jobs import evaluate as job
-    from tests.unit.report_runs import Sketch, write_runs
+    from tests.worlds.report_runs import Sketch, write_runs
 
     monkeypatch.setitem(DETECTORS, "one_circle", "extra.one_circle:OneCircle")
     write_runs(tmp_path, "a", Sketch(prompts_per_task=1, tags=("single_object",)))

@@ -1,9 +1,12 @@
 """Who may import whom, and what must stay light: the tables here are the law, docs/architecture.md explains them."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,22 +16,34 @@ TOP = ("launch", "jobs", "geneval", "ckpts", "genloop")
 
 ALLOWED = {
     "launch": {"core", "contracts"},  # jobs and reports are reached by name
-    "jobs": {"geneval", "ckpts", "core", "contracts", "report"}
+    "jobs": {"geneval", "ckpts", "core", "contracts", "report", "runs", "stats"}
     | {"data", "models", "sampling", "rewards", "search", "training", "metrics", "shapes"},
-    "geneval": {"core", "contracts", "data", "metrics", "models"},
+    "geneval": {"core", "contracts", "data", "metrics", "models", "runs", "stats"},
     "ckpts": {"core", "contracts", "models"},
     "contracts": set(),
     "core": {"contracts"},
+    "runs": {"core", "contracts", "data"},
     "data": {"core", "contracts"},
     "models": {"core", "contracts"},
     "sampling": {"core", "contracts", "models"},
-    "rewards": {"core", "contracts", "data", "models"},
+    "rewards": {"core", "contracts", "data", "models", "metrics"},
     "search": {"core", "contracts"},
     "training": {"core", "contracts", "data", "models"},
-    "metrics": {"core", "contracts"},
+    "stats": {"core", "contracts", "runs"},
+    "metrics": {"core", "contracts", "data", "models", "runs", "stats"},
     "shapes": {"core", "contracts", "data"},
-    "report": {"core", "contracts", "data", "metrics"},
+    "report": {"core", "contracts", "data", "metrics", "runs", "stats"},
 }
+# Tables of names may lead up: what stands behind a name is imported when somebody asks for it. Each that does is here.
+TABLES = {
+    "genloop.models.common.image_tokenizers": {"shapes"},
+    "genloop.rewards": {"geneval"},
+    "genloop.metrics.makers": {"geneval"},
+    "geneval.detectors.tables": {"shapes"},
+    "launch.cli": {"report"},
+    "launch.commands.ckpts": {"ckpts"},
+}
+LAZY = re.compile(r"(launch|jobs|geneval|ckpts|genloop)(\.\w+)*:\w+")
 HEAVY = {
     *("accelerate", "datasets", "deepspeed", "diffusers", "mmcv", "mmdet", "open_clip"),
     *("peft", "timm", "torchvision", "transformers", "webdataset"),
@@ -49,6 +64,8 @@ def layer(module: str) -> str:
         return parts[0]
     if module in {"genloop.records", "genloop.protocols"}:
         return "contracts"
+    if parts[1:2] == ["compat"]:
+        return "core"
     is_folder = len(parts) > 1 and (ROOT / "genloop" / parts[1]).is_dir()
     return parts[1] if is_folder else "core"
 
@@ -79,6 +96,42 @@ def test_a_layer_imports_only_the_layers_below_it(source: str) -> None:
         if target.split(".")[0] in (*TOP, "tests") and layer(target) not in {source, *ALLOWED[source]}
     ]
     assert crossings == []
+
+
+def test_a_table_of_names_leads_only_where_it_is_known_to_lead() -> None:
+    found: dict[str, set[str]] = {}
+    for module, file in modules().items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and LAZY.fullmatch(node.value):
+                target = layer(node.value.partition(":")[0])
+                if target not in {layer(module), *ALLOWED[layer(module)]}:
+                    found.setdefault(module, set()).add(target)
+    assert found == TABLES
+
+
+def test_no_job_imports_a_job() -> None:
+    found = [(m, t) for m, file in modules().items() if m.startswith("jobs.") for t in imports(file)]
+    assert [(module, target) for module, target in found if target.split(".")[0] == "jobs"] == []
+
+
+def test_modules_import_each_other_in_one_direction() -> None:
+    known = modules()
+    graph = {module: {t for t in imports(file) if t in known and t != module} for module, file in known.items()}
+    try:
+        cycle: list[str] = []
+        tuple(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        cycle = error.args[1]
+    assert cycle == []
+
+
+def test_no_folder_has_families_of_files_that_share_a_prefix() -> None:
+    stems = Counter(
+        (file.parent.relative_to(ROOT).as_posix(), file.stem.partition("_")[0])
+        for module, file in modules().items()
+        if "_" in file.stem and layer(module) not in {"jobs", "search"}
+    )
+    assert {key: n for key, n in stems.items() if n > 2} == {}
 
 
 def test_heavy_packages_are_imported_only_through_require() -> None:

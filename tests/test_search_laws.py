@@ -12,11 +12,11 @@ from genloop.ledger import read_rows
 from genloop.rewards import JUDGES
 from jobs import generate
 from tests.runs import contents, start
-from tests.unit.tiny_search import SEARCHES
+from tests.worlds.tiny_search import SEARCHES
 
 FOLDERS = ("rows", "images", "paths")
 KILLED = ["prm step", "parm rank", "parm bisect", "parm++ confidence", "halving", "knockout", "adaptive"]
-WORKER = "tests.unit.judged_generate"
+WORKER = "tests.worlds.judged_generate"
 
 
 @pytest.fixture(autouse=True)

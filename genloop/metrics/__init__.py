@@ -1,1 +1,1 @@
-"""Statistics and figures."""
+"""Numbers about images: scores, distances between sets, features."""

@@ -16,10 +16,10 @@ import numpy as np
 from genloop import ledger, rundir
 from genloop.checkpoint import read_json
 from genloop.config import read_yaml
-from genloop.metrics.comparison_rows import Evaluation, judged_image, read_card
-from genloop.metrics.statistics_rates import Kind
-from genloop.metrics.verdict_rows import read_verdicts
 from genloop.records import TAGS, unpack_tokens
+from genloop.runs.verdicts import read_verdicts
+from genloop.stats.comparison.rows import Evaluation, judged_image, read_card
+from genloop.stats.rates import Kind
 
 
 class Answer(NamedTuple):

@@ -7,8 +7,8 @@
 JUDGES = {
     "shapes_oracle": "geneval.judge:ShapesOracle",
     "geneval": "geneval.judge:GenevalJudge",
-    "llava": "genloop.rewards.llava:Llava",
+    "llava": "genloop.rewards.llava.options:Llava",
     "clip_score": "genloop.rewards.clip_score:ClipScore",
-    "remote": "genloop.rewards.remote:Remote",
+    "remote": "genloop.rewards.remote.judge:Remote",
     "ensemble": "genloop.rewards.ensemble:Ensemble",
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from genloop import __version__
 from genloop.config import INPUT, computing_keys, marked
-from genloop.makers import Resolve
+from genloop.factories import Resolve
 from genloop.protocols import Judge
 from genloop.records import Prompt
 from genloop.rewards import JUDGES

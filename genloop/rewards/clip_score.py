@@ -16,8 +16,8 @@ from pydantic import Field
 
 from genloop.config import LAUNCH, Settings
 from genloop.data.images import to_uint8
-from genloop.makers import Resolve
-from genloop.models.clip_config import check_clip_folder
+from genloop.factories import Resolve
+from genloop.models.clip.config import check_clip_folder
 from genloop.records import Prompt
 from genloop.registry import check_installed
 from genloop.rewards.settings import JudgeMaker
@@ -72,7 +72,7 @@ class ClipScore(JudgeMaker):
     @classmethod
     def load(cls, options: ClipScoreOptions, resolve: Resolve, device: str) -> "ClipJudge":
         """In float32."""
-        from genloop.models.clip import load_clip
+        from genloop.models.clip.load import load_clip
 
         embedder = load_clip(
             resolve(options.checkpoint),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from genloop.config import Settings
-from genloop.makers import Resolve
+from genloop.factories import Resolve
 from genloop.protocols import Judge
 from genloop.records import Prompt
 from genloop.registry import did_you_mean

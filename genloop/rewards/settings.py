@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Protocol
 from pydantic import Field
 
 from genloop.config import LAUNCH, Settings, part_name, part_options
-from genloop.makers import Maker, Resolve
+from genloop.factories import Maker, Resolve
 from genloop.protocols import Judge
 from genloop.registry import lookup
 from genloop.rewards import JUDGES

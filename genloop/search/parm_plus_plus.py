@@ -8,7 +8,7 @@ start. Every round starts from the best so far, with other noise.
     region=occlusion   the tokens of the blocks without which the judge likes the image best
     region=random      a control
 correction=layout draws the whole image anew instead, behind the criticised one and the reason in words: for a generator
-that was tuned on `genloop.models.prompting`'s correction layout, as the paper tunes its own.
+that was tuned on `genloop.models.showo.prompting`'s correction layout, as the paper tunes its own.
 """
 
 from typing import Annotated, Any, Literal

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from genloop.distributed import World
 from genloop.training.optimizer import SHARE, build_optimizer
+from genloop.training.reductions import add_over_ranks
 from genloop.training.state import Progress, load_state, save_state
-from genloop.training.sums import add_over_ranks
 from genloop.training.task import B, Task
 
 _BUCKET = 1 << 24  # gradient values summed over the ranks in one call

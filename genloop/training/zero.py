@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from genloop.distributed import World
 from genloop.registry import require
 from genloop.training.optimizer import SHARE, build_optimizer
+from genloop.training.reductions import add_over_ranks
 from genloop.training.state import (
     Progress,
     load_moments,
@@ -32,7 +33,6 @@ from genloop.training.state import (
     trained_tensors,
     write_state,
 )
-from genloop.training.sums import add_over_ranks
 from genloop.training.task import B, Loss, Task
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloop.models.llava import Llava, load_llava
-from genloop.models.llava_config import LlavaConfig, check_llava_folder
+from genloop.models.llava.config import LlavaConfig, check_llava_folder
+from genloop.models.llava.model import Llava, load_llava
 from tests.goldens.roots import golden_paths
 from tests.goldens.showo_sets import read_arrays, read_json
 

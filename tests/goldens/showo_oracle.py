@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genloop.models.prompting import Layout, omni_mask
-from genloop.models.showo import ShowO
+from genloop.models.showo.model import ShowO
+from genloop.models.showo.prompting import Layout, omni_mask
 from genloop.records import Seed
+from genloop.sampling.maskgit.schedule import choice_temperature, masked_after
+from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.sampling.noise import NoiseSource
-from genloop.sampling.schedule import choice_temperature, masked_after
-from genloop.sampling.settings import SamplingConfig
 
 
 @torch.inference_mode()

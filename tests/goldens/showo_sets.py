@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloop.models.prompting import Layout
-from genloop.models.showo import ShowO, load_showo
-from genloop.models.showo_config import ShowOConfig
+from genloop.models.showo.config import ShowOConfig
+from genloop.models.showo.model import ShowO, load_showo
+from genloop.models.showo.prompting import Layout
 from genloop.records import Prompt, Seed
-from genloop.sampling.settings import SamplingConfig
+from genloop.sampling.maskgit.settings import SamplingConfig
 from tests.goldens.roots import golden_paths
 
 

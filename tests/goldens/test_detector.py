@@ -15,13 +15,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ckpts.mask2former import convert
-from geneval.mask2former_detector import Mask2FormerDetector
+from ckpts.convert.mask2former import convert
+from geneval.detectors.mask2former_detector import Mask2FormerDetector
 from geneval.names import OBJECT_NAMES
-from genloop.models.mask2former import load_mask2former, raw_logits
-from genloop.models.mask2former_config import Preparation
-from genloop.models.mask2former_instances import Instance, instances
-from genloop.models.mask2former_pixels import Sizes, prepare, resize_bytes, sizes_of
+from genloop.models.mask2former.config import Preparation
+from genloop.models.mask2former.instances import Instance, instances
+from genloop.models.mask2former.load import load_mask2former, raw_logits
+from genloop.models.mask2former.pixels import Sizes, prepare, resize_bytes, sizes_of
 from tests.goldens.roots import golden_name, golden_paths
 
 RECORDINGS = golden_paths("detector/*/*/*.npz")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from geneval.prompts import generate
-from genloop.metrics.agreement import agreement, label
-from genloop.metrics.agreement_votes import Prompts, Rule, read_votes
+from genloop.stats.agreement.measure import agreement, label
+from genloop.stats.agreement.votes import Prompts, Rule, read_votes
 from tests.goldens.roots import golden_name, golden_paths
-from tests.unit.annotations import published_row, write_csv
+from tests.worlds.annotations import published_row, write_csv
 
 FILES = golden_paths("geneval/**/human_consensus*.csv")
 PUBLISHED: Prompts = {prompt.index: (prompt.text, prompt.metadata()) for prompt in generate()}

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from geneval.clip_colors_zero_shot import ClipColors, color_texts
+from geneval.colors.zero_shot import ClipColors, color_texts
 from genloop.records import color_names
 from tests.goldens.roots import golden_name, golden_paths
 

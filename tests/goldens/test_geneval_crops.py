@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from geneval.crops import crop
+from geneval.colors.crops import crop
 from genloop.records import Detection
 from tests.goldens.roots import golden_name, golden_paths
 

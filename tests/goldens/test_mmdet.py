@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ckpts.mask2former import convert
-from geneval.mask2former import Mask2Former, Mask2FormerOptions
-from geneval.mmdet_backend import Mmdet, MmdetDetector, MmdetOptions
+from ckpts.convert.mask2former import convert
+from geneval.detectors.mask2former import Mask2Former, Mask2FormerOptions
+from geneval.detectors.mmdet import Mmdet, MmdetDetector, MmdetOptions
 from geneval.names import OBJECT_NAMES
 from genloop.checkpoint import load_tensors
 from genloop.protocols import Detector
 from genloop.records import Detection
 from tests.goldens.roots import golden_name
 from tests.goldens.test_detector import DETECTED, FLIPPED_PIXELS, read, score_slack, weight_files
-from tests.unit.tiny_mmdet import write_config
+from tests.worlds.tiny_mmdet import write_config
 
 pytestmark = pytest.mark.mmdet
 IMAGES = [path for path in DETECTED if not path.stem.endswith(".v2pre")]  # those mmdet 3.x prepared itself

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from genloop.sampling.maskgit import MaskGitSampler, lowest
+from genloop.sampling.maskgit.sampler import MaskGitSampler, lowest
+from genloop.sampling.maskgit.schedule import choice_temperature, mask_ratio, masked_after
 from genloop.sampling.noise import gumbel
-from genloop.sampling.schedule import choice_temperature, mask_ratio, masked_after
 from tests.goldens.roots import golden_name, golden_paths
 from tests.goldens.showo_oracle import full_recompute
 from tests.goldens.showo_sets import RecordedNoise, Run, ShowOSet, no_pixels, read_json, runs, sets_with

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genloop.models.prompting import IGNORE, mmu_mask, omni_mask
-from genloop.models.showo import additive_mask
-from genloop.models.showo_config import ShowOConfig, showo_manifest
+from genloop.models.showo.config import ShowOConfig, showo_manifest
+from genloop.models.showo.model import additive_mask
+from genloop.models.showo.prompting import IGNORE, mmu_mask, omni_mask
 from tests.goldens.roots import golden_name, golden_paths
 from tests.goldens.showo_sets import ShowOSet, read_json, sets_with
 

@@ -1,0 +1,1 @@
+"""The canary: known pictures are shown before any image is judged."""

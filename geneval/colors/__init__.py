@@ -1,0 +1,1 @@
+"""Who names the colours of objects."""

@@ -1,0 +1,1 @@
+"""Data to train judges on: examples, conversations, shards, datasheets."""

@@ -1,0 +1,168 @@
+"""The tables of metrics of generated images, and of features that distances go by: name -> "module:class" of a maker.
+
+A maker is a class that knows, without loading anything, what its metric needs. `ScoreMaker` gives every image a score,
+`DistanceMaker` compares a set of images with another one. A name with a colon is a maker of your own. No torch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from pydantic import Field, PlainValidator
+from pydantic_core import PydanticCustomError
+
+from genloop.config import Settings, parse_options, part_name, part_options, refusal
+from genloop.factories import Maker, PartSettings, Resolve
+from genloop.protocols import Judge
+from genloop.records import Prompt
+from genloop.registry import load, lookup
+
+if TYPE_CHECKING:
+    from genloop.metrics.features import Features
+    from genloop.metrics.set_distances import Gaussian
+
+METRICS = {
+    "clip_score": "genloop.metrics.scores:ClipScore",
+    "vqa_score": "genloop.metrics.scores:VqaScore",
+    "geneval2": "geneval.geneval2:SoftTifa",
+    "fid": "genloop.metrics.distances:Fid",
+    "kid": "genloop.metrics.distances:Kid",
+    "cmmd": "genloop.metrics.distances:Cmmd",
+    "statistics": "genloop.metrics.distances:Statistics",
+}
+FEATURES = {
+    "pixels": "genloop.metrics.features:Pixels",
+    "clip": "genloop.metrics.features:Clip",
+}
+NEEDS = ("weights", "prompt", "judge", "reference")
+ANY_QUESTION = "any question"  # asked of a judge that is an Asker
+
+
+class Line(NamedTuple):
+    """One number of a metric with its 95 % interval (NaN: unknown), of n images or whatever `note` says."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    note: str = ""
+
+
+class Tools(NamedTuple):
+    """What a metric may use when it is loaded; the judge is loaded when it is asked for."""
+
+    resolve: Resolve
+    device: str
+    judge: Callable[[], Judge]
+
+
+class MetricMaker(Maker, Protocol):
+    """What makers of metrics have in common."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()  # of NEEDS
+
+
+class Scorer(Protocol):
+    """Scores images one by one."""
+
+    def scores(self, prompts: Sequence[Prompt], images: Sequence[np.ndarray]) -> list[Any]:
+        """One prompt per image (H, W, 3) uint8 -> a value each that JSON can hold; None where there is none.
+
+        No value depends on the images beside it.
+        """
+
+
+class ScoreMaker(MetricMaker, Protocol):
+    """Makes a metric of single images, which is then summed up."""
+
+    @classmethod
+    def questions(cls, options: Any) -> tuple[str, ...]:
+        """What the judge is asked."""
+        return ()
+
+    @classmethod
+    def check_prompts(cls, options: Any, prompts: Sequence[Prompt]) -> None:
+        """Refuse prompts that it cannot go by."""
+
+    @classmethod
+    def load(cls, options: Any, tools: Tools) -> Scorer: ...
+
+    @classmethod
+    def conclude(cls, options: Any, name: str, rows: Sequence[Mapping[str, Any]], seed: int) -> list[Line]:
+        """`rows` are those of the job, with {"scores": {name: value}}."""
+        ...
+
+
+class DistanceMaker(MetricMaker, Protocol):
+    """Makes a metric of sets of images. Its options have `features: FeatureSettings`."""
+
+    @classmethod
+    def conclude(
+        cls, options: Any, name: str, images: "Features", reference: "Features | Gaussian | None", seed: int
+    ) -> list[Line]: ...
+
+
+class Extractor(Protocol):
+    """Turns images into vectors."""
+
+    def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Images (H, W, 3) uint8, sizes may differ -> (N, D) float32; no row depends on the images beside it."""
+
+
+class FeatureMaker(Maker, Protocol):
+    """Makes extractors."""
+
+    @classmethod
+    def load(cls, options: Any, resolve: Resolve, device: str) -> Extractor: ...
+
+
+def metric_maker(name: str) -> type[ScoreMaker] | type[DistanceMaker]:
+    """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
+    return _find(METRICS, name, "metric")
+
+
+def feature_maker(kind: str) -> type[FeatureMaker]:
+    """The maker behind a kind of features, or behind "module:class"."""
+    return _find(FEATURES, kind, "kind of features")
+
+
+def is_distance(name: str) -> bool:
+    """Whether a metric compares sets of images."""
+    return "features" in metric_maker(name).Options.model_fields
+
+
+class FeatureSettings(PartSettings):
+    """What turns images into vectors. A bare name stands for a kind without options."""
+
+    kind: Annotated[str, part_name(feature_maker)] = Field("clip", description=f"{', '.join(FEATURES)}, module:class")
+    options: Annotated[Any, part_options("kind", feature_maker)] = Field(
+        {}, validate_default=True, description="keys of that kind of features"
+    )
+
+
+def _parse_metrics(given: Any) -> dict[str, Settings]:
+    """{name: its options}; nothing at all stands for options that are left as they are."""
+    if not isinstance(given, dict) or not given:
+        raise refusal(f": name at least one metric ({', '.join(METRICS)}), as in metrics.fid.features=pixels")
+    found = {}
+    for name, options in given.items():
+        try:
+            found[name] = parse_options(metric_maker(name).Options, {} if options is None else options)
+        except PydanticCustomError as error:
+            raise refusal(f".{name}{error.message()}") from None
+        except ValueError as error:
+            raise refusal(f": {error}") from None
+    return found
+
+
+Metrics = Annotated[dict[str, Any], PlainValidator(_parse_metrics)]
+
+
+def _find(table: Mapping[str, str], name: str, what: str) -> Any:
+    if ":" not in name:
+        return lookup(table, name, what)
+    try:
+        return load(name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{what} {name!r} cannot be imported: {error}") from None

@@ -1,0 +1,1 @@
+"""LLaVA-OneVision (Li et al. 2024)."""

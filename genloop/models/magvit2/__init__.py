@@ -1,0 +1,1 @@
+"""MAGVIT-v2 (Yu et al. 2024)."""

@@ -1,0 +1,296 @@
+"""MAGVIT-v2 with lookup-free quantisation (Yu et al. 2024), in the sizes and key names of showlab/magvitv2.
+
+B = images, H, W = pixels, h, w = token rows and columns, z = bits of a code, K = 2^z codes. Pixels are in [0, 1]
+outside and in [-1, 1] inside. A code's bit c is 1 where channel c of the latent is above 0; channel 0 is the highest.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genloop.checkpoint import compare_manifest, load_tensors, save_folder
+from genloop.models.magvit2.config import (
+    MagvitConfig,
+    check_magvit2_folder,
+    decode_flops,
+    magvit2_manifest,
+    read_magvit2_config,
+)
+
+__all__ = [
+    "MagvitConfig",
+    "MagvitV2",
+    "build_magvit2",
+    "check_magvit2_folder",
+    "load_magvit2",
+    "magvit2_manifest",
+    "read_magvit2_config",
+    "save_magvit2",
+]
+
+
+class ResBlock(nn.Module):
+    """Two normalised convolutions around a shortcut."""
+
+    def __init__(self, inner: int, outer: int, groups: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, inner, eps=1e-6)
+        self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, outer, eps=1e-6)
+        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
+        if inner != outer:
+            self.nin_shortcut = nn.Conv2d(inner, outer, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inner, H, W) -> (B, outer, H, W)"""
+        y = self.conv1(F.silu(self.norm1(x)))
+        y = self.conv2(F.silu(self.norm2(y)))
+        return y + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
+
+
+class Attention(nn.Module):
+    """One head over all pixels."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.q = nn.Conv2d(width, width, 1)
+        self.k = nn.Conv2d(width, width, 1)
+        self.v = nn.Conv2d(width, width, 1)
+        self.proj_out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)"""
+        y = self.norm(x)
+        q, k, v = (layer(y).flatten(2).transpose(1, 2) for layer in (self.q, self.k, self.v))  # (B, HW, C)
+        y = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        return x + self.proj_out(y.transpose(1, 2).unflatten(2, x.shape[2:]))
+
+
+class Middle(nn.Module):
+    """Block, attention, block at the lowest resolution."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.block_1 = ResBlock(width, width, groups)
+        self.attn_1 = Attention(width, groups)
+        self.block_2 = ResBlock(width, width, groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)"""
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Downsample(nn.Module):
+    """Half the resolution; pads right and below only."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H/2, W/2)"""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Twice the resolution: nearest neighbour, then a convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 2H, 2W)"""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """The blocks of one resolution and the step to the next, if there is one."""
+
+    def __init__(self, widths: Sequence[int], groups: int, **step: nn.Module) -> None:
+        super().__init__()
+        self.block = nn.ModuleList(ResBlock(inner, outer, groups) for inner, outer in pairwise(widths))
+        for name, module in step.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W')"""
+        for child in (*self.block, *(module for name, module in self.named_children() if name != "block")):
+            x = child(x)
+        return x
+
+
+class Encoder(nn.Module):
+    """Pixels -> latent."""
+
+    def __init__(self, config: MagvitConfig) -> None:
+        super().__init__()
+        groups, inner = config.num_groups, config.width
+        self.conv_in = nn.Conv2d(3, inner, 3, padding=1)
+        self.down = nn.ModuleList()
+        for level, (mult, blocks) in enumerate(zip(config.encoder_mult, config.encoder_blocks)):
+            outer = config.width * mult
+            is_last = level == len(config.encoder_mult) - 1
+            step = {} if is_last else {"downsample": Downsample(outer)}
+            self.down.append(Level([inner] + [outer] * blocks, groups, **step))
+            inner = outer
+        self.mid = Middle(inner, groups)
+        self.norm_out = nn.GroupNorm(groups, inner, eps=1e-6)
+        self.conv_out = nn.Conv2d(inner, config.num_bits, 3, padding=1)
+        self.quant_conv = nn.Conv2d(config.num_bits, config.num_bits, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, z, h, w)"""
+        x = self.conv_in(x)
+        for level in self.down:
+            x = level(x)
+        return self.quant_conv(self.conv_out(F.silu(self.norm_out(self.mid(x)))))
+
+
+class Decoder(nn.Module):
+    """Bits -> pixels. `up` is stored from the highest resolution on, and runs from its end."""
+
+    def __init__(self, config: MagvitConfig) -> None:
+        super().__init__()
+        groups, inner = config.num_groups, config.width * config.decoder_mult[-1]
+        self.post_quant_conv = nn.Conv2d(config.num_bits, config.num_bits, 1)
+        self.conv_in = nn.Conv2d(config.num_bits, inner, 3, padding=1)
+        self.mid = Middle(inner, groups)
+        levels: list[nn.Module] = []
+        for level in reversed(range(len(config.decoder_mult))):
+            outer = config.width * config.decoder_mult[level]
+            step = {"upsample": Upsample(outer)} if level else {}
+            levels.insert(0, Level([inner] + [outer] * config.decoder_blocks[level], groups, **step))
+            inner = outer
+        self.up = nn.ModuleList(levels)
+        self.norm_out = nn.GroupNorm(groups, inner, eps=1e-6)
+        self.conv_out = nn.Conv2d(inner, 3, 3, padding=1)
+
+    def forward(self, bits: Tensor) -> Tensor:
+        """(B, z, h, w) of -1 and 1 -> (B, 3, H, W), about [-1, 1], not clamped"""
+        x = self.mid(self.conv_in(self.post_quant_conv(bits)))
+        for level in reversed(self.up):
+            x = level(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class Codebook(nn.Module):
+    """Lookup-free quantisation: the signs of a latent are its code."""
+
+    embedding: Tensor
+    power_vals: Tensor
+
+    def __init__(self, num_bits: int) -> None:
+        super().__init__()
+        powers = 2 ** torch.arange(num_bits - 1, -1, -1)
+        codes = torch.arange(2**num_bits)
+        self.register_buffer("embedding", ((codes[:, None] & powers) != 0).float() * 2 - 1)
+        self.register_buffer("power_vals", powers)
+
+    def codes(self, latent: Tensor) -> Tensor:
+        """(B, z, h, w) -> (B, h*w) int64, row-major"""
+        bits = (latent > 0).flatten(2).transpose(1, 2).to(torch.int64)
+        return (bits * self.power_vals).sum(-1)
+
+    def bits(self, codes: Tensor, shape: tuple[int, int]) -> Tensor:
+        """(B, h*w) -> (B, z, h, w) of -1 and 1"""
+        return self.embedding[codes].transpose(1, 2).contiguous().unflatten(2, shape)
+
+
+class MagvitV2(nn.Module):
+    """The tokenizer; implements `genloop.protocols.ImageTokenizer`.
+
+    Images go through the network one at a time and in one memory layout, so that a result never depends on its
+    neighbours in a batch.
+    """
+
+    def __init__(self, config: MagvitConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_codes = config.num_codes
+        self.grid = config.grid
+        self.flops_per_decode = decode_flops(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+        self.quantize = Codebook(config.num_bits)
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, h*w) int64; H and W are multiples of the token size."""
+        if images.shape[2] % self.config.factor or images.shape[3] % self.config.factor:
+            raise ValueError(
+                f"images of {images.shape[2]}x{images.shape[3]} pixels do not divide into tokens of "
+                f"{self.config.factor}x{self.config.factor}; resize or crop them"
+            )
+        weight = self.encoder.conv_in.weight
+        pixels = images.to(device=weight.device, dtype=weight.dtype).contiguous() * 2 - 1
+        return torch.cat([self.quantize.codes(self.encoder(pixels[i : i + 1])) for i in range(len(pixels))])
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
+        """(B, h*w) int64 of a grid of `shape` -> (B, 3, H, W) float32 in [0, 1]."""
+        return ((self.decode_pixels(codes, shape) + 1) / 2).clamp(0, 1)
+
+    @torch.inference_mode()
+    def decode_pixels(self, codes: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
+        """(B, h*w) int64 -> (B, 3, H, W) float32, about [-1, 1], not clamped."""
+        shape = shape or self.grid
+        if codes.shape[1] != shape[0] * shape[1]:
+            raise ValueError(f"{codes.shape[1]} codes do not fill a grid of {shape[0]}x{shape[1]}")
+        weight = self.decoder.conv_in.weight
+        bits = self.quantize.bits(codes.to(weight.device), shape).to(weight.dtype)
+        return torch.cat([self.decoder(bits[i : i + 1]).float() for i in range(len(bits))])
+
+
+def build_magvit2(config: MagvitConfig, *, seed: int, device: str = "cpu") -> MagvitV2:
+    """A tokenizer with fresh weights: kernels U(-a, a), a = fan_in^-1/2; biases 0, norms 1; keyed by `seed`."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for key, shape in magvit2_manifest(config).items():
+        if len(shape) == 4:
+            bound = (shape[1] * shape[2] * shape[3]) ** -0.5
+            state[key] = (torch.rand(shape, generator=generator) * 2 - 1) * bound
+        elif not key.startswith("quantize."):
+            state[key] = torch.ones(shape) if "norm" in key and key.endswith("weight") else torch.zeros(shape)
+    model = _empty_magvit2(config)
+    model.load_state_dict(state, strict=False, assign=True)
+    return model.to(device)
+
+
+def load_magvit2(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> MagvitV2:
+    """A checkpoint folder in one of the public layouts -> the tokenizer, in eval mode, without gradients."""
+    return magvit2_from_tensors(read_magvit2_config(folder), load_tensors(folder), folder, dtype=dtype, device=device)
+
+
+def magvit2_from_tensors(
+    config: MagvitConfig,
+    tensors: dict[str, Tensor],
+    where: object,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> MagvitV2:
+    """Tensors by their public names -> the tokenizer; ValueError that lists those that do not fit."""
+    compare_manifest(magvit2_manifest(config), {key: tuple(value.shape) for key, value in tensors.items()}, where)
+    model = _empty_magvit2(config)
+    weights = {key: value.to(device=device, dtype=dtype) for key, value in tensors.items() if "quantize." not in key}
+    model.load_state_dict(weights, strict=False, assign=True)
+    return model.to(device).requires_grad_(False).eval()
+
+
+def save_magvit2(model: MagvitV2, folder: Path) -> None:
+    """Write the public layout: config.json, pytorch_model.safetensors, manifest.json."""
+    save_folder(folder, model.state_dict(), {"config.json": model.config.to_json()})
+
+
+def _empty_magvit2(config: MagvitConfig) -> MagvitV2:
+    """The modules without memory behind their weights; the codebook, which is computed, is there."""
+    with torch.device("meta"):
+        model = MagvitV2(config)
+    model.quantize = Codebook(config.num_bits)
+    return model

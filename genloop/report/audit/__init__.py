@@ -1,0 +1,1 @@
+"""Sheets for people to judge images on."""

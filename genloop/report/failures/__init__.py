@@ -1,0 +1,1 @@
+"""The page about what fails in one run."""

@@ -1,0 +1,63 @@
+"""The page about one run's failures: what fails how often, which prompts, and what the detector saw on the images.
+
+Like the report it is one file without scripts, and its bytes depend on the run folder alone.
+"""
+
+from pathlib import Path
+
+from genloop.report.failures import kinds as tables
+from genloop.report.failures.objects import shots
+from genloop.report.failures.reasons import KINDS
+from genloop.report.rendering import render
+from genloop.report.runs import Run
+from genloop.rundir import write_atomic
+from genloop.stats.comparison.compare import nearness_of
+from genloop.stats.nearness import WITHIN
+
+NUM_WORST = 24
+
+
+def page_name(run: Run) -> str:
+    """failures-a.html for the first run of a report."""
+    return f"failures-{run.letter.lower()}.html"
+
+
+def write_failures(run: Run, out: Path, *, num_shots: int = 48, num_worst: int = NUM_WORST) -> Path:
+    """Write the page of one run into the folder `out` -> its path."""
+    shown = shots(run, num_shots)
+    worst, hopeless = tables.worst(run, num_worst)
+    kinds = tables.by_kind(run)
+    outcomes = [name for name in ("right", *KINDS) if any(shot.outcome == name for shot in shown)]
+    content = {
+        "run": run,
+        "near": nearness_of(run.evaluation.images),
+        "within": WITHIN,
+        "num_wrong": sum(not image.correct for image in run.images),
+        "kinds": kinds,
+        "kinds_told": tables.kinds_told(kinds),
+        "matrices": [
+            ("colors", "Colours", "wanted", COLORS_LEAD, tables.colors(run)),
+            ("relations", "Relations", "wanted", RELATIONS_LEAD, tables.relations(run)),
+        ],
+        "classes": tables.classes(run),
+        "worst": worst,
+        "hopeless": hopeless,
+        "shots": shown,
+        "has_masks": any(seen.outline for shot in shown for seen in shot.objects),
+        "tags": list(dict.fromkeys(shot.tag for shot in shown)),
+        "outcomes": outcomes,
+        "present": {(shot.tag, shot.outcome) for shot in shown},
+    }
+    path = out / page_name(run)
+    write_atomic(path, render("failures.html.j2", content).encode())
+    return path
+
+
+COLORS_LEAD = (
+    "Objects whose colour a prompt asked for, by the colour that was named. Every object of a clause counts, of right "
+    "and wrong images; a clause without its objects has no colour to name."
+)
+RELATIONS_LEAD = (
+    "Images of prompts that ask for a relation, by what was found. An object that stands in two relations counts in "
+    "both columns; a right image counts in the column that was wanted."
+)

@@ -1,0 +1,164 @@
+"""The images of the page: cards with every run's image for a prompt, close-ups of how images came about."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from genloop.report.page.expense import Expense, expense
+from genloop.report.page.pictures import FRAME_WIDTH, Frame, Picture, embed, filmstrip
+from genloop.report.page.selection import spread
+from genloop.report.page.ways import Ways, ways
+from genloop.report.runs import JudgedImage, Making, Run
+
+BAR_HEIGHT = 36.0  # px for P(yes) = 1
+NUM_FRAMES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One prompt and, of each run that has it, the image of the same sample."""
+
+    prompt: str
+    tag: str
+    images: tuple[tuple[Run, JudgedImage], ...]
+
+    @property
+    def outcome(self) -> str:
+        """right or wrong when the runs agree, else mixed."""
+        verdicts = {image.correct for _, image in self.images}
+        return "mixed" if len(verdicts) > 1 else "right" if verdicts == {True} else "wrong"
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One run's image of a card; `picture` is None when its file is missing."""
+
+    run: Run
+    image: JudgedImage
+    picture: Picture | None
+    alt: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One case of the gallery."""
+
+    case: Case
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The judge's P(yes) for one candidate, as a bar of `height` px."""
+
+    label: str
+    height: float
+    is_chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """How one run made one image: the filmstrip, and the candidates when there were several."""
+
+    name: str
+    run: Run
+    image: JudgedImage
+    picture: Picture
+    frames: tuple[Frame, ...]
+    width: int
+    height: float
+    bars: tuple[Bar, ...]
+    choice: str
+    expense: Expense | None
+    ways: Ways | None
+
+
+@dataclass(frozen=True, slots=True)
+class Closeup:
+    """One case with the paths of all runs that recorded them."""
+
+    case: Case
+    paths: tuple[Path, ...]
+
+
+def cases(runs: Sequence[Run]) -> list[Case]:
+    """Every (prompt, sample) of any run, in the order of the first run's prompt file, prompts of later runs last."""
+    keys = dict.fromkeys(key for run in runs for key in run.by_prompt)
+    found = []
+    for key in keys:
+        columns = [[(run, image) for image in run.by_prompt.get(key, ())] for run in runs]
+        for row in zip_longest(*columns):
+            present = tuple(entry for entry in row if entry is not None)
+            found.append(Case(present[0][1].prompt, present[0][1].tag, present))
+    return found
+
+
+def cards(found: Sequence[Case], limit: int) -> list[Card]:
+    """At most `limit` cards, spread over tasks and outcomes."""
+    return [Card(case, tuple(_shots(case))) for case in spread(found, limit)]
+
+
+def closeups(found: Sequence[Case], limit: int, unit: float | None) -> list[Closeup]:
+    """At most `limit` close-ups of images whose rows say how they came about; `unit` is that of their expenses."""
+    recorded = [case for case in found if any(image.making and image.path.is_file() for _, image in case.images)]
+    shown = []
+    for number, case in enumerate(spread(recorded, limit)):
+        paths = [_path(f"path{number}-{run.number}", run, image, unit) for run, image in case.images]
+        shown.append(Closeup(case, tuple(path for path in paths if path is not None)))
+    return [closeup for closeup in shown if closeup.paths]
+
+
+def missing_images(run: Run) -> int:
+    """How many of a run's images are not where they were."""
+    return sum(not image.path.is_file() for image in run.images)
+
+
+def _shots(case: Case) -> Iterator[Shot]:
+    for run, image in case.images:
+        yield Shot(run, image, embed(image.path), f"{image.prompt}: sample {image.sample} of {run.name}")
+
+
+def _path(name: str, run: Run, image: JudgedImage, unit: float | None) -> Path | None:
+    making, picture = image.making, embed(image.path)
+    if making is None or picture is None:
+        return None
+    rows, columns = making.grid
+    return Path(
+        name=name,
+        run=run,
+        image=image,
+        picture=picture,
+        frames=tuple(filmstrip(making.revealed_at, making.grid, making.num_steps, num_frames=NUM_FRAMES)),
+        width=FRAME_WIDTH,
+        height=round(FRAME_WIDTH * rows / columns, 2),
+        bars=_bars(making),
+        choice=_choice(making),
+        expense=expense([making], unit),
+        ways=ways(making, image.path),
+    )
+
+
+def _bars(making: Making) -> tuple[Bar, ...]:
+    """One bar a candidate; none when there was no choice or nobody judged."""
+    scores = making.p_yes
+    if len(scores) < 2 or all(value is None for value in scores.values()):
+        return ()
+    return tuple(
+        Bar("dropped" if p is None else f"{p:.2f}", _bar_height(p), index == making.chosen)
+        for index, p in scores.items()
+    )
+
+
+def _bar_height(p_yes: float | None) -> float:
+    """In px; a score of 0 is still seen, a dropped candidate is not."""
+    return 0.0 if p_yes is None else round(max(BAR_HEIGHT * p_yes, 2.0), 1)
+
+
+def _choice(making: Making) -> str:
+    known = [value for value in making.p_yes.values() if value is not None]
+    if not known:
+        return ""
+    best = making.p_yes.get(making.chosen)
+    score = "not scored" if best is None else f"P(yes) {best:.2f}"
+    mean = sum(known) / len(known)
+    return f"candidate {making.chosen} of {len(making.p_yes)} chosen: {score}; mean {mean:.2f}"

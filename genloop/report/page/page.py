@@ -1,0 +1,184 @@
+"""The page itself: everything the template shows, put together, rendered and written.
+
+One HTML file that needs nothing else: styles and images are inside, no script, no request leaves it. The bytes depend
+on the run folders alone.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genloop.report.failures.page import page_name, write_failures
+from genloop.report.page import gallery, provenance, scores, tables
+from genloop.report.page.chart import Chart, dot_and_whisker
+from genloop.report.page.expense import Expense, unit_of
+from genloop.report.rendering import minus, percent, render, signed
+from genloop.report.runs import Run, read_runs
+from genloop.rundir import write_atomic
+from genloop.stats.intervals import Interval
+from genloop.stats.rates import MARKS, legend
+
+SCORE_TICKS = [(tick / 100, f"{tick} %" if tick == 100 else str(tick)) for tick in (0, 25, 50, 75, 100)]
+OUTCOMES = {"right": "right", "wrong": "wrong", "mixed": "runs differ"}
+COST_METHOD = (
+    "Below each score what an image cost: decoding steps of all candidates, images shown to a judge, and all "
+    "operations relative to one image without search (of the first run)."
+)
+DIFFERENCE_METHOD = (
+    "Runs are compared image by image, prompts being the clusters. Intervals are a paired bootstrap over prompts; p is "
+    "that of turning whole prompts around, of a task corrected for the number of tasks (Holm). A task or the overall "
+    "score counts as better or worse when p < 0.05."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """A comparison and its chart; no chart when the runs cannot be compared."""
+
+    comparison: scores.Comparison
+    chart: Chart | None
+
+
+def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: int = 48, num_closeups: int = 6) -> Path:
+    """Write index.html, table.md, table.json and a page about each run's failures into `out` -> the path of the page.
+
+    `runs` are folders of evaluate; the first is the base of all comparisons, and its report/ the default of `out`.
+    ValueError or FileNotFoundError when one of them is something else or has no finished unit.
+    """
+    found = read_runs(runs)
+    out = out or runs[0] / "report"
+    unit = unit_of(image.making for run in found for image in run.images)
+    columns = [scores.score(run, unit) for run in found]
+    comparisons = [scores.compare(found[0], run) for run in found[1:]]
+    numbers = json.dumps(tables.as_json(found, columns, comparisons), indent=1, ensure_ascii=False) + "\n"
+    files = {
+        "table.md": tables.markdown(found, columns, comparisons),
+        "table.json": numbers,
+        "index.html": render("page.html.j2", _content(found, columns, comparisons, unit, num_cards, num_closeups)),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        write_atomic(out / name, text.encode())
+    for run in found:
+        write_failures(run, out, num_shots=num_cards)
+    return out / "index.html"
+
+
+def _content(
+    runs: Sequence[Run],
+    columns: Sequence[Sequence[scores.Score]],
+    comparisons: Sequence[scores.Comparison],
+    unit: float | None,
+    num_cards: int,
+    num_closeups: int,
+) -> dict[str, Any]:
+    """What the template needs, by name."""
+    found = gallery.cases(runs)
+    cards, closeups = gallery.cards(found, num_cards), gallery.closeups(found, num_closeups, unit)
+    tags = list(dict.fromkeys(card.case.tag for card in cards))
+    outcomes = [name for name in OUTCOMES if any(card.case.outcome == name for card in cards)]
+    return {
+        "title": _title(runs),
+        "lead": _lead(runs, comparisons),
+        "notices": [*_notices(runs), *_refusals(comparisons)],
+        "runs": runs,
+        "heads": [(run, column[-1], _origin(run, column[-1].expense)) for run, column in zip(runs, columns)],
+        "method": legend(score.accuracy.method for column in columns for score in column),
+        "marks": MARKS,
+        "chart_of_scores": _score_chart(columns),
+        "tasks": tables.tasks(columns),
+        "tells_cost": any(score.expense for column in columns for score in column),
+        "cost_method": COST_METHOD,
+        "columns": [{score.task: score for score in column} for column in columns],
+        "difference_method": DIFFERENCE_METHOD,
+        "contrasts": [Contrast(c, _difference_chart(c) if c.differences else None) for c in comparisons],
+        "results": tables.RESULTS,
+        "cards": cards,
+        "num_cases": len(found),
+        "tags": tags,
+        "outcomes": [(name, OUTCOMES[name]) for name in outcomes],
+        "kinds": {(card.case.tag, card.case.outcome) for card in cards},
+        "closeups": closeups,
+        "shows_ways": any(path.ways for closeup in closeups for path in closeup.paths),
+        "failures": [(run, page_name(run)) for run in runs],
+        "records": provenance.records(runs),
+        "overall": scores.OVERALL,
+    }
+
+
+def _title(runs: Sequence[Run]) -> str:
+    names = [run.name for run in runs]
+    if len(names) == 1:
+        return f"Evaluation of {names[0]}"
+    return f"{', '.join(names[:-1])} and {names[-1]} compared"
+
+
+def _lead(runs: Sequence[Run], comparisons: Sequence[scores.Comparison]) -> str:
+    """The finding in one sentence."""
+    compared = [c for c in comparisons if c.differences]
+    if len(runs) != 2 or not compared:
+        images, prompts = sum(len(run.images) for run in runs), len({key for run in runs for key in run.by_prompt})
+        return f"{images} images of {prompts} prompts, judged by GenEval's rules."
+    overall = compared[0].differences[-1]
+    points, low, high = overall.difference
+    distance = f"{percent(abs(points))} points {'higher' if points > 0 else 'lower'} than" if points else "the same as"
+    claim = "not significant" if overall.result == "same" else "significant"
+    return (
+        f"{runs[1].name} scores {distance} {runs[0].name} "
+        f"(95 % interval of the difference {signed(low)} to {signed(high)}): {claim}."
+    )
+
+
+def _notices(runs: Sequence[Run]) -> Iterator[str]:
+    """What a reader has to know before believing a number."""
+    for run in runs:
+        name = f"{run.letter} {run.name}" if len(runs) > 1 else run.name
+        state = run.counts
+        if state.done < state.total:
+            failed = f", {state.failed} failed" if state.failed else ""
+            yield f"{name} is unfinished: {state.done} of {state.total} units are done{failed}. Others do not count."
+        if run.is_rewritten:
+            yield f"{name} was made from {tables.REWRITTEN}."
+        if run.made and run.made.done < run.made.total:
+            yield f"{name}: its images are those of an unfinished run, {run.made.done} of {run.made.total} units."
+        absent = ", ".join(scores.missing_tasks(run))
+        if absent:
+            yield f"{name} has no image of {absent}: its overall score is not comparable with one of six tasks."
+        lost = gallery.missing_images(run)
+        if lost:
+            yield f"{name}: {lost} of {len(run.images)} image files are missing. Their verdicts still count."
+
+
+def _refusals(comparisons: Sequence[scores.Comparison]) -> Iterator[str]:
+    for one in comparisons:
+        if one.refusal:
+            later, base = (f"{run.letter} {run.name}" for run in (one.run, one.base))
+            yield f"{later} is not compared with {base}: {one.refusal}."
+
+
+def _origin(run: Run, cost: Expense | None) -> str:
+    """How the images of a run were made and at what cost, in a few words; empty when no row says so."""
+    makings = [image.making for image in run.images if image.making is not None]
+    if not makings:
+        return ""
+    strategies = ", ".join(sorted({making.strategy for making in makings}))
+    return f"strategy {strategies}; an image took {cost.words}" if cost else f"strategy {strategies}"
+
+
+def _score_chart(columns: Sequence[Sequence[scores.Score]]) -> Chart:
+    by_task = [{score.task: score.accuracy.interval for score in column} for column in columns]
+    rows: list[tuple[str, list[tuple[int, Interval | None]]]] = [
+        (task, [(number, column.get(task)) for number, column in enumerate(by_task)]) for task in tables.tasks(columns)
+    ]
+    return dot_and_whisker(rows, SCORE_TICKS)
+
+
+def _difference_chart(comparison: scores.Comparison) -> Chart:
+    reach = max(abs(bound) for row in comparison.differences for bound in row.difference)
+    step = next(step for step in (2, 5, 10, 15, 20, 30, 50) if reach <= 2 * step / 100 or step == 50)
+    ticks = [(tick / 100, minus(f"{tick:+d}") if tick else "0") for tick in range(-2 * step, 2 * step + 1, step)]
+    return dot_and_whisker(
+        [(row.task, [(comparison.run.number, row.difference)]) for row in comparison.differences], ticks
+    )

@@ -1,0 +1,209 @@
+"""Chats as chains of pieces, computed in batches under a token budget, with what was computed before kept.
+
+B = rows, T = image positions. Rows whose pieces have equal padded lengths share forward passes. When memory runs out
+the budget is halved, what was kept is dropped, and the same rows are tried again in smaller batches.
+"""
+
+import hashlib
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloop.models.common.memory import is_out_of_memory, release_memory
+from genloop.models.llava.config import LlavaConfig
+from genloop.models.llava.model import Llava, image_features, tile_features
+from genloop.models.llava.segments import Segment, extend_image, extend_text, padded_length
+from genloop.models.showo.prefix import MIN_GEMM_ROWS
+from genloop.rewards.llava.pixels import anyres_tiles, best_resolution, pad_tile
+
+log = logging.getLogger(__name__)
+Tiling = Literal["pad", "anyres"]
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class TextPiece:
+    """Ids, not empty."""
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePiece:
+    """An image, known by its content."""
+
+    digest: bytes
+    pixels: np.ndarray = field(compare=False, repr=False)  # (H, W, 3) uint8
+
+
+Chain = tuple[TextPiece | ImagePiece, ...]
+
+
+def image_piece(pixels: np.ndarray) -> ImagePiece:
+    """(H, W, 3) uint8 -> a piece that equals that of the same pixels."""
+    head = str(pixels.shape).encode()
+    return ImagePiece(hashlib.blake2b(head + pixels.tobytes(), digest_size=16).digest(), pixels)
+
+
+class KeptSegments:
+    """Chain -> its last segment; the least recently used go when their keys and values exceed `capacity` bytes."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity, self.size = capacity, 0
+        self._kept: OrderedDict[Chain, Segment] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def find(self, chain: Chain) -> Segment | None:
+        return self._kept.get(chain)
+
+    def keep(self, chain: Chain, segment: Segment) -> None:
+        if chain not in self._kept:
+            self.size += segment.num_bytes
+            self._kept[chain] = segment
+
+    def touch(self, chain: Chain) -> None:
+        """What the chain consists of was used now, its start last: a piece goes before those that it stands behind."""
+        for end in range(len(chain), 0, -1):
+            if chain[:end] in self._kept:
+                self._kept.move_to_end(chain[:end])
+
+    def shrink(self) -> None:
+        """Drop what exceeds the capacity."""
+        while self.size > self.capacity and self._kept:
+            self.size -= self._kept.popitem(last=False)[1].num_bytes
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self.size = 0
+
+
+class PieceRunner:
+    """Turns chains into their last segments."""
+
+    def __init__(
+        self, model: Llava, config: LlavaConfig, tiling: Tiling, tokens_per_batch: int, cache_bytes: int
+    ) -> None:
+        self.model, self.config, self.tiling = model, config, tiling
+        self.tokens_per_batch = tokens_per_batch
+        self.kept = KeptSegments(cache_bytes)
+
+    def run(
+        self, chains: Sequence[Chain], finish: Callable[[list[Segment]], list[R]], *, keep_last: bool = False
+    ) -> list[R]:
+        """What `finish` makes of each chain's last segment; all but the last pieces are kept for later chains.
+
+        `keep_last` keeps the last ones too, for chains that go on from them.
+        """
+        done: list[R] = []
+        while len(done) < len(chains):
+            batch = self._fitting(chains[len(done) :])
+            try:
+                with torch.inference_mode():
+                    done += finish(self._segments(batch, keep_last))
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    error.add_note("not even one image fits into memory; use another dtype or device for the judge")
+                    raise
+            self._back_off(batch)  # out of the handler, which holds on to the tensors that did not fit
+        return done
+
+    def _fitting(self, chains: Sequence[Chain]) -> Sequence[Chain]:
+        """The first chains, as many as the budget allows, at least one."""
+        total = 0
+        for count, chain in enumerate(chains):
+            total += self._num_positions(chain)
+            if total > self.tokens_per_batch and count:
+                return chains[:count]
+        return chains
+
+    def _num_positions(self, chain: Chain) -> int:
+        return sum(
+            len(piece.ids) + MIN_GEMM_ROWS  # with its pads at most
+            if isinstance(piece, TextPiece)
+            else self.config.num_image_positions * self._num_tiles(piece)
+            for piece in chain
+        )
+
+    def _num_tiles(self, piece: ImagePiece) -> int:
+        if self.tiling == "pad":
+            return 1
+        height, width = best_resolution(piece.pixels.shape[:2], self.config.pinpoints)
+        return 1 + height * width // self.config.vision.image_size**2
+
+    def _back_off(self, batch: Sequence[Chain]) -> None:
+        self.kept.clear()
+        release_memory()
+        tried = sum(map(self._num_positions, batch))
+        self.tokens_per_batch = max(1, min(tried, self.tokens_per_batch) // 2)
+        log.warning("out of memory with %d tokens; going on with tokens_per_batch=%d", tried, self.tokens_per_batch)
+
+    def _segments(self, chains: Sequence[Chain], keep_last: bool) -> list[Segment]:
+        """The last segment of every chain, computed piece by piece for all of them together."""
+        ready: dict[Chain, Segment] = {}
+        pending: set[Chain] = set()
+        for chain in chains:
+            for end in range(len(chain), 0, -1):
+                if (segment := self.kept.find(chain[:end])) is not None:
+                    ready[chain[:end]] = segment
+                    break
+                pending.add(chain[:end])
+        for end in range(1, max(map(len, chains)) + 1):
+            ready |= self._extended([c for c in dict.fromkeys(c[:end] for c in chains) if c in pending], ready)
+        for chain in chains:
+            for end in range(1, len(chain) + keep_last):
+                if chain[:end] in ready:
+                    self.kept.keep(chain[:end], ready[chain[:end]])
+            self.kept.touch(chain)
+        self.kept.shrink()
+        return [ready[chain] for chain in chains]
+
+    def _extended(self, chains: Sequence[Chain], ready: dict[Chain, Segment]) -> dict[Chain, Segment]:
+        """The segments of chains of one length, all but whose last pieces are `ready`."""
+        images = [chain[-1] for chain in chains if isinstance(chain[-1], ImagePiece)]
+        features = self._features(list(dict.fromkeys(images)))
+        groups: dict[tuple[bool, tuple[int, ...], int], list[Chain]] = {}
+        for chain in chains:
+            piece, front = chain[-1], ready.get(chain[:-1])
+            is_text = isinstance(piece, TextPiece)
+            length = padded_length(len(piece.ids), front) if isinstance(piece, TextPiece) else len(features[piece])
+            groups.setdefault((is_text, front.lengths if front else (), length), []).append(chain)
+        found: dict[Chain, Segment] = {}
+        for (is_text, _, _), group in groups.items():
+            parents = [ready.get(chain[:-1]) for chain in group]
+            if is_text:
+                texts = [chain[-1].ids for chain in group if isinstance(chain[-1], TextPiece)]
+                segments = extend_text(self.model, parents, texts)
+            else:
+                rows = torch.stack([features[chain[-1]] for chain in group if isinstance(chain[-1], ImagePiece)])
+                segments = extend_image(self.model, parents, rows)
+            found |= zip(group, segments)
+        return found
+
+    def _features(self, pieces: Sequence[ImagePiece]) -> dict[ImagePiece, Tensor]:
+        """What the language model sees of each image: (T, D)."""
+        if not pieces:
+            return {}
+        size, device = self.config.vision.image_size, self.model.device
+        if self.tiling == "pad":
+            tiles = torch.stack([pad_tile(piece.pixels, size) for piece in pieces])
+            return dict(zip(pieces, image_features(self.model, tiles.to(device))))
+        cut = [anyres_tiles(piece.pixels, size, self.config.pinpoints) for piece in pieces]
+        patches = tile_features(self.model, torch.cat(cut).to(device)).split([len(tiles) for tiles in cut])
+        packed, _ = self.model.model.pack_image_features(
+            list(patches),
+            [piece.pixels.shape[:2] for piece in pieces],
+            image_newline=self.model.model.image_newline,
+            vision_aspect_ratio=self.config.vision_aspect_ratio,
+        )
+        return dict(zip(pieces, packed))

@@ -1,0 +1,1 @@
+"""MaskGIT decoding (Chang et al. 2022)."""

@@ -1,0 +1,1 @@
+"""An evaluator against people."""

@@ -1,0 +1,1 @@
+"""Two evaluations compared, image by image."""

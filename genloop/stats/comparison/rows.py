@@ -1,0 +1,130 @@
+"""Verdicts as comparisons need them: of a finished run of `evaluate`, or of GenEval's own result file."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genloop import ledger, rundir
+from genloop.runs.verdicts import check_verdict, read_verdicts
+
+CARD = "card.json"  # of a run: how its images were made, and how they were judged
+IDENTITY = ("tag", "include", "exclude", "prompt")  # what of a prompt's metadata makes it that prompt
+GROUPS = ("detector", "colors", "options", "code", "canary", "images")  # of a card
+_PLACE = re.compile(r"(\d+)/[^/]+/(\d+)\.\w+$")  # 00017/samples/0000.png
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedImage:
+    """One image and its verdict. `prompt` is the metadata that makes it the same prompt in any run, as JSON."""
+
+    prompt: str
+    prompt_index: int
+    sample: int
+    text: str
+    tag: str
+    correct: bool
+    reason: str
+    metadata: Mapping[str, Any]
+    distance: float | None = None  # of the nearest score to its threshold; None: none is near, or nobody knows
+    tells_distance: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All verdicts of a run, in the order of prompts and samples; `card` is None when it has none."""
+
+    path: Path
+    images: Sequence[JudgedImage]
+    card: Mapping[str, Any] | None
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """A run folder of `evaluate`, or a result file as GenEval writes it; an error of one line for anything else."""
+    check_evaluation(path)
+    rows = _reference_rows(path) if path.is_file() else read_verdicts(path)
+    images = sorted((judged_image(row) for row in rows), key=lambda image: (image.prompt_index, image.sample))
+    if not images:
+        raise ValueError(f"{path} holds no verdicts")
+    return Evaluation(path, images, read_card(path))
+
+
+def check_evaluation(path: Path) -> None:
+    """ValueError or FileNotFoundError unless it is a result file, or a run of evaluate whose units are all done."""
+    if path.is_file():
+        return
+    mark = rundir.read_run(path)
+    if mark is None:
+        raise FileNotFoundError(f"{path} is neither a run of evaluate (no run.json) nor a result file")
+    if mark["job"] != "evaluate":
+        raise ValueError(f"{path} is a run of {mark['job']}; name the `out` of an evaluate run")
+    if not ledger.finished(path):
+        raise ValueError(f"{path} has no finished unit; finish the evaluation first")
+    if left := ledger.unsettled(path):
+        raise ValueError(f"{path} is unfinished, {left} units are left; finish the evaluation first")
+    failed = ledger.plan_of(path).get("units", 0) - len(ledger.finished(path))
+    if failed > 0:
+        raise ValueError(f"{path} has {failed} failed units; evaluate again with retry_failed=true")
+
+
+def content_of(path: Path, key: str) -> dict[str, Path]:
+    """{key: what decides the verdicts' content}, for fingerprints."""
+    if path.is_file():
+        return {key: path}
+    found = {key: path / "rows", f"{key}.card": path / CARD}
+    return {name: place for name, place in found.items() if name == key or place.is_file()}
+
+
+def read_card(path: Path) -> Mapping[str, Any] | None:
+    """The card of a run folder, or None; ValueError when it is there and damaged."""
+    place = path / CARD
+    if not place.is_file():
+        return None
+    try:
+        card = json.loads(place.read_text(encoding="utf-8"))
+    except ValueError:
+        card = None
+    if not isinstance(card, dict) or not all(isinstance(card.get(key), Mapping | None) for key in GROUPS):
+        raise ValueError(f"{place} is damaged: not a card; remove it and run the evaluation again, which writes it")
+    return card
+
+
+def judged_image(row: Mapping[str, Any]) -> JudgedImage:
+    """A row of `evaluate`, or of a result file in that form."""
+    metadata = row.get("metadata") or {"tag": row["tag"], "prompt": row["prompt"]}
+    own = {key: metadata[key] for key in IDENTITY if key in metadata}
+    return JudgedImage(
+        prompt=json.dumps(own, sort_keys=True),
+        prompt_index=row["prompt_index"],
+        sample=row["sample"],
+        text=row["prompt"],
+        tag=row["tag"],
+        correct=bool(row["correct"]),
+        reason=row["reason"],
+        metadata=metadata,
+        distance=row.get("distance"),
+        tells_distance="distance" in row,
+    )
+
+
+def _reference_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """GenEval's rows in the form of ours: metadata is JSON text there, the place stands in the file's name."""
+    seen: set[tuple[int, int]] = set()
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+            place = _PLACE.search(row["filename"])
+            if place is None:
+                raise ValueError("no number of a prompt and of a sample")
+            metadata = json.loads(row["metadata"]) if isinstance(row["metadata"], str) else row["metadata"]
+            row |= {"prompt_index": int(place[1]), "sample": int(place[2]), "metadata": metadata}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{where}: not a row of GenEval's result file (filename, metadata, ...)") from None
+        check_verdict(row, where)
+        if (image := (row["prompt_index"], row["sample"])) in seen:
+            raise ValueError(f"{where}: a second row of prompt {image[0]}, sample {image[1]}; keep one")
+        seen.add(image)
+        yield row

@@ -1,0 +1,57 @@
+"""What can be said against a judge's training data before anything is loaded. No torch."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from genloop.data.judge.dataset import PATHS, holds
+from genloop.data.judge.examples import JudgeExample, from_sample, read_cells
+from genloop.data.shards import Shards
+from genloop.training.settings import BatchSettings
+
+_SOURCES = {"groups": (PATHS, "images of generate or of conversations"), "scenes": (("scenes",), "drawn scenes")}
+
+
+def check_shards(folder: Path, where: str) -> JudgeExample:
+    """Shards of both sides are whole, and the first sample of each is an example -> the first that is trained on."""
+    if not (folder / "train").is_dir():
+        raise ValueError(f"{where}: {folder} holds no folder train; build_judge_data writes it")
+    found = []
+    for side in (folder / "train", folder / "val"):
+        if side.is_dir():
+            try:
+                found.append(from_sample(Shards(side)[0]))
+            except ValueError as error:
+                raise ValueError(f"{where}: {side}: {error}") from None
+    return found[0]
+
+
+def check_batch(batch: BatchSettings, folders: Mapping[Path, JudgeExample], *, has_conversations: bool) -> None:
+    """Refuse a batch that the data cannot fill. `folders`: each with its first example."""
+    if not batch.num_items:
+        raise ValueError("batch: groups, scenes and conversations are all 0; a step needs at least one of them")
+    if batch.conversations and not has_conversations:
+        raise ValueError(_lacks("conversations", batch.conversations, "conversations to train on"))
+    for key, (sources, what) in _SOURCES.items():
+        number = getattr(batch, key)
+        if number and not _has(folders, sources):
+            raise ValueError(_lacks(key, number, what))
+
+
+def check_cells(folder: Path, grid: int, where: str) -> None:
+    """Refuse images whose cells are not the patches of a tower with `grid` of them a side."""
+    cells = read_cells(Shards(folder / "train")[0])
+    if cells is not None and cells.shape[:2] != (grid, grid):
+        raise ValueError(
+            f"loss.cells: images of {where} have {cells.shape[0]} x {cells.shape[1]} cells, the vision tower {grid} x "
+            f"{grid} patches; set loss.cells=0 or use a tower whose patches are the cells"
+        )
+
+
+def _has(folders: Mapping[Path, JudgeExample], sources: Collection[str]) -> bool:
+    """Mostly the first example tells."""
+    is_first = any(example.source in sources for example in folders.values())
+    return is_first or any(holds(folder / "train", sources) for folder in folders)
+
+
+def _lacks(key: str, number: int, what: str) -> str:
+    return f"batch.{key}: {number} in a batch, but the data has no {what}; set batch.{key}=0"

@@ -1,0 +1,205 @@
+"""Workers on this machine: start N, watch them, stop them together.
+
+Workers of an independent job are plain processes that share the run folder; those of a collective job are started by
+torchrun. The first failure stops all; SIGINT, SIGTERM, SIGUSR2 and SIGHUP are passed on as a request to stop cleanly.
+"""
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from genloop.ledger import unsettled
+from launch.backends.worker import PR_SET_PDEATHSIG, log_file, output_file
+from launch.watch.progress import shown
+from launch.watch.worklog import explain
+
+FAILED, BAD_INPUT, STOPPED = 1, 2, 75
+GRACE = 4.0  # seconds that the others get to stop after one has failed
+STOP_GRACE = 60.0  # seconds that all get to stop cleanly when asked to
+POLL = 0.05
+
+
+@dataclass
+class Child:
+    """A process that this one started: a worker, or the torchrun agent of all workers."""
+
+    process: subprocess.Popen[bytes]
+    rank: int | None  # None for an agent
+    log: Path
+
+    def exit(self) -> tuple[int | None, int | None]:
+        """(exit code, rank) of the process, for an agent of the worker that failed first; code None while it runs."""
+        code = self.process.poll()
+        if not code or self.rank is not None:
+            return code, self.rank
+        first = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", _text(self.log))
+        return (int(first[1]), int(first[2])) if first else (code, None)
+
+    def has_failed(self) -> bool:
+        """Whether it has failed, or is an agent that is stopping the workers beside a failed one."""
+        code, _ = self.exit()
+        if code is None:
+            return self.rank is None and "closing signal" in _text(self.log)
+        return code not in {0, STOPPED}
+
+
+@dataclass
+class StopRequests:
+    """How often this process was asked to stop."""
+
+    count: int = 0
+
+    def receive(self, *_: object) -> None:
+        """Signal handler."""
+        self.count += 1
+
+
+@dataclass(frozen=True)
+class Workers:
+    """N workers of one job on one run folder; `words` are those after the module name."""
+
+    module: str
+    words: Sequence[str]
+    procs: int
+    run: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def logs(self) -> Path:
+        """Where the output of the workers goes."""
+        return self.run / "logs"
+
+    def start_independent(self) -> Iterator[Child]:
+        """N processes that know their rank from the environment."""
+        for rank in range(self.procs):
+            ranks = {"RANK": str(rank), "WORLD_SIZE": str(self.procs), "LOCAL_RANK": str(rank)}
+            process = self._start([], ranks, output=None, before=None)
+            yield Child(process, rank, log_file(self.logs, rank))
+
+    def start_collective(self) -> Iterator[Child]:
+        """One torchrun agent with N workers, which ends them when this process is gone."""
+        agent = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.procs}"]
+        log = self.logs / "torchrun.log"
+        with open(log, "wb") as output:
+            yield Child(self._start(agent, {}, output=output.fileno(), before=_end_with_parent), None, log)
+
+    def _start(
+        self,
+        prefix: Sequence[str],
+        ranks: Mapping[str, str],
+        *,
+        output: int | None,
+        before: Callable[[], None] | None,
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, *prefix, "-m", "launch.backends.worker", str(self.logs), self.module, *self.words],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={"OMP_NUM_THREADS": "1", **os.environ, **self.environment, **ranks},
+            process_group=0,  # a terminal's Ctrl-C reaches the launcher only, which passes it on
+            preexec_fn=before,
+        )
+
+
+def run_workers(workers: Workers, kind: str) -> int:
+    """Start all workers of a job of this KIND and wait for them -> exit code of the whole."""
+    workers.logs.mkdir(parents=True, exist_ok=True)
+    starts = {rank: len(_text(log_file(workers.logs, rank))) for rank in range(workers.procs)}
+    for rank in starts:
+        output_file(workers.logs, rank).unlink(missing_ok=True)
+    start = {"independent": workers.start_independent, "collective": workers.start_collective}[kind]
+    children: list[Child] = []
+    with stop_requests() as requests:
+        try:
+            for child in start():
+                children.append(child)
+            with shown(workers.run):
+                code, culprit = supervise(children, requests)
+        finally:
+            for child in children:
+                if child.process.poll() is None:
+                    child.process.kill()
+                    child.process.wait()
+    _print_output(workers.logs, list(starts))
+    news = {rank: _text(log_file(workers.logs, rank))[start:] for rank, start in starts.items()}
+    if code == STOPPED and any("genloop: failed:" in text for text in news.values()):
+        code = FAILED
+    if code == 0 and unsettled(workers.run):  # in the hands of workers elsewhere
+        code = STOPPED
+    if code not in {0, STOPPED}:
+        sys.stderr.write(explain(workers.logs, news, *(culprit.exit() if culprit else (None, None))))
+    return code
+
+
+def supervise(children: Sequence[Child], requests: StopRequests) -> tuple[int, Child | None]:
+    """Wait for all; the first failure ends the others -> exit code of the whole, and who failed first."""
+    culprit: Child | None = None
+    deadline = float("inf")
+    seen = 0
+    while any(child.process.poll() is None for child in children):
+        if culprit is None and seen == 0:
+            culprit = next((child for child in children if child.has_failed()), None)
+            if culprit is not None:  # an agent is ending its workers already
+                _signal([child for child in children if child is not culprit], signal.SIGTERM)
+                deadline = time.monotonic() + GRACE
+        if requests.count > seen:
+            _signal(children, signal.SIGKILL if seen else signal.SIGTERM)
+            seen, deadline = requests.count, min(deadline, time.monotonic() + STOP_GRACE)
+        if time.monotonic() > deadline:
+            _signal(children, signal.SIGKILL)
+        time.sleep(POLL)
+    if culprit is None and seen == 0:
+        culprit = next((child for child in children if child.has_failed()), None)
+    if culprit is not None:
+        return BAD_INPUT if culprit.exit()[0] == BAD_INPUT else FAILED, culprit
+    return STOPPED if seen or any(child.exit()[0] == STOPPED for child in children) else 0, None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequests]:
+    """Count requests to stop while the body runs."""
+    requests = StopRequests()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
+    before = {number: signal.signal(number, requests.receive) for number in numbers}
+    try:
+        yield requests
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signal(children: Sequence[Child], number: int) -> None:
+    for child in children:
+        if child.process.poll() is None:
+            child.process.send_signal(number)
+
+
+def _print_output(logs: Path, ranks: Sequence[int]) -> None:
+    """What the workers printed, in rank order; what several printed alike, once."""
+    texts = [_text(output_file(logs, rank)) for rank in ranks]
+    sys.stdout.write("".join(dict.fromkeys(texts)))
+    sys.stdout.flush()
+    for rank in ranks:
+        output_file(logs, rank).unlink(missing_ok=True)
+
+
+def _end_with_parent() -> None:
+    """Runs in the new process: SIGTERM when the parent is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,46 @@
+"""What the launcher starts: `python -m launch.backends.worker LOGS MODULE [WORD ...]` runs a job, its output in LOGS.
+
+Standard error goes to LOGS/worker-RANK.log, standard output to LOGS/worker-RANK.out; the process does not outlive
+the one that started it.
+"""
+
+import ctypes
+import os
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> None:
+    """Redirect, tie this process to its parent, and become the job."""
+    folder, module, *words = sys.argv[1:]
+    rank = int(os.environ["RANK"])
+    _redirect(sys.stderr.fileno(), log_file(Path(folder), rank))
+    _redirect(sys.stdout.fileno(), output_file(Path(folder), rank))
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    sys.argv[1:] = words
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def log_file(folder: Path, rank: int) -> Path:
+    """Where a worker's standard error goes."""
+    return folder / f"worker-{rank}.log"
+
+
+def output_file(folder: Path, rank: int) -> Path:
+    """Where a worker's standard output goes until the launcher prints it."""
+    return folder / f"worker-{rank}.out"
+
+
+def _redirect(descriptor: int, path: Path) -> None:
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(target, descriptor)
+    os.close(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`genloop ckpts`: which checkpoints are known and there, whether their files are as registered, conversions."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from genloop.checkpoint import MANIFEST_FILE, read_json, verify_folder
+from genloop.registry import load, lookup
+
+CONVERTERS = {"mask2former": "ckpts.convert.mask2former:convert"}
+_TRUST = "unpickle the file in full, which runs code that it names; only for files whose origin you trust"
+
+
+def add_parser(commands: Any) -> None:
+    """The subcommand and its own: list, verify, convert."""
+    parser = commands.add_parser("ckpts", help="checkpoints: list, verify NAME, convert mask2former FILE FOLDER")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(parser))
+    actions.add_parser("list", help="names that jobs know, whether they are there, licence, origin")
+    verify = actions.add_parser("verify", help="compare the files of a checkpoint with their sha256")
+    verify.add_argument("name", metavar="NAME", help=f"a name of the list, or a folder with a {MANIFEST_FILE}")
+    convert = actions.add_parser("convert", help="another project's file -> a folder in transformers' layout")
+    convert.add_argument("kind", metavar="KIND", help=", ".join(CONVERTERS))
+    convert.add_argument("file", type=Path, metavar="FILE", help="the official .pth of mmdet 2.x or 3.x")
+    convert.add_argument("folder", metavar="FOLDER", help="a new folder, or a name of the list")
+    convert.add_argument("--preprocess", metavar="mmdet2|mmdet3", help="pixels (default: as the mmdet of the file)")
+    convert.add_argument("--trust-pickle", action="store_true", help=_TRUST)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what was asked and print it; ValueError, OSError or ImportError in one line otherwise."""
+    actions: dict[str, Callable[[argparse.Namespace], None]] = {"list": _list, "verify": _verify, "convert": _convert}
+    actions[options.action](options)
+
+
+def _list(options: argparse.Namespace) -> None:
+    known, missing_files = load("ckpts.resolve:registry")(), load("ckpts.resolve:missing_files")
+    rows = []
+    for name, entry in known.items():
+        absent = missing_files(entry)
+        origin = f"{entry.made_by}, {entry.source}" if entry.made_by else entry.source
+        rows.append((name, f"lacks {', '.join(absent)}" if absent else "there", entry.licence, origin))
+    width = max(len(name) for name, *_ in rows)
+    for name, state, licence, origin in rows:
+        print(f"{name:<{width}}  {state}; licence: {licence}\n{'':<{width}}  {origin}")
+
+
+def _verify(options: argparse.Namespace) -> None:
+    known = load("ckpts.resolve:registry")()
+    folder = Path(options.name)
+    if options.name not in known and (folder / MANIFEST_FILE).is_file():
+        verify_folder(folder)
+        print(f"{folder}: {len(read_json(folder / MANIFEST_FILE))} files as they were written")
+        return
+    load("ckpts.resolve:verify")(options.name)
+    load("ckpts.resolve:resolve")(options.name)
+    entry = known[options.name]
+    registered = sum(digest is not None for digest in entry.files.values())
+    found = [f"{registered} files as registered"] if registered else []
+    if (entry.folder / MANIFEST_FILE).is_file():
+        verify_folder(entry.folder)
+        found.append(f"{len(read_json(entry.folder / MANIFEST_FILE))} files as they were written")
+    if not found:
+        found = ["all files there, their content is not known"]
+    print(f"{options.name}: {', '.join(found)}: {entry.folder}")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    convert = lookup(CONVERTERS, options.kind, "kind of checkpoint")
+    folder = load("ckpts.resolve:place")(options.folder)
+    backbone = load("ckpts.resolve:backbone")(options.folder)
+    words = {"preprocess": options.preprocess, "trust_pickle": options.trust_pickle}
+    done = convert(options.file, folder, backbone=backbone, **words)
+    source, network = done.record["source"], done.config
+    print(f"{options.file}: mmdet {source['mmdet']}, sha256 {source['sha256']}")
+    size = f"{network.swin.name}, {network.head.num_queries} queries, {len(network.class_names)} classes"
+    print(f"{size}; images as {done.record['preprocess']} has them")
+    print(f"{done.folder}: {done.num_tensors} tensors, every tensor placed")

@@ -1,0 +1,46 @@
+"""What a person needs to see of a failed worker's log: the traceback that came first, and where the rest is."""
+
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from launch.backends.worker import log_file
+
+MAX_LINES = 60
+SECOND_HAND = re.compile(r"connection|timed? ?out|closed by peer|broken pipe|gloo|nccl", re.I)  # a lost peer's echo
+
+
+def explain(logs: Path, news: Mapping[int, str], code: int | None, rank: int | None) -> str:
+    """News are what each rank wrote to its log since this start; code and rank of the worker that failed first."""
+    failed = _root_cause(news, rank)
+    if failed is None:
+        agent = logs / "torchrun.log"
+        tail = agent.read_text(errors="replace").splitlines()[-MAX_LINES:] if agent.exists() else []
+        return "\n".join([*tail, f"genloop: the workers {_ending(code)}; their logs are in {logs}", ""])
+    ending = _ending(code if failed == rank else 1)
+    return "\n".join(
+        [*excerpt(news[failed]), f"genloop: worker {failed} {ending}; its log is {log_file(logs, failed)}", ""]
+    )
+
+
+def excerpt(text: str) -> list[str]:
+    """The lines from the first traceback on, or the last few lines of a log without one."""
+    lines = text.splitlines()
+    first = next((i for i, line in enumerate(lines) if "Traceback (most recent call last)" in line), None)
+    return lines[-5:] if first is None else lines[first:][-MAX_LINES:]
+
+
+def _root_cause(news: Mapping[int, str], rank: int | None) -> int | None:
+    """The rank whose failure is its own: workers that only lost their peer come last."""
+    told = {r: text for r, text in news.items() if "Traceback" in text}
+    own = [r for r, text in told.items() if not SECOND_HAND.search(text.strip().rpartition("\n")[2])]
+    if rank in own or (rank is not None and not told):
+        return rank
+    return next(iter(own or told), rank)
+
+
+def _ending(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"failed with exit code {code}"

@@ -1,0 +1,100 @@
+"""Folders of images in any layout: whose image it is, in which order, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from genloop.data.images import encode_png
+from genloop.data.pictures import Picture, find_images, find_pictures
+from genloop.records import Prompt
+from tests.worlds.image_folders import small_set, write_images
+
+PNG = encode_png(np.zeros((4, 4, 3), dtype=np.uint8))
+
+
+def write(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(PNG)
+    return folder
+
+
+def test_geneval_folders_bring_their_prompts(tmp_path):
+    prompts = small_set()
+    found = find_pictures(write_images(tmp_path, prompts))
+    assert [(p.prompt, p.number) for p in found] == [(prompt, n) for prompt in prompts for n in range(2)]
+    assert found[0].image == "00000/samples/0000.png"
+    assert find_pictures(tmp_path, limit=3) == found[:3]
+
+
+def test_metadata_of_other_kinds_give_their_text(tmp_path):
+    write(tmp_path, "7/a.jpg", "10/samples/0.png", "10/samples/10.png", "10/samples/9.png")
+    (tmp_path / "7" / "metadata.jsonl").write_text(json.dumps({"prompt": "a zebra ", "atoms": 3}))
+    found = find_pictures(tmp_path)
+    assert found[0] == Picture("7/a.jpg", Prompt(7, "a zebra"), 0)
+    assert [p.image for p in found[1:]] == [f"10/samples/{n}.png" for n in (0, 9, 10)]
+    assert {p.prompt for p in found[1:]} == {None}
+
+
+def test_numbers_in_names_are_lines_of_the_prompt_file(tmp_path):
+    write(tmp_path / "images", "00001_1.png", "00001_0.png", "00000.png", "1-10.webp")
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    found = find_pictures(tmp_path / "images", tmp_path / "prompts.txt")
+    cat, dog = Prompt(0, "a cat"), Prompt(1, "a dog")
+    assert [(p.image, p.prompt, p.number) for p in found] == [
+        ("00000.png", cat, 0),
+        ("00001_0.png", dog, 0),
+        ("00001_1.png", dog, 1),
+        ("1-10.webp", dog, 10),
+    ]
+    write(tmp_path / "folders", "0/x.png", "1/x.png")
+    assert [p.prompt for p in find_pictures(tmp_path / "folders", tmp_path / "prompts.txt")] == [cat, dog]
+
+
+@pytest.mark.parametrize("keys", [("image", "prompt"), ("file_name", "text")])
+def test_rows_name_their_images(tmp_path, keys):
+    write(tmp_path / "images", "dog.png", "cat.png")
+    rows = [{keys[0]: "dog.png", keys[1]: "a dog"}, {keys[0]: "cat.png", keys[1]: "a cat"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = find_pictures(tmp_path / "images", tmp_path / "rows.jsonl")
+    assert [(p.image, p.prompt) for p in found] == [("cat.png", Prompt(1, "a cat")), ("dog.png", Prompt(0, "a dog"))]
+
+
+def test_a_reference_is_every_image_below_a_folder(tmp_path):
+    write(tmp_path, "b/2.png", "a.jpg", "b/c/1.webp", "b/.hidden.png", "b/text.txt")
+    assert [p.image for p in find_images(tmp_path)] == ["a.jpg", "b/2.png", "b/c/1.webp"]
+    assert len(find_images(tmp_path, limit=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "rows", "line"),
+    [
+        ([], None, "no images; expected files ending in .png"),
+        (["dog.png"], "a dog\n", r"dog.png: does not begin with the number of its prompt, as 00017_2.png does"),
+        (["1.png"], "a dog\n", "1.png: there is no line 1 in .*prompts.jsonl|txt, which has 1 prompts"),
+        (["a.png"], '{"image": "b.png", "prompt": "b"}', "a.png: .* has no row about it"),
+        (
+            ["a.png"],
+            '{"image": "a.png", "prompt": "b"}\n{"image": "a.png", "prompt": "c"}',
+            "2: a second row about 'a.png'",
+        ),
+        (["a.png"], '{"image": "a.png", "prompt": "b"}\n{"prompt": "c"}', "some rows name their image and some do not"),
+        (["a.png"], '{"image": "a.png", "caption": "b"}', "1: no text under prompt or text"),
+        (["a.png"], "[1]", "1: expected a JSON object"),
+        (["a.png"], "{", "1: broken JSON"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(tmp_path, names, rows, line):
+    (tmp_path / "images").mkdir()
+    write(tmp_path / "images", *names)
+    prompts = None
+    if rows is not None:
+        prompts = tmp_path / ("prompts.txt" if rows.startswith("a ") else "prompts.jsonl")
+        prompts.write_text(rows)
+    with pytest.raises(ValueError, match=line) as caught:
+        find_pictures(tmp_path / "images", prompts)
+    assert "\n" not in str(caught.value)
+    for find in (find_pictures, find_images):
+        with pytest.raises(FileNotFoundError, match="none: no such folder"):
+            find(tmp_path / "none")

@@ -1,0 +1,119 @@
+"""The training jobs end to end at tiny size: shards -> tokenizer -> Show-o, stopped, resumed, refused."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from ckpts.resolve import resolve
+from genloop.checkpoint import verify_folder
+from genloop.job import run_command
+from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.showo.model import check_showo_folder, load_showo
+from jobs import make_shapes, train_showo, train_tokenizer
+from tests.runs import ROOT, refusal
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_shards_are_the_committed_ones_byte_for_byte(tmp_path):
+    assert run_command(make_shapes, ["tiny", f"out={tmp_path}"]) == 0
+    for part in ("shards", "text_tokenizer"):
+        assert files(tmp_path / part) == files(ROOT / "tests/data/shapes" / part)
+    rows = [
+        json.loads(line) for path in sorted((tmp_path / "rows").iterdir()) for line in path.read_text().splitlines()
+    ]
+    assert [row["samples"] for row in rows] == [32, 32]
+
+
+def test_the_shipped_codebook_is_what_the_job_makes(tmp_path):
+    assert run_command(train_tokenizer, ["shapes", f"out={tmp_path}", "num_scenes=50"]) == 0
+    assert files(tmp_path / "tokenizer") == files(resolve("shapes/tokenizer"))
+    assert json.loads((tmp_path / "survival.json").read_text())["survived"] == 50
+
+
+def test_a_tiny_showo_comes_out_in_the_public_layout(tmp_path):
+    assert run_command(train_showo, ["tiny", f"out={tmp_path}"]) == 0
+    folder = tmp_path / "showo"
+    verify_folder(folder)
+    assert json.loads((folder / "config.json").read_text())["_class_name"] == "Showo"
+    assert check_showo_folder(folder).codebook_size == 351
+    assert load_showo(folder).text_tokenizer.encode("a photo of a star")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10, 15, 20]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert {"loss", "lr", "grad_norm", "samples_per_s", "steps_per_s"} <= set(rows[0])
+
+
+def test_training_goes_on_from_a_checkpoint(tmp_path):
+    arguments = ["tiny", f"out={tmp_path}", "start=shapes/showo", "train.num_steps=2", "train.log_every=1"]
+    assert run_command(train_showo, arguments) == 0
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["loss"] < 1.5  # a fresh model starts near log(405) = 6
+    assert check_showo_folder(tmp_path / "showo").phi.hidden_size == 96
+
+
+def test_a_tiny_magvit2_loads_as_an_image_tokenizer(tmp_path):
+    assert run_command(train_tokenizer, ["tiny", f"out={tmp_path}"]) == 0
+    assert check_image_tokenizer(tmp_path / "tokenizer") == 64
+    assert load_image_tokenizer(tmp_path / "tokenizer").grid == (6, 6)
+    assert json.loads((tmp_path / "survival.json").read_text())["scenes"] == 50
+
+
+@pytest.mark.parametrize("job, out", [(train_showo, "showo"), (train_tokenizer, "tokenizer")])
+def test_sigterm_saves_and_exits_with_75(tmp_path, job, out):
+    child = os.fork()
+    if child == 0:
+        os._exit(run_command(job, ["tiny", f"out={tmp_path}", "train.num_steps=1000000", "train.log_every=1"]))
+    while not (tmp_path / "metrics.jsonl").exists():
+        time.sleep(0.02)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    saved = sorted((tmp_path / "checkpoints").iterdir())
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert saved[-1].name == f"step-{last['step']:07d}"
+    assert not (tmp_path / out).exists()
+
+
+@pytest.mark.parametrize("job, out", [(train_showo, "showo"), (train_tokenizer, "tokenizer")])
+def test_a_killed_job_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path, job, out):
+    steps = ["train.num_steps=40", "train.save_every=4"]
+    assert run_command(job, ["tiny", f"out={tmp_path / 'whole'}", *steps]) == 0
+    child = os.fork()
+    if child == 0:
+        os._exit(run_command(job, ["tiny", f"out={tmp_path / 'killed'}", *steps]))
+    while not any((tmp_path / "killed/checkpoints").glob("step-*")):
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert run_command(job, ["tiny", f"out={tmp_path / 'killed'}", *steps]) == 0
+    assert files(tmp_path / "killed" / out) == files(tmp_path / "whole" / out)
+
+
+@pytest.mark.parametrize(
+    "job, arguments, message",
+    [
+        (train_showo, ["tiny", "shards=nowhere"], "no shards (*.tar) in nowhere"),
+        (train_showo, ["tiny", "tokenizer=shapes/tokeniser"], "did you mean 'shapes/tokenizer'?"),
+        (train_showo, ["tiny", "text_tokenizer=null"], "text_tokenizer: needs a folder"),
+        (train_showo, ["tiny", "model.hidden_size=18", "model.num_attention_heads=4"], "model.hidden_size: 18"),
+        (train_showo, ["tiny", "train.lr=0"], "train.lr: input should be greater than 0"),
+        (train_showo, ["tiny", "train.nun_steps=5"], "did you mean 'num_steps'?"),
+        (train_tokenizer, ["tiny", "shards=null"], "shards: needs a folder when kind is magvit2"),
+        (train_tokenizer, ["tiny", "model.width=10"], "width 10 one of num_groups 4"),
+        (make_shapes, ["tiny", "weights=[1, 0]"], "weights: needs 6 numbers"),
+        (make_shapes, ["tiny", "tokenizer=null", "images=false"], "the shards would hold captions only"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_before_anything_is_written(tmp_path, capsys, job, arguments, message):
+    assert message in refusal(job, [*arguments, f"out={tmp_path / 'run'}"], tmp_path, capsys)

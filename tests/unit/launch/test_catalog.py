@@ -1,0 +1,53 @@
+"""Jobs are found by name without being imported, and their manuals show every config key."""
+
+import importlib
+
+import pytest
+
+from launch.catalog import import_job, job_files, manual, summaries
+
+
+def test_every_job_is_listed_with_the_first_line_of_its_manual():
+    found = summaries()
+    assert set(found) == set(job_files()) >= {"generate", "evaluate", "make_prompts", "report", "verify"}
+    for name, summary in found.items():
+        assert summary == (importlib.import_module(f"jobs.{name}").__doc__ or "").splitlines()[0]
+
+
+def test_a_misspelt_job_is_refused_with_the_one_that_was_meant():
+    with pytest.raises(ValueError, match="unknown job 'genrate'; did you mean 'generate'"):
+        import_job("genrate")
+
+
+def test_a_job_may_live_in_another_package():
+    assert import_job("tests.worlds.counting_job").KIND == "independent"
+
+
+def test_a_module_that_is_no_job_or_not_there_is_refused():
+    with pytest.raises(ValueError, match=r"genloop.records is not a job: it has no KIND, Config, main"):
+        import_job("genloop.records")
+    with pytest.raises(ValueError, match=r"no module 'tests.unit.nothing_here'"):
+        import_job("tests.unit.nothing_here")
+
+
+def test_the_manual_names_every_key_with_type_default_and_meaning():
+    lines = manual(import_job("tests.worlds.counting_job")).splitlines()
+    assert lines[0] == "Count to the limit: the smallest real job, for tests of the runner and the launcher."
+    keys = {words[0]: words[1:] for line in lines[lines.index("") :] if (words := line.split())}
+    assert keys["out"][:2] == ["path", "required"]
+    assert keys["fail_at"] == ["int|null", "null"]
+    assert keys["slow"] == ["float", "0.0"]
+    assert keys["forbidden"] == ["bool", "false"]
+    assert keys["seed"][2:] == ["keys", "every", "random", "number", "of", "the", "run"]
+
+
+def test_the_manual_of_nested_keys_has_their_dotted_names():
+    text = manual(import_job("generate"))
+    assert "  search.strategy " in text and "  model.dtype " in text
+    assert "float32|bfloat16|float16" in text
+
+
+def test_the_manual_names_the_keys_of_groups_by_any_name():
+    lines = manual(import_job("scaling_curve")).splitlines()
+    keys = {words[0]: words[1:] for line in lines if (words := line.split())}
+    assert keys["judges"][0].startswith("dict") and keys["judges.NAME.kind"][:2] == ["str", "shapes_oracle"]

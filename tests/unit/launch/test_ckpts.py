@@ -1,0 +1,78 @@
+"""`genloop ckpts`: the list, verification, conversion, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from ckpts.resolve import REGISTRY, missing_files, place, registry
+from tests.runs import genloop
+from tests.worlds.tiny_mask2former import mask2former_folder, mmdet_file
+
+
+def test_the_list_names_every_checkpoint_with_its_state_and_licence():
+    done = genloop("ckpts", "list")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[::2]] == list(registry())
+    for line, origin, entry in zip(lines[::2], lines[1::2], registry().values()):
+        state = f"lacks {', '.join(missing_files(entry))}" if missing_files(entry) else "there"
+        assert line.split(maxsplit=1)[1] == f"{state}; licence: {entry.licence}"
+        assert origin.strip().startswith(entry.made_by) and origin.endswith(entry.source)
+
+
+def test_shipped_weights_are_verified_by_name_and_folders_by_their_manifest(tmp_path):
+    done = genloop("ckpts", "verify", "shapes/tokenizer")
+    assert done.stdout.startswith("shapes/tokenizer: 3 files as registered, 2 files as they were written: "), (
+        done.stderr
+    )
+    folder = mask2former_folder(tmp_path / "a")
+    assert genloop("ckpts", "verify", str(folder)).stdout == f"{folder}: 3 files as they were written\n"
+    (folder / "config.json").write_text("{}")
+    done = genloop("ckpts", "verify", str(folder))
+    assert done.returncode == 2 and "files missing or changed since they were written: config.json" in done.stderr
+
+
+def test_a_file_is_converted_and_said_to_be(tmp_path):
+    file = mmdet_file(tmp_path / "a.pth", version="2.x")
+    done = genloop("ckpts", "convert", "mask2former", str(file), str(tmp_path / "a"), "--preprocess", "mmdet3")
+    assert done.returncode == 0, done.stderr
+    first, second, third = done.stdout.splitlines()
+    assert first.startswith(f"{file}: mmdet 2.x, sha256 ")
+    assert second == "Swin of 8 channels and 1-1-2-1 blocks, 9 queries, 80 classes; images as mmdet3 has them"
+    assert third == f"{tmp_path / 'a'}: 200 tensors, every tensor placed"
+
+
+def test_a_known_name_stands_for_the_folder_where_it_is_looked_for(tmp_path):
+    assert place("mask2former-swin-s") == REGISTRY.parent / "mask2former-swin-s"
+    assert place(str(tmp_path)) == tmp_path == place(Path(tmp_path))
+
+
+def test_a_name_of_the_list_is_for_its_own_backbone(tmp_path):
+    file = mmdet_file(tmp_path / "a.pth", version="2.x")
+    done = genloop("ckpts", "convert", "mask2former", str(file), "mask2former-swin-t")
+    assert done.returncode == 2 and done.stdout == ""
+    what = "holds a Swin of 8 channels and 1-1-2-1 blocks, mask2former-swin-t is the name of a Swin-T; name another"
+    assert done.stderr == f"genloop: {file} {what}\n"
+    assert not place("mask2former-swin-t").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["convert", "mask3former", "a", "b"], "unknown kind of checkpoint 'mask3former'; did you mean 'mask2former'?"),
+        (["convert", "mask2former", "nowhere.pth", "b"], "no file nowhere.pth"),
+        (["convert", "mask2former", "README.md", "b"], "README.md: not a PyTorch checkpoint"),
+        (
+            ["convert", "mask2former", "README.md", "b", "--preprocess", "x"],
+            "preprocess is 'x', expected one of mmdet3",
+        ),
+        (["verify", "shapes/tokeniser"], "did you mean 'shapes/tokenizer'?"),
+        (["verify", "mask2former-swin-x"], "no checkpoint named 'mask2former-swin-x'; did you mean"),
+        (["lst"], "invalid choice: 'lst'"),
+        ([], "required: ACTION"),
+    ],
+)
+def test_what_does_not_go_is_said_in_one_line(words, message):
+    done = genloop("ckpts", *words)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("genloop: ") and done.stderr.count("\n") == 1 and message in done.stderr

@@ -1,0 +1,119 @@
+"""The command line: what it prints, what it refuses, what it exits with."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import pytest
+
+from tests.runs import ROOT, genloop
+
+COUNT = "tests.worlds.counting_job"
+
+
+def test_the_help_and_the_list_of_jobs_need_no_torch():
+    for words in (["--help"], ["jobs"], ["run", "generate", "--help"]):
+        code = (
+            "import sys\nfrom launch.cli import command\n"
+            "try:\n    command(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+            "sys.exit('torch' in sys.modules)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_jobs_prints_one_line_each():
+    done = genloop("jobs")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert [line.split()[0] for line in lines] == sorted(file.stem for file in ROOT.glob("jobs/[a-z]*.py"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stauts"], "unknown command 'stauts'; did you mean 'status'? (jobs, run, status, report, ckpts)"),
+        (["run"], "which job? `genloop jobs` lists them"),
+        (["run", "genrate"], "unknown job 'genrate'; did you mean 'generate'?"),
+        (["run", "generate", "tinny"], "unknown preset 'tinny' of job 'generate'; did you mean 'tiny'?"),
+        (["run", "generate", "tiny", "--procs", "0"], "--procs: at least 1, found 0"),
+        (["run", "generate", "tiny", "--porcs", "2"], "unknown argument '--porcs'"),
+        (["run", COUNT, "out=x", "slwo=1"], "slwo: unknown key; did you mean 'slow'?"),
+        (["run", COUNT], "out: needs a value"),
+        (["status", "nowhere"], "nowhere is not a run folder"),
+        (["status", "a", "b"], "unknown argument 'b'"),
+        (["report", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_wrong_command_gets_one_line_and_exit_2(words, message):
+    done = genloop(*words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("genloop: ") and done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_ctrl_c_before_the_work_is_one_line_too(tmp_path):
+    done = genloop("run", COUNT, f"out={tmp_path / 'run'}", "interrupted=true")
+    assert (done.returncode, done.stderr) == (75, "genloop: stopped; the same command goes on from here\n")
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_may_stand_anywhere(tmp_path):
+    done = genloop("run", "--procs", "2", COUNT, "limit=3", f"out={tmp_path / 'a'}")
+    assert done.returncode == 0, done.stderr
+    done = genloop("run", COUNT, "limit=3", "--procs", "2", f"out={tmp_path / 'b'}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_status_shows_a_run_as_text_and_as_json(tmp_path):
+    out = str(tmp_path / "run")
+    assert genloop("run", COUNT, "limit=4", f"out={out}").returncode == 0
+    assert genloop("status", out).stdout.startswith("counting_job done, 2/2 units (100 %), 4/4 items\n  worker 0:")
+    assert json.loads(genloop("status", out, "--json").stdout)["units_done"] == 2
+    assert genloop("status", out, "--watch").returncode == 0
+
+
+def test_a_terminal_gets_a_picture_that_redraws_itself(tmp_path):
+    master, slave = pty.openpty()
+    words = ["run", COUNT, "limit=12", "slow=0.3", f"out={tmp_path / 'run'}", "--procs", "2"]
+    command = subprocess.Popen(
+        [sys.executable, "-m", "launch", *words],
+        cwd=ROOT,
+        stderr=slave,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(slave)
+    seen = b""
+    try:
+        while chunk := os.read(master, 65536):
+            seen += chunk
+    except OSError:
+        pass  # the other end is closed
+    os.close(master)
+    assert command.wait() == 0
+    text = seen.decode()
+    assert "\x1b[" in text and "items/s" in text and "worker" in text
+    assert "6/6 units (100 %)" in text
+
+
+def test_a_debugger_stops_in_the_job_and_the_view_is_out_of_its_way(tmp_path):
+    source = (ROOT / "tests" / "unit" / "counting_job.py").read_text()
+    package = tmp_path / "debugged"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "counting.py").write_text(source.replace("rows = []", "rows = []; breakpoint()"))
+    done = subprocess.run(
+        [sys.executable, "-m", "launch", "run", "debugged.counting", "limit=2", f"out={tmp_path / 'run'}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        input="p unit.stop * 1000\nc\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(Pdb) 2000\n" in done.stdout

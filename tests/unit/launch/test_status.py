@@ -1,0 +1,133 @@
+"""The state of a run is read from its folder alone."""
+
+import dataclasses
+import io
+import json
+
+import pytest
+
+from genloop.distributed import World
+from genloop.job import execute, parse, prepare, run_command
+from genloop.ledger import Ledger, plan_units
+from jobs import make_prompts
+from launch.watch.progress import PlainView, table
+from launch.watch.status import as_json, duration, lines, read_state, totals
+from tests.worlds import counting_job
+
+
+def count_to(out, *words):
+    """Run the counting job in this process -> the state of its run."""
+    config = parse(counting_job, [f"out={out}", *words])
+    prepare(counting_job, config)
+    try:
+        execute(counting_job, config, World())
+    except SystemExit as failure:
+        assert failure.code == 1
+    return read_state(out)
+
+
+def test_a_finished_run_is_done(tmp_path):
+    state = count_to(tmp_path / "run", "limit=5")
+    assert (state.job, state.state, state.units, state.units_done) == ("counting_job", "done", 3, 3)
+    assert (state.items, state.items_done, state.seconds_left, state.rate) == (5, 5, None, 0)
+    assert [(worker.rank, worker.state, worker.items) for worker in state.workers] == [(0, "finished", 5)]
+    assert totals(state) == "counting_job done, 3/3 units (100 %), 5/5 items"
+
+
+def test_a_run_whose_only_unit_has_just_been_taken_is_not_over(tmp_path):
+    out, words = tmp_path / "run", ["limit=2", "unit_size=2"]
+    config = parse(counting_job, [f"out={out}", *words])
+    prepare(counting_job, config)
+    with Ledger.of(config, plan_units(2, 2), World(rank=0, world_size=2)) as ledger:
+        next(ledger.claims())
+        execute(counting_job, config, World(rank=1, world_size=2))  # gets nothing, and ends
+        state = read_state(out)
+        assert (state.state, [worker.state for worker in state.workers]) == ("running", ["looking", "finished"])
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}"])
+def test_files_that_a_crash_has_torn_do_not_hide_the_rest(tmp_path, text):
+    run = tmp_path / "run"
+    count_to(run, "limit=6", "fail_at=3")
+    (run / "failed" / "00001.json").write_text(text)
+    (run / "logs" / "other.status.json").write_text(text)
+    state = read_state(run)
+    assert (state.state, state.units_done, len(state.workers)) == ("failed", 1, 1)
+    assert lines(state)[-1] == "  unit 00001 failed (attempt 1): reason lost"
+    (run / "plan.json").write_text(text)
+    assert read_state(run).units == 0
+
+
+def test_a_failed_unit_is_shown_with_its_reason(tmp_path):
+    state = count_to(tmp_path / "run", "limit=6", "fail_at=3")
+    assert (state.state, state.units_done, state.units_failed) == ("failed", 1, 1)
+    assert lines(state)[-1] == "  unit 00001 failed (attempt 1): ArithmeticError: cannot count to 3"
+
+
+def test_a_worker_that_went_silent_is_lost_and_a_new_one_has_the_time_left(tmp_path):
+    out = tmp_path / "run"
+    count_to(out, "limit=6", "fail_at=3")
+    path = next((out / "logs").glob("*.status.json"))
+    status = json.loads(path.read_text())
+    working = {**status, "state": "working", "unit": {"name": "00001"}}
+    path.write_text(json.dumps({**working, "updated": status["updated"] - 60}))
+    lost = read_state(out)
+    assert [worker.state for worker in lost.workers] == ["lost"]
+    assert "silent for 1m0" in lines(lost)[1]
+    living = {**working, "worker": "another", "rank": 1, "started": status["updated"] - 10, "items": 3, "units": 1}
+    path.with_name("another.status.json").write_text(json.dumps(living))
+    state = read_state(out)
+    assert state.state == "running"
+    assert state.rate == pytest.approx(0.3)
+    assert state.items_done == 3  # a whole unit and one item of the next
+    assert state.seconds_left == pytest.approx((6 - 3 - 2) / 0.3)
+    assert totals(state).endswith("0.3 items/s, 3s left, 1 failed, 1 worker")
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="is not a run folder"):
+        read_state(tmp_path)
+
+
+def test_the_json_form_holds_every_field(tmp_path):
+    state = count_to(tmp_path / "run", "limit=4")
+    assert json.loads(as_json(state)) == json.loads(json.dumps(dataclasses.asdict(state)))
+
+
+def test_a_terminal_shows_each_worker_and_each_failure(tmp_path):
+    from rich.console import Console
+
+    screen = io.StringIO()
+    state = count_to(tmp_path / "run", "limit=6", "fail_at=3")
+    Console(file=screen, width=100).print(table(state))
+    text = screen.getvalue()
+    assert "1/3 units (33 %)" in text and "cannot count to 3" in text
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith("0")] == [["0", "failed"]]
+
+
+def test_plain_lines_appear_only_when_something_changed(tmp_path, capsys):
+    state = count_to(tmp_path / "run", "limit=4")
+    capsys.readouterr()
+    view = PlainView()
+    for _ in range(3):
+        view.show(state, last=False)
+    assert capsys.readouterr().err == "counting_job done, 2/2 units (100 %), 4/4 items\n"
+
+
+def test_waiting_longer_is_no_news_in_a_log(tmp_path, capsys):
+    running = dataclasses.replace(count_to(tmp_path / "run", "limit=4"), state="running", items_done=1, items=8)
+    view = PlainView()
+    for items, rate, left in ((1, 0.1, 70.0), (1, 0.05, 140.0), (2, 0.08, 75.0)):
+        view.show(dataclasses.replace(running, items_done=items, rate=rate, seconds_left=left), last=False)
+    first, second = capsys.readouterr().err.splitlines()
+    assert "1/8 items, 0.1 items/s, 1m10s left" in first and "2/8 items, 0.08 items/s, 1m15s left" in second
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(7.4, "7s"), (125, "2m05s"), (3725, "1h02m"), (59.6, "1m00s")])
+def test_durations_are_short(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_a_job_without_units_is_done_when_it_has_ended(tmp_path):
+    assert run_command(make_prompts, ["tiny", f"out={tmp_path / 'prompts'}"]) == 0
+    assert totals(read_state(tmp_path / "prompts")) == "make_prompts done"

@@ -1,0 +1,100 @@
+"""What a trained judge's summary says: every question by step and task, and a calibration that helps."""
+
+import json
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from genloop.report.figures.reliability import draw
+from genloop.stats.judge_summary import FINAL, Judged, calibrate, format_judge, point_estimates, summarize_judge
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def answers(scale: float = 1.0, num_prompts: int = 30) -> list[Judged]:
+    """A judge that knows something and is `scale` times too sure."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for prompt in range(num_prompts):
+        level = rng.normal()
+        for image in range(12):
+            margin = level + 2 * rng.normal()
+            label = float(rng.random() < 1 / (1 + np.exp(-margin)))
+            question, step = (("outcome", FINAL), ("potential", "6"), ("potential", "12"))[image % 3]
+            tag = "counting" if prompt % 2 else "colors"
+            rows.append(Judged(question, step, tag, f"prompt {prompt}", label, scale * margin))
+    return rows
+
+
+def test_every_question_has_its_numbers_by_step_and_by_task():
+    rows = answers()
+    found = summarize_judge(rows, 0)
+    assert list(found["overall"]) == ["outcome", "potential"]
+    assert list(found["by_step"]["potential"]) == ["6", "12"] and list(found["by_step"]["outcome"]) == [FINAL]
+    assert list(found["by_task"]["outcome"]) == ["colors", "counting"]
+    assert found["overall"]["potential"]["n"] == 240
+    assert sum(row["n"] for row in found["by_step"]["potential"].values()) == 240
+    for row in (*found["overall"].values(), *found["by_task"]["potential"].values()):
+        for name in ("accuracy", "auc", "auc_within", "ece"):
+            estimate, low, high = row[name]
+            assert low <= estimate <= high
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_images_are_compared_within_a_prompt_and_a_step():
+    rows = [
+        Judged("potential", "6", "colors", "a", 1.0, 0.0),
+        Judged("potential", "6", "colors", "a", 0.0, -1.0),
+        Judged("potential", "9", "colors", "a", 1.0, 5.0),
+        Judged("potential", "9", "colors", "a", 0.0, 4.0),
+    ]
+    assert summarize_judge(rows, 0)["overall"]["potential"]["auc_within"][0] == 1.0
+
+
+@pytest.mark.parametrize("scale", [4.0, 0.2])
+def test_calibration_mends_a_judge_that_is_too_sure_or_not_sure_enough(scale):
+    found = calibrate(answers(scale, num_prompts=200), 0)
+    assert found is not None
+    assert found["a"] == pytest.approx(1 / scale, rel=0.35)
+    assert found["ece_after"][0] < found["ece_before"][0] - 0.05
+    assert found["fitted_on"] + found["measured_on"] == 200 * 12
+
+
+def test_few_prompts_are_not_calibrated_and_none_at_all_are_no_error():
+    assert calibrate(answers(num_prompts=3), 0) is None
+    assert "calibration" in summarize_judge(answers(num_prompts=3), 0)
+    assert summarize_judge([], 0)["overall"] == {}
+    assert format_judge(summarize_judge([], 0)).startswith("# The judge")
+
+
+def test_the_tables_show_every_row():
+    text = format_judge(summarize_judge(answers(), 0))
+    for part in ("| potential | 12 |", "| outcome | counting |", "| potential | 0.9 to 1.0 |", "ECE before"):
+        assert part in text
+
+
+def test_a_line_of_metrics_has_the_same_estimates():
+    rows = answers()
+    found, whole = point_estimates(rows, 0), summarize_judge(rows, 0)["overall"]
+    assert set(found) == {f"{q}_{name}" for q in ("outcome", "potential") for name in ("accuracy", "auc", "auc_within")}
+    for question, row in whole.items():
+        assert all(found[f"{question}_{name}"] == row[name][0] for name in ("accuracy", "auc", "auc_within"))
+
+
+def test_the_diagram_shows_every_bar_where_its_numbers_are():
+    overall = summarize_judge(answers(3.0), 0)["overall"]
+    svg = draw(overall)
+    root = ElementTree.fromstring(svg)
+    marks = [node for node in root.iter(f"{SVG}g") if node.find(f"{SVG}title") is not None]
+    bars = [bar for row in overall.values() for bar in row["reliability"]]
+    assert len(marks) == len(bars) == len([node for node in root.iter(f"{SVG}rect") if node.get("opacity")])
+    texts = [node.text or "" for node in root.iter(f"{SVG}text")]
+    assert all(texts.count(f"{bar['n']:,}") >= 1 for bar in bars)
+    assert [text.partition(":")[0] for text in texts if "calibration error" in text] == ["outcome", "potential"]
+    drawn = [re.findall(r"translate\(([\d.]+) ([\d.]+)\)", ElementTree.tostring(mark, "unicode"))[0] for mark in marks]
+    x, y = (np.array([float(place[axis]) for place in drawn]) for axis in (0, 1))
+    assert np.corrcoef(x, [bar["p_yes"] for bar in bars])[0, 1] == pytest.approx(1, abs=1e-6)
+    assert np.corrcoef(y, [bar["yes"][0] for bar in bars])[0, 1] == pytest.approx(-1, abs=1e-6)
+    assert draw(overall) == svg and ElementTree.fromstring(draw({})).tag == f"{SVG}svg"

@@ -1,0 +1,79 @@
+"""Tests of paired differences are exact, treat a prompt as one, and know what they can find."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genloop.stats.intervals import holm, mcnemar
+from genloop.stats.paired import detectable, flip_test, standard_error, weighted_flip_test
+
+
+def by_enumeration(steps: list[int]) -> float:
+    sums = [abs(sum(sign * step for sign, step in zip(signs, steps))) for signs in product((-1, 1), repeat=len(steps))]
+    return float(np.mean([one >= abs(sum(steps)) for one in sums]))
+
+
+@settings(deadline=None)
+@given(steps=st.lists(st.integers(-4, 4), max_size=9))
+def test_the_flip_test_is_the_share_of_all_signs(steps):
+    assert flip_test(steps) == pytest.approx(by_enumeration(steps))
+
+
+@settings(deadline=None)
+@given(better=st.integers(0, 40), worse=st.integers(0, 40))
+def test_with_one_image_a_prompt_it_is_mcnemars(better, worse):
+    assert flip_test([1] * better + [-1] * worse) == pytest.approx(mcnemar(better, worse))
+
+
+def test_images_of_a_prompt_do_not_count_for_themselves():
+    assert flip_test([4] * 4) == pytest.approx(2 / 2**4)
+    assert mcnemar(16, 0) < 0.001
+
+
+def test_random_signs_agree_with_all_signs_and_depend_on_the_seed_alone():
+    steps = [2, 1, -1, 3, 1, 0, 1, -2, 1, 1, 2, -1]
+    drawn = weighted_flip_test(steps, 0)
+    assert drawn == weighted_flip_test(steps, 0)
+    assert drawn == pytest.approx(flip_test(steps), abs=0.015)
+    assert weighted_flip_test([0.0, 0.0], 0) == 1.0
+    assert weighted_flip_test([0.1] * 200, 0) == pytest.approx(1 / 20_001)
+
+
+def test_the_standard_error_is_that_of_a_mean_where_prompts_have_equally_many_images():
+    steps = [1.0, 0.0, -1.0, 2.0, 0.0, 1.0]
+    assert standard_error(steps, [2] * 6) == pytest.approx(np.std(steps, ddof=1) / np.sqrt(6) / 2)
+
+
+def test_without_any_difference_the_error_is_not_zero_and_shrinks_with_n():
+    few, many = standard_error([0] * 5, [4] * 5), standard_error([0] * 50, [4] * 50)
+    assert 0 < many < few
+    assert standard_error([1], [1]) == float("inf")
+
+
+def test_what_is_detectable_is_found_in_80_percent_of_cases():
+    rng = np.random.default_rng(0)
+    prompts, spread = 60, 0.5
+    reach = detectable(spread / np.sqrt(prompts), prompts - 1)
+    critical = 2.001  # Student's t of 59 degrees, two-sided 5 %
+    means = rng.normal(reach, spread, size=(2000, prompts))
+    found = np.abs(means.mean(axis=1) / (means.std(axis=1, ddof=1) / np.sqrt(prompts))) > critical
+    assert found.mean() == pytest.approx(0.8, abs=0.03)
+    assert detectable(float("inf"), 5) == detectable(0.1, 0) == float("inf")
+
+
+def test_of_several_claims_one_is_found_in_80_percent_of_cases_when_only_that_differs():
+    rng, found, reaches, shifts = np.random.default_rng(0), 0, [], []
+    for _ in range(150):
+        rates = rng.random((6, 94, 1))
+        better = (rates + 0.24 * np.eye(6)[0][:, None, None] * rng.random((6, 94, 1))).clip(0, 1)
+        a, b = (rng.random((6, 94, 4)) < side for side in (rates, better))
+        steps = b.sum(axis=2) - a.sum(axis=2)  # (6, 94)
+        found += holm([flip_test(task) for task in steps.tolist()])[0] < 0.05
+        error = standard_error(steps[0], [4] * 94)
+        reaches.append(detectable(error, 93, step=1 / 376, level=1 - 0.05 / 6))
+        shifts.append(steps[0].sum() / 376)
+    assert np.mean(reaches) == pytest.approx(np.mean(shifts), rel=0.04)
+    assert found / 150 == pytest.approx(0.8, abs=0.07)

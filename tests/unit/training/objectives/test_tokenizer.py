@@ -1,0 +1,68 @@
+"""MAGVIT-v2 training: the entropy terms, gradients through the signs, and what a tokenizer leaves of a scene."""
+
+import math
+
+import pytest
+import torch
+
+from genloop.data.shards import Sample, Shards
+from genloop.models.magvit2.model import MagvitConfig, build_magvit2
+from genloop.shapes.codebook import PatchCodebook
+from genloop.shapes.survival import measure_survival
+from genloop.training.objectives.tokenizer import LossWeights, PixelRows, code_entropy, read_png, reconstruction_loss
+from tests.runs import ROOT
+
+DATA = ROOT / "tests" / "data" / "shapes"
+SMALL = MagvitConfig(4, 8, (1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), num_groups=4, resolution=24)
+
+
+def test_the_entropy_of_soft_codes_is_that_of_their_joint_distribution():
+    latent = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0)) * 0.2
+    codebook = build_magvit2(SMALL, seed=0).quantize.embedding
+    sure, diverse = code_entropy(latent, codebook, 0.5)
+    p = (latent.movedim(1, -1).flatten(0, 2).double() @ codebook.double().T / 0.5).softmax(dim=1)
+    assert sure.item() == pytest.approx(-(p * p.log()).sum(dim=1).mean().item(), abs=1e-5)
+    assert diverse.item() == pytest.approx(-(p.mean(0) * p.mean(0).log()).sum().item(), abs=1e-5)
+
+
+def test_sure_and_diverse_codes_are_the_optimum():
+    codebook = build_magvit2(SMALL, seed=0).quantize.embedding
+    every_code = codebook.T[None, :, None] * 5  # (1, z, 1, K)
+    sure, diverse = code_entropy(every_code, codebook, 0.5)
+    assert sure.item() == pytest.approx(0, abs=1e-3)
+    assert diverse.item() == pytest.approx(math.log(16), abs=1e-3)
+
+
+def test_gradients_pass_the_signs_to_the_encoder():
+    model = build_magvit2(SMALL, seed=0)
+    images = PixelRows(Shards(DATA / "shards"), seed=0, batch_size=4).images([0, 1, 2, 3])
+    loss = reconstruction_loss(model, images, LossWeights(commitment=0, entropy=0))
+    loss.total.backward()
+    assert model.encoder.conv_in.weight.grad.abs().max() > 0
+    assert loss.weight == 4
+    assert loss.parts["mse"] > 0
+
+
+def test_pixels_of_a_sample_are_those_that_were_drawn():
+    rows = PixelRows(Shards(DATA / "shards"), seed=0, batch_size=4)
+    images = rows.images(range(64))
+    codebook = PatchCodebook.enumerate()
+    assert images.shape == (64, 3, 24, 24)
+    assert torch.equal(codebook.decode(codebook.encode(images)), images)
+    assert rows.rows(3) == PixelRows(Shards(DATA / "shards"), seed=0, batch_size=4).rows(3)
+
+
+def test_a_sample_without_pixels_is_named():
+    with pytest.raises(ValueError, match="sample 7 has txt; training needs png"):
+        read_png(Sample("7", {"txt": b""}))
+
+
+def test_every_scene_survives_the_patch_codebook():
+    found = measure_survival(PatchCodebook.enumerate(), seed=0, num_scenes=1000)
+    assert found == {"scenes": 1000, "survived": 1000, "psnr": None, "codes_used": 351, "num_codes": 351}
+
+
+def test_no_scene_survives_an_untrained_tokenizer():
+    found = measure_survival(build_magvit2(SMALL, seed=0), seed=0, num_scenes=20)
+    assert found["survived"] == 0
+    assert 0 < found["psnr"] < 20
