@@ -41,14 +41,16 @@ setup(
         "ruamel.yaml>=0.18",
         "rich",
         "jinja2",
+        "matplotlib",
         "webdataset>=1",
     ],
     extras_require={
         "train": ["accelerate", "deepspeed", "peft"],  # deepspeed: DS_BUILD_OPS=0 pip install --no-build-isolation
         "diffusion": ["accelerate", "diffusers", "peft"],
         "clip": ["open_clip_torch>=3"],
+        "remote": ["openai"],
         "mmdet": ["mmcv-lite==2.1.*", "mmdet==3.3.0", "mmengine>=0.10.7,<1"],
-        "dev": ["hypothesis", "mypy", "pytest", "ruff"],
+        "dev": ["hypothesis", "mypy", "openai", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["genloop = launch.cli:main"]},
 )
