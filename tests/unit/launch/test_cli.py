@@ -101,7 +101,7 @@ def test_a_terminal_gets_a_picture_that_redraws_itself(tmp_path):
 
 
 def test_a_debugger_stops_in_the_job_and_the_view_is_out_of_its_way(tmp_path):
-    source = (ROOT / "tests" / "unit" / "counting_job.py").read_text()
+    source = (ROOT / "tests" / "worlds" / "counting_job.py").read_text()
     package = tmp_path / "debugged"
     package.mkdir()
     (package / "__init__.py").touch()
