@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ckpts.convert.mask2former_names import infer_config, source_of, source_shapes
 from genloop.checkpoint import Shape, read_header, save_folder
+from genloop.compat.pickled import load_pickled
 from genloop.models.mask2former.config import (
     CONVERSION_FILE,
     Mask2FormerConfig,
@@ -24,7 +25,6 @@ from genloop.models.mask2former.config import (
     mask2former_manifest,
 )
 from genloop.models.mask2former.mmdet_names import BUFFER, class_names, is_old, new_name
-from genloop.compat.pickled import load_pickled
 from genloop.registry import require
 from genloop.rundir import sha256_file
 

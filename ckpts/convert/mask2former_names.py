@@ -1,7 +1,8 @@
 """The tensors of mmdet's Mask2Former under the names of transformers, and its sizes from their shapes. No torch.
 
-The names are those of mmdet 3.x (`genloop.models.mask2former.mmdet_names` has those of 2.x). Every tensor in transformers is
-one of mmdet's, a third of one (query, key and value are one matrix there), or one with its channels in another order.
+The names are those of mmdet 3.x (`genloop.models.mask2former.mmdet_names` has those of 2.x). Every tensor in
+transformers is one of mmdet's, a third of one (query, key and value are one matrix there), or one with its channels in
+another order.
 """
 
 import math
