@@ -10,7 +10,8 @@ Writes  RUN/judge, a checkpoint in the public layout with its tokenizer, questio
         judge.kind=llava loads; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl; at the end RUN/summary.json
         and RUN/table.md: accuracy, AUC pooled and within prompts, calibration by question, step and task, all on val
         and on the conversations of held-out prompts;
-        RUN/reliability.svg: the share of yes against P(yes).
+        RUN/reliability.svg: the share of yes against P(yes). With lora.rank also RUN/adapter, the adapters alone
+        as peft reads them; RUN/judge has them merged.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         follows from the config; one process gives the same bits with and without interruption.
 """
@@ -32,11 +33,10 @@ from genloop.distributed import World, choose_device, process_group
 from genloop.job import run
 from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims, check_llava_folder
 from genloop.models.llava.text import LlavaTokenizer
-from genloop.registry import check_installed
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
 from genloop.rundir import sha256_file, write_atomic, write_json
 from genloop.stats.judge_summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
-from genloop.training.objectives.judge.checks import check_batch, check_cells, check_shards
+from genloop.training.objectives.judge.checks import ADAPTED, check_adapters, check_batch, check_cells, check_shards
 from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -118,17 +118,16 @@ def check(config: Config) -> None:
     if config.eval_every and not kept and not any((folder / "val").is_dir() for folder in folders):
         raise ValueError("eval_every: nothing is held out to measure on; set eval_every=0")
     if config.start is not None:
-        grid = check_llava_folder(resolve(config.start)).vision.grid
+        sizes = check_llava_folder(resolve(config.start))
         check_wording(questions_of(config), LlavaTokenizer(resolve(config.start)))
     else:
         _check_shape(config.model)
-        grid = config.model.image_size // config.model.patch_size
+        sizes = sizes_of(config.model)
+    check_adapters(config.lora, sizes)
     for name, folder in shards.items() if config.loss.cells else ():
-        check_cells(folder, grid, f"data.{name}")
+        check_cells(folder, sizes.vision.grid, f"data.{name}")
     _check_questions(config)
     config.train.check()
-    if config.lora.rank:
-        check_installed("peft", "train")
 
 
 def _check_questions(config: Config) -> None:
@@ -186,6 +185,7 @@ def questions_file(config: Config) -> Path | None:
 def main(config: Config, world: World) -> None:
     import torch
 
+    from genloop.training.adapters import add_adapters, merge_adapters, save_adapters
     from genloop.training.loop import Task, train
     from genloop.training.objectives.judge import parts as judge_parts
     from genloop.training.objectives.judge.batches import JudgeBatches
@@ -197,9 +197,10 @@ def main(config: Config, world: World) -> None:
     device = choose_device(config.train.device, world)
     with process_group(world, device=device):
         model, tokenizer = build(config, device)
-        share = judge_parts.share_of({"vision": config.vision_lr, "projector": config.projector_lr}, config.train.lr)
-        adapted = judge_parts.add_lora(model, config.lora, seed=config.seed) if config.lora.rank else None
-        judge_parts.freeze(model, share)
+        rates = {"vision": config.vision_lr, "projector": config.projector_lr}
+        lr_scale_of = judge_parts.lr_scale_of(rates, config.train.lr)
+        adapted = add_adapters(model, config.lora, seed=config.seed, within=ADAPTED) if config.lora.rank else None
+        judge_parts.choose_trained(model, lr_scale_of, adapted=adapted is not None)
         if config.gradient_checkpointing:
             judge_parts.save_memory(model)
         trainer, held_out = trainers(config, model, tokenizer)
@@ -228,13 +229,15 @@ def main(config: Config, world: World) -> None:
             batches,
             trainer.loss,
             settings,
-            share,
+            lr_scale_of,
             after_step if config.eval_every else None,
             after_every=config.eval_every or 1,
             weight_of=lambda batch: 1.0,
         )
         train(task, config.out, world)
-        plain = judge_parts.merge_lora(adapted) if adapted is not None else model
+        if adapted is not None and world.rank == 0:
+            save_adapters(adapted, config.out / "adapter")
+        plain = merge_adapters(adapted) if adapted is not None else model
         held_out = replace(held_out, model=plain.to(trainer.dtype))  # what is saved is what is measured
         rows = judged(held_out, questions, world)
         if world.rank == 0:
@@ -253,8 +256,17 @@ def build(config: Config, device: str) -> "tuple[Llava, LlavaTokenizer]":
         folder = resolve(config.start)
         return load_llava(folder, dtype=dtype, device=device), LlavaTokenizer(folder)
     tokenizer = _world_tokenizer(config)
-    shape = config.model
-    sizes = LlavaConfig(
+    sizes = replace(
+        sizes_of(config.model, num_words=tokenizer.num_tokens), image_token_index=tokenizer.word_id("<image>")
+    )
+    model = build_llava(sizes, seed=config.seed, dtype=dtype, device=device)
+    scale_judge(model, seed=config.seed)
+    return model, tokenizer
+
+
+def sizes_of(shape: ModelShape, *, num_words: int = 1) -> LlavaConfig:
+    """The sizes of a new model with a vocabulary of `num_words`."""
+    return LlavaConfig(
         vision=VisionDims(
             hidden_size=shape.vision_size,
             intermediate_size=shape.vision_mlp,
@@ -269,15 +281,11 @@ def build(config: Config, device: str) -> "tuple[Llava, LlavaTokenizer]":
             num_hidden_layers=shape.text_layers,
             num_attention_heads=shape.text_heads,
             num_key_value_heads=shape.text_kv_heads,
-            vocab_size=tokenizer.num_tokens,
+            vocab_size=num_words,
             max_position_embeddings=1024,
         ),
         rope_theta=shape.rope_theta,
-        image_token_index=tokenizer.word_id("<image>"),
     )
-    model = build_llava(sizes, seed=config.seed, dtype=dtype, device=device)
-    scale_judge(model, seed=config.seed)
-    return model, tokenizer
 
 
 def _world_tokenizer(config: Config) -> "LlavaTokenizer":

@@ -1,13 +1,12 @@
 """Config keys of every training job. No torch."""
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterable
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from genloop.config import LAUNCH, Device, Settings
-from genloop.registry import check_installed
-
-LoraTarget = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+from genloop.registry import check_installed, did_you_mean
 
 
 class LoopSettings(Settings):
@@ -73,10 +72,26 @@ class LossSettings(Settings):
 
 
 class LoraSettings(Settings):
-    """Low-rank adapters (Hu et al. 2022) on the language model's layers, whose own weights then stay as they are."""
+    """Low-rank adapters (Hu et al. 2022) beside linear layers, whose own weights then stay as they are."""
 
     rank: int = Field(0, ge=0, description="0: no adapters, all weights are trained")
     alpha: float = Field(16.0, gt=0, description="the adapters' output is scaled by alpha / rank")
-    targets: tuple[LoraTarget, ...] = Field(
-        get_args(LoraTarget), min_length=1, description="layers of the language model that get one"
+    targets: tuple[str, ...] = Field(
+        (), description="layers that get one, by the end of their name, such as q_proj; none: every linear layer"
     )
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs that is dropped in training")
+
+    def layers_of(self, linear: Iterable[str]) -> list[str]:
+        """Those of some linear layers that get an adapter; ValueError for a target that is the end of no name."""
+        names = list(linear)
+        ends = sorted({name.rpartition(".")[2] for name in names})
+        for target in self.targets:
+            if not any(_ends_with(name, target) for name in names):
+                raise ValueError(
+                    f"lora.targets: no layer is called {target!r}{did_you_mean(target, ends)} ({', '.join(ends)})"
+                )
+        return [name for name in names if not self.targets or any(_ends_with(name, t) for t in self.targets)]
+
+
+def _ends_with(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")

@@ -212,6 +212,7 @@ def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, t
     assert run_command(train_judge, words) == 0
     before, after = weights(trained), weights(tmp_path / "run")
     assert before.keys() == after.keys()
+    assert json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())["lora_alpha"] == 16
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert any("self_attn.q_proj.weight" in name for name in moved)
     assert not any("embed_tokens" in name or "norm" in name or "vision_tower" in name for name in moved)
@@ -230,8 +231,8 @@ def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, t
         (["batch.conversations=2"], "batch.conversations: 2 in a batch, but the data has no conversations to train on"),
         (["model.image_size=20"], "loss.cells: images of data.scenes have 6 x 6 cells, the vision tower 5 x 5 patches"),
         (["model.patch_size=25"], "model.patch_size: 25 is larger than model.image_size=24"),
-        (["lora.targets=[proj]"], "lora.targets.0: input should be 'q_proj', "),
-        (["lora.targets=[]"], "lora.targets: "),
+        (["lora.rank=2", "lora.targets=[q_pro]"], "lora.targets: no layer is called 'q_pro'; did you mean 'q_proj'?"),
+        (["lora.rank=2", "lora.targets=[out_proj]"], "lora.targets: no layer is called 'out_proj'"),
         (["dtype=float16"], "dtype: input should be 'float32' or 'bfloat16', found 'float16'"),
         (["train.batch_size=4"], "train.batch_size: unknown key"),
         (["loss.sceens=1"], "did you mean 'scenes'?"),

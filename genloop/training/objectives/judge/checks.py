@@ -6,7 +6,11 @@ from pathlib import Path
 from genloop.data.judge.dataset import PATHS, holds
 from genloop.data.judge.examples import JudgeExample, from_sample, read_cells
 from genloop.data.shards import Shards
-from genloop.training.settings import BatchSettings
+from genloop.models.llava.config import LlavaConfig, llava_manifest
+from genloop.registry import check_installed
+from genloop.training.settings import BatchSettings, LoraSettings
+
+ADAPTED = "model.language_model.layers."  # adapters stand beside layers whose names begin so
 
 _SOURCES = {"groups": (PATHS, "images of generate or of conversations"), "scenes": (("scenes",), "drawn scenes")}
 
@@ -45,6 +49,15 @@ def check_cells(folder: Path, grid: int, where: str) -> None:
             f"loss.cells: images of {where} have {cells.shape[0]} x {cells.shape[1]} cells, the vision tower {grid} x "
             f"{grid} patches; set loss.cells=0 or use a tower whose patches are the cells"
         )
+
+
+def check_adapters(lora: LoraSettings, model: LlavaConfig) -> None:
+    """Refuse targets that are no layers of the language model; MissingPackage without peft."""
+    if lora.rank:
+        check_installed("peft", "train")
+        shapes = llava_manifest(model)
+        weights = [name for name, shape in shapes.items() if name.startswith(ADAPTED) and len(shape) == 2]
+        lora.layers_of(name.removesuffix(".weight") for name in weights)
 
 
 def _has(folders: Mapping[Path, JudgeExample], sources: Collection[str]) -> bool:

@@ -22,7 +22,7 @@ from genloop.shapes.prompts import SETS, pool
 from genloop.training.objectives.judge.batches import JudgeBatches, names_in
 from genloop.training.objectives.judge.branches import ANSWER, NAME, WORD
 from genloop.training.objectives.judge.packing import Row, hidden_at_reads, passes
-from genloop.training.objectives.judge.parts import part_of, save_memory, share_of
+from genloop.training.objectives.judge.parts import lr_scale_of, part_of, save_memory
 from genloop.training.settings import BatchSettings
 from tests.worlds.judge_data import SCENES, paths, tokenizer, trainer, wording
 
@@ -374,7 +374,7 @@ def test_the_loss_falls_within_a_few_steps(both):
 
 
 def test_parts_have_rates_of_their_own(both):
-    share = share_of({"vision": 1e-4, "projector": None}, 1e-3)
+    scale = lr_scale_of({"vision": 1e-4, "projector": None}, 1e-3)
     parts = Counter(part_of(name) for name, _ in both.model.named_parameters())
     assert set(parts) == {"vision", "projector", "language"} and parts["projector"] == 5
-    assert [share(f"model.{name}") for name in ("vision_tower.x", "image_newline", "language_model.x")] == [0.1, 1, 1]
+    assert [scale(f"model.{name}") for name in ("vision_tower.x", "image_newline", "language_model.x")] == [0.1, 1, 1]
