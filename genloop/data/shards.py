@@ -118,6 +118,11 @@ class Shards:
     def __len__(self) -> int:
         return self._starts[-1]
 
+    @property
+    def sizes(self) -> list[int]:
+        """How many samples each shard has."""
+        return [len(index.keys) for index in self.indices]
+
     def __getitem__(self, position: int) -> Sample:
         if not 0 <= position < len(self):
             raise IndexError(f"sample {position} of {len(self)}")
