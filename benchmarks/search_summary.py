@@ -22,7 +22,7 @@ from genloop.rundir import write_atomic
 from genloop.stats.best_of_k import best_of_k, ceiling
 from genloop.stats.frontier import Curve, Gain, gain_at, gain_at_equal_cost
 from genloop.stats.intervals import Interval
-from genloop.stats.judging import Answers, auc_within
+from genloop.stats.judges.quality import Answers, auc_within
 
 Row = Mapping[str, Any]
 SEED = 0

@@ -35,7 +35,7 @@ from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims, check
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
 from genloop.rundir import sha256_file, write_atomic, write_json
-from genloop.stats.judge_summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
+from genloop.stats.judges.summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
 from genloop.training.objectives.judge.checks import ADAPTED, check_adapters, check_batch, check_cells, check_shards
 from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings, TrainSettings
 

@@ -13,7 +13,7 @@ _LINE, _BARS, _ROW = 22, 26, 52  # px: a line of the legend, the highest bar, a 
 
 
 def draw(overall: Mapping[str, Mapping[str, Any]], *, title: str = "How far P(yes) can be believed") -> str:
-    """{question: its numbers} of `genloop.stats.judge_summary.summarize_judge` -> a whole SVG document.
+    """{question: its numbers} of `genloop.stats.judges.summary.summarize_judge` -> a whole SVG document.
 
     One curve a question, on the dashed diagonal where P(yes) is the share of yes; below, the answers in each bin.
     """

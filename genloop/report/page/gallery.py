@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from genloop.report.page.expense import Expense, expense
+from genloop.report.page.costs import Expense, expense
 from genloop.report.page.pictures import FRAME_WIDTH, Frame, Picture, embed, filmstrip
 from genloop.report.page.selection import spread
-from genloop.report.page.ways import Ways, ways
+from genloop.report.page.trajectories import Ways, ways
 from genloop.report.runs import JudgedImage, Making, Run
 
 BAR_HEIGHT = 36.0  # px for P(yes) = 1

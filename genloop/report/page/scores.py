@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genloop.records import TAGS
-from genloop.report.page.expense import Expense, expense, mean
+from genloop.report.page.costs import Expense, expense, mean
 from genloop.report.runs import Run
 from genloop.stats.comparison.compare import Change, conditions_of, pair_up
 from genloop.stats.comparison.compare import compare as compare_evaluations

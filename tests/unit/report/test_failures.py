@@ -13,9 +13,7 @@ from geneval.verdict import VerdictOptions, judge_objects
 from genloop.data.masks import encode_mask
 from genloop.records import Clause, Detection, Prompt
 from genloop.report import write_report
-from genloop.report.failures.kinds import UNSEEN, by_kind, classes, colors, relations, worst
 from genloop.report.failures.objects import shots
-from genloop.report.failures.page import write_failures
 from genloop.report.failures.reasons import (
     COLOR,
     MISSING,
@@ -27,6 +25,8 @@ from genloop.report.failures.reasons import (
     UNREADABLE,
     failures,
 )
+from genloop.report.failures.tables import UNSEEN, by_kind, classes, colors, relations, worst
+from genloop.report.failures.write import write_failures
 from genloop.report.runs import read_runs
 from tests.worlds.report_runs import Sketch, complete_run, start_run, write_runs
 

@@ -14,7 +14,7 @@ from genloop.rewards.settings import JudgeSettings
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.shapes.prompts import prompt_set
-from genloop.stats.judging import Answers, area_under_curve, auc_within
+from genloop.stats.judges.quality import Answers, area_under_curve, auc_within
 
 PATHS = 8
 PROMPTS = prompt_set("test", 3, 6)  # six a task

@@ -5,7 +5,7 @@ Like the report it is one file without scripts, and its bytes depend on the run 
 
 from pathlib import Path
 
-from genloop.report.failures import kinds as tables
+from genloop.report.failures import tables
 from genloop.report.failures.objects import shots
 from genloop.report.failures.reasons import KINDS
 from genloop.report.rendering import render

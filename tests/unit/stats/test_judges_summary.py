@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genloop.report.figures.reliability import draw
-from genloop.stats.judge_summary import FINAL, Judged, calibrate, format_judge, point_estimates, summarize_judge
+from genloop.stats.judges.summary import FINAL, Judged, calibrate, format_judge, point_estimates, summarize_judge
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genloop.stats.intervals import wilson
-from genloop.stats.judging import (
+from genloop.stats.judges.quality import (
     Answers,
     accuracy,
     area_under_curve,

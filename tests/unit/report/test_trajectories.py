@@ -12,9 +12,9 @@ from PIL import Image
 
 from genloop.data.images import contact_sheet, encode_png
 from genloop.report import write_report
-from genloop.report.page.expense import Expense, expense, mean, unit_of
+from genloop.report.page.costs import Expense, expense, mean, unit_of
 from genloop.report.page.pictures import Sheet, embed_sheet
-from genloop.report.page.ways import CHART_HEIGHT, MAX_ROWS, ways
+from genloop.report.page.trajectories import CHART_HEIGHT, MAX_ROWS, ways
 from genloop.report.runs import Answer, Candidate, Making
 from tests.unit.report.test_page import Page, page_of
 from tests.worlds.report_runs import NUM_STEPS, Sketch, write_runs

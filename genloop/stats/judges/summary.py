@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from genloop.stats.judging import (
+from genloop.stats.judges.quality import (
     Answers,
     accuracy,
     area_under_curve,

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genloop.report.failures.page import page_name, write_failures
+from genloop.report.failures.write import page_name, write_failures
 from genloop.report.page import gallery, provenance, scores, tables
 from genloop.report.page.chart import Chart, dot_and_whisker
-from genloop.report.page.expense import Expense, unit_of
+from genloop.report.page.costs import Expense, unit_of
 from genloop.report.rendering import minus, percent, render, signed
 from genloop.report.runs import Run, read_runs
 from genloop.rundir import write_atomic
