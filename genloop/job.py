@@ -1,8 +1,9 @@
 """The job runner: `run(main, Config)` parses, checks, writes provenance, runs, and turns the outcome into an exit code.
 
-A job is a module with a manual (its docstring), KIND, Config and main(config, world); optionally check(config), which
-refuses bad input before anything is written, and inputs(config), which names files whose content enters the
-fingerprint beside its InputPath fields.
+A job is a module with a manual (its docstring), KIND, Config and main(config, world, checked). Optionally it has
+check(config), which refuses bad input before anything is written and returns what it read on the way (`checked`; None
+without it), and inputs(config, checked), which names files whose content enters the fingerprint beside its InputPath
+fields. Nothing is parsed twice: `inputs` and `main` use what `check` returned.
 
 Exit codes: 0 done, 1 failed, 2 bad config or input, 75 stopped cleanly with work left.
 """
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from genloop import environment
 from genloop import logging as job_logging
@@ -43,7 +44,14 @@ EXIT_BAD_INPUT = 2
 PREPARED = "GENLOOP_PREPARED"  # set by the launcher for its workers: the digest of the run it has checked
 
 
-def run(main: Callable[[Any, World], None], config_model: type[JobConfig]) -> None:
+class Prepared(NamedTuple):
+    """A run that may start: the digest of its fingerprint, and what the job's `check` returned."""
+
+    digest: str
+    checked: Any
+
+
+def run(main: Callable[[Any, World, Any], None], config_model: type[JobConfig]) -> None:
     """Entry point of `python -m jobs.NAME PRESET [key=value ...]`; never returns."""
     spec = sys.modules[main.__module__].__spec__
     module = importlib.import_module(spec.name if spec else main.__module__)
@@ -58,12 +66,12 @@ def run_command(module: ModuleType, arguments: Sequence[str]) -> int:
     try:
         world = World.from_environment()
         config = parse(module, arguments)
-        prepare(module, config)
+        prepared = prepare(module, config, world)
     except (ValueError, OSError, MissingPackage) as error:
         if "world" not in locals() or world.rank == 0:
             print(f"genloop: {one_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    return execute(module, config, world)
+    return execute(module, config, world, prepared.checked)
 
 
 def parse(module: ModuleType, arguments: Sequence[str]) -> Any:
@@ -74,26 +82,24 @@ def parse(module: ModuleType, arguments: Sequence[str]) -> Any:
     return load_config(module.Config, path, words)
 
 
-def prepare(module: ModuleType, config: JobConfig) -> str:
-    """Check input and run folder, then write the provenance -> digest of the run. Nothing is written on an error."""
+def prepare(module: ModuleType, config: JobConfig, world: World | None = None) -> Prepared:
+    """Check input and run folder, then write the provenance. Nothing is written on an error."""
     check = getattr(module, "check", None)
-    if check is not None:
-        check(config)
-    prepared = os.environ.get(PREPARED)
-    if prepared:
-        return prepared
-    mark = fingerprint(job_name(module), computing_keys(config), _input_hashes(module, config))
+    checked = check(config) if check else None
+    if digest := os.environ.get(PREPARED):
+        return Prepared(digest, checked)
+    mark = fingerprint(job_name(module), computing_keys(config), _input_hashes(module, config, checked))
     check_run(config.out, mark)
     start_run(config.out, dump_yaml(plain(config)), mark, environment.describe())
-    return mark["digest"]
+    return Prepared(mark["digest"], checked)
 
 
-def execute(module: ModuleType, config: JobConfig, world: World) -> int:
-    """Run main -> exit code 0 or 75. A failure is reported on standard error and leaves as SystemExit(1)."""
+def execute(module: ModuleType, config: JobConfig, world: World, checked: Any) -> int:
+    """Run main with what `check` returned -> exit code 0 or 75. A failure is printed and leaves as SystemExit(1)."""
     job_logging.set_up(world.rank)
     try:
         with world.stop_signals():
-            module.main(config, world)
+            module.main(config, world, checked)
             world.check_stop()
         if world.world_size == 1 and (left := unsettled(config.out)):  # others of this world still look after theirs
             log.info("%d units are in other workers' hands; the same command takes them up when those are gone", left)
@@ -150,10 +156,10 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _input_hashes(module: ModuleType, config: JobConfig) -> dict[str, str]:
+def _input_hashes(module: ModuleType, config: JobConfig, checked: Any) -> dict[str, str]:
     paths: dict[str, Any] = {key: path for key, path in marked(config, INPUT) if path is not None}
     extra = getattr(module, "inputs", None)
-    found: Mapping[str, Path | str] = {**paths, **(extra(config) if extra else {})}
+    found: Mapping[str, Path | str] = {**paths, **(extra(config, checked) if extra else {})}
     for key, path in found.items():
         if isinstance(path, Path) and not path.exists():
             raise ConfigError(f"{key}: no such file or folder: {path}")

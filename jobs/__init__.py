@@ -1,1 +1,1 @@
-"""One module, one job: Config + main(config, world)."""
+"""One module, one job: Config + main(config, world, checked)."""

@@ -72,7 +72,7 @@ def check(config: Config) -> None:
         _label(source, config)
 
 
-def inputs(config: Config) -> dict[str, Path]:
+def inputs(config: Config, checked: None) -> dict[str, Path]:
     """Verdicts and answers, wherever they lie."""
     found = {f"annotations.{number}": path for number, path in enumerate(config.annotations)}
     for key in ("rows", "other"):
@@ -81,7 +81,7 @@ def inputs(config: Config) -> dict[str, Path]:
     return found
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     if world.rank != 0:
         return
     if config.sheet is not None:

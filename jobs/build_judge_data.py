@@ -137,7 +137,7 @@ def _weights(config: generate.Config) -> dict[str, str]:
     return {f"model.{key}": name for key, name in names.items() if name}
 
 
-def inputs(config: Config) -> dict[str, Path | str]:
+def inputs(config: Config, checked: None) -> dict[str, Path | str]:
     """The detector's weights; the source run's fingerprint and rows; the sizes of the conversations' images."""
     found: dict[str, Path | str] = {**evaluator_inputs(config, resolve)}
     if config.source is not None:
@@ -156,7 +156,7 @@ def _labelled(config: Config) -> LabelledFile | None:
     return read_labelled(config.conversations, config.conversation_images, questions.recognize)
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     source = read_generated(config.source, config.limit) if config.source else None
     prompts = source.prompts if source else []
     labelled = _labelled(config)

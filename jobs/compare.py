@@ -49,12 +49,12 @@ def check(config: Config) -> None:
     _conditions(config, read_evaluation(config.a), read_evaluation(config.b))
 
 
-def inputs(config: Config) -> dict[str, Path]:
+def inputs(config: Config, checked: None) -> dict[str, Path]:
     """The verdicts of both and what they say of their making, wherever they lie."""
     return content_of(config.a, "a") | content_of(config.b, "b")
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     from genloop.report.figures.forest import forest_svg
     from genloop.rundir import write_atomic, write_json
     from genloop.stats.comparison.compare import compare

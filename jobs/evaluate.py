@@ -114,12 +114,12 @@ def check(config: Config) -> None:
         check_complete(config.folder, _lacks(config, folders))
 
 
-def inputs(config: Config) -> dict[str, Path]:
+def inputs(config: Config, checked: None) -> dict[str, Path]:
     """The images and the weights, whose content enters the fingerprint wherever they lie."""
     return ({"images": config.folder} if config.has_images else {}) | evaluator_inputs(config, resolve)
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     import torch
 
     torch.set_num_threads(config.threads)

@@ -103,7 +103,7 @@ def _prompts(config: Config, classes: Collection[str] | None = None) -> list[Pro
     return read_prompts(config.prompts, config.metadata, limit=config.limit, classes=classes, text=config.text)
 
 
-def inputs(config: Config) -> dict[str, Path]:
+def inputs(config: Config, checked: None) -> dict[str, Path]:
     """Checkpoints, whose content enters the fingerprint."""
     found = {"model.showo": resolve(config.model.showo), "model.tokenizer": resolve(config.model.tokenizer)}
     found |= {"model.text_tokenizer": _text_tokenizer(config)} if config.model.text_tokenizer else {}
@@ -116,7 +116,7 @@ def _text_tokenizer(config: Config) -> Path:
     return resolve(named) if named else resolve(config.model.showo) / "tokenizer"
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     prompts = _prompts(config)
     if world.rank == 0:
         _warn_of_cuts(config, prompts)

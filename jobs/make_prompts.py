@@ -42,7 +42,7 @@ def check(config: Config) -> None:
         raise ValueError("repeat: GenEval's generator drops repeated prompts; use a set of the embedded world")
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     prompts = _draw(config)
     paths = write_prompts(config.out, prompts)  # the same bytes from every worker
     if world.rank == 0:

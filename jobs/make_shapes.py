@@ -48,12 +48,12 @@ def check(config: Config) -> None:
         raise ValueError("tokenizer: is null and images is false; the shards would hold captions only")
 
 
-def inputs(config: Config) -> dict[str, Path]:
+def inputs(config: Config, checked: None) -> dict[str, Path]:
     """The tokenizer's content enters the fingerprint."""
     return {} if config.tokenizer is None else {"tokenizer": resolve(config.tokenizer)}
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     import torch
 
     from genloop.shapes.samples import training_samples

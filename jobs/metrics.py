@@ -76,13 +76,13 @@ def check(config: Config) -> None:
             check_prompts(config.judge, [picture.prompt for picture in what.pictures if picture.prompt])
 
 
-def inputs(config: Config) -> dict[str, Path | str]:
+def inputs(config: Config, checked: None) -> dict[str, Path | str]:
     """Images, reference and weights, whose content enters the fingerprint wherever they lie."""
     what = config.measurement
     return what.inputs() | (judge_inputs(config.judge, resolve) if what.needs("judge") else {})
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     import torch
 
     from genloop.data.image_reader import ImageReader

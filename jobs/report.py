@@ -37,7 +37,7 @@ def check(config: Config) -> None:
     check_runs(config.runs)
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     from genloop.report import write_report
 
     if world.rank == 0:

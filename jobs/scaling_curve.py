@@ -79,7 +79,7 @@ def check(config: Config) -> None:
         raise ValueError(f"max_k: found {config.max_k}, but the smallest pool has {smallest} candidates")
 
 
-def inputs(config: Config) -> dict[str, Path]:
+def inputs(config: Config, checked: None) -> dict[str, Path]:
     """The run's rows, the tokenizer and the judges' files, whose content enters the fingerprint."""
     from genloop.rewards.build import judge_inputs
 
@@ -89,7 +89,7 @@ def inputs(config: Config) -> dict[str, Path]:
     return found
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     from genloop.runs.pools import read_pool_rows, read_prompts_of
 
     rows = read_pool_rows(config.run)[: config.limit]

@@ -156,7 +156,7 @@ def _check_shape(shape: ModelShape) -> None:
         raise ValueError(f"model.text_size: {shape.text_size} does not give {shape.text_heads} heads of an even width")
 
 
-def inputs(config: Config) -> dict[str, Path | str]:
+def inputs(config: Config, checked: None) -> dict[str, Path | str]:
     """Shards (by their sidecars), conversations, the checkpoint."""
     found: dict[str, Path | str] = {}
     for name, data in config.data.items():
@@ -182,7 +182,7 @@ def questions_file(config: Config) -> Path | None:
     return kept if kept.is_file() else None
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     import torch
 
     from genloop.training.adapters import add_adapters, merge_adapters, save_adapters

@@ -76,13 +76,13 @@ def check(config: Config) -> None:
         raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {known.codebook_size}")
 
 
-def inputs(config: Config) -> dict[str, Path | str]:
+def inputs(config: Config, checked: None) -> dict[str, Path | str]:
     """Shards (by their sidecars) and checkpoints enter the fingerprint by content."""
     found: dict[str, Path | str] = {"shards": content_digest(config.shards), "tokenizer": resolve(config.tokenizer)}
     return found if config.start is None else found | {"start": resolve(config.start)}
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     import torch
 
     from genloop.data.shards import Shards

@@ -76,12 +76,12 @@ def check(config: Config) -> None:
         )
 
 
-def inputs(config: Config) -> dict[str, Path | str]:
+def inputs(config: Config, checked: None) -> dict[str, Path | str]:
     """Shards enter the fingerprint by content."""
     return {} if config.shards is None else {"shards": content_digest(config.shards)}
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     from genloop.models.common.image_tokenizers import load_image_tokenizer
     from genloop.shapes.codebook import PatchCodebook
     from genloop.shapes.survival import measure_survival

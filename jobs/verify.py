@@ -37,7 +37,7 @@ def check(config: Config) -> None:
         raise ValueError(f"run: {config.run} is not a run folder (it has no run.json)")
 
 
-def inputs(config: Config) -> dict[str, str]:
+def inputs(config: Config, checked: None) -> dict[str, str]:
     """The state of every file by size and time: a run that has changed since is another input."""
     digest = hashlib.sha256()
     folders = [config.run / name for name in ("rows", "images", "shards")] + _checkpoints(config.run)
@@ -47,7 +47,7 @@ def inputs(config: Config) -> dict[str, str]:
     return {"run": digest.hexdigest()}
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     names = sorted(finished(config.run), key=int)[: config.limit]
     units = plan_units(len(names), config.unit_size)
     with Ledger.of(config, units, world) as ledger:

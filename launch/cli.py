@@ -15,6 +15,7 @@ from launch.commands import ckpts as checkpoints
 if TYPE_CHECKING:
     from genloop.config import JobConfig
     from genloop.distributed import World
+    from genloop.job import Prepared
 
 BAD_INPUT, STOPPED = 2, 75
 EXAMPLES = """
@@ -123,16 +124,18 @@ def _run(options: argparse.Namespace) -> int:
             return 0
         world = World.from_environment()
         config = job.parse(module, options.words)
-        digest = job.prepare(module, config)
+        prepared = job.prepare(module, config, world)
     except (ValueError, OSError, MissingPackage) as error:
         return _refuse(error)
     began = time.monotonic()
-    code = _execute(module, config, world, options, digest)
+    code = _execute(module, config, world, options, prepared)
     _say_how_it_ended(code, options.job, config.out, time.monotonic() - began)
     return code
 
 
-def _execute(module: ModuleType, config: "JobConfig", world: "World", options: argparse.Namespace, digest: str) -> int:
+def _execute(
+    module: ModuleType, config: "JobConfig", world: "World", options: argparse.Namespace, prepared: "Prepared"
+) -> int:
     """In this process, where a debugger works, or in N workers."""
     from genloop import job
     from launch.backends.local import Workers, run_workers
@@ -140,8 +143,8 @@ def _execute(module: ModuleType, config: "JobConfig", world: "World", options: a
 
     if options.procs == 1:
         with shown(config.out):
-            return job.execute(module, config, world)
-    workers = Workers(module.__name__, options.words, options.procs, config.out, {job.PREPARED: digest})
+            return job.execute(module, config, world, prepared.checked)
+    workers = Workers(module.__name__, options.words, options.procs, config.out, {job.PREPARED: prepared.digest})
     return run_workers(workers, module.KIND)
 
 

@@ -24,8 +24,7 @@ SEARCHES = {
 def run_here(out: Path, *words: str) -> None:
     """One worker in this process."""
     config = parse(generate, ["tiny", f"out={out}", *words])
-    prepare(generate, config)
-    generate.main(config, World())
+    generate.main(config, World(), prepare(generate, config).checked)
 
 
 @pytest.fixture(scope="module", params=list(SEARCHES))

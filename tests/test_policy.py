@@ -47,7 +47,7 @@ def test_a_job_is_its_manual_a_kind_a_config_and_a_main(job: str) -> None:
         assert re.search(rf"^{part}", manual, re.M), f"the manual has no line that starts with {part}"
     assert module.KIND in {"independent", "collective"}
     assert module.Config.model_config["frozen"] and module.Config.model_config["extra"] == "forbid"
-    assert list(inspect.signature(module.main).parameters) == ["config", "world"]
+    assert list(inspect.signature(module.main).parameters) == ["config", "world", "checked"]
     assert len(inspect.getsource(module.main).splitlines()) <= MAX_FUNCTION
 
 

@@ -37,8 +37,7 @@ def run_here(words: list[str]) -> None:
     from genloop.distributed import World
 
     config = parse(generate, words)
-    prepare(generate, config)
-    generate.main(config, World())
+    generate.main(config, World(), prepare(generate, config).checked)
 
 
 @pytest.mark.parametrize("name", KILLED)

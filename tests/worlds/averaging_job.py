@@ -29,7 +29,7 @@ class Config(JobConfig):
     seconds: Annotated[float, LAUNCH] = Field(0.0, ge=0, description="how long one step takes")
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     """All-reduce the rank's number `num_steps` times."""
     import torch
     import torch.distributed as dist

@@ -38,7 +38,7 @@ def check(config: Config) -> None:
         signal.raise_signal(signal.SIGINT)
 
 
-def main(config: Config, world: World) -> None:
+def main(config: Config, world: World, checked: None) -> None:
     with Ledger.of(config, plan_units(config.limit, config.unit_size), world) as ledger:
         for unit in ledger.claims():
             with ledger.working(unit):

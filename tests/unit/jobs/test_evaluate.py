@@ -135,14 +135,14 @@ def test_workers_that_share_a_run_give_the_same_bytes(images, tmp_path):
 def test_an_unfinished_run_has_no_summary_and_goes_on(images, tmp_path):
     base, out = run(images, tmp_path / "base", "unit_size=4"), tmp_path / "run"
     config = parse(evaluate, words(images, out, "unit_size=4"))
-    prepare(evaluate, config)
+    checked = prepare(evaluate, config).checked
     (out / "rows").mkdir()
     for name in ("00001", "00004"):
         shutil.copy(base / "rows" / f"{name}.jsonl", out / "rows")
     world = World()
     world.request_stop()
     with pytest.raises(StopRequested):
-        evaluate.main(config, world)
+        evaluate.main(config, world, checked)
     assert finished(out) == {"00001", "00004"}
     assert not (out / "summary.json").exists()
     run(images, out, "unit_size=4")

@@ -10,8 +10,7 @@ from jobs import generate, make_shapes, train_tokenizer, verify
 @pytest.fixture
 def run(tmp_path):
     config = parse(generate, ["tiny", f"out={tmp_path / 'run'}", "limit=4", "sampling.steps=2", "unit_size=2"])
-    prepare(generate, config)
-    generate.main(config, World())
+    generate.main(config, World(), prepare(generate, config).checked)
     return tmp_path / "run"
 
 

@@ -18,9 +18,9 @@ from tests.worlds import counting_job
 def count_to(out, *words):
     """Run the counting job in this process -> the state of its run."""
     config = parse(counting_job, [f"out={out}", *words])
-    prepare(counting_job, config)
+    checked = prepare(counting_job, config).checked
     try:
-        execute(counting_job, config, World())
+        execute(counting_job, config, World(), checked)
     except SystemExit as failure:
         assert failure.code == 1
     return read_state(out)
@@ -37,10 +37,10 @@ def test_a_finished_run_is_done(tmp_path):
 def test_a_run_whose_only_unit_has_just_been_taken_is_not_over(tmp_path):
     out, words = tmp_path / "run", ["limit=2", "unit_size=2"]
     config = parse(counting_job, [f"out={out}", *words])
-    prepare(counting_job, config)
+    checked = prepare(counting_job, config).checked
     with Ledger.of(config, plan_units(2, 2), World(rank=0, world_size=2)) as ledger:
         next(ledger.claims())
-        execute(counting_job, config, World(rank=1, world_size=2))  # gets nothing, and ends
+        execute(counting_job, config, World(rank=1, world_size=2), checked)  # gets nothing, and ends
         state = read_state(out)
         assert (state.state, [worker.state for worker in state.workers]) == ("running", ["looking", "finished"])
 

@@ -115,7 +115,7 @@ def on_two_ranks(monkeypatch: pytest.MonkeyPatch, work: Callable[[], int]) -> li
 
 
 def run_on_two_ranks(monkeypatch: pytest.MonkeyPatch, job: ModuleType, words: Sequence[str]) -> None:
-    monkeypatch.setenv(PREPARED, prepare(job, parse(job, words)))
+    monkeypatch.setenv(PREPARED, prepare(job, parse(job, words)).digest)
     assert on_two_ranks(monkeypatch, lambda: run_command(job, words)) == [0, 0]
     monkeypatch.delenv(PREPARED)
 
