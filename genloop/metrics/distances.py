@@ -6,9 +6,9 @@ from pydantic import Field
 
 from genloop.config import Settings
 from genloop.factories import Resolve
-from genloop.metrics.features import Features, feature_maker
-from genloop.metrics.makers import DistanceMaker, FeatureSettings, Line
+from genloop.metrics.makers import DistanceMaker, FeatureSettings, Line, feature_maker
 from genloop.metrics.set_distances import MIN_CLUSTERS, Distance, Gaussian, cmmd, fid, grouped_moments, kid
+from genloop.metrics.statistics import Features
 
 
 class DistanceOptions(Settings):

@@ -18,8 +18,8 @@ from genloop.records import Prompt
 from genloop.registry import load, lookup
 
 if TYPE_CHECKING:
-    from genloop.metrics.features import Features
     from genloop.metrics.set_distances import Gaussian
+    from genloop.metrics.statistics import Features
 
 METRICS = {
     "clip_score": "genloop.metrics.scores:ClipScore",

@@ -12,15 +12,10 @@ from genloop.config import Settings
 from genloop.data.image_reader import ImageReader
 from genloop.data.pictures import Picture, find_images, find_pictures
 from genloop.factories import Resolve
-from genloop.metrics.features import (
-    CachedExtractor,
-    extractor_mark,
-    has_statistics,
-    npy_bytes,
-    open_statistics,
-)
+from genloop.metrics.features import CachedExtractor, extractor_mark
 from genloop.metrics.makers import Extractor, FeatureSettings, Scorer, Tools, feature_maker, is_distance, metric_maker
 from genloop.metrics.set_distances import Gaussian
+from genloop.metrics.statistics import has_statistics, npy_bytes, open_statistics
 from genloop.records import Prompt, Unit
 from genloop.rundir import write_atomic
 from genloop.runs.folder import units_to_make

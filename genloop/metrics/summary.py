@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from genloop.metrics.features import Block, Features, extractor_mark, has_statistics, open_statistics, save_statistics
+from genloop.metrics.features import extractor_mark
 from genloop.metrics.makers import Line, metric_maker
 from genloop.metrics.measurement import Measurement, feature_file, file_name
 from genloop.metrics.scores import owners
 from genloop.metrics.set_distances import Gaussian, grouped_moments
+from genloop.metrics.statistics import Block, Features, has_statistics, open_statistics, save_statistics
 from genloop.records import Unit
 from genloop.stats.markdown import table_head, table_row
 

@@ -13,9 +13,10 @@ import torch
 from genloop.data.images import encode_png
 from genloop.job import run_command
 from genloop.ledger import read_rows
-from genloop.metrics.features import PixelExtractor, PixelOptions, npy_bytes
+from genloop.metrics.features import PixelExtractor, PixelOptions
 from genloop.metrics.makers import METRICS, NEEDS, metric_maker
 from genloop.metrics.set_distances import fid, grouped_moments
+from genloop.metrics.statistics import npy_bytes
 from jobs import metrics
 from tests.runs import ROOT, contents, refusal, start, wait_until
 from tests.worlds.counting_judges import images_of
