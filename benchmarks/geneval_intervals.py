@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from genloop.stats.intervals import Interval, mcnemar, paired_bootstrap
-from genloop.stats.paired import detectable, flip_test, standard_error
+from genloop.stats.paired import detectable, sign_flip_test, standard_error
 from genloop.stats.rates import FEW, Rates, rates
 
 CONCENTRATION = 2.0
@@ -139,7 +139,7 @@ def _bootstrapped(a: np.ndarray, b: np.ndarray, seed: int) -> Interval:
 def _p_values(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
     steps = b.sum(axis=1) - a.sum(axis=1).astype(int)
     over_images = mcnemar(int((b & ~a).sum()), int((a & ~b).sum()))
-    return over_images, mcnemar(int((steps > 0).sum()), int((steps < 0).sum())), flip_test(steps.tolist())
+    return over_images, mcnemar(int((steps > 0).sum()), int((steps < 0).sum())), sign_flip_test(steps.tolist())
 
 
 def main() -> None:

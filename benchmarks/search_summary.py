@@ -22,7 +22,7 @@ from genloop.rundir import write_atomic
 from genloop.stats.best_of_k import best_of_k, ceiling
 from genloop.stats.frontier import Curve, Gain, gain_at, gain_at_equal_cost
 from genloop.stats.intervals import Interval
-from genloop.stats.judges.quality import Answers, auc_within
+from genloop.stats.judges.quality import JudgeAnswers, auc_within
 
 Row = Mapping[str, Any]
 SEED = 0
@@ -129,7 +129,7 @@ def within(rows: Sequence[Row], order: str, judge: str, step: str) -> str:
     scores = np.array([value for _, _, probe in groups for value in probe["scores"][judge][step]])
     texts = [text for text, _, probe in groups for _ in probe["correct"]]
     numbers = [number for _, number, probe in groups for _ in probe["correct"]]
-    found, _ = auc_within(Answers(labels, scores, texts, numbers), SEED)
+    found, _ = auc_within(JudgeAnswers(labels, scores, texts, numbers), SEED)
     return (
         ""
         if found is None

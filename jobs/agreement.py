@@ -27,7 +27,7 @@ from genloop.stats.agreement.votes import SHEET, Rule, check_votes
 from genloop.stats.comparison.rows import Evaluation, check_evaluation, content_of, read_evaluation
 
 if TYPE_CHECKING:
-    from genloop.stats.agreement.measure import Labelled
+    from genloop.stats.agreement.measure import AnnotatedImage
 
 KIND = "independent"
 
@@ -98,7 +98,7 @@ def _measure(config: Config) -> None:
     from genloop.stats.agreement.measure import agreement
     from genloop.stats.agreement.tables import as_json, markdown
 
-    images: list[Labelled] = []
+    images: list[AnnotatedImage] = []
     facts: dict[str, int] = {}
     for source in _sources(config):
         found, counts = _label(source, config)
@@ -131,7 +131,7 @@ def _sources(config: Config) -> list[Source]:
     return [Source(*parts[:2], [parts[2]]) for parts in zip(config.rows, others, config.annotations)]
 
 
-def _label(source: Source, config: Config) -> "tuple[list[Labelled], dict[str, int]]":
+def _label(source: Source, config: Config) -> "tuple[list[AnnotatedImage], dict[str, int]]":
     """The images with votes and verdicts, and how much could not be used."""
     from genloop.stats.agreement.measure import label
     from genloop.stats.agreement.votes import read_votes

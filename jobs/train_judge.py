@@ -35,7 +35,7 @@ from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims, check
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
 from genloop.rundir import sha256_file, write_atomic, write_json
-from genloop.stats.judges.summary import FINAL, Judged, format_judge, point_estimates, summarize_judge
+from genloop.stats.judges.summary import FINAL, HeldOutAnswer, format_judge, point_estimates, summarize_judge
 from genloop.training.objectives.judge.checks import ADAPTED, check_adapters, check_batch, check_cells, check_shards
 from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings, TrainSettings
 
@@ -349,7 +349,7 @@ def _asked(questions: Questions, said: Conversation, turn: int) -> tuple[str, st
     return name, first[1]
 
 
-def judged(trainer: "JudgeTrainer", questions: Questions, world: World) -> list[Judged]:
+def judged(trainer: "JudgeTrainer", questions: Questions, world: World) -> list[HeldOutAnswer]:
     """Every held-out answer; all ranks get all of them."""
     rows = []
     for said, found in zip(trainer.conversations, trainer.said_margins(world).tolist(), strict=True):
@@ -357,7 +357,7 @@ def judged(trainer: "JudgeTrainer", questions: Questions, world: World) -> list[
             if found[turn] == found[turn]:
                 name, prompt = _asked(questions, said, turn)
                 step = PREVIEW if name in ("clarity", "potential") else FINAL
-                rows.append(Judged(name, step, "", prompt, float(says_yes(answer) is True), found[turn]))
+                rows.append(HeldOutAnswer(name, step, "", prompt, float(says_yes(answer) is True), found[turn]))
     for data, margins in zip(trainer.sets, trainer.all_margins(world), strict=True):
         for example, labels, found in zip(data.examples, data.labels.tolist(), margins.tolist(), strict=True):
             is_scene = example.source == "scenes"
@@ -365,11 +365,11 @@ def judged(trainer: "JudgeTrainer", questions: Questions, world: World) -> list[
             for question, label, margin in zip(QUESTIONS, labels, found, strict=True):
                 if margin == margin:  # asked
                     name = "scenes" if is_scene and question == "outcome" else question
-                    rows.append(Judged(name, step, example.prompt.tag or "", example.prompt.text, label, margin))
+                    rows.append(HeldOutAnswer(name, step, example.prompt.tag or "", example.prompt.text, label, margin))
     return rows
 
 
-def conclude(config: Config, model: "Llava", tokenizer: "LlavaTokenizer", rows: Sequence[Judged]) -> None:
+def conclude(config: Config, model: "Llava", tokenizer: "LlavaTokenizer", rows: Sequence[HeldOutAnswer]) -> None:
     """Write the checkpoint and what it is worth."""
     from genloop.models.llava.model import save_llava
     from genloop.report.figures.reliability import draw

@@ -13,7 +13,7 @@ import numpy as np
 MAX_DRAWS = 1 << 21  # signs drawn at a time, to bound memory
 
 
-def flip_test(differences: Sequence[int]) -> float:
+def sign_flip_test(differences: Sequence[int]) -> float:
     """Two-sided p-value of the sum of whole numbers, one a prompt, when each may bear the other sign; exact."""
     values = [abs(int(value)) for value in differences if value]
     chances = np.ones(1)  # of a sum of -reach, ..., reach
@@ -27,7 +27,7 @@ def flip_test(differences: Sequence[int]) -> float:
     return min(1.0, float(chances[sums >= abs(sum(differences))].sum()))
 
 
-def weighted_flip_test(differences: Sequence[float], seed: int, *, num_draws: int = 20_000) -> float:
+def weighted_sign_flip_test(differences: Sequence[float], seed: int, *, num_draws: int = 20_000) -> float:
     """The same of any numbers, from random signs: (1 + as extreme) / (1 + R), which is never 0."""
     values = np.array([value for value in differences if value], dtype=np.float64)
     if not len(values):

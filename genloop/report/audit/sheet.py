@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from genloop.data.prompts import NUMBERS, plural
-from genloop.report.page.pictures import Picture, embed
+from genloop.report.page.pictures import EmbeddedImage, embed
 from genloop.report.page.selection import deal
 from genloop.report.rendering import render
 from genloop.report.runs import JudgedImage, Run, read_runs
@@ -28,12 +28,12 @@ _ORDER = 1 << 20  # stream of the order in which images are shown
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class AuditItem:
     """One image to judge: its cells of the CSV, and what to look for."""
 
     number: int
     image: JudgedImage
-    picture: Picture
+    picture: EmbeddedImage
     question: str
     demands: tuple[str, ...]
 
@@ -94,24 +94,24 @@ def to_csv(rows: Sequence[Sequence[object]]) -> str:
     return stream.getvalue()
 
 
-def _items(images: Sequence[JudgedImage]) -> list[Item]:
-    found: list[Item] = []
+def _items(images: Sequence[JudgedImage]) -> list[AuditItem]:
+    found: list[AuditItem] = []
     for image in images:
         picture = embed(image.path, SIDE)
         if picture is not None:
             question = f"Does the image show {image.prompt.removeprefix('a photo of ')}?"
             asked = tuple(demands(json.loads(image.metadata)))
-            found.append(Item(len(found) + 1, image, picture, question, asked))
+            found.append(AuditItem(len(found) + 1, image, picture, question, asked))
     return found
 
 
-def _digest(items: Sequence[Item]) -> str:
+def _digest(items: Sequence[AuditItem]) -> str:
     """Of what is shown: a browser keeps the answers to one sheet apart from those to all others."""
     shown = json.dumps([[*_cells(item), item.picture.uri] for item in items])
     return hashlib.sha256(shown.encode()).hexdigest()[:16]
 
 
-def _cells(item: Item) -> list[object]:
+def _cells(item: AuditItem) -> list[object]:
     """A line of the CSV without its answer; says nothing of the verdict."""
     image = item.image
     place = image.evidence.get("image", image.path.name)

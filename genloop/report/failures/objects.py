@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from genloop.data.masks import decode_mask
 from genloop.report.failures.outlines import outline
 from genloop.report.failures.reasons import failures
-from genloop.report.page.pictures import Picture, embed, upright_size
+from genloop.report.page.pictures import EmbeddedImage, embed, upright_size
 from genloop.report.page.selection import spread
 from genloop.report.runs import JudgedImage, Run
 
@@ -17,7 +17,7 @@ RIGHT = "right"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class DetectedObject:
     """One kept object; x, y, width and height in px of the image. `number` is None for a class nobody asked for."""
 
     number: int | None
@@ -35,15 +35,15 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class DetectedImage:
     """One image with all that was seen on it, asked-for objects first."""
 
     image: JudgedImage
     outcome: str  # right, or the kind of its first failure
-    picture: Picture
+    picture: EmbeddedImage
     width: int
     height: int
-    objects: tuple[Seen, ...]
+    objects: tuple[DetectedObject, ...]
 
     @property
     def tag(self) -> str:
@@ -62,7 +62,7 @@ class _Choice:
     outcome: str
 
 
-def shots(run: Run, limit: int) -> list[Shot]:
+def shots(run: Run, limit: int) -> list[DetectedImage]:
     """At most `limit` images, spread over tasks and kinds of failure; those whose files are gone are left out."""
     known = [image for image in run.images if image.evidence.get("details") is not None]
     choices = [_Choice(image, image.tag, _outcome(image)) for image in known]
@@ -75,14 +75,14 @@ def _outcome(image: JudgedImage) -> str:
     return missed[0].kind if missed else RIGHT
 
 
-def _shot(choice: _Choice) -> Shot | None:
+def _shot(choice: _Choice) -> DetectedImage | None:
     picture, size = embed(choice.image.path, SIDE), upright_size(choice.image.path)
     if picture is None or size is None:
         return None
-    return Shot(choice.image, choice.outcome, picture, *size, tuple(_objects(choice.image, size)))
+    return DetectedImage(choice.image, choice.outcome, picture, *size, tuple(_objects(choice.image, size)))
 
 
-def _objects(image: JudgedImage, size: tuple[int, int]) -> Iterator[Seen]:
+def _objects(image: JudgedImage, size: tuple[int, int]) -> Iterator[DetectedObject]:
     details, areas = image.evidence["details"], image.evidence.get("areas") or {}
     include = json.loads(image.metadata).get("include") or ()
     masks = image.evidence.get("masks") or {}
@@ -99,7 +99,7 @@ def _objects(image: JudgedImage, size: tuple[int, int]) -> Iterator[Seen]:
         for place, ((x1, y1, x2, y2, score), area, mask) in enumerate(zip(details[name], known, drawn)):
             number += name in asked
             color, margin = named.get((name, place), ("", None))
-            yield Seen(
+            yield DetectedObject(
                 number=number if name in asked else None,
                 hue=asked.index(name) % NUM_HUES if name in asked else NUM_HUES,
                 class_name=name,

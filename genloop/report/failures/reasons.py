@@ -27,7 +27,7 @@ _LOST = re.compile(rf"no target for (?P<name>.+) to be (?P<relation>{'|'.join(RE
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FailedClause:
     """One failed clause: its kind, the class that it is about; of a relation which was wanted, which were found."""
 
     kind: str
@@ -36,23 +36,23 @@ class Failure:
     found: tuple[str, ...] = ()
 
 
-def failures(reason: str) -> list[Failure]:
+def failures(reason: str) -> list[FailedClause]:
     """The failed clauses of a verdict, in order; none for a correct image."""
     return [_failure(line) for line in reason.split("\n") if line]
 
 
-def _failure(line: str) -> Failure:
+def _failure(line: str) -> FailedClause:
     if line.startswith("unreadable: "):
-        return Failure(UNREADABLE)
+        return FailedClause(UNREADABLE)
     if match := _COLOR.fullmatch(line):
-        return Failure(COLOR, match["name"])
+        return FailedClause(COLOR, match["name"])
     if match := _FEW.fullmatch(line):
-        return Failure(MISSING if match["found"] == "0" else TOO_FEW, match["name"])
+        return FailedClause(MISSING if match["found"] == "0" else TOO_FEW, match["name"])
     if match := _MANY.fullmatch(line):
-        return Failure(TOO_MANY, match["name"])
+        return FailedClause(TOO_MANY, match["name"])
     if match := _PLACE.fullmatch(line):
         found = tuple(match["found"].split(" and ")) if match["found"] else ()
-        return Failure(RELATION, match["name"], match["relation"], found)
+        return FailedClause(RELATION, match["name"], match["relation"], found)
     if match := _LOST.fullmatch(line):
-        return Failure(NO_TARGET, match["name"], match["relation"])
-    return Failure(OTHER)
+        return FailedClause(NO_TARGET, match["name"], match["relation"])
+    return FailedClause(OTHER)

@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from genloop.records import COLORS, RELATIONS
-from genloop.report.failures.reasons import ABOUT, KINDS, MISSING, RELATION, UNREADABLE, Failure, failures
-from genloop.report.page.pictures import Picture, embed
+from genloop.report.failures.reasons import ABOUT, KINDS, MISSING, RELATION, UNREADABLE, FailedClause, failures
+from genloop.report.page.pictures import EmbeddedImage, embed
 from genloop.report.page.selection import spread
 from genloop.report.runs import JudgedImage, Run
 from genloop.stats.intervals import Interval, clustered_wilson
@@ -19,7 +19,7 @@ SHOWN_IMAGES, SHOWN_SIDE = 4, 160  # of a worst prompt
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class CountCell:
     """A count among `total`; `interval` where it is a share of images, `heat` from 0 to 1 for its shade."""
 
     count: int
@@ -30,15 +30,15 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class CountTable:
     """Rows of cells under column names; `totals` are what each row is a share of."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[str, int, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, int, tuple[CountCell, ...]], ...]
 
 
 @dataclass(frozen=True)
-class Fallen:
+class FailedPrompt:
     """One prompt and its images, for the list of the worst."""
 
     prompt: str
@@ -62,11 +62,11 @@ class Fallen:
         return lines.most_common(4)
 
     @cached_property
-    def pictures(self) -> list[tuple[JudgedImage, Picture | None]]:
+    def pictures(self) -> list[tuple[JudgedImage, EmbeddedImage | None]]:
         return [(image, embed(image.path, SHOWN_SIDE)) for image in self.images[:SHOWN_IMAGES]]
 
 
-def by_kind(run: Run) -> Table:
+def by_kind(run: Run) -> CountTable:
     """Images of each task that failed in each way; an image that failed in two ways counts in both columns."""
     found = [(image, {failure.kind for failure in failures(image.reason)}) for image in run.images]
     kinds = tuple(kind for kind in KINDS if any(kind in ours for _, ours in found))
@@ -78,17 +78,17 @@ def by_kind(run: Run) -> Table:
         for kind in kinds:
             hits = [float(kind in kinds_of) for _, kinds_of in ours]
             share = clustered_wilson(hits, prompts)
-            cells.append(Cell(int(sum(hits)), len(ours), share.estimate, interval=share))
+            cells.append(CountCell(int(sum(hits)), len(ours), share.estimate, interval=share))
         rows.append((tag, len(ours), tuple(cells)))
-    return Table(kinds, tuple(rows))
+    return CountTable(kinds, tuple(rows))
 
 
-def kinds_told(table: Table) -> list[tuple[str, str]]:
+def kinds_told(table: CountTable) -> list[tuple[str, str]]:
     """What the columns mean."""
     return [(kind, ABOUT[kind]) for kind in table.columns]
 
 
-def colors(run: Run) -> Table:
+def colors(run: Run) -> CountTable:
     """Colours wanted by those named, object by object; rows of older runs and of GenEval's own do not tell."""
     pairs: Counter[tuple[str, str]] = Counter()
     for image in run.images:
@@ -99,7 +99,7 @@ def colors(run: Run) -> Table:
     return _matrix(pairs, COLORS, COLORS)
 
 
-def relations(run: Run) -> Table:
+def relations(run: Run) -> CountTable:
     """Relations wanted by those found, image by image; one that stands above and left of its target counts in both."""
     pairs: Counter[tuple[str, str]] = Counter()
     totals: Counter[str] = Counter()
@@ -113,7 +113,7 @@ def relations(run: Run) -> Table:
     return _matrix(pairs, RELATIONS, (*RELATIONS, NEITHER, UNSEEN), totals)
 
 
-def classes(run: Run, limit: int = 12) -> list[tuple[str, Cell]]:
+def classes(run: Run, limit: int = 12) -> list[tuple[str, CountCell]]:
     """Classes that are missing most often where a prompt asks for them; of at least three images."""
     asked: dict[str, list[tuple[str, float]]] = {}
     for image in run.images:
@@ -125,16 +125,16 @@ def classes(run: Run, limit: int = 12) -> list[tuple[str, Cell]]:
         count = int(sum(hit for _, hit in hits))
         if count and len(hits) >= 3:
             share = clustered_wilson([hit for _, hit in hits], [prompt for prompt, _ in hits])
-            found.append((name, Cell(count, len(hits), share.estimate, interval=share)))
+            found.append((name, CountCell(count, len(hits), share.estimate, interval=share)))
     return sorted(found, key=lambda item: (-item[1].heat, -item[1].count, item[0]))[:limit]
 
 
-def worst(run: Run, limit: int) -> tuple[list[Fallen], int]:
+def worst(run: Run, limit: int) -> tuple[list[FailedPrompt], int]:
     """Prompts with the fewest right images, at most `limit`, and how many prompts have no right image at all.
 
     Where more prompts are equally bad than there is room, those shown are spread over the tasks.
     """
-    prompts = [Fallen(ours[0].prompt, ours[0].tag, tuple(ours)) for ours in run.by_prompt.values()]
+    prompts = [FailedPrompt(ours[0].prompt, ours[0].tag, tuple(ours)) for ours in run.by_prompt.values()]
     bad = sorted((prompt for prompt in prompts if prompt.rate < 1), key=lambda prompt: prompt.rate)
     hopeless = sum(prompt.right == 0 for prompt in prompts)
     if len(bad) <= limit:
@@ -148,7 +148,7 @@ def _include(image: JudgedImage) -> Sequence[dict[str, Any]]:
     return json.loads(image.metadata).get("include") or ()
 
 
-def _found(name: str, wanted: str, missed: Sequence[Failure]) -> Iterator[str]:
+def _found(name: str, wanted: str, missed: Sequence[FailedClause]) -> Iterator[str]:
     """Where the object of a clause stood, as far as the verdict says it."""
     ours = [failure for failure in missed if failure.class_name == name]
     if any(failure.kind != RELATION for failure in ours):
@@ -161,7 +161,7 @@ def _found(name: str, wanted: str, missed: Sequence[Failure]) -> Iterator[str]:
 
 def _matrix(
     pairs: Counter[tuple[str, str]], rows: Sequence[str], columns: Sequence[str], totals: Counter[str] | None = None
-) -> Table:
+) -> CountTable:
     """Rows that have something; a row's counts are shares of its total."""
     whole = totals or Counter(
         {row: sum(count for (wanted, _), count in pairs.items() if wanted == row) for row in rows}
@@ -169,10 +169,10 @@ def _matrix(
     shown = tuple(
         column for column in columns if any(pairs[row, column] or row == column for row in rows if whole[row])
     )
-    return Table(
+    return CountTable(
         shown,
         tuple(
-            (row, whole[row], tuple(Cell(n := pairs[row, c], whole[row], n / whole[row], row == c) for c in shown))
+            (row, whole[row], tuple(CountCell(n := pairs[row, c], whole[row], n / whole[row], row == c) for c in shown))
             for row in rows
             if whole[row]
         ),

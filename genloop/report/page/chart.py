@@ -24,7 +24,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ChartRow:
     """A labelled row of marks: top and height in px."""
 
     label: str
@@ -37,7 +37,7 @@ class Row:
 class Chart:
     """Rows of marks over an axis; `ticks` are (percent of the width, label)."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ChartRow, ...]
     ticks: tuple[tuple[float, str], ...]
     height: float
 
@@ -59,6 +59,6 @@ def dot_and_whisker(
             for i, (run, e) in enumerate(estimates)
             if e is not None
         ]
-        laid_out.append(Row(label, top, height, tuple(marks)))
+        laid_out.append(ChartRow(label, top, height, tuple(marks)))
         top += height
     return Chart(tuple(laid_out), tuple((place(value), text) for value, text in ticks), top)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from genloop.report.page.costs import Expense, expense
-from genloop.report.page.pictures import FRAME_WIDTH, Frame, Picture, embed, filmstrip
+from genloop.report.page.pictures import FRAME_WIDTH, EmbeddedImage, Frame, embed, filmstrip
 from genloop.report.page.selection import spread
-from genloop.report.page.trajectories import Ways, ways
+from genloop.report.page.trajectories import CandidateTrajectories, trajectories
 from genloop.report.runs import JudgedImage, Making, Run
 
 BAR_HEIGHT = 36.0  # px for P(yes) = 1
@@ -30,12 +30,12 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
+class GalleryImage:
     """One run's image of a card; `picture` is None when its file is missing."""
 
     run: Run
     image: JudgedImage
-    picture: Picture | None
+    picture: EmbeddedImage | None
     alt: str
 
 
@@ -44,7 +44,7 @@ class Card:
     """One case of the gallery."""
 
     case: Case
-    shots: tuple[Shot, ...]
+    shots: tuple[GalleryImage, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +57,28 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class ImageHistory:
     """How one run made one image: the filmstrip, and the candidates when there were several."""
 
     name: str
     run: Run
     image: JudgedImage
-    picture: Picture
+    picture: EmbeddedImage
     frames: tuple[Frame, ...]
     width: int
     height: float
     bars: tuple[Bar, ...]
     choice: str
     expense: Expense | None
-    ways: Ways | None
+    trajectories: CandidateTrajectories | None
 
 
 @dataclass(frozen=True, slots=True)
 class Closeup:
-    """One case with the paths of all runs that recorded them."""
+    """One case with its history in every run that recorded one."""
 
     case: Case
-    paths: tuple[Path, ...]
+    histories: tuple[ImageHistory, ...]
 
 
 def cases(runs: Sequence[Run]) -> list[Case]:
@@ -95,7 +95,7 @@ def cases(runs: Sequence[Run]) -> list[Case]:
 
 def cards(found: Sequence[Case], limit: int) -> list[Card]:
     """At most `limit` cards, spread over tasks and outcomes."""
-    return [Card(case, tuple(_shots(case))) for case in spread(found, limit)]
+    return [Card(case, tuple(_gallery_images(case))) for case in spread(found, limit)]
 
 
 def closeups(found: Sequence[Case], limit: int, unit: float | None) -> list[Closeup]:
@@ -103,9 +103,9 @@ def closeups(found: Sequence[Case], limit: int, unit: float | None) -> list[Clos
     recorded = [case for case in found if any(image.making and image.path.is_file() for _, image in case.images)]
     shown = []
     for number, case in enumerate(spread(recorded, limit)):
-        paths = [_path(f"path{number}-{run.number}", run, image, unit) for run, image in case.images]
-        shown.append(Closeup(case, tuple(path for path in paths if path is not None)))
-    return [closeup for closeup in shown if closeup.paths]
+        histories = [_history(f"path{number}-{run.number}", run, image, unit) for run, image in case.images]
+        shown.append(Closeup(case, tuple(history for history in histories if history is not None)))
+    return [closeup for closeup in shown if closeup.histories]
 
 
 def missing_images(run: Run) -> int:
@@ -113,17 +113,17 @@ def missing_images(run: Run) -> int:
     return sum(not image.path.is_file() for image in run.images)
 
 
-def _shots(case: Case) -> Iterator[Shot]:
+def _gallery_images(case: Case) -> Iterator[GalleryImage]:
     for run, image in case.images:
-        yield Shot(run, image, embed(image.path), f"{image.prompt}: sample {image.sample} of {run.name}")
+        yield GalleryImage(run, image, embed(image.path), f"{image.prompt}: sample {image.sample} of {run.name}")
 
 
-def _path(name: str, run: Run, image: JudgedImage, unit: float | None) -> Path | None:
+def _history(name: str, run: Run, image: JudgedImage, unit: float | None) -> ImageHistory | None:
     making, picture = image.making, embed(image.path)
     if making is None or picture is None:
         return None
     rows, columns = making.grid
-    return Path(
+    return ImageHistory(
         name=name,
         run=run,
         image=image,
@@ -134,7 +134,7 @@ def _path(name: str, run: Run, image: JudgedImage, unit: float | None) -> Path |
         bars=_bars(making),
         choice=_choice(making),
         expense=expense([making], unit),
-        ways=ways(making, image.path),
+        trajectories=trajectories(making, image.path),
     )
 
 

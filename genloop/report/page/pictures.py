@@ -24,7 +24,7 @@ FRAME_WIDTH = 96  # units of the filmstrip drawings; the height follows the grid
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EmbeddedImage:
     """An embedded image: its data URI and the size at which to reserve space for it, in pixels."""
 
     uri: str
@@ -40,7 +40,7 @@ class Picture:
 class Sheet:
     """Embedded pictures of one size side by side, `columns` in a row; their size in px."""
 
-    picture: Picture
+    picture: EmbeddedImage
     columns: int
     width: int
     height: int
@@ -59,7 +59,7 @@ class Frame:
     cover: str
 
 
-def embed(path: Path, side: int = THUMBNAIL) -> Picture | None:
+def embed(path: Path, side: int = THUMBNAIL) -> EmbeddedImage | None:
     """The image as a data URI, small ones losslessly, others as a JPEG of at most `side` px; None if it is not there
     or broken.
     """
@@ -110,14 +110,14 @@ def _read(path: Path) -> Image.Image | None:
         return None
 
 
-def _encode(pixels: Image.Image, *, is_lossless: bool) -> Picture:
+def _encode(pixels: Image.Image, *, is_lossless: bool) -> EmbeddedImage:
     buffer = io.BytesIO()
     if is_lossless:
         pixels.save(buffer, "PNG", optimize=True)
     else:
         pixels.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     text = base64.b64encode(buffer.getvalue()).decode()
-    return Picture(f"data:image/{'png' if is_lossless else 'jpeg'};base64,{text}", *pixels.size)
+    return EmbeddedImage(f"data:image/{'png' if is_lossless else 'jpeg'};base64,{text}", *pixels.size)
 
 
 def filmstrip(revealed_at: np.ndarray, grid: Sequence[int], num_steps: int, *, num_frames: int) -> list[Frame]:

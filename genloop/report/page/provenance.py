@@ -12,7 +12,7 @@ from genloop.report.runs import Run
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ProvenanceRecord:
     """One run folder: of evaluate, or of the generate run that made its images."""
 
     run: Run
@@ -22,14 +22,14 @@ class Record:
     config: str
 
 
-def records(runs: Sequence[Run]) -> list[Record]:
+def records(runs: Sequence[Run]) -> list[ProvenanceRecord]:
     """Every folder that had a part in the runs, evaluations first."""
     folders = [(run, run.folder) for run in runs] + [(run, run.generate) for run in runs if run.generate]
     unique = {folder.resolve(): (run, folder) for run, folder in reversed(folders)}
     return [_record(run, folder) for run, folder in folders if unique[folder.resolve()] == (run, folder)]
 
 
-def _record(run: Run, folder: Path) -> Record:
+def _record(run: Run, folder: Path) -> ProvenanceRecord:
     mark = rundir.read_run(folder) or {}
     facts = [
         ("fingerprint", mark.get("digest", "")),
@@ -39,7 +39,7 @@ def _record(run: Run, folder: Path) -> Record:
         *_work(folder),
     ]
     config = folder / "config.yaml"
-    return Record(
+    return ProvenanceRecord(
         run,
         mark.get("job", ""),
         run.name if folder == run.folder else folder.resolve().name,

@@ -34,7 +34,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class RunComparison:
     """`run` against `base`; without differences `refusal` says why they are not compared, `command` how they can be."""
 
     base: Run
@@ -77,19 +77,19 @@ def missing_tasks(run: Run) -> list[str]:
     return [tag for tag in TAGS if tag not in run.tags]
 
 
-def compare(base: Run, run: Run) -> Comparison:
+def compare(base: Run, run: Run) -> RunComparison:
     """Paired differences by task and overall; a refusal where the job `compare` has one."""
     for one in (base, run):
         if one.counts.done < one.counts.total:
-            return Comparison(base, run, (), f"{one.letter} {one.name} is unfinished")
+            return RunComparison(base, run, (), f"{one.letter} {one.name} is unfinished")
     try:
         pair_up(base.evaluation, run.evaluation)
     except ValueError as error:
-        return Comparison(base, run, (), str(error))
+        return RunComparison(base, run, (), str(error))
     if refused := [one for one in conditions_of(base.evaluation, run.evaluation) if not is_allowed(one, ())]:
         refusal = f"they {in_words(refused)}"
-        return Comparison(base, run, (), refusal, _command(base.folder, run.folder, [one.name for one in refused]))
-    return Comparison(base, run, differences(base, run))
+        return RunComparison(base, run, (), refusal, _command(base.folder, run.folder, [one.name for one in refused]))
+    return RunComparison(base, run, differences(base, run))
 
 
 def differences(base: Run, run: Run) -> tuple[Change, ...]:

@@ -1,36 +1,34 @@
-"""The way of every candidate to one image: P(yes) by step as a small chart, and what the judge was shown as a table.
+"""How the judge scored every candidate of one image: a small chart of P(yes) by step, and a table of what it was shown.
 
-Places in the chart are in percent of its width and px of its height, so that text keeps its size on every screen.
+Positions in the chart are in percent of its width and in px of its height, so that text keeps its size on every screen.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from operator import attrgetter
 from pathlib import Path
 
 from genloop.report.page.pictures import Sheet, embed_sheet
 from genloop.report.runs import Answer, Candidate, Making
 
 CHART_HEIGHT = 132.0  # px
-MAX_ROWS = 24  # candidates in a table
+MAX_ROWS = 24  # candidates in the table
 MAX_TICKS = 10
 
-Point = tuple[float, float]
+Point = tuple[float, float]  # x in %, y in px
 
 
 @dataclass(frozen=True, slots=True)
-class Trail:
-    """The answers to one question about one candidate: (x %, y px) of each, joined in order; where it was cut.
-
-    `origin`: the last answer to that question about the candidate it was made from.
-    """
+class Trajectory:
+    """P(yes) of one candidate for one question: a point for each step at which the judge was asked."""
 
     candidate: int
-    question: int  # number of the question: its mark
+    question: int  # index of the question; it selects the marker
     points: tuple[Point, ...]
-    cut: Point | None
-    origin: Point | None
-    is_chosen: bool  # the chosen candidate, or what it was made from
+    cut: Point | None  # where the strategy dropped the candidate
+    origin: Point | None  # last point of the same question for the parent candidate
+    is_chosen: bool  # of the chosen candidate or one of its ancestors
 
     @property
     def segments(self) -> list[tuple[Point, Point]]:
@@ -38,61 +36,61 @@ class Trail:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
-    """What was seen and said after one step: where the picture lies in the sheet (px), and "question P(yes)" lines."""
+class StepCell:
+    """One candidate after one step: its picture's corner in the contact sheet (px) and "question P(yes)" lines."""
 
     corner: tuple[int, int] | None
     words: tuple[str, ...]
-    is_cut: bool
+    is_cut: bool  # the candidate had been dropped before this step
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One candidate of the table; `notes` say how it ended."""
+class CandidateRow:
+    """One candidate of the table; `notes` say what became of it."""
 
     index: int
     is_chosen: bool
     notes: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[StepCell, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
-    """All candidates of one image. `ticks` are (x %, step)."""
+class CandidateTrajectories:
+    """Chart and table of all candidates of one image. `ticks` are (x %, step)."""
 
-    questions: tuple[str, ...]
-    trails: tuple[Trail, ...]
-    ticks: tuple[tuple[float, int], ...]
-    steps: tuple[int, ...]
-    rows: tuple[Row, ...]
-    num_hidden: int
-    sheet: Sheet | None
-    remarks: tuple[str, ...]
+    questions: tuple[str, ...] = ()
+    trajectories: tuple[Trajectory, ...] = ()
+    ticks: tuple[tuple[float, int], ...] = ()
+    steps: tuple[int, ...] = ()
+    rows: tuple[CandidateRow, ...] = ()
+    num_hidden: int = 0  # candidates that the table leaves out
+    sheet: Sheet | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def has_cuts(self) -> bool:
-        return any(trail.cut for trail in self.trails)
+        return any(trajectory.cut for trajectory in self.trajectories)
 
 
-def ways(making: Making, image: Path) -> Ways | None:
-    """What the row of an image says about its candidates' ways; None when that is nothing. `image`: the final one.
+def trajectories(making: Making, image: Path) -> CandidateTrajectories | None:
+    """Chart and table of one image; None when its row records neither several steps, previews nor remarks.
 
-    One step makes no chart.
+    `image` is the final image, whose size is that of a preview.
     """
     remarks = tuple(_remarks(making))
     answers = [answer for candidate in making.candidates for answer in candidate.answers]
     steps = tuple(sorted({answer.step for answer in answers}))
-    if len(steps) < 2 and making.previews is None:  # the bars of the page say as much
-        return Ways((), (), (), (), (), 0, None, remarks) if remarks else None
+    if len(steps) < 2 and making.previews is None:  # the score bars of the page already show a single step
+        return CandidateTrajectories(remarks=remarks) if remarks else None
     questions = tuple(dict.fromkeys(answer.question for answer in answers))
     last = max([*steps, making.num_steps])
     sheet = None
     if making.previews is not None:
         sheet = embed_sheet(making.previews, len(making.candidates), len(steps), image)
     shown = _shown(making)
-    return Ways(
+    return CandidateTrajectories(
         questions=questions,
-        trails=tuple(_trails(making, questions, last)) if len(steps) > 1 else (),
+        trajectories=tuple(_trajectories(making, questions, last)) if len(steps) > 1 else (),
         ticks=tuple((_x(step, last), step) for step in _ticks(steps)),
         steps=steps,
         rows=tuple(_row(making, number, steps, sheet) for number in shown),
@@ -110,31 +108,30 @@ def _y(p_yes: float) -> float:
     return round(CHART_HEIGHT * (1 - p_yes), 1)
 
 
-def _trails(making: Making, questions: Sequence[str], last: int) -> Iterator[Trail]:
-    """Those of the chosen candidate, and of what it was made from, last, so that they are drawn over the others."""
+def _trajectories(making: Making, questions: Sequence[str], last: int) -> Iterator[Trajectory]:
+    """One for each candidate and question; those of the chosen candidate and its ancestors last, to be drawn on top."""
     by_index = {candidate.index: candidate for candidate in making.candidates}
-    line = _line(making.chosen, by_index)
-    for candidate in sorted(making.candidates, key=lambda candidate: candidate.index in line):
+    chosen = _with_ancestors(making.chosen, by_index)
+    for candidate in sorted(making.candidates, key=lambda candidate: candidate.index in chosen):
         parent = by_index.get(candidate.parent) if candidate.parent is not None else None
-        ends = [answer.question for answer in candidate.answers if answer.p_yes is not None][-1:]
+        last_asked = [answer.question for answer in candidate.answers if answer.p_yes is not None][-1:]
         for number, question in enumerate(questions):
             points = _points(candidate, question, last)
             if points:
-                is_cut = candidate.cut_at is not None and question in ends
-                yield Trail(
+                is_cut = candidate.cut_at is not None and question in last_asked
+                yield Trajectory(
                     candidate.index,
                     number,
                     points,
                     cut=(_x(candidate.cut_at or 0, last), points[-1][1]) if is_cut else None,
                     origin=(_points(parent, question, last) or (None,))[-1] if parent else None,
-                    is_chosen=candidate.index in line,
+                    is_chosen=candidate.index in chosen,
                 )
 
 
-def _line(chosen: int, by_index: Mapping[int, Candidate]) -> set[int]:
-    """A candidate and everything it was made from."""
+def _with_ancestors(index: int | None, by_index: Mapping[int, Candidate]) -> set[int]:
+    """A candidate and all candidates it descends from."""
     line: set[int] = set()
-    index: int | None = chosen
     while index is not None and index not in line and index in by_index:
         line.add(index)
         index = by_index[index].parent
@@ -142,40 +139,39 @@ def _line(chosen: int, by_index: Mapping[int, Candidate]) -> set[int]:
 
 
 def _points(candidate: Candidate, question: str, last: int) -> tuple[Point, ...]:
-    said = [(answer.step, answer.p_yes) for answer in candidate.answers if answer.question == question]
-    return tuple((_x(step, last), _y(p_yes)) for step, p_yes in said if p_yes is not None)
+    asked = [(answer.step, answer.p_yes) for answer in candidate.answers if answer.question == question]
+    return tuple((_x(step, last), _y(p_yes)) for step, p_yes in asked if p_yes is not None)
 
 
 def _ticks(steps: Sequence[int]) -> list[int]:
-    """At most so many of the steps, the first and the last among them."""
+    """At most MAX_TICKS of the steps, evenly spaced, the first and the last among them."""
     if len(steps) <= MAX_TICKS:
         return list(steps)
     return sorted({steps[round(i * (len(steps) - 1) / (MAX_TICKS - 1))] for i in range(MAX_TICKS)})
 
 
 def _shown(making: Making) -> list[int]:
-    """Which candidates, by their place in the row of the image, the table shows: the chosen one, then the others."""
-    places = range(len(making.candidates))
-    return sorted(places, key=lambda place: making.candidates[place].index != making.chosen)[:MAX_ROWS]
+    """Positions of the candidates in the table: the chosen one, then the others in order, at most MAX_ROWS."""
+    positions = range(len(making.candidates))
+    return sorted(positions, key=lambda i: making.candidates[i].index != making.chosen)[:MAX_ROWS]
 
 
-def _row(making: Making, place: int, steps: Sequence[int], sheet: Sheet | None) -> Row:
-    candidate = making.candidates[place]
-    by_step = {step: list(said) for step, said in groupby(sorted(candidate.answers, key=_step), key=_step)}
+def _row(making: Making, position: int, steps: Sequence[int], sheet: Sheet | None) -> CandidateRow:
+    candidate = making.candidates[position]
+    step_of = attrgetter("step")
+    by_step = {step: list(answers) for step, answers in groupby(sorted(candidate.answers, key=step_of), key=step_of)}
     cells = []
     for column, step in enumerate(steps):
-        said = by_step.get(step, [])
-        corner = (column * sheet.width, place * sheet.height) if sheet and said else None
-        is_cut = not said and candidate.cut_at is not None and step > candidate.cut_at
-        cells.append(Cell(corner, tuple(_said(answer) for answer in said), is_cut))
-    return Row(candidate.index, candidate.index == making.chosen, tuple(_notes(making, candidate)), tuple(cells))
+        answers = by_step.get(step, [])
+        corner = (column * sheet.width, position * sheet.height) if sheet and answers else None
+        is_cut = not answers and candidate.cut_at is not None and step > candidate.cut_at
+        cells.append(StepCell(corner, tuple(_words(answer) for answer in answers), is_cut))
+    return CandidateRow(
+        candidate.index, candidate.index == making.chosen, tuple(_notes(making, candidate)), tuple(cells)
+    )
 
 
-def _step(answer: Answer) -> int:
-    return answer.step
-
-
-def _said(answer: Answer) -> str:
+def _words(answer: Answer) -> str:
     return f"{answer.question} {'not judged' if answer.p_yes is None else f'{answer.p_yes:.2f}'}"
 
 
@@ -189,7 +185,7 @@ def _notes(making: Making, candidate: Candidate) -> Iterator[str]:
 
 
 def _remarks(making: Making) -> Iterator[str]:
-    """One sentence for each candidate that was made from another one, or of which it was said what is wrong."""
+    """A line for each candidate that was made from another one or has a recorded reason for being wrong."""
     known = making.p_yes
     for candidate in making.candidates:
         words = []

@@ -34,10 +34,10 @@ DIFFERENCE_METHOD = (
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
+class ComparisonView:
     """A comparison and its chart; no chart when the runs cannot be compared."""
 
-    comparison: scores.Comparison
+    comparison: scores.RunComparison
     chart: Chart | None
 
 
@@ -69,7 +69,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: in
 def _content(
     runs: Sequence[Run],
     columns: Sequence[Sequence[scores.Score]],
-    comparisons: Sequence[scores.Comparison],
+    comparisons: Sequence[scores.RunComparison],
     unit: float | None,
     num_cards: int,
     num_closeups: int,
@@ -93,7 +93,7 @@ def _content(
         "cost_method": COST_METHOD,
         "columns": [{score.task: score for score in column} for column in columns],
         "difference_method": DIFFERENCE_METHOD,
-        "contrasts": [Contrast(c, _difference_chart(c) if c.differences else None) for c in comparisons],
+        "contrasts": [ComparisonView(c, _difference_chart(c) if c.differences else None) for c in comparisons],
         "results": tables.RESULTS,
         "cards": cards,
         "num_cases": len(found),
@@ -101,7 +101,7 @@ def _content(
         "outcomes": [(name, OUTCOMES[name]) for name in outcomes],
         "kinds": {(card.case.tag, card.case.outcome) for card in cards},
         "closeups": closeups,
-        "shows_ways": any(path.ways for closeup in closeups for path in closeup.paths),
+        "shows_trajectories": any(h.trajectories for closeup in closeups for h in closeup.histories),
         "failures": [(run, page_name(run)) for run in runs],
         "records": provenance.records(runs),
         "overall": scores.OVERALL,
@@ -115,7 +115,7 @@ def _title(runs: Sequence[Run]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]} compared"
 
 
-def _lead(runs: Sequence[Run], comparisons: Sequence[scores.Comparison]) -> str:
+def _lead(runs: Sequence[Run], comparisons: Sequence[scores.RunComparison]) -> str:
     """The finding in one sentence."""
     compared = [c for c in comparisons if c.differences]
     if len(runs) != 2 or not compared:
@@ -151,7 +151,7 @@ def _notices(runs: Sequence[Run]) -> Iterator[str]:
             yield f"{name}: {lost} of {len(run.images)} image files are missing. Their verdicts still count."
 
 
-def _refusals(comparisons: Sequence[scores.Comparison]) -> Iterator[str]:
+def _refusals(comparisons: Sequence[scores.RunComparison]) -> Iterator[str]:
     for one in comparisons:
         if one.refusal:
             later, base = (f"{run.letter} {run.name}" for run in (one.run, one.base))
@@ -175,7 +175,7 @@ def _score_chart(columns: Sequence[Sequence[scores.Score]]) -> Chart:
     return dot_and_whisker(rows, SCORE_TICKS)
 
 
-def _difference_chart(comparison: scores.Comparison) -> Chart:
+def _difference_chart(comparison: scores.RunComparison) -> Chart:
     reach = max(abs(bound) for row in comparison.differences for bound in row.difference)
     step = next(step for step in (2, 5, 10, 15, 20, 30, 50) if reach <= 2 * step / 100 or step == 50)
     ticks = [(tick / 100, minus(f"{tick:+d}") if tick else "0") for tick in range(-2 * step, 2 * step + 1, step)]

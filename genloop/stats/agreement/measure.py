@@ -13,7 +13,7 @@ import numpy as np
 
 from genloop.stats.agreement.votes import Votes
 from genloop.stats.intervals import Interval, clustered_wilson, holm, mcnemar, paired_bootstrap
-from genloop.stats.paired import flip_test
+from genloop.stats.paired import sign_flip_test
 from genloop.stats.rates import in_order
 
 ALL = "all"
@@ -22,7 +22,7 @@ _EACH_ONCE = np.array([[[0, 1, 0, 0], [0, 0, 0, 1]], [[0, 0, 0, 1], [0, 1, 0, 0]
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class AnnotatedImage:
     """One image: what people and what one or two evaluators said of it."""
 
     prompt: str
@@ -37,7 +37,7 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class TaskAgreement:
     """One task, or "all" images. Precision and recall are None where nothing was said to be right, or was right."""
 
     task: str
@@ -63,7 +63,7 @@ class Margin:
 
 
 @dataclass(frozen=True, slots=True)
-class Paired:
+class PairedAgreement:
     """A second evaluator minus the first, in one task or on "all" images."""
 
     task: str
@@ -80,13 +80,13 @@ class Paired:
 class Agreement:
     """All of it; `person` is the share of people who are on the majority's side, themselves among it."""
 
-    tasks: tuple[Measured, ...]  # "all" last
+    tasks: tuple[TaskAgreement, ...]  # "all" last
     margins: tuple[Margin, ...]  # the clearest first
     person: Interval
-    paired: tuple[Paired, ...]  # empty without a second evaluator
+    paired: tuple[PairedAgreement, ...]  # empty without a second evaluator
 
 
-def agreement(images: Sequence[Labelled], seed: int, *, num_resamples: int = 4000) -> Agreement:
+def agreement(images: Sequence[AnnotatedImage], seed: int, *, num_resamples: int = 4000) -> Agreement:
     """Measure one evaluator, or two, on images whose people did not tie. ValueError without any."""
     if not images:
         raise ValueError("no image has both a verdict and a majority of people")
@@ -114,10 +114,10 @@ def cohen_kappa(cells: np.ndarray) -> np.ndarray:
         return np.where(chance < 1, (seen - chance) / (1 - chance), np.nan)
 
 
-def _measure(task: str, images: Sequence[Labelled], seed: int, num_resamples: int) -> Measured:
+def _measure(task: str, images: Sequence[AnnotatedImage], seed: int, num_resamples: int) -> TaskAgreement:
     cells = Counter((image.verdict, image.human) for image in images)
     counts = _cells_by_prompt([image.verdict for image in images], images)
-    return Measured(
+    return TaskAgreement(
         task=task,
         images=len(images),
         prompts=len({image.prompt for image in images}),
@@ -131,16 +131,16 @@ def _measure(task: str, images: Sequence[Labelled], seed: int, num_resamples: in
     )
 
 
-def _rate(images: Sequence[Labelled], values: Sequence[bool]) -> Interval:
+def _rate(images: Sequence[AnnotatedImage], values: Sequence[bool]) -> Interval:
     return clustered_wilson([float(value) for value in values], [image.prompt for image in images])
 
 
-def _rate_among(images: Sequence[Labelled], those: Sequence[bool], values: Sequence[bool]) -> Interval | None:
+def _rate_among(images: Sequence[AnnotatedImage], those: Sequence[bool], values: Sequence[bool]) -> Interval | None:
     rows = [i for i, is_one in enumerate(those) if is_one]
     return _rate([images[i] for i in rows], [values[i] for i in rows]) if rows else None
 
 
-def _cells_by_prompt(verdicts: Sequence[bool], images: Sequence[Labelled]) -> np.ndarray:
+def _cells_by_prompt(verdicts: Sequence[bool], images: Sequence[AnnotatedImage]) -> np.ndarray:
     """-> (C, 4)"""
     numbers: dict[str, int] = {}
     rows = [numbers.setdefault(image.prompt, len(numbers)) for image in images]
@@ -176,7 +176,7 @@ def _drawn(
     return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
 
 
-def _margins(images: Sequence[Labelled]) -> list[Margin]:
+def _margins(images: Sequence[AnnotatedImage]) -> list[Margin]:
     found = []
     for margin in sorted({image.votes.margin for image in images}, key=lambda pair: (pair[1] / sum(pair), -sum(pair))):
         ours = [image for image in images if image.votes.margin == margin]
@@ -184,7 +184,7 @@ def _margins(images: Sequence[Labelled]) -> list[Margin]:
     return found
 
 
-def _person(images: Sequence[Labelled]) -> Interval:
+def _person(images: Sequence[AnnotatedImage]) -> Interval:
     votes = [(image.prompt, side) for image in images for side in _sides(image.votes)]
     return clustered_wilson([float(side) for _, side in votes], [prompt for prompt, _ in votes])
 
@@ -194,7 +194,7 @@ def _sides(votes: Votes) -> list[bool]:
     return [True] * majority + [False] * minority
 
 
-def _pair(task: str, images: Sequence[Labelled], seed: int, num_resamples: int) -> Paired:
+def _pair(task: str, images: Sequence[AnnotatedImage], seed: int, num_resamples: int) -> PairedAgreement:
     first = [image.verdict == image.human for image in images]
     other = [image.other == image.human for image in images]
     prompts = [image.prompt for image in images]
@@ -205,7 +205,7 @@ def _pair(task: str, images: Sequence[Labelled], seed: int, num_resamples: int) 
     only_first, only_other = (sum(b - a == sign for a, b in zip(first, other)) for sign in (-1, 1))
     said = [image.verdict for image in images], [bool(image.other) for image in images]
     cells = np.stack([_cells_by_prompt(one, images) for one in said], axis=1)  # (C, 2, 4)
-    return Paired(
+    return PairedAgreement(
         task=task,
         images=len(images),
         agreement=paired_bootstrap(*values, prompts, seed, num_resamples=num_resamples),
@@ -213,7 +213,7 @@ def _pair(task: str, images: Sequence[Labelled], seed: int, num_resamples: int) 
         only_first=only_first,
         only_other=only_other,
         mcnemar=mcnemar(only_other, only_first),
-        p=flip_test(list(steps.values())),
+        p=sign_flip_test(list(steps.values())),
     )
 
 
@@ -227,7 +227,7 @@ def label(
     votes: Mapping[tuple[int, int], Votes],
     verdicts: Mapping[tuple[int, int], tuple[str, str, bool]],
     others: Mapping[tuple[int, int], tuple[str, str, bool]] | None = None,
-) -> tuple[list[Labelled], int, int]:
+) -> tuple[list[AnnotatedImage], int, int]:
     """Votes and verdicts {place: (prompt, task, right)} -> images that have all, number of ties, of those without."""
     found, ties, missing = [], 0, 0
     for place, ours in sorted(votes.items()):
@@ -237,5 +237,5 @@ def label(
             ties += 1
         else:
             prompt, tag, right = verdicts[place]
-            found.append(Labelled(prompt, tag, ours, right, others[place][2] if others is not None else None))
+            found.append(AnnotatedImage(prompt, tag, ours, right, others[place][2] if others is not None else None))
     return found, ties, missing

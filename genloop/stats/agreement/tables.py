@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from genloop.stats.agreement.measure import Agreement, Measured, Paired
+from genloop.stats.agreement.measure import Agreement, PairedAgreement, TaskAgreement
 from genloop.stats.intervals import Interval
 from genloop.stats.markdown import percent, table_head, table_row
 
@@ -57,13 +57,13 @@ def _interval(value: Any) -> Any:
     return value._asdict() if isinstance(value, Interval) else value
 
 
-def _of_task(task: Measured) -> list[str]:
+def _of_task(task: TaskAgreement) -> list[str]:
     rates = [percent(one) for one in (task.human, task.machine, task.agreement)]
     shares = [percent(one) if one else "" for one in (task.precision, task.recall)]
     return [task.task, f"{task.images} of {task.prompts} prompts", *rates, _kappa(task.kappa), *shares]
 
 
-def _of_pair(pair: Paired) -> list[str]:
+def _of_pair(pair: PairedAgreement) -> list[str]:
     points, low, high = (100 * share for share in pair.agreement)
     return [
         pair.task,

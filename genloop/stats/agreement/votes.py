@@ -48,7 +48,7 @@ class Votes:
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class Annotations:
     """The votes of one set of images, by place, and what could not be used."""
 
     votes: Mapping[Place, Votes]
@@ -57,7 +57,7 @@ class Answers:
     elsewhere: int = 0  # images of prompts that were not evaluated
 
 
-def read_votes(paths: Sequence[Path], prompts: Prompts, rule: Rule) -> Answers:
+def read_votes(paths: Sequence[Path], prompts: Prompts, rule: Rule) -> Annotations:
     """The votes in CSV files about the same images; several people's files add up. ValueError names file and line."""
     yes: Counter[Place] = Counter()
     total: Counter[Place] = Counter()
@@ -78,7 +78,7 @@ def read_votes(paths: Sequence[Path], prompts: Prompts, rule: Rule) -> Answers:
                 yes[place] += found.yes
                 total[place] += found.total
     votes = {place: Votes(yes[place], count) for place, count in total.items() if count}
-    return Answers(votes, lost["malformed"], lost["unanswered"], lost["elsewhere"])
+    return Annotations(votes, lost["malformed"], lost["unanswered"], lost["elsewhere"])
 
 
 def check_votes(path: Path) -> str:

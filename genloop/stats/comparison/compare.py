@@ -12,7 +12,7 @@ from genloop.stats.comparison.regime import COVERAGE, Differing, differing
 from genloop.stats.comparison.rows import Evaluation, JudgedImage
 from genloop.stats.intervals import Interval, holm, mcnemar, paired_bootstrap
 from genloop.stats.nearness import Nearness, is_near, nearness
-from genloop.stats.paired import detectable, flip_test, standard_error, weighted_flip_test
+from genloop.stats.paired import detectable, sign_flip_test, standard_error, weighted_sign_flip_test
 from genloop.stats.rates import Kind, Rate, in_order, rates
 
 SIGNIFICANT = 0.05
@@ -48,7 +48,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Flip:
+class ChangedPrompt:
     """A prompt that got better or worse: right images in a and in b, and the images whose verdicts differ."""
 
     prompt_index: int
@@ -67,7 +67,7 @@ class Comparison:
     changes: tuple[Change, ...]
     near: tuple[Nearness | None, Nearness | None]  # None: rows do not tell
     near_flips: int | None  # of the images whose verdicts differ, those near a threshold in either run
-    flips: tuple[Flip, ...]  # the greatest changes first
+    flips: tuple[ChangedPrompt, ...]  # the greatest changes first
     unpaired: tuple[int, int]  # images that only one run has
 
 
@@ -206,12 +206,12 @@ def _error_and_p(steps: Sequence[tuple[str, int, int]], seed: int) -> tuple[floa
     errors = [standard_error(*zip(*task)) for task in by_task.values()]
     error = sum(one**2 for one in errors) ** 0.5 / len(errors)
     if len(by_task) == 1:
-        return error, flip_test([step for _, step, _ in steps])
+        return error, sign_flip_test([step for _, step, _ in steps])
     sizes: Mapping[str, int] = {tag: sum(count for _, count in task) for tag, task in by_task.items()}
-    return error, weighted_flip_test([step / sizes[tag] for tag, step, _ in steps], seed)
+    return error, weighted_sign_flip_test([step / sizes[tag] for tag, step, _ in steps], seed)
 
 
-def _flips(pairs: Sequence[Pair]) -> list[Flip]:
+def _flips(pairs: Sequence[Pair]) -> list[ChangedPrompt]:
     prompts: dict[str, list[Pair]] = {}
     for pair in pairs:
         prompts.setdefault(pair[0].prompt, []).append(pair)
@@ -221,5 +221,7 @@ def _flips(pairs: Sequence[Pair]) -> list[Flip]:
         first = ours[0][0]
         right = [sum(pair[side].correct for pair in ours) for side in (0, 1)]
         if turned:
-            found.append(Flip(first.prompt_index, first.text, first.tag, len(ours), right[0], right[1], turned))
+            found.append(
+                ChangedPrompt(first.prompt_index, first.text, first.tag, len(ours), right[0], right[1], turned)
+            )
     return sorted(found, key=lambda flip: (-abs(flip.b - flip.a) / flip.images, flip.prompt_index))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from genloop.stats.comparison.compare import OVERALL, Change, Comparison, Flip
+from genloop.stats.comparison.compare import OVERALL, Change, ChangedPrompt, Comparison
 from genloop.stats.comparison.regime import Differing, in_words
 from genloop.stats.markdown import percent, table_head, table_row
 from genloop.stats.nearness import WITHIN
@@ -112,7 +112,7 @@ def _nearness(found: Comparison) -> list[str]:
     return [f"Decisions within {WITHIN} of a threshold:", "", *lines]
 
 
-def _flips(flips: Sequence[Flip], limit: int) -> list[str]:
+def _flips(flips: Sequence[ChangedPrompt], limit: int) -> list[str]:
     if not flips:
         return ["No verdict differs."]
     better, worse = (sum(sign * (flip.b - flip.a) > 0 for flip in flips) for sign in (1, -1))
@@ -132,7 +132,7 @@ def _reasons(texts: Sequence[str]) -> str:
     return "; ".join(dict.fromkeys(text.replace("\n", ", ") for text in texts if text))
 
 
-def _flip_json(flip: Flip) -> dict[str, Any]:
+def _flip_json(flip: ChangedPrompt) -> dict[str, Any]:
     images = [
         {"sample": a.sample, "a": a.correct, "b": b.correct, "reason_a": a.reason, "reason_b": b.reason}
         for a, b in flip.turned

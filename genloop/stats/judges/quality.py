@@ -21,8 +21,8 @@ _MAX_CELLS = 1 << 22  # numbers held at a time while resampling
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
-    """Answers of a judge: labels (n,) and p_yes (n,) in [0, 1], the prompt of each, and who is compared with whom.
+class JudgeAnswers:
+    """JudgeAnswers of a judge: labels (n,) and p_yes (n,) in [0, 1], the prompt of each, and who is compared with whom.
 
     `groups` (default: `prompts`) are the images of one prompt that a search would choose among, e.g. at one step.
     """
@@ -51,7 +51,7 @@ class Bin:
     yes: Interval
 
 
-def accuracy(answers: Answers) -> Interval:
+def accuracy(answers: JudgeAnswers) -> Interval:
     """The share of answers on the right side of one half."""
     right = (answers.p_yes >= 0.5) == (answers.labels >= 0.5)
     return clustered_wilson(right.astype(float).tolist(), answers.prompts)
@@ -78,7 +78,7 @@ def area_under_curve(labels: np.ndarray, p_yes: np.ndarray, weights: np.ndarray 
         return np.where(pairs > 1e-12, won / pairs, np.nan)
 
 
-def auc(answers: Answers, seed: int) -> Interval | None:
+def auc(answers: JudgeAnswers, seed: int) -> Interval | None:
     """The AUC over all pairs of answers; None when all labels are the same."""
     estimate = float(area_under_curve(answers.labels, answers.p_yes))
     if np.isnan(estimate):
@@ -91,7 +91,7 @@ def auc(answers: Answers, seed: int) -> Interval | None:
     return _percentiles(estimate, np.concatenate(drawn), num_clusters)
 
 
-def auc_within(answers: Answers, seed: int) -> tuple[Interval | None, int]:
+def auc_within(answers: JudgeAnswers, seed: int) -> tuple[Interval | None, int]:
     """The mean over groups of the AUC inside each -> (it, how many groups have a yes and a no)."""
     groups, num_groups = _numbered(answers.groups or answers.prompts)
     order = np.argsort(groups, kind="stable")
@@ -108,7 +108,7 @@ def auc_within(answers: Answers, seed: int) -> tuple[Interval | None, int]:
     return _or_wilson(found, len(set(prompts))), len(values)
 
 
-def calibration_error(answers: Answers, seed: int, *, num_bins: int = NUM_BINS) -> Interval:
+def calibration_error(answers: JudgeAnswers, seed: int, *, num_bins: int = NUM_BINS) -> Interval:
     """Expected calibration error (Naeini et al. 2015): mean |share of yes - mean p_yes| over bins of equal width.
 
     The interval is that of the plug-in estimate, which is never below 0 and biased upwards when bins are small.
@@ -122,7 +122,7 @@ def calibration_error(answers: Answers, seed: int, *, num_bins: int = NUM_BINS) 
     return _percentiles(float(estimate), np.concatenate(drawn), num_clusters)
 
 
-def reliability(answers: Answers, *, num_bins: int = NUM_BINS) -> list[Bin]:
+def reliability(answers: JudgeAnswers, *, num_bins: int = NUM_BINS) -> list[Bin]:
     """The bars of a reliability diagram, empty bins left out."""
     place = _bins(answers.p_yes, num_bins)
     bars = []
@@ -168,7 +168,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.exp(-np.logaddexp(0.0, -x))
 
 
-def describe(answers: Answers, seed: int) -> dict[str, Any]:
+def describe(answers: JudgeAnswers, seed: int) -> dict[str, Any]:
     """Every number of this module as plain values: intervals are [estimate, low, high], None where undefined."""
     within, num_groups = auc_within(answers, seed)
     pooled = auc(answers, seed)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from genloop.stats.judges.quality import (
-    Answers,
+    JudgeAnswers,
     accuracy,
     area_under_curve,
     auc_within,
@@ -22,7 +22,7 @@ _COLUMNS = ("n", "prompts", "yes", "accuracy", "auc", "auc_within", "ece")
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class HeldOutAnswer:
     """One answer: its question (`scenes`: outcome of a drawn scene), the step its image is from, label and margin.
 
     The margin is logit(yes) - logit(no); P(yes) here is its sigmoid.
@@ -36,7 +36,7 @@ class Judged:
     margin: float
 
 
-def summarize_judge(rows: Sequence[Judged], seed: int) -> dict[str, Any]:
+def summarize_judge(rows: Sequence[HeldOutAnswer], seed: int) -> dict[str, Any]:
     """{"overall": {question: numbers}, "by_step", "by_task": {question: {step or task: numbers}}, "calibration"}."""
     questions = list(dict.fromkeys(row.question for row in rows))
     found: dict[str, Any] = {"overall": {}, "by_step": {}, "by_task": {}, "calibration": {}}
@@ -55,7 +55,7 @@ def summarize_judge(rows: Sequence[Judged], seed: int) -> dict[str, Any]:
     return found
 
 
-def calibrate(rows: Sequence[Judged], seed: int) -> dict[str, Any] | None:
+def calibrate(rows: Sequence[HeldOutAnswer], seed: int) -> dict[str, Any] | None:
     """Platt scaling (a, b) fitted on one half of the prompts, its effect measured on the other; None for few prompts.
 
     P(yes) = sigmoid(a * margin + b). The halves alternate over the sentences in alphabetical order.
@@ -78,7 +78,7 @@ def calibrate(rows: Sequence[Judged], seed: int) -> dict[str, Any] | None:
     }
 
 
-def point_estimates(rows: Sequence[Judged], seed: int) -> dict[str, float]:
+def point_estimates(rows: Sequence[HeldOutAnswer], seed: int) -> dict[str, float]:
     """Accuracy, AUC and AUC within prompts of every question, for a line of metrics; undefined ones are left out."""
     found: dict[str, float] = {}
     for question in dict.fromkeys(row.question for row in rows):
@@ -115,10 +115,10 @@ def format_judge(summary: Mapping[str, Any]) -> str:
     return "\n".join(parts) + "\n"
 
 
-def _answers(rows: Sequence[Judged], *, a: float = 1.0, b: float = 0.0) -> Answers:
+def _answers(rows: Sequence[HeldOutAnswer], *, a: float = 1.0, b: float = 0.0) -> JudgeAnswers:
     labels, margins = np.array([row.label for row in rows]), np.array([row.margin for row in rows])
     groups = [(row.prompt, row.step) for row in rows]
-    return Answers(labels, sigmoid(a * margins + b), [row.prompt for row in rows], groups)
+    return JudgeAnswers(labels, sigmoid(a * margins + b), [row.prompt for row in rows], groups)
 
 
 def _order(name: str) -> tuple[int, str]:

@@ -14,7 +14,7 @@ from genloop.data.images import contact_sheet, encode_png
 from genloop.report import write_report
 from genloop.report.page.costs import Expense, expense, mean, unit_of
 from genloop.report.page.pictures import Sheet, embed_sheet
-from genloop.report.page.trajectories import CHART_HEIGHT, MAX_ROWS, ways
+from genloop.report.page.trajectories import CHART_HEIGHT, MAX_ROWS, trajectories
 from genloop.report.runs import Answer, Candidate, Making
 from tests.unit.report.test_page import Page, page_of
 from tests.worlds.report_runs import NUM_STEPS, Sketch, write_runs
@@ -70,9 +70,9 @@ def test_a_sheet_that_does_not_fit_is_not_cut_up(tmp_path):
 
 def test_answers_lie_at_their_step_and_height():
     answers = (Answer(6, "clarity", 0.25), Answer(9, "clarity", 1.0), Answer(9, "potential", 0.5))
-    found = ways(making(Candidate(0, None, answers, cut_at=9)), Path("image.png"))
+    found = trajectories(making(Candidate(0, None, answers, cut_at=9)), Path("image.png"))
     assert found is not None and found.questions == ("clarity", "potential") and found.steps == (6, 9)
-    clarity, potential = found.trails
+    clarity, potential = found.trajectories
     assert clarity.points == ((33.33, 0.75 * CHART_HEIGHT), (50.0, 0.0))
     assert potential.points == ((50.0, CHART_HEIGHT / 2),)
     assert clarity.cut is None and potential.cut == (50.0, CHART_HEIGHT / 2)
@@ -81,8 +81,8 @@ def test_answers_lie_at_their_step_and_height():
 
 def test_a_question_without_an_answer_leaves_a_gap_and_says_so():
     answers = (Answer(6, "outcome", None), Answer(9, "outcome", 0.5))
-    found = ways(making(Candidate(0, 0.5, answers), Candidate(1, None, answers[:1])), Path("image.png"))
-    assert found is not None and [len(trail.points) for trail in found.trails] == [1]
+    found = trajectories(making(Candidate(0, 0.5, answers), Candidate(1, None, answers[:1])), Path("image.png"))
+    assert found is not None and [len(trajectory.points) for trajectory in found.trajectories] == [1]
     assert found.rows[0].cells[0].words == ("outcome not judged",)
 
 
@@ -90,10 +90,14 @@ def test_a_correction_goes_on_from_what_it_corrects():
     first = Candidate(0, 0.3, (Answer(18, "outcome", 0.3),), reason="expected red circle>=1, found 0 red; and 1 blue")
     second = Candidate(1, 0.8, (Answer(22, "outcome", 0.8),), parent=0)
     other = Candidate(2, 0.2, (Answer(18, "outcome", 0.2),))
-    found = ways(making(first, second, other, chosen=1), Path("image.png"))
+    found = trajectories(making(first, second, other, chosen=1), Path("image.png"))
     assert found is not None
-    assert [(trail.candidate, trail.is_chosen) for trail in found.trails] == [(2, False), (0, True), (1, True)]
-    assert found.trails[2].origin == found.trails[1].points[-1]
+    assert [(trajectory.candidate, trajectory.is_chosen) for trajectory in found.trajectories] == [
+        (2, False),
+        (0, True),
+        (1, True),
+    ]
+    assert found.trajectories[2].origin == found.trajectories[1].points[-1]
     assert found.rows[0].notes == ("chosen", "from candidate 0")
     assert found.remarks == (
         "candidate 0: “expected red circle>=1, found 0 red; and 1 blue”",
@@ -103,28 +107,30 @@ def test_a_correction_goes_on_from_what_it_corrects():
 
 def test_candidates_that_descend_from_each_other_in_a_circle_do_not_hang():
     answers = (Answer(3, "outcome", 0.5), Answer(6, "outcome", 0.5))
-    found = ways(making(Candidate(0, 0.5, answers, parent=1), Candidate(1, 0.5, answers, parent=0)), Path("i.png"))
-    assert found is not None and all(trail.is_chosen for trail in found.trails)
+    found = trajectories(
+        making(Candidate(0, 0.5, answers, parent=1), Candidate(1, 0.5, answers, parent=0)), Path("i.png")
+    )
+    assert found is not None and all(trajectory.is_chosen for trajectory in found.trajectories)
 
 
 def test_many_candidates_are_shown_as_far_as_there_is_room_the_chosen_one_first():
     answers = (Answer(9, "outcome", 0.5), Answer(18, "outcome", 0.5))
     many = [Candidate(i, 0.5, answers) for i in range(MAX_ROWS + 6)]
-    found = ways(making(*many, chosen=MAX_ROWS + 5), Path("image.png"))
+    found = trajectories(making(*many, chosen=MAX_ROWS + 5), Path("image.png"))
     assert found is not None and len(found.rows) == MAX_ROWS and found.num_hidden == 6
     assert [row.index for row in found.rows[:3]] == [MAX_ROWS + 5, 0, 1]
-    assert len(found.trails) == MAX_ROWS + 6
+    assert len(found.trajectories) == MAX_ROWS + 6
 
 
 def test_one_step_makes_no_chart_and_without_pictures_nothing(tmp_path):
     answers = (Answer(18, "outcome", 0.5),)
-    assert ways(making(Candidate(0, 0.5, answers)), Path("image.png")) is None
-    found = ways(making(Candidate(0, 0.5, answers), previews=Path("sheet.png")), Path("image.png"))
-    assert found is not None and found.trails == () and found.rows[0].cells[0].words == ("outcome 0.50",)
+    assert trajectories(making(Candidate(0, 0.5, answers)), Path("image.png")) is None
+    found = trajectories(making(Candidate(0, 0.5, answers), previews=Path("sheet.png")), Path("image.png"))
+    assert found is not None and found.trajectories == () and found.rows[0].cells[0].words == ("outcome 0.50",)
 
 
 def test_rows_without_ways_show_none(tmp_path):
-    assert ways(making(Candidate(0, 0.5)), Path("image.png")) is None
+    assert trajectories(making(Candidate(0, 0.5)), Path("image.png")) is None
     text = page(tmp_path, replace(SEARCHED, searched=False))
     assert "P(yes) by step" not in text.text and text.unbalanced == []
 

@@ -14,7 +14,7 @@ from genloop.rewards.settings import JudgeSettings
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.shapes.prompts import prompt_set
-from genloop.stats.judges.quality import Answers, area_under_curve, auc_within
+from genloop.stats.judges.quality import JudgeAnswers, area_under_curve, auc_within
 
 PATHS = 8
 PROMPTS = prompt_set("test", 3, 6)  # six a task
@@ -49,7 +49,7 @@ def paths():
 def within(labels: np.ndarray, p_yes: np.ndarray) -> float:
     """AUC among the paths of a prompt, the mean over prompts that have right and wrong ones."""
     groups = [row // PATHS for row in range(len(labels))]
-    found, num_groups = auc_within(Answers(labels, p_yes, groups, groups), 0)
+    found, num_groups = auc_within(JudgeAnswers(labels, p_yes, groups, groups), 0)
     assert found is not None and num_groups >= 15
     return found.estimate
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genloop.stats.agreement.measure import ALL, Labelled, agreement, cohen_kappa, label
+from genloop.stats.agreement.measure import ALL, AnnotatedImage, agreement, cohen_kappa, label
 from genloop.stats.agreement.tables import as_json, markdown
 from genloop.stats.agreement.votes import Votes, check_votes, read_votes, says_yes
 from tests.worlds.annotations import published_row, write_csv
@@ -25,7 +25,7 @@ def images(cells, tag="colors", per_prompt=1):
     verdicts = [(True, True), (True, False), (False, True), (False, False)]
     flat = [pair for pair, count in zip(verdicts, cells) for _ in range(count)]
     return [
-        Labelled(f"{tag} {i // per_prompt}", tag, Votes(5 if human else 0, 5), machine)
+        AnnotatedImage(f"{tag} {i // per_prompt}", tag, Votes(5 if human else 0, 5), machine)
         for i, (machine, human) in enumerate(flat)
     ]
 
@@ -61,7 +61,7 @@ def test_no_number_of_prompts_makes_a_perfect_evaluator_certain():
 
 
 def test_two_evaluators_that_say_the_same_are_not_surely_equal():
-    same = [Labelled(one.prompt, one.tag, one.votes, one.verdict, one.verdict) for one in images((20, 5, 5, 20))]
+    same = [AnnotatedImage(one.prompt, one.tag, one.votes, one.verdict, one.verdict) for one in images((20, 5, 5, 20))]
     kappa = agreement(same, 0, num_resamples=500).paired[-1].kappa
     assert kappa.low < kappa.estimate == 0 < kappa.high
     assert kappa.low == pytest.approx(-kappa.high, abs=0.03)
@@ -69,7 +69,7 @@ def test_two_evaluators_that_say_the_same_are_not_surely_equal():
 
 def test_differences_of_tasks_are_corrected_for_their_number():
     first = images((6, 2, 2, 6)) + images((6, 0, 6, 6), tag="counting")
-    ours = [Labelled(one.prompt, one.tag, one.votes, one.verdict, one.human) for one in first]
+    ours = [AnnotatedImage(one.prompt, one.tag, one.votes, one.verdict, one.human) for one in first]
     counting, colors, everything = agreement(ours, 0, num_resamples=100).paired
     assert (counting.task, colors.task, everything.task) == ("counting", "colors", ALL)
     assert counting.p == pytest.approx(2 * 2 / 2**6) and colors.p == pytest.approx(2 / 2**4)
@@ -85,10 +85,10 @@ def test_images_of_a_prompt_widen_the_interval():
 def test_agreement_is_shown_by_how_divided_people_were():
     found = agreement(
         [
-            Labelled("a", "colors", Votes(5, 5), True),
-            Labelled("b", "colors", Votes(1, 5), False),
-            Labelled("c", "colors", Votes(3, 5), False),
-            Labelled("d", "colors", Votes(2, 5), False),
+            AnnotatedImage("a", "colors", Votes(5, 5), True),
+            AnnotatedImage("b", "colors", Votes(1, 5), False),
+            AnnotatedImage("c", "colors", Votes(3, 5), False),
+            AnnotatedImage("d", "colors", Votes(2, 5), False),
         ],
         0,
         num_resamples=100,
@@ -104,7 +104,7 @@ def test_agreement_is_shown_by_how_divided_people_were():
 
 def test_two_evaluators_are_compared_in_pairs():
     first = images((20, 10, 10, 20), per_prompt=2)
-    ours = [Labelled(one.prompt, one.tag, one.votes, one.verdict, one.human) for one in first]
+    ours = [AnnotatedImage(one.prompt, one.tag, one.votes, one.verdict, one.human) for one in first]
     found = agreement(ours, 0, num_resamples=300)
     pair = found.paired[-1]
     assert (pair.only_first, pair.only_other) == (0, 20)

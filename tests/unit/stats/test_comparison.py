@@ -13,7 +13,7 @@ from genloop.stats.comparison.regime import COVERAGE, Differing, conditions, dif
 from genloop.stats.comparison.rows import check_evaluation, read_evaluation
 from genloop.stats.comparison.tables import as_json, markdown, sentence
 from genloop.stats.intervals import paired_bootstrap
-from genloop.stats.paired import detectable, flip_test, standard_error
+from genloop.stats.paired import detectable, sign_flip_test, standard_error
 from tests.worlds.evaluations import CARD, evaluation, verdict_rows, write_evaluation, write_reference
 from tests.worlds.report_runs import start_run
 
@@ -45,7 +45,7 @@ def test_changes_are_the_paired_statistics_of_their_task(runs):
     assert colors.difference == paired_bootstrap(*values, prompts, 3 + 1, num_resamples=200)
     assert (colors.only_a, colors.only_b) == ((a & ~b).sum(), (b & ~a).sum())
     assert (colors.worse, colors.better) == ((steps < 0).sum(), (steps > 0).sum())
-    assert colors.p == pytest.approx(2 * flip_test(steps.tolist()))  # Holm: two tasks, this one first
+    assert colors.p == pytest.approx(2 * sign_flip_test(steps.tolist()))  # Holm: two tasks, this one first
     assert colors.result == "better" and counting.result == "same"
     assert overall.difference.estimate == pytest.approx((counting.difference.estimate + colors.difference.estimate) / 2)
     assert overall.detectable < colors.detectable < 1

@@ -5,7 +5,7 @@ import pytest
 
 from genloop.stats.intervals import wilson
 from genloop.stats.judges.quality import (
-    Answers,
+    JudgeAnswers,
     accuracy,
     area_under_curve,
     auc,
@@ -18,13 +18,13 @@ from genloop.stats.judges.quality import (
 )
 
 
-def made_up(n: int = 400, prompts: int = 40, seed: int = 0) -> Answers:
+def made_up(n: int = 400, prompts: int = 40, seed: int = 0) -> JudgeAnswers:
     """Prompts of different difficulty, answers that know something about the image."""
     rng = np.random.default_rng(seed)
     prompt = np.repeat(np.arange(prompts), n // prompts)
     level, image = rng.normal(size=prompts)[prompt], rng.normal(size=n)
     labels = (rng.random(n) < sigmoid(2 * level + image)).astype(float)
-    return Answers(labels, sigmoid(2 * level + image + rng.normal(size=n)), prompt.tolist())
+    return JudgeAnswers(labels, sigmoid(2 * level + image + rng.normal(size=n)), prompt.tolist())
 
 
 def auc_by_pairs(labels: np.ndarray, p_yes: np.ndarray) -> float:
@@ -55,7 +55,7 @@ def test_weights_count_an_answer_as_often_as_copies_of_it_would():
 def test_a_judge_that_only_knows_the_prompt_is_useless_within_prompts():
     answers = made_up()
     means = np.array([answers.labels[np.array(answers.prompts) == prompt].mean() for prompt in answers.prompts])
-    prior = Answers(answers.labels, means, answers.prompts)
+    prior = JudgeAnswers(answers.labels, means, answers.prompts)
     pooled, (within, groups) = auc(prior, 0), auc_within(prior, 0)
     assert pooled is not None and pooled.estimate > 0.75
     assert within is not None and within.low < within.estimate == 0.5 < within.high
@@ -64,15 +64,16 @@ def test_a_judge_that_only_knows_the_prompt_is_useless_within_prompts():
 
 def test_groups_narrow_down_who_is_compared():
     labels, p_yes = np.array([1.0, 0, 1, 0]), np.array([0.4, 0.3, 0.9, 0.8])
-    one = Answers(labels, p_yes, ["a"] * 4)
-    two = Answers(labels, p_yes, ["a"] * 4, [("a", 3), ("a", 3), ("a", 6), ("a", 6)])
+    one = JudgeAnswers(labels, p_yes, ["a"] * 4)
+    two = JudgeAnswers(labels, p_yes, ["a"] * 4, [("a", 3), ("a", 3), ("a", 6), ("a", 6)])
     assert auc_within(one, 0)[0].estimate == pytest.approx(0.75)
     assert auc_within(two, 0) == (wilson(1, 1), 2)  # of one prompt
 
 
 def test_few_prompts_that_are_all_ranked_right_do_not_make_a_judge_perfect():
     few, many = (
-        Answers(np.array([1.0, 0.0] * n), np.array([0.9, 0.1] * n), [i // 2 for i in range(2 * n)]) for n in (3, 100)
+        JudgeAnswers(np.array([1.0, 0.0] * n), np.array([0.9, 0.1] * n), [i // 2 for i in range(2 * n)])
+        for n in (3, 100)
     )
     for measure in (auc, lambda answers, seed: auc_within(answers, seed)[0]):
         assert measure(few, 0).estimate == measure(many, 0).high == 1
@@ -80,7 +81,7 @@ def test_few_prompts_that_are_all_ranked_right_do_not_make_a_judge_perfect():
 
 
 def test_labels_that_are_all_the_same_have_no_auc():
-    answers = Answers(np.ones(5), np.linspace(0, 1, 5), list(range(5)))
+    answers = JudgeAnswers(np.ones(5), np.linspace(0, 1, 5), list(range(5)))
     assert auc(answers, 0) is None
     assert auc_within(answers, 0) == (None, 0)
     assert describe(answers, 0)["auc"] is None
@@ -97,7 +98,7 @@ def test_intervals_hold_the_estimate_and_shrink_with_the_number_of_prompts():
 def test_the_calibration_error_is_the_mean_gap_of_the_bins():
     p_yes = np.array([0.05, 0.05, 0.55, 0.55, 0.95, 1.0])
     labels = np.array([0.0, 1, 1, 0, 1, 1])
-    answers = Answers(labels, p_yes, list("abcdef"))
+    answers = JudgeAnswers(labels, p_yes, list("abcdef"))
     expected = (2 * abs(0.5 - 0.05) + 2 * abs(0.5 - 0.55) + 2 * abs(1 - 0.975)) / 6
     assert calibration_error(answers, 0).estimate == pytest.approx(expected)
     assert [(bar.low, bar.n) for bar in reliability(answers)] == [(0.0, 2), (0.5, 2), (0.9, 2)]
@@ -110,8 +111,8 @@ def test_platt_scaling_undoes_a_wrong_scale_and_shift():
     labels = (rng.random(20000) < sigmoid(0.5 * margins - 1)).astype(float)
     a, b = fit_platt(labels, margins)
     assert (a, b) == pytest.approx((0.5, -1), abs=0.05)
-    raw = Answers(labels, sigmoid(margins), list(range(20000)))
-    scaled = Answers(labels, sigmoid(a * margins + b), list(range(20000)))
+    raw = JudgeAnswers(labels, sigmoid(margins), list(range(20000)))
+    scaled = JudgeAnswers(labels, sigmoid(a * margins + b), list(range(20000)))
     assert calibration_error(scaled, 0).estimate < 0.02 < 0.15 < calibration_error(raw, 0).estimate
 
 
@@ -131,4 +132,4 @@ def test_the_same_seed_gives_the_same_numbers():
 )
 def test_answers_that_are_none_are_refused(labels, p_yes, prompts):
     with pytest.raises(ValueError, match="must be"):
-        Answers(np.array(labels), np.array(p_yes), prompts)
+        JudgeAnswers(np.array(labels), np.array(p_yes), prompts)

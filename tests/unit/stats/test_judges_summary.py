@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from genloop.report.figures.reliability import draw
-from genloop.stats.judges.summary import FINAL, Judged, calibrate, format_judge, point_estimates, summarize_judge
+from genloop.stats.judges.summary import FINAL, HeldOutAnswer, calibrate, format_judge, point_estimates, summarize_judge
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def answers(scale: float = 1.0, num_prompts: int = 30) -> list[Judged]:
+def answers(scale: float = 1.0, num_prompts: int = 30) -> list[HeldOutAnswer]:
     """A judge that knows something and is `scale` times too sure."""
     rng = np.random.default_rng(0)
     rows = []
@@ -24,7 +24,7 @@ def answers(scale: float = 1.0, num_prompts: int = 30) -> list[Judged]:
             label = float(rng.random() < 1 / (1 + np.exp(-margin)))
             question, step = (("outcome", FINAL), ("potential", "6"), ("potential", "12"))[image % 3]
             tag = "counting" if prompt % 2 else "colors"
-            rows.append(Judged(question, step, tag, f"prompt {prompt}", label, scale * margin))
+            rows.append(HeldOutAnswer(question, step, tag, f"prompt {prompt}", label, scale * margin))
     return rows
 
 
@@ -45,10 +45,10 @@ def test_every_question_has_its_numbers_by_step_and_by_task():
 
 def test_images_are_compared_within_a_prompt_and_a_step():
     rows = [
-        Judged("potential", "6", "colors", "a", 1.0, 0.0),
-        Judged("potential", "6", "colors", "a", 0.0, -1.0),
-        Judged("potential", "9", "colors", "a", 1.0, 5.0),
-        Judged("potential", "9", "colors", "a", 0.0, 4.0),
+        HeldOutAnswer("potential", "6", "colors", "a", 1.0, 0.0),
+        HeldOutAnswer("potential", "6", "colors", "a", 0.0, -1.0),
+        HeldOutAnswer("potential", "9", "colors", "a", 1.0, 5.0),
+        HeldOutAnswer("potential", "9", "colors", "a", 0.0, 4.0),
     ]
     assert summarize_judge(rows, 0)["overall"]["potential"]["auc_within"][0] == 1.0
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genloop.stats.intervals import holm, mcnemar
-from genloop.stats.paired import detectable, flip_test, standard_error, weighted_flip_test
+from genloop.stats.paired import detectable, sign_flip_test, standard_error, weighted_sign_flip_test
 
 
 def by_enumeration(steps: list[int]) -> float:
@@ -19,27 +19,27 @@ def by_enumeration(steps: list[int]) -> float:
 @settings(deadline=None)
 @given(steps=st.lists(st.integers(-4, 4), max_size=9))
 def test_the_flip_test_is_the_share_of_all_signs(steps):
-    assert flip_test(steps) == pytest.approx(by_enumeration(steps))
+    assert sign_flip_test(steps) == pytest.approx(by_enumeration(steps))
 
 
 @settings(deadline=None)
 @given(better=st.integers(0, 40), worse=st.integers(0, 40))
 def test_with_one_image_a_prompt_it_is_mcnemars(better, worse):
-    assert flip_test([1] * better + [-1] * worse) == pytest.approx(mcnemar(better, worse))
+    assert sign_flip_test([1] * better + [-1] * worse) == pytest.approx(mcnemar(better, worse))
 
 
 def test_images_of_a_prompt_do_not_count_for_themselves():
-    assert flip_test([4] * 4) == pytest.approx(2 / 2**4)
+    assert sign_flip_test([4] * 4) == pytest.approx(2 / 2**4)
     assert mcnemar(16, 0) < 0.001
 
 
 def test_random_signs_agree_with_all_signs_and_depend_on_the_seed_alone():
     steps = [2, 1, -1, 3, 1, 0, 1, -2, 1, 1, 2, -1]
-    drawn = weighted_flip_test(steps, 0)
-    assert drawn == weighted_flip_test(steps, 0)
-    assert drawn == pytest.approx(flip_test(steps), abs=0.015)
-    assert weighted_flip_test([0.0, 0.0], 0) == 1.0
-    assert weighted_flip_test([0.1] * 200, 0) == pytest.approx(1 / 20_001)
+    drawn = weighted_sign_flip_test(steps, 0)
+    assert drawn == weighted_sign_flip_test(steps, 0)
+    assert drawn == pytest.approx(sign_flip_test(steps), abs=0.015)
+    assert weighted_sign_flip_test([0.0, 0.0], 0) == 1.0
+    assert weighted_sign_flip_test([0.1] * 200, 0) == pytest.approx(1 / 20_001)
 
 
 def test_the_standard_error_is_that_of_a_mean_where_prompts_have_equally_many_images():
@@ -71,7 +71,7 @@ def test_of_several_claims_one_is_found_in_80_percent_of_cases_when_only_that_di
         better = (rates + 0.24 * np.eye(6)[0][:, None, None] * rng.random((6, 94, 1))).clip(0, 1)
         a, b = (rng.random((6, 94, 4)) < side for side in (rates, better))
         steps = b.sum(axis=2) - a.sum(axis=2)  # (6, 94)
-        found += holm([flip_test(task) for task in steps.tolist()])[0] < 0.05
+        found += holm([sign_flip_test(task) for task in steps.tolist()])[0] < 0.05
         error = standard_error(steps[0], [4] * 94)
         reaches.append(detectable(error, 93, step=1 / 376, level=1 - 0.05 / 6))
         shifts.append(steps[0].sum() / 376)
