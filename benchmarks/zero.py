@@ -60,9 +60,10 @@ def work(stage: int) -> None:
     import torch.nn.functional as F
 
     from genloop.models.llava.model import build_llava, embed_tokens, image_features, language_hidden
-    from genloop.training.loop import Loss, Task, train
+    from genloop.training.loop import train
     from genloop.training.objectives.judge.parts import save_memory
-    from genloop.training.settings import TrainSettings
+    from genloop.training.settings import LoopSettings
+    from genloop.training.task import Loss, Objective, Plan
 
     if stage:
         require("deepspeed", "train")  # its code is no part of what is measured
@@ -76,30 +77,37 @@ def work(stage: int) -> None:
         model = build_llava(SIZES, seed=0)
         save_memory(model)
 
-        def batch_of(step: int) -> torch.Tensor:
-            if step > FIRST:
-                dist.barrier()
-                seconds.append(time.perf_counter() - begun[0])
-                peaks.append(_resident("VmHWM"))
-            if step == FIRST:
-                Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-            dist.barrier()
-            begun[0] = time.perf_counter()
-            return torch.randint(8192, (ROWS, LENGTH), generator=torch.Generator().manual_seed(step))
-
-        def loss_of(ids: torch.Tensor, rows: Sequence[int]) -> Loss:
-            mine = ids[list(rows)]
-            seen = image_features(model, torch.zeros(len(mine), 3, 24, 24))
-            hidden = language_hidden(model, torch.cat([seen, embed_tokens(model, mine)], dim=1))
-            logits = model.lm_head(hidden[:, -LENGTH:-1])
-            total = F.cross_entropy(logits.flatten(0, 1), mine[:, 1:].flatten(), reduction="sum")
-            return Loss(total, float(mine[:, 1:].numel()))
-
-        settings = TrainSettings(
-            num_steps=STEPS, batch_size=ROWS, rows_per_forward=2, save_every=STEPS, zero_stage=stage
-        )
         weight = float(ROWS * (LENGTH - 1))
-        train(Task(model, batch_of, loss_of, settings, weight_of=lambda _: weight), Path(run), world)
+
+        class Words(Objective[int, torch.Tensor]):
+            """Next words of random text behind a white image."""
+
+            def plan(self, step: int) -> Plan[int]:
+                if step > FIRST:
+                    dist.barrier()
+                    seconds.append(time.perf_counter() - begun[0])
+                    peaks.append(_resident("VmHWM"))
+                if step == FIRST:
+                    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+                dist.barrier()
+                begun[0] = time.perf_counter()
+                return Plan(range(ROWS), weight, step)
+
+            def load(self, items: Sequence[int], plan: Plan[int]) -> torch.Tensor:
+                generator = torch.Generator().manual_seed(plan.shared)
+                return torch.randint(8192, (ROWS, LENGTH), generator=generator)[list(items)]
+
+            def loss(self, batch: torch.Tensor) -> Loss:
+                seen = image_features(model, torch.zeros(len(batch), 3, 24, 24))
+                hidden = language_hidden(model, torch.cat([seen, embed_tokens(model, batch)], dim=1))
+                logits = model.lm_head(hidden[:, -LENGTH:-1])
+                total = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum")
+                return Loss(total, float(batch[:, 1:].numel()))
+
+        objective = Words()
+        objective.model = model
+        settings = LoopSettings(num_steps=STEPS, rows_per_forward=2, save_every=STEPS, zero_stage=stage)
+        train(objective, settings, Path(run), world)
         largest = torch.tensor(peaks[-1] - before)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         if world.rank == 0:

@@ -37,7 +37,7 @@ from genloop.rewards.questions import FILE, Questions, check_wording, read_quest
 from genloop.rundir import sha256_file, write_atomic, write_json
 from genloop.stats.judges.summary import FINAL, HeldOutAnswer, format_judge, point_estimates, summarize_judge
 from genloop.training.objectives.judge.checks import ADAPTED, check_adapters, check_batch, check_cells, check_shards
-from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings, TrainSettings
+from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings
 
 if TYPE_CHECKING:
     from genloop.models.llava.model import Llava
@@ -186,7 +186,7 @@ def main(config: Config, world: World, checked: None) -> None:
     import torch
 
     from genloop.training.adapters import add_adapters, merge_adapters, save_adapters
-    from genloop.training.loop import Task, train
+    from genloop.training.loop import train
     from genloop.training.objectives.judge import parts as judge_parts
     from genloop.training.objectives.judge.batches import JudgeBatches
     from genloop.training.reductions import largest_over_ranks
@@ -223,18 +223,10 @@ def main(config: Config, world: World, checked: None) -> None:
             is_over = step == config.train.num_steps  # that is measured below
             return None if is_over else point_estimates(judged(held_out, questions, world), config.seed)
 
-        settings = TrainSettings(**config.train.model_dump(), batch_size=config.batch.num_items)
-        task = Task(
-            model,
-            batches,
-            trainer.loss,
-            settings,
-            lr_scale_of,
-            after_step if config.eval_every else None,
-            after_every=config.eval_every or 1,
-            weight_of=lambda batch: 1.0,
-        )
-        train(task, config.out, world)
+        objective = trainer.objective(batches, lr_scale_of)
+        objective.after_every = config.eval_every
+        objective.after_step = after_step  # type: ignore[method-assign]
+        train(objective, config.train, config.out, world)
         if adapted is not None and world.rank == 0:
             save_adapters(adapted, config.out / "adapter")
         plain = merge_adapters(adapted) if adapted is not None else model

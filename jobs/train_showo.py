@@ -88,30 +88,24 @@ def main(config: Config, world: World, checked: None) -> None:
     from genloop.data.shards import Shards
     from genloop.models.showo.model import save_showo
     from genloop.models.showo.prompting import Layout
-    from genloop.training.loop import Task, train
-    from genloop.training.objectives.masked_tokens import CaptionedCodeBatches, masked_token_loss, masked_token_weight
+    from genloop.training.loop import train
+    from genloop.training.objectives.masked_tokens import MaskedTokens
 
     torch.set_num_threads(config.train.threads)
     device = choose_device(config.train.device, world)
     with process_group(world, device=device):
         model = build(config, device)
         layout = Layout(model.config, model.text_tokenizer)
-        batches = CaptionedCodeBatches(
+        objective = MaskedTokens(
+            model,
+            layout,
             Shards(config.shards),
             seed=config.seed,
             batch_size=config.train.batch_size,
-            num_tokens=model.config.num_vq_tokens,
             drop_captions=config.drop_captions,
+            ends=config.labels == "image_and_ends",
         )
-        ends = config.labels == "image_and_ends"
-        task = Task(
-            model,
-            batches,
-            lambda batch, rows: masked_token_loss(model, layout, batch, rows, ends=ends),
-            config.train,
-            weight_of=lambda batch: masked_token_weight(batch, ends=ends),
-        )
-        train(task, config.out, world)
+        train(objective, config.train, config.out, world)
         if world.rank == 0:
             save_showo(model, config.out / "showo")
 

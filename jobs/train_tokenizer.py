@@ -103,26 +103,22 @@ def train_magvit2(config: Config, world: World) -> None:
 
     from genloop.data.shards import Shards
     from genloop.models.magvit2.model import build_magvit2, save_magvit2
-    from genloop.training.loop import Task, train
-    from genloop.training.objectives.tokenizer import LossWeights, PixelRows, reconstruction_loss
+    from genloop.training.loop import train
+    from genloop.training.objectives.tokenizer import LossWeights, Reconstruction
 
     assert config.shards is not None
     torch.set_num_threads(config.train.threads)
     device = choose_device(config.train.device, world)
     with process_group(world, device=device):
         model = build_magvit2(MagvitConfig(**config.model.model_dump()), seed=config.seed, device=device)
-        pixels = PixelRows(Shards(config.shards), seed=config.seed, batch_size=config.train.batch_size)
-        weights = LossWeights(**config.loss.model_dump())
-        task = Task(
+        objective = Reconstruction(
             model,
-            pixels.rows,
-            lambda batch, rows: reconstruction_loss(
-                model, pixels.images([batch[row] for row in rows]).to(device), weights
-            ),
-            config.train,
-            weight_of=lambda batch: float(len(batch)),
+            Shards(config.shards),
+            LossWeights(**config.loss.model_dump()),
+            seed=config.seed,
+            batch_size=config.train.batch_size,
         )
-        train(task, config.out, world)
+        train(objective, config.train, config.out, world)
         if world.rank == 0:
             save_magvit2(model, config.out / "tokenizer")
 

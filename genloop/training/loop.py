@@ -1,65 +1,84 @@
-"""The one train loop: batches and a loss come from the job; order, averaging over ranks, saving and resuming from here.
+"""The one train loop: an objective says what a step looks at and its loss; order, averages over ranks, saving and
+resuming are done here.
 
-Nothing is random here. A job's `batch_of(step)` returns the whole batch of a step on every rank; each rank works on its
-share of the rows, and gradients are sums divided by one weight over all ranks. So the loss of a step depends on the
-config alone, up to the order of float additions: not on world size, restarts, micro-batches or what the ranks share.
-On one process a resumed run gives the very bits of an uninterrupted one.
+Each rank loads and computes its share of the items; gradients are sums divided by the weight of the whole batch. So
+the loss of a step depends on the config alone, up to the order of float additions: not on the number of ranks,
+restarts, micro-batches, loaders or what the ranks shard. On one process a resumed run gives the very bits of an
+uninterrupted one.
 """
 
 import time
 from pathlib import Path
+from typing import Any
 
 from genloop.distributed import StopRequested, World
 from genloop.job import note
 from genloop.rundir import append_metrics
+from genloop.training.loading import Loading
 from genloop.training.optimizer import learning_rate
 from genloop.training.replicated import Replicated
-from genloop.training.state import cut_metrics
-from genloop.training.task import B, Loss, Task
+from genloop.training.settings import LoopSettings
+from genloop.training.state import Progress, cut_metrics
+from genloop.training.task import Objective
 from genloop.training.zero import Partitioned
 
-__all__ = ["Loss", "Task", "train"]
+__all__ = ["train"]
 
 
-def train(task: Task[B], run: Path, world: World) -> None:
+def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, world: World) -> None:
     """Train from the newest checkpoint in RUN/checkpoints (or from the model as it is) to `num_steps`.
 
     Saves every `save_every` steps, at the end, and when a stop is asked for: then raises StopRequested on all ranks.
     """
-    settings = task.settings
-    if world.world_size > settings.batch_size:
-        raise ValueError(f"train.batch_size: {settings.batch_size} rows are too few for {world.world_size} ranks")
-    is_shared = settings.zero_stage > 0 and world.world_size > 1
-    learner = Partitioned(task, run, world) if is_shared else Replicated(task, run, world)
+    if (num_items := len(objective.plan(1).items)) < world.world_size:
+        raise ValueError(f"a batch of {num_items} items is too small for {world.world_size} ranks")
+    is_sharded = settings.zero_stage > 0 and world.world_size > 1
+    learner = (Partitioned if is_sharded else Replicated)(objective, settings, run, world)
     progress = learner.progress
     if world.rank == 0:
         cut_metrics(run, progress.step)
-    task.model.train()
-    clock, clocked = time.monotonic(), progress.step
+    objective.model.train()
+    device = next(objective.model.parameters()).device
+    equal = learner.equal_passes
+    loading = Loading(objective, settings, world, first=progress.step + 1, device=device, equal_passes=equal)
+    metrics = _Metrics(run, settings, world, progress)
+    steps = loading.steps(lambda number: learning_rate(number, settings))
     while progress.step < settings.num_steps:
-        step = progress.step + 1
-        rate = learning_rate(step, settings)
-        with note(f"rank {world.rank}, step {step}"):
-            stop, norm, sums = learner.step(step, rate)
-        progress.step = step
-        progress.add(sums)
-        is_last = step == settings.num_steps
-        is_logged = is_last or step % settings.log_every == 0
-        if is_logged and world.rank == 0:
-            now = time.monotonic()
-            speed = (step - clocked) / (now - clock)
-            pace = {"steps_per_s": speed, "samples_per_s": settings.batch_size * speed}
-            append_metrics(run, {"step": step, **progress.mean(), "lr": rate, "grad_norm": norm, **pace})
-            clock, clocked = now, step
-        if is_logged:
-            progress.clear()
-        if task.after_step and step % task.after_every == 0:
-            with learner.whole():
-                found = task.after_step(step)
+        number = progress.step + 1
+        with note(f"rank {world.rank}, step {number}"):
+            step = next(steps)
+            outcome = learner.step(step)
+        progress.step = number
+        progress.add(outcome.sums)
+        metrics.log(step.lr, outcome.grad_norm, step.num_items)
+        if objective.after_every and number % objective.after_every == 0:
+            with learner.gathered():
+                found = objective.after_step(number)
             if found and world.rank == 0:
-                append_metrics(run, {"step": step, **found})
-        if stop or is_last or step % settings.save_every == 0:
-            learner.save(run, progress)
-        if stop:
+                append_metrics(run, {"step": number, **found})
+        if outcome.stop or number == settings.num_steps or number % settings.save_every == 0:
+            learner.save()
+        if outcome.stop:
             raise StopRequested
     learner.close()
+
+
+class _Metrics:
+    """Lines of metrics.jsonl: means since the last one, and the speed."""
+
+    def __init__(self, run: Path, settings: LoopSettings, world: World, progress: Progress) -> None:
+        self._run, self._settings, self._world, self._progress = run, settings, world, progress
+        self._time, self._step = time.monotonic(), progress.step
+
+    def log(self, lr: float, grad_norm: float, num_items: int) -> None:
+        """Write a line when one is due."""
+        progress, step = self._progress, self._progress.step
+        if step != self._settings.num_steps and step % self._settings.log_every:
+            return
+        if self._world.rank == 0:
+            now = time.monotonic()
+            speed = (step - self._step) / (now - self._time)
+            pace = {"steps_per_s": speed, "samples_per_s": num_items * speed}
+            append_metrics(self._run, {"step": step, **progress.mean(), "lr": lr, "grad_norm": grad_norm, **pace})
+            self._time, self._step = now, step
+        progress.clear()

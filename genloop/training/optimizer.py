@@ -8,24 +8,23 @@ from torch import nn
 
 from genloop.training.settings import LoopSettings
 
-SHARE = "share"  # of the learning rate: a key of the optimizer's groups
+LR_SCALE = "lr_scale"  # a key of the optimizer's groups
 
 
 def build_optimizer(
-    model: nn.Module, settings: LoopSettings, share_of: Callable[[str], float] | None = None
+    model: nn.Module, settings: LoopSettings, lr_scale_of: Callable[[str], float] = lambda name: 1.0
 ) -> torch.optim.AdamW:
     """AdamW over the parameters that want a gradient; weight decay on matrices and kernels only.
 
-    `share_of` maps a parameter's name to the share of the learning rate that it gets; default: 1 for all.
+    `lr_scale_of` maps a parameter's name to the factor on its learning rate; default: 1 for all.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            share = 1.0 if share_of is None else share_of(name)
-            groups.setdefault((share, parameter.ndim < 2), []).append(parameter)
+            groups.setdefault((lr_scale_of(name), parameter.ndim < 2), []).append(parameter)
     parts = [
-        {"params": members, "weight_decay": 0.0 if is_vector else settings.weight_decay, SHARE: share}
-        for (share, is_vector), members in sorted(groups.items(), key=lambda group: group[0])
+        {"params": members, "weight_decay": 0.0 if is_vector else settings.weight_decay, LR_SCALE: scale}
+        for (scale, is_vector), members in sorted(groups.items(), key=lambda group: group[0])
     ]
     return torch.optim.AdamW(parts, lr=settings.lr, betas=settings.betas, foreach=True)
 

@@ -1,88 +1,75 @@
-"""Training with the whole model, its gradients and moments on every rank: gradients are summed, all take one step."""
+"""Training with the whole model, its gradients and moments on every rank; DDP sums gradients while backward runs."""
 
-from collections.abc import Iterator, Sequence
+import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from genloop.distributed import World
-from genloop.training.optimizer import SHARE, build_optimizer
+from genloop.training.optimizer import LR_SCALE, build_optimizer
 from genloop.training.reductions import add_over_ranks
-from genloop.training.state import Progress, load_state, save_state
-from genloop.training.task import B, Task
-
-_BUCKET = 1 << 24  # gradient values summed over the ranks in one call
+from genloop.training.settings import LoopSettings
+from genloop.training.state import load_state, save_state
+from genloop.training.task import B, LossModule, Objective, Outcome, Step
 
 
 class Replicated(Generic[B]):
     """The plain way: `train.zero_stage=0`, or one process."""
 
-    def __init__(self, task: Task[B], run: Path, world: World) -> None:
-        self.task, self.world = task, world
-        self.optimizer = build_optimizer(task.model, task.settings, task.share_of)
-        self.progress = load_state(run, task.model, self.optimizer)
+    equal_passes = False
 
-    def step(self, step: int, rate: float) -> tuple[bool, float, dict[str, float]]:
-        """One step of all ranks -> whether any rank was asked to stop, norm of the gradient, sums for the metrics."""
-        settings, model = self.task.settings, self.task.model
-        batch = self.task.batch_of(step)
-        rows = range(settings.batch_size)[self.world.rank :: self.world.world_size]
+    def __init__(self, objective: Objective[Any, B], settings: LoopSettings, run: Path, world: World) -> None:
+        self.model, self.settings, self.run, self.world = objective.model, settings, run, world
+        self.optimizer = build_optimizer(self.model, settings, objective.lr_scale_of)
+        self.progress = load_state(run, self.model, self.optimizer)
+        self._losses = LossModule(objective)
+        self._ddp = _ddp(self._losses) if world.world_size > 1 else None
+        self._trained = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in self.optimizer.state:  # used before: no step leaves it out from then on
+            parameter.grad = torch.zeros_like(parameter)
+
+    def step(self, step: Step[B]) -> Outcome:
+        """Add up the gradients of all passes of all ranks, clip them, and take one step of AdamW."""
         self.optimizer.zero_grad(set_to_none=False)
         sums: dict[str, float] = {"weight": 0.0, "loss": 0.0}
-        for start in range(0, len(rows), settings.rows_per_forward):
-            loss = self.task.loss_of(batch, rows[start : start + settings.rows_per_forward])
-            loss.total.backward()
-            for name, value in {"weight": loss.weight, "loss": loss.total.item(), **loss.parts}.items():
+        for micro in step.micro_batches:
+            # ranks may do different numbers of passes: only the last one is synchronised
+            with nullcontext() if self._ddp is None or micro.is_last else self._ddp.no_sync():
+                total = (self._ddp or self._losses)(micro.batch)
+                total.backward()
+            loss = self._losses.found
+            assert loss is not None
+            for name, value in {"weight": loss.weight, "loss": total.item(), **loss.parts}.items():
                 sums[name] = sums.get(name, 0.0) + value
         stop = add_over_ranks(sums, self.world)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        _sum_gradients(parameters, self.world)
-        for parameter in parameters:
+        assert math.isclose(sums["weight"], step.weight, rel_tol=1e-6), (sums["weight"], step.weight)
+        for parameter in self._trained:
             if parameter.grad is not None:
-                parameter.grad.div_(sums["weight"])
-        norm = torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip, error_if_nonfinite=True)
+                parameter.grad.div_(step.weight / self.world.world_size)  # DDP gives means over the ranks
+        norm = torch.nn.utils.clip_grad_norm_(self._trained, self.settings.grad_clip, error_if_nonfinite=True)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group[SHARE]
+            group["lr"] = step.lr * group[LR_SCALE]
         self.optimizer.step()
-        return stop, float(norm), sums
+        return Outcome(float(norm), sums, stop)
 
-    def save(self, run: Path, progress: Progress) -> None:
-        """Write the checkpoint of this step."""
+    def save(self) -> None:
+        """Write the checkpoint of the steps done so far."""
         if self.world.rank == 0:
-            save_state(run, self.task.model, self.optimizer, progress, keep=self.task.settings.keep)
+            save_state(self.run, self.model, self.optimizer, self.progress, keep=self.settings.keep)
 
-    def whole(self) -> AbstractContextManager[object]:
-        """While the body runs the model can be asked by every rank for itself."""
+    def gathered(self) -> AbstractContextManager[object]:
+        """The model is whole on every rank at all times."""
         return nullcontext()
 
     def close(self) -> None:
-        """Training is over; the model stays."""
+        """The model stays as it is."""
 
 
-def _sum_gradients(parameters: Sequence[nn.Parameter], world: World) -> None:
-    """Replace every gradient by its sum over the ranks, in flat buckets."""
-    if world.world_size == 1:
-        return
-    for parameter in parameters:
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    for bucket in _buckets([parameter.grad for parameter in parameters if parameter.grad is not None]):
-        flat = torch.cat([grad.flatten() for grad in bucket])
-        dist.all_reduce(flat)
-        for grad, part in zip(bucket, flat.split([grad.numel() for grad in bucket]), strict=True):
-            grad.copy_(part.view_as(grad))
-
-
-def _buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for gradient in gradients:
-        bucket.append(gradient)
-        if sum(grad.numel() for grad in bucket) >= _BUCKET:
-            yield bucket
-            bucket = []
-    if bucket:
-        yield bucket
+def _ddp(losses: LossModule) -> DistributedDataParallel:
+    """All ranks start from equal weights; what no rank has used yet has no gradient."""
+    return DistributedDataParallel(
+        losses, broadcast_buffers=False, init_sync=False, find_unused_parameters=True, gradient_as_bucket_view=True
+    )

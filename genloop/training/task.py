@@ -1,34 +1,134 @@
-"""What a job hands to the train loop: the model, the batch of a step, the loss of some of its rows."""
+"""The contract of a training: an objective plans steps, loads items and computes losses; the loop does all else.
 
-from collections.abc import Callable, Mapping, Sequence
+    plan(step)          what the batch of a step consists of; cheap, the same on all ranks
+    load(items, plan)   some items, read and decoded into CPU tensors; runs ahead in worker processes, without the model
+    loss(batch)         their loss, on the device of the model
+    after_step(step)    evaluation, rollouts, images: the model is whole on every rank meanwhile
+
+A rank loads `plan.items[rank::world_size]` only, in micro-batches of `train.rows_per_forward` items.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from genloop.training.settings import TrainSettings
-
+I = TypeVar("I")  # noqa: E741 - an item
 B = TypeVar("B")
 
 
 @dataclass(frozen=True, slots=True)
+class Plan(Generic[I]):
+    """The batch of one step over all ranks: small picklable items, and what the sum of their losses is divided by."""
+
+    items: Sequence[I]
+    weight: float
+    shared: Any = None  # small and picklable: what the loss of an item needs to know of the whole batch
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
-    """Sum of a loss over some items, and the weight to divide it by: the number of tokens, pairs, images, ..."""
+    """Sum of a loss over some items, and their share of the plan's weight: a number of tokens, pairs, images, ..."""
 
     total: Tensor  # scalar, with a gradient
     weight: float
     parts: dict[str, float] = field(default_factory=dict)  # further sums for metrics.jsonl, divided by the same weight
 
 
-@dataclass(frozen=True, slots=True)
-class Task(Generic[B]):
-    """What is trained: the model, the batch of a step, and the loss of some of its rows."""
+class Objective(ABC, Generic[I, B]):
+    """What is trained, on what, by which loss. Subclasses may set `after_every` and override the optional methods."""
 
     model: nn.Module
-    batch_of: Callable[[int], B]  # step (from 1) -> the batch of all ranks
-    loss_of: Callable[[B, Sequence[int]], Loss]  # batch, row numbers -> their loss
-    settings: TrainSettings
-    share_of: Callable[[str], float] | None = None  # a parameter's name -> its share of the learning rate
-    after_step: Callable[[int], Mapping[str, Any] | None] | None = None  # on all ranks; what it gives is a metrics line
-    after_every: int = 1  # steps between two calls of after_step
-    weight_of: Callable[[B], float] | None = None  # batch -> the weight of all its rows; train.zero_stage needs it
+    after_every: int = 0  # steps between two calls of after_step; 0: it is never called
+
+    @abstractmethod
+    def plan(self, step: int) -> Plan[I]:
+        """The batch of step 1, 2, ...: a function of the config and the step alone."""
+
+    @abstractmethod
+    def load(self, items: Sequence[I], plan: Plan[I]) -> B:
+        """Read some items of a plan into CPU tensors; `plan` comes without its items, to travel lightly.
+
+        The result is a tensor, a dataclass, a mapping or a sequence; tensors in it move to the device of the model.
+        """
+
+    @abstractmethod
+    def loss(self, batch: B) -> Loss:
+        """The loss of what `load` gave, its tensors on the device of the model. Reads no file."""
+
+    def after_step(self, step: int) -> Mapping[str, Any] | None:
+        """Called on all ranks every `after_every` steps -> a line of metrics.jsonl, or nothing."""
+        return None
+
+    def lr_scale_of(self, name: str) -> float:
+        """A parameter's name -> the factor on its learning rate."""
+        return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch(Generic[B]):
+    """What a rank computes in one forward and backward pass."""
+
+    batch: B  # on the device
+    is_last: bool  # of this rank in this step
+    is_counted: bool = True  # False: a pass that only keeps this rank in step with the others, of weight 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step(Generic[B]):
+    """One optimiser step as a learner gets it."""
+
+    number: int
+    lr: float
+    weight: float  # of the batch over all ranks
+    num_items: int  # over all ranks
+    micro_batches: Iterator[MicroBatch[B]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step came to, the same on all ranks."""
+
+    grad_norm: float
+    sums: dict[str, float]  # for the metrics, over all ranks
+    stop: bool  # whether any rank was asked to stop
+
+
+class Learner(Protocol[B]):
+    """How weights, gradients and moments are held by the ranks."""
+
+    equal_passes: bool  # whether all ranks must do equal numbers of passes
+
+    def step(self, step: Step[B]) -> Outcome:
+        """Do the passes of a step and one step of the optimiser."""
+        ...
+
+    def save(self) -> None:
+        """Write the checkpoint of the steps done so far."""
+        ...
+
+    def gathered(self) -> AbstractContextManager[object]:
+        """While the body runs every rank holds the whole model and may call it by itself."""
+        ...
+
+    def close(self) -> None:
+        """Training is over: the model is a plain whole module on every rank."""
+        ...
+
+
+class LossModule(nn.Module):
+    """Model and loss as one module, for libraries that wrap a forward pass; the loss just computed is in `found`."""
+
+    def __init__(self, objective: Objective[Any, Any]) -> None:
+        super().__init__()
+        self.model = objective.model
+        self._loss = objective.loss
+        self.found: Loss | None = None
+
+    def forward(self, batch: Any) -> Tensor:
+        """The sum of the loss over a micro-batch."""
+        self.found = self._loss(batch)
+        return self.found.total

@@ -13,7 +13,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic
@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from genloop.distributed import World
 from genloop.registry import require
-from genloop.training.optimizer import SHARE, build_optimizer
+from genloop.training.optimizer import LR_SCALE, build_optimizer
 from genloop.training.reductions import add_over_ranks
+from genloop.training.settings import LoopSettings
 from genloop.training.state import (
     Progress,
     load_moments,
@@ -33,7 +34,7 @@ from genloop.training.state import (
     trained_tensors,
     write_state,
 )
-from genloop.training.task import B, Loss, Task
+from genloop.training.task import B, LossModule, Objective, Outcome, Step
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 _BUCKET = 1 << 24  # values that travel in one call; of a small model a power of 2 near a sixteenth of it
@@ -43,20 +44,21 @@ _SMALL = 100_000  # a tensor of so many values, or a thousandth of the model, is
 class Partitioned(Generic[B]):
     """`train.zero_stage` 1, 2 or 3 on several ranks."""
 
-    def __init__(self, task: Task[B], run: Path, world: World) -> None:
-        assert task.weight_of is not None, "sharing out needs the weight of a batch before its loss"
-        self.task, self.world, self._weight_of = task, world, task.weight_of
-        self._pass = _Pass(task)
-        optimizer = build_optimizer(task.model, task.settings, task.share_of)
-        self._moments_on = {name: p for name, p in task.model.named_parameters() if p.requires_grad}
+    equal_passes = True
+
+    def __init__(self, objective: Objective[Any, B], settings: LoopSettings, run: Path, world: World) -> None:
+        self.model, self.settings, self.run, self.world = objective.model, settings, run, world
+        self._pass = LossModule(objective)
+        optimizer = build_optimizer(self.model, settings, objective.lr_scale_of)
+        self._moments_on = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         newest = newest_checkpoint(run)
-        self.progress = Progress() if newest is None else load_weights(newest, task.model)
-        self._deepspeed = _library(str(next(task.model.parameters()).device), world)
+        self.progress = Progress() if newest is None else load_weights(newest, self.model)
+        self._deepspeed = _library(str(next(self.model.parameters()).device), world)
         self._sharded = self._deepspeed.initialize(
-            model=self._pass, optimizer=optimizer, config=_config(task, world.world_size)
+            model=self._pass, optimizer=optimizer, config=_config(self.model, settings, world.world_size)
         )[0]
-        if task.settings.zero_stage == 3:
-            for module in _outside_of_lists(task.model):
+        if settings.zero_stage == 3:
+            for module in _outside_of_lists(self.model):
                 for parameter in module.parameters(recurse=False):
                     self._deepspeed.zero.register_external_parameter(self._pass, parameter)
             self._watch_lists_only()
@@ -64,52 +66,51 @@ class Partitioned(Generic[B]):
         if newest is not None:
             self._load_moments(newest)
 
-    def step(self, step: int, rate: float) -> tuple[bool, float, dict[str, float]]:
-        """One step of all ranks -> whether any rank was asked to stop, norm of the gradient, sums for the metrics."""
-        settings, world = self.task.settings, self.world
-        batch = self.task.batch_of(step)
-        weight = self._weight_of(batch)
-        rows = range(settings.batch_size)[world.rank :: world.world_size]
-        starts = range(0, math.ceil(settings.batch_size / world.world_size), settings.rows_per_forward)
+    def step(self, step: Step[B]) -> Outcome:
+        """Add up the gradients of all passes of all ranks, clip them, and take one step of AdamW."""
+        world = self.world
         sums: dict[str, float] = {"weight": 0.0, "loss": 0.0}
-        for start in starts:
-            mine = rows[start : start + settings.rows_per_forward]
-            self._sharded.set_gradient_accumulation_boundary(start == starts[-1])
-            loss = self._forward(batch, mine or rows[:1])
+        for micro in step.micro_batches:
+            self._sharded.set_gradient_accumulation_boundary(micro.is_last)
+            total = self._sharded(micro.batch)
+            loss = self._pass.found
+            assert loss is not None
             # DeepSpeed takes the mean over the ranks; we want the sum.
-            self._sharded.backward(loss.total * (world.world_size / weight if mine else 0.0), scale_wrt_gas=False)
-            for name, value in {"weight": loss.weight, "loss": loss.total.item(), **loss.parts}.items():
-                sums[name] = sums.get(name, 0.0) + (value if mine else 0.0)
+            factor = world.world_size / step.weight if micro.is_counted else 0.0
+            self._sharded.backward(total * factor, scale_wrt_gas=False)
+            for name, value in {"weight": loss.weight, "loss": total.item(), **loss.parts}.items():
+                sums[name] = sums.get(name, 0.0) + (value if micro.is_counted else 0.0)
         stop = add_over_ranks(sums, world)
-        assert math.isclose(sums["weight"], weight, rel_tol=1e-6), (sums["weight"], weight)
+        assert math.isclose(sums["weight"], step.weight, rel_tol=1e-6), (sums["weight"], step.weight)
         for group in self._sharded.optimizer.param_groups:
-            group["lr"] = rate * group[SHARE]
+            group["lr"] = step.lr * group[LR_SCALE]
         self._sharded.step()
         if self._sharded.optimizer.overflow:
             raise RuntimeError("the norm of the gradient is non-finite, so it cannot be clipped")
-        return stop, float(self._sharded.get_global_grad_norm()), sums
+        return Outcome(float(self._sharded.get_global_grad_norm()), sums, stop)
 
-    def save(self, run: Path, progress: Progress) -> None:
+    def save(self) -> None:
         """Write the checkpoint of this step: all ranks gather tensor by tensor, rank 0 keeps them on the CPU."""
-        weights = {} if self.task.settings.zero_stage == 3 else trained_tensors(self.task.model)
-        if self.task.settings.zero_stage == 3:
-            named = {name for name, _ in self.task.model.named_parameters(remove_duplicate=False)}
-            weights |= {name: value for name, value in self.task.model.state_dict().items() if name not in named}
+        stage, model = self.settings.zero_stage, self.model
+        weights = {} if stage == 3 else trained_tensors(model)
+        if stage == 3:
+            named = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+            weights |= {name: value for name, value in model.state_dict().items() if name not in named}
         moments: dict[str, Tensor] = {}
         utils = self._deepspeed.utils
         for name, parameter in self._moments_on.items():
-            if self.task.settings.zero_stage == 3:
+            if stage == 3:
                 self._keep(weights, name, utils.safe_get_full_fp32_param(parameter))
             for moment in MOMENTS:
                 self._keep(moments, f"{name}/{moment}", utils.safe_get_full_optimizer_state(parameter, moment))
-            self._keep(moments, f"{name}/step", torch.tensor(float(progress.step)))
+            self._keep(moments, f"{name}/step", torch.tensor(float(self.progress.step)))
         if self.world.rank == 0:
-            write_state(run, weights, moments, progress, keep=self.task.settings.keep)
+            write_state(self.run, weights, moments, self.progress, keep=self.settings.keep)
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def gathered(self) -> Iterator[None]:
         """While the body runs every rank holds the whole weights and may ask the model for itself."""
-        if self.task.settings.zero_stage < 3:
+        if self.settings.zero_stage < 3:
             yield
             return
         with self._deepspeed.zero.unwrap_model_for_generation(self._sharded):
@@ -120,22 +121,16 @@ class Partitioned(Generic[B]):
         """Training is over: every rank gets a plain model with the whole weights, and gives back all else."""
         self._sharded.destroy()
         self._sharded.optimizer.optimizer.state.clear()
-        if self.task.settings.zero_stage == 3:
+        if self.settings.zero_stage == 3:
             self._unshare()
         else:
             for parameter in self._moments_on.values():
                 parameter._hp_mapping = None  # type: ignore[attr-defined]
 
-    def _forward(self, batch: B, rows: Sequence[int]) -> Loss:
-        self._pass.asked = batch, rows
-        total = self._sharded()
-        assert self._pass.found is not None
-        return Loss(total, self._pass.found.weight, self._pass.found.parts)
-
     def _begin_moments(self) -> None:
         """AdamW's state of steps done so far; DeepSpeed would make it in the first step, too late to load it."""
         shared = self._sharded.optimizer
-        is_third = self.task.settings.zero_stage == 3
+        is_third = self.settings.zero_stage == 3
         for part in shared.fp32_partitioned_groups_flat if is_third else shared.single_partition_of_fp32_groups:
             shared.optimizer.state[part] = {
                 "step": torch.tensor(float(self.progress.step)),
@@ -152,7 +147,7 @@ class Partitioned(Generic[B]):
         """
         gathering = self._sharded.optimizer.parameter_offload
         numbers = {hook.id for hook in (*gathering.forward_hooks, *gathering.backward_hooks)}
-        for module in _outside_of_lists(self.task.model):
+        for module in _outside_of_lists(self.model):
             for hooks in (module._forward_pre_hooks, module._forward_hooks):
                 for number in numbers & hooks.keys():
                     del hooks[number]
@@ -161,7 +156,7 @@ class Partitioned(Generic[B]):
         utils, rank = self._deepspeed.utils, self.world.rank
         for name, moment, value in load_moments(folder, self._moments_on, MOMENTS):
             parameter = self._moments_on[name]
-            if self.task.settings.zero_stage < 3:
+            if self.settings.zero_stage < 3:
                 utils.safe_set_full_optimizer_state(parameter, value, moment)
                 continue
             part = torch.zeros(parameter.ds_tensor.numel())  # type: ignore[attr-defined]
@@ -176,7 +171,7 @@ class Partitioned(Generic[B]):
     def _unshare(self) -> None:
         """Put whole parameters of the plain kind in the places of shared ones."""
         places: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
-        for module in self.task.model.modules():
+        for module in self.model.modules():
             for name, parameter in module._parameters.items():
                 if parameter is not None:
                     places.setdefault(parameter, []).append((module, name))
@@ -187,23 +182,6 @@ class Partitioned(Generic[B]):
             for module, name in users:
                 module._parameters[name] = whole
             parameter.ds_tensor = None  # type: ignore[attr-defined]
-
-
-class _Pass(nn.Module):
-    """The model and its loss as one module: what is in it is gathered when the loss is computed."""
-
-    def __init__(self, task: Task[Any]) -> None:
-        super().__init__()
-        self.model = task.model
-        self._loss_of = task.loss_of
-        self.asked: tuple[Any, Sequence[int]] | None = None
-        self.found: Loss | None = None
-
-    def forward(self) -> Tensor:
-        """The sum of the loss over the rows that are asked for."""
-        assert self.asked is not None
-        self.found = self._loss_of(*self.asked)
-        return self.found.total
 
 
 def _library(device: str, world: World) -> Any:
@@ -218,17 +196,17 @@ def _library(device: str, world: World) -> Any:
     return deepspeed
 
 
-def _config(task: Task[Any], world_size: int) -> Mapping[str, Any]:
+def _config(model: nn.Module, settings: LoopSettings, world_size: int) -> Mapping[str, Any]:
     """DeepSpeed's own; float32 throughout, as our losses compute in half precision by themselves."""
-    size = sum(parameter.numel() for parameter in task.model.parameters())
+    size = sum(parameter.numel() for parameter in model.parameters())
     share, bucket = math.ceil(size / world_size), min(_BUCKET, 1 << max(10, (size // 16).bit_length()))
     return {
         "train_micro_batch_size_per_gpu": 1,  # never looked at: a step is as many passes as we say
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": task.settings.grad_clip,
+        "gradient_clipping": settings.grad_clip,
         "zero_allow_untested_optimizer": True,
         "zero_optimization": {
-            "stage": task.settings.zero_stage,
+            "stage": settings.zero_stage,
             "reduce_bucket_size": bucket,
             "allgather_bucket_size": bucket,
             "stage3_prefetch_bucket_size": bucket,

@@ -14,64 +14,88 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genloop.data.order import Order
 from genloop.data.shards import Sample, Shards
 from genloop.models.showo.model import ShowO
 from genloop.models.showo.prompting import IGNORE, Layout, omni_mask
-from genloop.training.task import Loss
+from genloop.training.task import Loss, Objective, Plan
 
 CODES, CAPTION = "codes.npy", "txt"
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionedCodes:
-    """The batch of a step: captions, codes (B, n), mask (B, n) True where a token is hidden, dropped captions."""
+class MaskedCaption:
+    """One row of a step: the sample, which tokens are hidden (n,) bool, whether its caption is dropped."""
 
-    captions: Sequence[str]
-    codes: Tensor
-    masked: Tensor
-    dropped: Sequence[bool]
-
-
-@dataclass
-class Order:
-    """Which sample comes when: epoch after epoch, each one shuffle of the whole set keyed by (seed, epoch)."""
-
-    num_samples: int
-    seed: int
-
-    def __post_init__(self) -> None:
-        self._epoch, self._shuffled = -1, np.empty(0, dtype=np.int64)
-
-    def rows(self, step: int, batch_size: int) -> list[int]:
-        """The samples of step 1, 2, ...; a batch may span two epochs."""
-        first = (step - 1) * batch_size
-        return [self._at(position) for position in range(first, first + batch_size)]
-
-    def _at(self, position: int) -> int:
-        epoch, place = divmod(position, self.num_samples)
-        if epoch != self._epoch:
-            self._epoch, self._shuffled = (
-                epoch,
-                np.random.default_rng([self.seed, 0, epoch]).permutation(self.num_samples),
-            )
-        return int(self._shuffled[place])
+    row: int
+    masked: np.ndarray
+    is_dropped: bool
 
 
-class CaptionedCodeBatches:
-    """`batches(step)` reads the captions and codes of a step from shards and draws its masks."""
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Sequences and what is to be predicted at their positions, both (B, L); IGNORE where nothing is."""
 
-    def __init__(self, shards: Shards, *, seed: int, batch_size: int, num_tokens: int, drop_captions: float) -> None:
-        self.shards, self.seed, self.batch_size = shards, seed, batch_size
-        self.num_tokens, self.drop_captions = num_tokens, drop_captions
-        self._order = Order(len(shards), seed)
+    ids: Tensor
+    labels: Tensor
 
-    def __call__(self, step: int) -> CaptionedCodes:
-        samples = [self.shards[row] for row in self._order.rows(step, self.batch_size)]
-        codes = torch.stack([read_codes(sample, self.num_tokens) for sample in samples])
+
+class MaskedTokens(Objective[MaskedCaption, TokenRows]):
+    """Rows of shards with captions and codes; the soi and eoi positions count too, as in the reference, when `ends`."""
+
+    def __init__(
+        self,
+        model: ShowO,
+        layout: Layout,
+        shards: Shards,
+        *,
+        seed: int,
+        batch_size: int,
+        drop_captions: float,
+        ends: bool,
+    ) -> None:
+        self.model, self.layout, self.shards = model, layout, shards
+        self.seed, self.batch_size, self.drop_captions, self.ends = seed, batch_size, drop_captions, ends
+        self._num_tokens = layout.config.num_vq_tokens
+        self._order = Order([len(index.keys) for index in shards.indices], seed)
+
+    def plan(self, step: int) -> Plan[MaskedCaption]:
+        """Rows, masks and dropped captions of a step; the weight is the number of labels."""
         rng = np.random.default_rng([self.seed, 1, step])
         dropped = rng.random(self.batch_size) < self.drop_captions
+        masked = draw_masks(rng, self.batch_size, self._num_tokens)
+        rows = self._order.rows(step, self.batch_size)
+        items = [MaskedCaption(*item) for item in zip(rows, masked, dropped.tolist(), strict=True)]
+        return Plan(items, float(masked.sum() + 2 * self.batch_size * self.ends))
+
+    def load(self, items: Sequence[MaskedCaption], plan: Plan[MaskedCaption]) -> TokenRows:
+        """Read codes and captions and lay them out. Pads that all rows share are cut off.
+
+        Positions are relative, so that changes no logit.
+        """
+        config = self.layout.config
+        samples = [self.shards[item.row] for item in items]
+        codes = torch.stack([read_codes(sample, self._num_tokens) for sample in samples])
+        masked = torch.from_numpy(np.stack([item.masked for item in items]))
         captions = [sample.fields[CAPTION].decode() for sample in samples]
-        return CaptionedCodes(captions, codes, draw_masks(rng, self.batch_size, self.num_tokens), dropped.tolist())
+        ids, labels = self.layout.t2i_training(
+            captions,
+            torch.where(masked, config.codebook_size, codes),
+            torch.where(masked, codes, IGNORE),
+            [item.is_dropped for item in items],
+        )
+        shared = int((ids != config.pad_id).any(dim=0).int().argmax())
+        start = config.text_length - shared
+        ids, labels = ids[:, shared:].contiguous(), labels[:, shared:].clone()
+        labels[:, :start] = IGNORE
+        if not self.ends:
+            labels[:, [start, -1]] = IGNORE
+        return TokenRows(ids, labels)
+
+    def loss(self, batch: TokenRows) -> Loss:
+        """Sum over the labels."""
+        assert isinstance(self.model, ShowO)
+        return masked_token_loss(self.model, batch)
 
 
 def read_codes(sample: Sample, num_tokens: int) -> Tensor:
@@ -84,37 +108,18 @@ def read_codes(sample: Sample, num_tokens: int) -> Tensor:
     return torch.from_numpy(codes.astype(np.int64))
 
 
-def draw_masks(rng: np.random.Generator, rows: int, num_tokens: int) -> Tensor:
+def draw_masks(rng: np.random.Generator, rows: int, num_tokens: int) -> np.ndarray:
     """(rows, n) bool: at least one token of each row, on average a share of 2 / pi."""
     ratio = np.cos(rng.random((rows, 1)) * np.pi / 2)
     counts = np.maximum(1, np.round(num_tokens * ratio))
     rank = rng.random((rows, num_tokens)).argsort(axis=1).argsort(axis=1)
-    return torch.from_numpy(rank < counts)
+    return rank < counts
 
 
-def masked_token_loss(model: ShowO, layout: Layout, batch: CaptionedCodes, rows: Sequence[int], *, ends: bool) -> Loss:
-    """Sum of -log p over the masked tokens of `rows`, weight = their number; fp32 softmax over the whole vocabulary.
-
-    As in the reference the soi and eoi positions count too, each predicting itself, when `ends`. Pads that all rows
-    share are cut off: positions are relative, so no logit changes.
-    """
-    codes, masked = batch.codes[rows].to(model.device), batch.masked[rows].to(model.device)
-    hidden_codes = torch.where(masked, model.config.codebook_size, codes)
-    targets = torch.where(masked, codes, IGNORE)
-    captions, dropped = [batch.captions[row] for row in rows], [batch.dropped[row] for row in rows]
-    ids, labels = layout.t2i_training(captions, hidden_codes, targets, dropped)
-    shared = int((ids != model.config.pad_id).any(dim=0).int().argmax())
-    ids, labels = ids[:, shared:], labels[:, shared:].clone()
-    start = model.config.text_length - shared
-    labels[:, :start] = IGNORE
-    if not ends:
-        labels[:, [start, -1]] = IGNORE
-    wanted = labels != IGNORE
-    logits = model.showo.lm_head(model.hidden(ids, omni_mask(ids, model.config))[wanted])  # (labels, V)
-    total = F.cross_entropy(logits.float(), labels[wanted], reduction="sum")
+def masked_token_loss(model: ShowO, batch: TokenRows) -> Loss:
+    """Sum of -log p over the labels, weight = their number; fp32 softmax over the whole vocabulary."""
+    wanted = batch.labels != IGNORE
+    hidden = model.hidden(batch.ids, omni_mask(batch.ids, model.config))
+    logits = model.showo.lm_head(hidden[wanted])  # (labels, V)
+    total = F.cross_entropy(logits.float(), batch.labels[wanted], reduction="sum")
     return Loss(total, float(wanted.sum()))
-
-
-def masked_token_weight(batch: CaptionedCodes, *, ends: bool) -> float:
-    """The weight that the losses of all rows of a batch add up to."""
-    return float(batch.masked.sum()) + 2 * len(batch.captions) * ends

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genloop.data.order import Order
 from genloop.data.shards import Sample, Shards
 from genloop.models.magvit2.model import MagvitV2
-from genloop.training.objectives.masked_tokens import Order
-from genloop.training.task import Loss
+from genloop.training.task import Loss, Objective, Plan
 
 PIXELS = "png"
 
@@ -29,21 +29,26 @@ class LossWeights:
     temperature: float = 0.1  # of the soft assignment to codes in the entropy term
 
 
-class PixelRows:
-    """`rows(step)` names the samples of a step; `images(...)` reads some of them, (B, 3, H, W) in [0, 1]."""
+class Reconstruction(Objective[int, Tensor]):
+    """Items are numbers of samples, a batch their pixels (B, 3, H, W) in [0, 1]; images must have one size."""
 
-    def __init__(self, shards: Shards, *, seed: int, batch_size: int) -> None:
-        self.shards, self.batch_size = shards, batch_size
-        self._order = Order(len(shards), seed)
+    def __init__(self, model: MagvitV2, shards: Shards, weights: LossWeights, *, seed: int, batch_size: int) -> None:
+        self.model, self.shards, self.weights, self.batch_size = model, shards, weights, batch_size
+        self._order = Order([len(index.keys) for index in shards.indices], seed)
 
-    def rows(self, step: int) -> list[int]:
-        """The samples of step 1, 2, ..."""
-        return self._order.rows(step, self.batch_size)
+    def plan(self, step: int) -> Plan[int]:
+        """The samples of a step; each weighs 1."""
+        return Plan(self._order.rows(step, self.batch_size), float(self.batch_size))
 
-    def images(self, rows: Sequence[int]) -> Tensor:
-        """Decode the PNGs of these samples; they must have one size."""
-        stack = np.stack([read_png(self.shards[row]) for row in rows])
+    def load(self, items: Sequence[int], plan: Plan[int]) -> Tensor:
+        """Decode the PNGs of some samples."""
+        stack = np.stack([read_png(self.shards[row]) for row in items])
         return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
+
+    def loss(self, batch: Tensor) -> Loss:
+        """Sum over rows."""
+        assert isinstance(self.model, MagvitV2)
+        return reconstruction_loss(self.model, batch, self.weights)
 
 
 def read_png(sample: Sample) -> np.ndarray:

@@ -13,34 +13,43 @@ import torch
 from torch import nn
 
 from genloop.distributed import StopRequested, World, process_group
-from genloop.training.loop import Loss, Task, train
+from genloop.training.loop import train
 from genloop.training.optimizer import build_optimizer, learning_rate
 from genloop.training.settings import TrainSettings
 from genloop.training.state import Progress, checkpoints, load_state, save_state
+from genloop.training.task import Loss, Objective, Plan
 
 SETTINGS = TrainSettings(num_steps=12, batch_size=6, lr=0.05, warmup_steps=3, save_every=4, log_every=5)
 
 
-def task(settings: TrainSettings = SETTINGS, before_step=lambda step: None) -> Task:
-    """A regression whose batch of step s is keyed by s."""
-    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        nn.init.normal_(parameter, std=0.5, generator=generator)
+class Regression(Objective[int, torch.Tensor]):
+    """A regression whose batch of step s is keyed by s; items are rows of it."""
 
-    def batch_of(step: int) -> torch.Tensor:
-        before_step(step)
-        return torch.randn(settings.batch_size, 3, generator=torch.Generator().manual_seed(step))
+    def __init__(self, settings: TrainSettings = SETTINGS, before_step=lambda step: None) -> None:
+        self.model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+        self.settings, self.before_step = settings, before_step
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.model.parameters():
+            nn.init.normal_(parameter, std=0.5, generator=generator)
 
-    def loss_of(x: torch.Tensor, rows) -> Loss:
-        rows = list(rows)
-        error = (model(x[rows])[:, 0] - x[rows].prod(dim=1)).square()
-        return Loss(error.sum(), float(len(rows)), {"worst": float(error.detach().max())})
+    def plan(self, step: int) -> Plan[int]:
+        return Plan(range(self.settings.batch_size), float(self.settings.batch_size), step)
 
-    return Task(model, batch_of, loss_of, settings)
+    def load(self, items, plan) -> torch.Tensor:
+        self.before_step(plan.shared)
+        rows = torch.randn(self.settings.batch_size, 3, generator=torch.Generator().manual_seed(plan.shared))
+        return rows[list(items)]
+
+    def loss(self, batch: torch.Tensor) -> Loss:
+        error = (self.model(batch)[:, 0] - batch.prod(dim=1)).square()
+        return Loss(error.sum(), float(len(batch)), {"worst": float(error.detach().max())})
 
 
-def weights(task: Task) -> list[torch.Tensor]:
+def fit(objective: Regression, run: Path, world: World | None = None) -> None:
+    train(objective, objective.settings, run, world or World())
+
+
+def weights(task: Regression) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in task.model.parameters()]
 
 
@@ -50,9 +59,9 @@ def metrics(run: Path) -> list[dict]:
 
 
 def whole_run(folder: Path) -> list[torch.Tensor]:
-    whole = task()
+    whole = Regression()
     folder.mkdir()
-    train(whole, folder, World())
+    fit(whole, folder, World())
     return weights(whole)
 
 
@@ -63,10 +72,10 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(tmp_path, stop_at):
     run.mkdir()
     world = World()
     with pytest.raises(StopRequested):
-        train(task(before_step=lambda step: world.request_stop() if step == stop_at else None), run, world)
+        fit(Regression(before_step=lambda step: world.request_stop() if step == stop_at else None), run, world)
     assert checkpoints(run)[-1].name == f"step-{stop_at:07d}"
-    resumed = task()
-    train(resumed, run, World())
+    resumed = Regression()
+    fit(resumed, run, World())
     assert all(torch.equal(a, b) for a, b in zip(weights(resumed), expected))
     assert metrics(run) == metrics(tmp_path / "whole")
 
@@ -78,16 +87,16 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(tmp_path
     run.mkdir()
     child = os.fork()
     if child == 0:
-        train(
-            task(before_step=lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == kill_at else None),
+        fit(
+            Regression(before_step=lambda step: os.kill(os.getpid(), signal.SIGKILL) if step == kill_at else None),
             run,
             World(),
         )
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     (run / "checkpoints" / ".step-0000099.torn.tmp").mkdir(parents=True)  # what a kill while saving leaves
-    resumed = task()
-    train(resumed, run, World())
+    resumed = Regression()
+    fit(resumed, run, World())
     assert all(torch.equal(a, b) for a, b in zip(weights(resumed), expected))
     assert metrics(run) == metrics(tmp_path / "whole")
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-0000008", "step-0000012"]
@@ -107,11 +116,11 @@ def test_two_ranks_learn_what_one_learns(tmp_path, monkeypatch):
         if child == 0:
             world = World(rank, 2, rank)
             with process_group(world):
-                train(task(), run, world)
+                fit(Regression(), run, world)
             os._exit(0)
         children.append(child)
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
-    shared = task()
+    shared = Regression()
     assert load_state(run, shared.model, build_optimizer(shared.model, SETTINGS)).step == 12
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(shared), expected))
     assert [row["step"] for row in metrics(run)] == [5, 10, 12]
@@ -119,8 +128,8 @@ def test_two_ranks_learn_what_one_learns(tmp_path, monkeypatch):
 
 def test_micro_batches_only_change_the_order_of_additions(tmp_path):
     expected = whole_run(tmp_path / "whole")
-    small = task(SETTINGS.model_copy(update={"rows_per_forward": 2}))
-    train(small, tmp_path, World())
+    small = Regression(SETTINGS.model_copy(update={"rows_per_forward": 2}))
+    fit(small, tmp_path, World())
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(small), expected))
 
 
@@ -128,32 +137,32 @@ def test_a_damaged_checkpoint_and_a_torn_line_fall_back_to_the_one_before(tmp_pa
     expected = whole_run(tmp_path / "whole")
     damaged = tmp_path / "damaged"
     damaged.mkdir()
-    train(task(), damaged, World())
+    fit(Regression(), damaged, World())
     newest = checkpoints(damaged)[-1] / "pytorch_model.safetensors"
     newest.write_bytes(newest.read_bytes()[:-8])
     with open(damaged / "metrics.jsonl", "a") as file:
         file.write('{"step": 12, "lo')
-    again = task()
-    train(again, damaged, World())
+    again = Regression()
+    fit(again, damaged, World())
     assert all(torch.equal(a, b) for a, b in zip(weights(again), expected, strict=True))
     assert metrics(damaged) == metrics(tmp_path / "whole")
 
 
 def test_more_ranks_than_rows_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"train.batch_size: 6 rows are too few for 7 ranks"):
-        train(task(), tmp_path, World(rank=6, world_size=7))
+    with pytest.raises(ValueError, match=r"6 items is too small for 7 ranks"):
+        fit(Regression(), tmp_path, World(rank=6, world_size=7))
 
 
 def test_the_finished_run_has_nothing_left_to_do(tmp_path):
     expected = whole_run(tmp_path / "whole")
-    again = task(before_step=lambda step: pytest.fail(f"step {step} was done again"))
-    train(again, tmp_path / "whole", World())
+    again = Regression(before_step=lambda step: pytest.fail(f"step {step} was done again"))
+    fit(again, tmp_path / "whole", World())
     assert all(torch.equal(a, b) for a, b in zip(weights(again), expected))
 
 
 def test_metrics_are_means_over_the_window_and_the_loss_falls(tmp_path):
     long = SETTINGS.model_copy(update={"num_steps": 200, "log_every": 50, "save_every": 500})
-    train(task(long), tmp_path, World())
+    fit(Regression(long), tmp_path, World())
     rows = metrics(tmp_path)
     assert [row["step"] for row in rows] == [50, 100, 150, 200]
     assert rows[-1]["loss"] < rows[0]["loss"]
@@ -170,17 +179,17 @@ def test_the_rate_warms_up_and_ends_at_its_share():
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
-    broken = task()
+    broken = Regression()
     with torch.no_grad():
         broken.model[0].weight[0, 0] = math.nan
     with pytest.raises(RuntimeError, match="non-finite") as caught:
-        train(broken, tmp_path, World())
+        fit(broken, tmp_path, World())
     assert caught.value.__notes__ == ["rank 0, step 1"]
     assert checkpoints(tmp_path) == []
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
-    first = task()
+    first = Regression()
     save_state(tmp_path, first.model, build_optimizer(first.model, SETTINGS), Progress(4), keep=1)
     other = nn.Sequential(nn.Linear(3, 9), nn.Tanh(), nn.Linear(9, 1))
     with pytest.raises(ValueError, match=r"misshapen \(0\.weight is \[8, 3\], expected \[9, 3\]"):

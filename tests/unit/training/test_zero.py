@@ -17,9 +17,10 @@ from torch import nn
 from genloop.checkpoint import load_tensors
 from genloop.distributed import World, process_group
 from genloop.job import PREPARED, parse, prepare, run_command
-from genloop.training.loop import Loss, Task, train
+from genloop.training.loop import train
 from genloop.training.settings import TrainSettings
 from genloop.training.state import checkpoints
+from genloop.training.task import Loss, Objective, Plan
 from jobs import train_judge, train_showo
 from tests.runs import ROOT, genloop, launch, refusal, wait_until, workers_of
 from tests.worlds.judge_data import both_splits
@@ -146,23 +147,28 @@ def test_a_showo_is_shared_out_too(tmp_path, monkeypatch):
     check_same(tmp_path / "plain", tmp_path / "run", "showo")
 
 
-def broken() -> Task:
+class Broken(Objective[int, torch.Tensor]):
     """A regression that has no number for its loss."""
-    model = nn.Linear(3, 1)
-    nn.init.constant_(model.weight, math.nan)
-    settings = TrainSettings(num_steps=2, batch_size=4, zero_stage=2)
 
-    def loss_of(x: torch.Tensor, rows) -> Loss:
-        return Loss(model(x[list(rows)]).square().sum(), float(len(rows)))
+    def __init__(self) -> None:
+        self.model = nn.Linear(3, 1)
+        nn.init.constant_(self.model.weight, math.nan)
 
-    return Task(model, lambda step: torch.ones(4, 3), loss_of, settings, weight_of=lambda batch: 4.0)
+    def plan(self, step: int) -> Plan[int]:
+        return Plan(range(4), 4.0)
+
+    def load(self, items, plan) -> torch.Tensor:
+        return torch.ones(len(items), 3)
+
+    def loss(self, batch: torch.Tensor) -> Loss:
+        return Loss(self.model(batch).square().sum(), float(len(batch)))
 
 
 def test_a_loss_that_is_not_a_number_stops_all_ranks(tmp_path, monkeypatch):
     def work() -> int:
         world = World.from_environment()
         with process_group(world), pytest.raises(RuntimeError, match="non-finite") as caught:
-            train(broken(), tmp_path, world)
+            train(Broken(), TrainSettings(num_steps=2, zero_stage=2), tmp_path, world)
         return 3 if caught.value.__notes__ == [f"rank {world.rank}, step 1"] else 1
 
     assert on_two_ranks(monkeypatch, work) == [3, 3]

@@ -26,12 +26,12 @@ from genloop.data.judge.examples import QUESTIONS, UNKNOWN
 from genloop.distributed import World
 from genloop.job import note
 from genloop.models.llava.model import Llava, embed_tokens, image_features
-from genloop.training.objectives.judge.batches import Asked, Item, JudgeBatch, names_in, term
+from genloop.training.objectives.judge.batches import Asked, Item, JudgeBatch, JudgeBatches, names_in, term
 from genloop.training.objectives.judge.branches import ANSWER, NAME, WORD, Branches
 from genloop.training.objectives.judge.packing import Row, hidden_at_reads
 from genloop.training.reductions import sum_over_ranks
 from genloop.training.settings import LossSettings
-from genloop.training.task import Loss
+from genloop.training.task import Loss, Objective, Plan
 
 BACKGROUND = "background"
 _ROWS = 128  # rows of one pass when nothing is trained
@@ -67,6 +67,10 @@ class JudgeTrainer:
         sums = self._answers(reads.only_kept(), logits, items)
         sums["cells"] = self._cells(features, [(numbers[one.image], one.image) for _, one in asked])
         return self._total(sums, batch, len(rows))
+
+    def objective(self, batches: JudgeBatches, lr_scale_of: Callable[[str], float]) -> "JudgeObjective":
+        """What the train loop takes."""
+        return JudgeObjective(self, batches, lr_scale_of)
 
     def features(self, images: Iterable[tuple[int, int]]) -> Tensor:
         """(data set, image) pairs -> (I, T, D)."""
@@ -219,6 +223,31 @@ class JudgeTrainer:
         total = sum((weights[name] * value for name, value in means.items()), torch.zeros((), device=self.model.device))
         parts = {f"loss_{name}": float(value.detach()) for name, value in means.items()}
         return Loss(total, num_items / len(batch.items), parts)
+
+
+class JudgeObjective(Objective[Item, JudgeBatch]):
+    """The loss of a judge, item by item."""
+
+    def __init__(self, trainer: JudgeTrainer, batches: JudgeBatches, lr_scale_of: Callable[[str], float]) -> None:
+        self.model, self.trainer, self.batches, self._scale = trainer.model, trainer, batches, lr_scale_of
+
+    def plan(self, step: int) -> Plan[Item]:
+        """The items of a step; the weights of all of them add up to 1."""
+        batch = self.batches(step)
+        return Plan(batch.items, 1.0, batch.totals)
+
+    def load(self, items: Sequence[Item], plan: Plan[Item]) -> JudgeBatch:
+        """Some items with the counts of the whole batch."""
+        return JudgeBatch(items, plan.shared)
+
+    def loss(self, batch: JudgeBatch) -> Loss:
+        """Their share in the loss of the whole batch."""
+        found = self.trainer.loss(batch, range(len(batch.items)))
+        return Loss(found.total, len(batch.items) / self.batches.settings.num_items, found.parts)
+
+    def lr_scale_of(self, name: str) -> float:
+        """By the part that a parameter belongs to."""
+        return self._scale(name)
 
 
 @dataclass(frozen=True, eq=False)

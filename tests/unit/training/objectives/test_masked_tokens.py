@@ -13,10 +13,8 @@ from genloop.models.showo.prompting import Layout, omni_mask
 from genloop.shapes.codebook import PatchCodebook
 from genloop.training.initialization import EMBEDDING_STD, code_patches, embed_patches, scale_by_fan_in
 from genloop.training.objectives.masked_tokens import (
-    CaptionedCodeBatches,
-    Order,
+    MaskedTokens,
     draw_masks,
-    masked_token_loss,
     read_codes,
 )
 from tests.runs import ROOT
@@ -34,58 +32,58 @@ def small_showo(seed: int = 0):
     return model, Layout(config, text)
 
 
-def batches(batch_size: int = 6, seed: int = 0) -> CaptionedCodeBatches:
-    return CaptionedCodeBatches(
-        Shards(DATA / "shards"), seed=seed, batch_size=batch_size, num_tokens=36, drop_captions=0.3
-    )
+def objective(batch_size: int = 6, seed: int = 0, *, ends: bool = True) -> MaskedTokens:
+    model, layout = small_showo()
+    shards = Shards(DATA / "shards")
+    return MaskedTokens(model, layout, shards, seed=seed, batch_size=batch_size, drop_captions=0.3, ends=ends)
+
+
+def loss_of(here: MaskedTokens, step: int, rows=slice(None)):
+    plan = here.plan(step)
+    return here.loss(here.load(plan.items[rows], plan))
 
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_the_loss_is_the_published_one(ends):
     """CE over the whole padded row from the soi position on, no shift, against labels that keep soi and eoi."""
-    model, layout = small_showo()
-    batch = batches()(1)
-    hidden = torch.where(batch.masked, model.config.codebook_size, batch.codes)
-    targets = torch.where(batch.masked, batch.codes, -100)
-    ids, labels = layout.t2i_training(batch.captions, hidden, targets, batch.dropped)
+    here = objective(ends=ends)
+    config, plan = here.model.config, here.plan(1)
+    samples = [here.shards[item.row] for item in plan.items]
+    codes = torch.stack([read_codes(sample, 36) for sample in samples])
+    masked = torch.from_numpy(np.stack([item.masked for item in plan.items]))
+    captions = [sample.fields["txt"].decode() for sample in samples]
+    hidden = torch.where(masked, config.codebook_size, codes)
+    targets = torch.where(masked, codes, -100)
+    ids, labels = here.layout.t2i_training(captions, hidden, targets, [item.is_dropped for item in plan.items])
     if not ends:
-        labels[(labels == model.config.soi_id) | (labels == model.config.eoi_id)] = -100
-    start = model.config.text_length
-    logits = model(ids, omni_mask(ids, model.config))[:, start:]
+        labels[(labels == config.soi_id) | (labels == config.eoi_id)] = -100
+    start = config.text_length
+    logits = here.model(ids, omni_mask(ids, config))[:, start:]
     expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels[:, start:].flatten(), ignore_index=-100)
-    loss = masked_token_loss(model, layout, batch, range(6), ends=ends)
-    assert loss.weight == batch.masked.sum() + (12 if ends else 0)
+    loss = loss_of(here, 1)
+    assert loss.weight == plan.weight == masked.sum() + (12 if ends else 0)
     assert torch.allclose(loss.total / loss.weight, expected, atol=1e-5)
 
 
 def test_the_loss_of_a_batch_is_the_sum_over_its_rows():
-    model, layout = small_showo()
-    batch = batches()(3)
-    whole = masked_token_loss(model, layout, batch, range(6), ends=True)
-    parts = [masked_token_loss(model, layout, batch, rows, ends=True) for rows in ([0, 2, 4], [1, 3], [5])]
+    here = objective()
+    whole = loss_of(here, 3)
+    parts = [loss_of(here, 3, rows) for rows in (slice(0, 3), slice(3, 5), slice(5, 6))]
     assert whole.weight == sum(part.weight for part in parts)
     assert torch.allclose(whole.total, sum(part.total for part in parts), rtol=1e-5)
 
 
-def test_a_batch_is_a_function_of_seed_and_step():
-    first, again, other = batches()(2), batches()(2), batches(seed=1)(2)
-    assert torch.equal(first.codes, again.codes)
-    assert torch.equal(first.masked, again.masked)
-    assert first.captions == again.captions
-    assert first.dropped == again.dropped
-    assert not torch.equal(first.masked, other.masked)
+def test_a_plan_is_a_function_of_seed_and_step():
+    def key(plan) -> list:
+        return [(item.row, item.masked.tolist(), item.is_dropped) for item in plan.items]
 
-
-def test_an_epoch_shows_every_sample_once_and_the_next_another_order():
-    order = Order(10, seed=4)
-    seen = [row for step in range(1, 6) for row in order.rows(step, 4)]
-    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
-    assert seen[:10] != seen[10:]
-    assert order.rows(2, 4) == seen[4:8]
+    here = objective()
+    assert key(here.plan(2)) == key(objective().plan(2))
+    assert key(here.plan(2)) not in (key(here.plan(3)), key(objective(seed=1).plan(2)))
 
 
 def test_masks_follow_the_cosine_and_hide_at_least_one_token():
-    masked = draw_masks(np.random.default_rng(0), 20000, 36)
+    masked = torch.from_numpy(draw_masks(np.random.default_rng(0), 20000, 36))
     counts = masked.sum(dim=1).double()
     assert counts.min() == 1
     assert counts.max() == 36
@@ -94,8 +92,9 @@ def test_masks_follow_the_cosine_and_hide_at_least_one_token():
 
 
 def test_captions_are_dropped_at_the_given_rate():
-    source = batches(batch_size=50)
-    assert np.mean([source(step).dropped for step in range(1, 41)]) == pytest.approx(0.3, abs=0.04)
+    here = objective(batch_size=50)
+    dropped = [item.is_dropped for step in range(1, 41) for item in here.plan(step).items]
+    assert np.mean(dropped) == pytest.approx(0.3, abs=0.04)
 
 
 def test_samples_that_do_not_fit_are_named():

@@ -9,11 +9,17 @@ from genloop.data.shards import Sample, Shards
 from genloop.models.magvit2.model import MagvitConfig, build_magvit2
 from genloop.shapes.codebook import PatchCodebook
 from genloop.shapes.survival import measure_survival
-from genloop.training.objectives.tokenizer import LossWeights, PixelRows, code_entropy, read_png, reconstruction_loss
+from genloop.training.objectives.tokenizer import LossWeights, Reconstruction, code_entropy, read_png
 from tests.runs import ROOT
 
 DATA = ROOT / "tests" / "data" / "shapes"
 SMALL = MagvitConfig(4, 8, (1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), num_groups=4, resolution=24)
+
+
+def objective(weights: LossWeights | None = None) -> Reconstruction:
+    return Reconstruction(
+        build_magvit2(SMALL, seed=0), Shards(DATA / "shards"), weights or LossWeights(), seed=0, batch_size=4
+    )
 
 
 def test_the_entropy_of_soft_codes_is_that_of_their_joint_distribution():
@@ -34,22 +40,21 @@ def test_sure_and_diverse_codes_are_the_optimum():
 
 
 def test_gradients_pass_the_signs_to_the_encoder():
-    model = build_magvit2(SMALL, seed=0)
-    images = PixelRows(Shards(DATA / "shards"), seed=0, batch_size=4).images([0, 1, 2, 3])
-    loss = reconstruction_loss(model, images, LossWeights(commitment=0, entropy=0))
+    here = objective(LossWeights(commitment=0, entropy=0))
+    loss = here.loss(here.load([0, 1, 2, 3], here.plan(1)))
     loss.total.backward()
-    assert model.encoder.conv_in.weight.grad.abs().max() > 0
+    assert here.model.encoder.conv_in.weight.grad.abs().max() > 0
     assert loss.weight == 4
     assert loss.parts["mse"] > 0
 
 
 def test_pixels_of_a_sample_are_those_that_were_drawn():
-    rows = PixelRows(Shards(DATA / "shards"), seed=0, batch_size=4)
-    images = rows.images(range(64))
+    here = objective()
+    images = here.load(range(64), here.plan(1))
     codebook = PatchCodebook.enumerate()
     assert images.shape == (64, 3, 24, 24)
     assert torch.equal(codebook.decode(codebook.encode(images)), images)
-    assert rows.rows(3) == PixelRows(Shards(DATA / "shards"), seed=0, batch_size=4).rows(3)
+    assert here.plan(3) == objective().plan(3)
 
 
 def test_a_sample_without_pixels_is_named():
