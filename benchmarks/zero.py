@@ -61,7 +61,7 @@ def work(stage: int) -> None:
 
     from genloop.models.llava.model import build_llava, embed_tokens, image_features, language_hidden
     from genloop.training.loop import train
-    from genloop.training.objectives.judge.parts import save_memory
+    from genloop.training.passes import checkpoint_activations
     from genloop.training.settings import LoopSettings
     from genloop.training.task import Loss, Objective, Plan
 
@@ -75,7 +75,7 @@ def work(stage: int) -> None:
         peaks: list[int] = []
         seconds: list[float] = []
         model = build_llava(SIZES, seed=0)
-        save_memory(model)
+        checkpoint_activations(model)
 
         weight = float(ROWS * (LENGTH - 1))
 

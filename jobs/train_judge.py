@@ -102,7 +102,6 @@ class Config(JobConfig):
     vision_lr: float | None = Field(None, ge=0, description="of the vision tower; null: train.lr, 0: frozen")
     projector_lr: float | None = Field(None, ge=0, description="of the projector; null: train.lr, 0: frozen")
     lora: LoraSettings = LoraSettings()
-    gradient_checkpointing: bool = Field(False, description="compute activations again in the backward pass")
     eval_every: int = Field(0, ge=0, description="steps between two measurements on val; 0: at the end only")
     train: LoopSettings = LoopSettings()
 
@@ -201,8 +200,6 @@ def main(config: Config, world: World, checked: None) -> None:
         lr_scale_of = judge_parts.lr_scale_of(rates, config.train.lr)
         adapted = add_adapters(model, config.lora, seed=config.seed, within=ADAPTED) if config.lora.rank else None
         judge_parts.choose_trained(model, lr_scale_of, adapted=adapted is not None)
-        if config.gradient_checkpointing:
-            judge_parts.save_memory(model)
         trainer, held_out = trainers(config, model, tokenizer)
         if config.train.zero_stage == 3 and world.world_size > 1:
             trainer = replace(trainer, agree=largest_over_ranks)
@@ -226,7 +223,7 @@ def main(config: Config, world: World, checked: None) -> None:
         objective = trainer.objective(batches, lr_scale_of)
         objective.after_every = config.eval_every
         objective.after_step = after_step  # type: ignore[method-assign]
-        train(objective, config.train, config.out, world)
+        train(objective, config.train, config.out, world, seed=config.seed)
         if adapted is not None and world.rank == 0:
             save_adapters(adapted, config.out / "adapter")
         plain = merge_adapters(adapted) if adapted is not None else model

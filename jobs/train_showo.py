@@ -105,7 +105,7 @@ def main(config: Config, world: World, checked: None) -> None:
             drop_captions=config.drop_captions,
             ends=config.labels == "image_and_ends",
         )
-        train(objective, config.train, config.out, world)
+        train(objective, config.train, config.out, world, seed=config.seed)
         if world.rank == 0:
             save_showo(model, config.out / "showo")
 

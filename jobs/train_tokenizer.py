@@ -118,7 +118,7 @@ def train_magvit2(config: Config, world: World) -> None:
             seed=config.seed,
             batch_size=config.train.batch_size,
         )
-        train(objective, config.train, config.out, world)
+        train(objective, config.train, config.out, world, seed=config.seed)
         if world.rank == 0:
             save_magvit2(model, config.out / "tokenizer")
 

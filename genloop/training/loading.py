@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from genloop.distributed import World
+from genloop.training.passes import pass_seed
 from genloop.training.settings import LoopSettings
 from genloop.training.task import B, I, MicroBatch, Objective, Plan, Step
 
@@ -39,9 +40,10 @@ class Loading(Generic[I, B]):
         first: int,
         device: torch.device,
         equal_passes: bool,
+        seed: int,
     ) -> None:
         self._objective, self._settings, self._world = objective, settings, world
-        self._first, self._device, self._equal_passes = first, device, equal_passes
+        self._first, self._device, self._equal_passes, self._seed = first, device, equal_passes, seed
         self._planned: deque[tuple[Plan[I], int, int]] = deque()  # plan without items, number of items, own passes
         is_cuda = device.type == "cuda"
         workers = settings.loaders if settings.loaders is not None else _LOADERS_OF_A_GPU * is_cuda
@@ -62,18 +64,19 @@ class Loading(Generic[I, B]):
         for number in range(self._first, self._settings.num_steps + 1):
             first = next(loaded)
             plan, num_items, passes = self._planned.popleft()
-            batches = self._micro_batches(first, loaded, num_items, passes)
+            batches = self._micro_batches(number, first, loaded, num_items, passes)
             yield Step(number, lr_of(number), plan.weight, num_items, batches)
 
     def _micro_batches(
-        self, first: "_Loaded", loaded: Iterator["_Loaded"], num_items: int, passes: int
+        self, step: int, first: "_Loaded", loaded: Iterator["_Loaded"], num_items: int, passes: int
     ) -> Iterator[MicroBatch[B]]:
         own = len(range(num_items)[self._world.rank :: self._world.world_size])
         for number in range(passes):
             batch = (first if number == 0 else next(loaded)).unpack()
             is_counted = number * self._settings.rows_per_forward < own
             moved = mapped(batch, lambda tensor: tensor.to(self._device, non_blocking=True))
-            yield MicroBatch(moved, number == passes - 1, is_counted)
+            seed = pass_seed(self._seed, step, self._world.rank, number)
+            yield MicroBatch(moved, seed, number == passes - 1, is_counted)
 
     def _requests(self) -> Iterator[tuple[Sequence[I], Plan[I]]]:
         """What is to be loaded, in order; DataLoader asks for it ahead of time, in this process."""

@@ -7,31 +7,39 @@ restarts, micro-batches, loaders or what the ranks shard. On one process a resum
 uninterrupted one.
 """
 
+import math
 import time
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from genloop.distributed import StopRequested, World
 from genloop.job import note
-from genloop.rundir import append_metrics
+from genloop.rundir import RunFailed, append_metrics
 from genloop.training.loading import Loading
 from genloop.training.optimizer import learning_rate
+from genloop.training.passes import checkpoint_activations
 from genloop.training.replicated import Replicated
 from genloop.training.settings import LoopSettings
-from genloop.training.state import Progress, cut_metrics
+from genloop.training.state import Progress, cut_metrics, newest_checkpoint
 from genloop.training.task import Objective
 from genloop.training.zero import Partitioned
 
 __all__ = ["train"]
 
 
-def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, world: World) -> None:
+def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, world: World, *, seed: int = 0) -> None:
     """Train from the newest checkpoint in RUN/checkpoints (or from the model as it is) to `num_steps`.
 
     Saves every `save_every` steps, at the end, and when a stop is asked for: then raises StopRequested on all ranks.
+    `seed` keys dropout. RunFailed when too many steps in a row have no finite gradient.
     """
     if (num_items := len(objective.plan(1).items)) < world.world_size:
         raise ValueError(f"a batch of {num_items} items is too small for {world.world_size} ranks")
+    if settings.gradient_checkpointing:
+        checkpoint_activations(objective.model)
+    _keep_in_float32(objective.model)
     is_sharded = settings.zero_stage > 0 and world.world_size > 1
     learner = (Partitioned if is_sharded else Replicated)(objective, settings, run, world)
     progress = learner.progress
@@ -40,7 +48,8 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
     objective.model.train()
     device = next(objective.model.parameters()).device
     equal = learner.equal_passes
-    loading = Loading(objective, settings, world, first=progress.step + 1, device=device, equal_passes=equal)
+    first = progress.step + 1
+    loading = Loading(objective, settings, world, first=first, device=device, equal_passes=equal, seed=seed)
     metrics = _Metrics(run, settings, world, progress)
     steps = loading.steps(lambda number: learning_rate(number, settings))
     while progress.step < settings.num_steps:
@@ -49,11 +58,17 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
             step = next(steps)
             outcome = learner.step(step)
         progress.step = number
-        progress.add(outcome.sums)
+        if math.isfinite(outcome.grad_norm):
+            assert math.isclose(outcome.sums["weight"], step.weight, rel_tol=1e-6), (outcome.sums, step.weight)
+            progress.add(outcome.sums)
+        else:
+            _skip(progress, settings, run)
         metrics.log(step.lr, outcome.grad_norm, step.num_items)
         if objective.after_every and number % objective.after_every == 0:
-            with learner.gathered():
+            objective.model.eval()
+            with learner.gathered(), note(f"rank {world.rank}, after step {number}"):
                 found = objective.after_step(number)
+            objective.model.train()
             if found and world.rank == 0:
                 append_metrics(run, {"step": number, **found})
         if outcome.stop or number == settings.num_steps or number % settings.save_every == 0:
@@ -61,6 +76,26 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
         if outcome.stop:
             raise StopRequested
     learner.close()
+
+
+def _keep_in_float32(model: nn.Module) -> None:
+    """In half precision a weight would not notice steps below a 256th of it."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def _skip(progress: Progress, settings: LoopSettings, run: Path) -> None:
+    """Count a step without a finite gradient; RunFailed when there were too many in a row."""
+    progress.skip()
+    if progress.skipped_in_a_row > settings.max_skipped:
+        newest = newest_checkpoint(run)
+        good = "there is no checkpoint yet" if newest is None else f"the newest good checkpoint is {newest}"
+        raise RunFailed(
+            f"the gradient was not finite in {progress.skipped_in_a_row} steps in a row (train.max_skipped="
+            f"{settings.max_skipped}), the last one step {progress.step}; {good}; lower train.lr or use another "
+            "train.precision"
+        )
 
 
 class _Metrics:
@@ -79,6 +114,7 @@ class _Metrics:
             now = time.monotonic()
             speed = (step - self._step) / (now - self._time)
             pace = {"steps_per_s": speed, "samples_per_s": num_items * speed}
-            append_metrics(self._run, {"step": step, **progress.mean(), "lr": lr, "grad_norm": grad_norm, **pace})
+            norm = {"grad_norm": grad_norm} if math.isfinite(grad_norm) else {}
+            append_metrics(self._run, {"step": step, **progress.mean(), "lr": lr, **norm, **pace})
             self._time, self._step = now, step
         progress.clear()

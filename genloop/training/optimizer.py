@@ -1,4 +1,4 @@
-"""AdamW with a warm-up and a cosine: the one optimiser of all training jobs."""
+"""AdamW and the schedules of its learning rate: the one optimiser of all training jobs."""
 
 import math
 from collections.abc import Callable
@@ -30,8 +30,8 @@ def build_optimizer(
 
 
 def learning_rate(step: int, settings: LoopSettings) -> float:
-    """The rate of step 1..num_steps: linear warm-up times a cosine from `lr` down to `min_lr` of it."""
+    """The rate of step 1..num_steps: linear warm-up times a schedule from `lr` down to `min_lr` of it."""
     warm = min(1.0, step / settings.warmup_steps) if settings.warmup_steps else 1.0
     progress = min(1.0, (step - 1) / max(1, settings.num_steps - 1))
-    cosine = settings.min_lr + (1 - settings.min_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-    return settings.lr * warm * cosine
+    left = {"cosine": 0.5 * (1 + math.cos(math.pi * progress)), "linear": 1 - progress, "constant": 1.0}
+    return settings.lr * warm * (settings.min_lr + (1 - settings.min_lr) * left[settings.schedule])

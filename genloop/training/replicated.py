@@ -9,11 +9,14 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from genloop.distributed import World
+from genloop.training.ema import Ema
 from genloop.training.optimizer import LR_SCALE, build_optimizer
+from genloop.training.passes import LossModule
+from genloop.training.precision import Precision
 from genloop.training.reductions import add_over_ranks
 from genloop.training.settings import LoopSettings
 from genloop.training.state import load_state, save_state
-from genloop.training.task import B, LossModule, Objective, Outcome, Step
+from genloop.training.task import B, Objective, Outcome, Step
 
 
 class Replicated(Generic[B]):
@@ -24,48 +27,59 @@ class Replicated(Generic[B]):
     def __init__(self, objective: Objective[Any, B], settings: LoopSettings, run: Path, world: World) -> None:
         self.model, self.settings, self.run, self.world = objective.model, settings, run, world
         self.optimizer = build_optimizer(self.model, settings, objective.lr_scale_of)
-        self.progress = load_state(run, self.model, self.optimizer)
-        self._losses = LossModule(objective)
+        self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self.ema = Ema(self.trained, settings.ema) if settings.ema else None
+        self.progress = load_state(run, self.model, self.optimizer, self.ema)
+        self.precision = Precision(settings.precision, next(self.model.parameters()).device)
+        self.precision.load(self.progress.scaler)
+        self._losses = LossModule(objective, self.precision)
         self._ddp = _ddp(self._losses) if world.world_size > 1 else None
-        self._trained = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in self.optimizer.state:  # used before: no step leaves it out from then on
             parameter.grad = torch.zeros_like(parameter)
 
     def step(self, step: Step[B]) -> Outcome:
         """Add up the gradients of all passes of all ranks, clip them, and take one step of AdamW."""
         self.optimizer.zero_grad(set_to_none=False)
-        sums: dict[str, float] = {"weight": 0.0, "loss": 0.0}
+        self._losses.begin()
+        factor = self.precision.factor(step.weight)
         for micro in step.micro_batches:
             # ranks may do different numbers of passes: only the last one is synchronised
             with nullcontext() if self._ddp is None or micro.is_last else self._ddp.no_sync():
-                total = (self._ddp or self._losses)(micro.batch)
-                total.backward()
-            loss = self._losses.found
-            assert loss is not None
-            for name, value in {"weight": loss.weight, "loss": total.item(), **loss.parts}.items():
-                sums[name] = sums.get(name, 0.0) + value
-        stop = add_over_ranks(sums, self.world)
-        assert math.isclose(sums["weight"], step.weight, rel_tol=1e-6), (sums["weight"], step.weight)
-        for parameter in self._trained:
-            if parameter.grad is not None:
-                parameter.grad.div_(step.weight / self.world.world_size)  # DDP gives means over the ranks
-        norm = torch.nn.utils.clip_grad_norm_(self._trained, self.settings.grad_clip, error_if_nonfinite=True)
-        for group in self.optimizer.param_groups:
-            group["lr"] = step.lr * group[LR_SCALE]
-        self.optimizer.step()
-        return Outcome(float(norm), sums, stop)
+                total = (self._ddp or self._losses)(micro)
+                (total * factor).backward()
+            self._losses.count(micro)
+        stop = add_over_ranks(self._losses.sums, self.world)
+        norm = self._clipped(step.weight * factor / self.world.world_size)  # DDP gives means over the ranks
+        if math.isfinite(norm):
+            for group in self.optimizer.param_groups:
+                group["lr"] = step.lr * group[LR_SCALE]
+            self.optimizer.step()
+            if self.ema is not None:
+                self.ema.update()
+        self.precision.update(norm)
+        return Outcome(norm, self._losses.sums, stop)
 
     def save(self) -> None:
         """Write the checkpoint of the steps done so far."""
+        self.progress.scaler = self.precision.state
         if self.world.rank == 0:
-            save_state(self.run, self.model, self.optimizer, self.progress, keep=self.settings.keep)
+            save_state(self.run, self.model, self.optimizer, self.ema, self.progress, keep=self.settings.keep)
 
     def gathered(self) -> AbstractContextManager[object]:
-        """The model is whole on every rank at all times."""
-        return nullcontext()
+        """The model is whole on every rank at all times; averages stand in for its weights where they are wanted."""
+        return nullcontext() if self.ema is None or not self.settings.use_ema else self.ema.swapped()
 
     def close(self) -> None:
-        """The model stays as it is."""
+        """The model stays as it is, or gets its averages."""
+        if self.ema is not None and self.settings.use_ema:
+            self.ema.swap()
+
+    def _clipped(self, divisor: float) -> float:
+        """Divide and clip the gradients -> their norm before clipping; not finite when one of them is not."""
+        for parameter in self.trained.values():
+            if parameter.grad is not None:
+                parameter.grad.div_(divisor)
+        return float(torch.nn.utils.clip_grad_norm_(self.trained.values(), self.settings.grad_clip))
 
 
 def _ddp(losses: LossModule) -> DistributedDataParallel:

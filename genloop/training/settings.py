@@ -15,10 +15,24 @@ class LoopSettings(Settings):
     num_steps: int = Field(1000, ge=1, description="optimiser steps of the whole run; the learning rate ends there")
     lr: float = Field(1e-3, gt=0, description="highest learning rate")
     min_lr: float = Field(0.05, ge=0, le=1, description="learning rate at the end, as a share of the highest")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="how the learning rate falls to its end; constant: not at all"
+    )
     warmup_steps: int = Field(100, ge=0)
     weight_decay: float = Field(0.01, ge=0, description="on matrices only")
     betas: tuple[float, float] = (0.9, 0.98)
     grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="of matrix products (autocast); trained weights and moments are float32 in any case"
+    )
+    max_skipped: Annotated[int, LAUNCH] = Field(
+        20, ge=0, description="steps in a row that may be left out because their gradient is not finite"
+    )
+    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: no average")
+    use_ema: bool = Field(True, description="with `ema`: evaluate and save the averages, not the last weights")
+    gradient_checkpointing: Annotated[bool, LAUNCH] = Field(
+        False, description="compute activations again in the backward pass: less memory, a third more work"
+    )
     save_every: int = Field(500, ge=1, description="steps between two checkpoints")
     keep: Annotated[int, LAUNCH] = Field(2, ge=1, description="checkpoints that stay on disk")
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
@@ -32,6 +46,7 @@ class LoopSettings(Settings):
     )
     threads: int = Field(1, ge=1, description="CPU threads of a rank")
     device: Device = "auto"
+    timeout: Annotated[float, LAUNCH] = Field(1800, gt=0, description="seconds that a rank waits for the others")
 
     def check(self) -> None:
         """MissingPackage when deepspeed is asked for and not there."""

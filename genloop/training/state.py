@@ -1,7 +1,7 @@
 """Saving and resuming a training run: RUN/checkpoints/step-0000500, whole or not there, safetensors only.
 
-A checkpoint holds what is trained of the model, the optimiser's moments and the sums of the metrics window: all that
-the next step needs beside the weights that training starts from.
+A checkpoint holds what is trained of the model, its moving averages, the optimiser's moments, the loss scale and the
+sums of the metrics window: all that the next step needs beside the weights that training starts from.
 Random numbers are keyed by the step, so there is no generator state to keep.
 """
 
@@ -20,7 +20,6 @@ from genloop.checkpoint import (
     MANIFEST_FILE,
     WEIGHTS_FILE,
     compare_manifest,
-    load_tensors,
     read_json,
     read_shapes,
     save_folder,
@@ -28,9 +27,11 @@ from genloop.checkpoint import (
 )
 from genloop.registry import require
 from genloop.rundir import json_line, write_atomic
+from genloop.training.ema import Ema
 
 log = logging.getLogger(__name__)
-_MODEL, _MOMENT = "model.", "optimizer."
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
+_MODEL, _MOMENT, _AVERAGE = "model.", "optimizer.", "ema."
 
 
 @dataclass
@@ -39,20 +40,29 @@ class Progress:
 
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    skipped: int = 0  # steps since the last line of metrics whose gradient was not finite
+    skipped_in_a_row: int = 0
+    scaler: dict[str, float] = field(default_factory=dict)  # state of the loss scale
 
     def add(self, sums: dict[str, float]) -> None:
         """Add the sums of one step."""
+        self.skipped_in_a_row = 0
         for name, value in sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
+    def skip(self) -> None:
+        """Count a step that was left out."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+
     def mean(self) -> dict[str, float]:
-        """The sums divided by the weight of the window."""
-        weight = self.sums["weight"]
-        return {name: value / weight for name, value in self.sums.items() if name != "weight"}
+        """The sums divided by the weight of the window, and the number of steps that were left out, if any."""
+        means = {name: value / self.sums["weight"] for name, value in self.sums.items() if name != "weight"}
+        return means | ({"skipped": self.skipped} if self.skipped else {})
 
     def clear(self) -> None:
         """Begin a new window."""
-        self.sums = {}
+        self.sums, self.skipped = {}, 0
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -61,17 +71,27 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(folder for folder in folders if (folder / MANIFEST_FILE).is_file())
 
 
-def save_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress, *, keep: int) -> None:
+def save_state(
+    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None, progress: Progress, *, keep: int
+) -> None:
     """Write the checkpoint of this step, then delete all but the newest `keep`."""
-    write_state(run, trained_tensors(model), _moments(model, optimizer), progress, keep=keep)
+    averages = {} if ema is None else ema.averages
+    write_state(run, trained_tensors(model), _moments(model, optimizer), progress, keep=keep, averages=averages)
 
 
 def write_state(
-    run: Path, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], progress: Progress, *, keep: int
+    run: Path,
+    weights: Mapping[str, Tensor],
+    moments: Mapping[str, Tensor],
+    progress: Progress,
+    *,
+    keep: int,
+    averages: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write weights by name and moments by NAME/MOMENT as the checkpoint of this step."""
+    """Write weights and their moving averages by name, and moments by NAME/MOMENT, as the checkpoint of this step."""
     tensors = {_MODEL + name: value for name, value in weights.items()}
     tensors |= {_MOMENT + name: value for name, value in moments.items()}
+    tensors |= {_AVERAGE + name: value for name, value in (averages or {}).items()}
     folder = run / "checkpoints" / f"step-{progress.step:07d}"
     save_folder(folder, tensors, {"progress.json": asdict(progress)})
     for old in checkpoints(run)[:-keep]:
@@ -81,24 +101,30 @@ def write_state(
     log.info("saved %s", folder)
 
 
-def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Read the newest whole checkpoint into model and optimiser -> its progress; a fresh one when there is none."""
+def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None) -> Progress:
+    """Read the newest whole checkpoint into model, optimiser and averages -> its progress; a fresh one without any.
+
+    Averages that a checkpoint does not hold start from its weights.
+    """
     newest = newest_checkpoint(run)
     if newest is None:
         return Progress()
-    tensors = load_tensors(newest)
-    trained = trained_tensors(model)
-    state = {name: tensors.pop(_MODEL + name) for name in trained if _MODEL + name in tensors}
-    expected = {name: tuple(value.shape) for name, value in trained.items()}
-    compare_manifest(expected, {name: tuple(value.shape) for name, value in state.items()}, newest)
-    model.load_state_dict(state, strict=len(trained) == len(model.state_dict()))
+    progress = load_weights(newest, model)
     names = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for key, value in tensors.items():
-        name, _, moment = key.removeprefix(_MOMENT).rpartition("/")
+    for name, moment, value in load_moments(newest, names, MOMENTS):
         parameter = names[name]
-        place = value if moment == "step" else value.to(parameter.device)
-        optimizer.state[parameter][moment] = place
-    return _resumed(newest)
+        optimizer.state[parameter][moment] = value if moment == "step" else value.to(parameter.device)
+    if ema is not None:
+        load_averages(newest, {name: (names[name], average) for name, average in ema.averages.items()})
+    return progress
+
+
+def load_averages(folder: Path, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+    """Read averages, or else take the weights: `pairs` are (weight, average) by name."""
+    with torch.no_grad(), _opened(folder) as file:
+        kept = set(file.keys())
+        for name, (weight, average) in pairs.items():
+            average.copy_(file.get_tensor(_AVERAGE + name) if _AVERAGE + name in kept else weight)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
@@ -156,10 +182,22 @@ def _is_whole(folder: Path) -> bool:
 
 
 def trained_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters that want a gradient, each once, and buffers: the others stay as training found them."""
-    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    """Parameters that want a gradient, each once, and buffers beside them: all else stays as training found it.
+
+    A buffer counts for the innermost module around it that has parameters: is one of these trained, it is kept.
+    """
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    return {name: value for name, value in model.state_dict().items() if name in trained or name not in parameters}
+    trained |= {name for name, _ in model.named_buffers() if _is_beside_trained(model, name)}
+    return {name: value for name, value in model.state_dict().items() if name in trained}
+
+
+def _is_beside_trained(model: nn.Module, buffer: str) -> bool:
+    name = buffer
+    while name:
+        name = name.rpartition(".")[0]
+        if parameters := list(model.get_submodule(name).parameters()):
+            return any(parameter.requires_grad for parameter in parameters)
+    return False
 
 
 def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

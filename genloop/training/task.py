@@ -16,6 +16,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from genloop.training.state import Progress
+
 I = TypeVar("I")  # noqa: E741 - an item
 B = TypeVar("B")
 
@@ -73,6 +75,7 @@ class MicroBatch(Generic[B]):
     """What a rank computes in one forward and backward pass."""
 
     batch: B  # on the device
+    seed: int  # of what is random in the pass
     is_last: bool  # of this rank in this step
     is_counted: bool = True  # False: a pass that only keeps this rank in step with the others, of weight 0
 
@@ -92,7 +95,7 @@ class Step(Generic[B]):
 class Outcome:
     """What a step came to, the same on all ranks."""
 
-    grad_norm: float
+    grad_norm: float  # not finite: the step was skipped
     sums: dict[str, float]  # for the metrics, over all ranks
     stop: bool  # whether any rank was asked to stop
 
@@ -101,9 +104,10 @@ class Learner(Protocol[B]):
     """How weights, gradients and moments are held by the ranks."""
 
     equal_passes: bool  # whether all ranks must do equal numbers of passes
+    progress: Progress  # the loop writes it, `save` saves it
 
     def step(self, step: Step[B]) -> Outcome:
-        """Do the passes of a step and one step of the optimiser."""
+        """Do the passes of a step and one step of the optimiser, which is left out when the gradient is not finite."""
         ...
 
     def save(self) -> None:
@@ -111,24 +115,9 @@ class Learner(Protocol[B]):
         ...
 
     def gathered(self) -> AbstractContextManager[object]:
-        """While the body runs every rank holds the whole model and may call it by itself."""
+        """While the body runs every rank holds the whole model, of averages with `use_ema`, and may call it alone."""
         ...
 
     def close(self) -> None:
-        """Training is over: the model is a plain whole module on every rank."""
+        """Training is over: the model is a plain whole module on every rank, of averages with `use_ema`."""
         ...
-
-
-class LossModule(nn.Module):
-    """Model and loss as one module, for libraries that wrap a forward pass; the loss just computed is in `found`."""
-
-    def __init__(self, objective: Objective[Any, Any]) -> None:
-        super().__init__()
-        self.model = objective.model
-        self._loss = objective.loss
-        self.found: Loss | None = None
-
-    def forward(self, batch: Any) -> Tensor:
-        """The sum of the loss over a micro-batch."""
-        self.found = self._loss(batch)
-        return self.found.total

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from genloop.distributed import World
 from genloop.registry import require
 from genloop.training.optimizer import LR_SCALE, build_optimizer
+from genloop.training.passes import LossModule
+from genloop.training.precision import Precision
 from genloop.training.reductions import add_over_ranks
 from genloop.training.settings import LoopSettings
 from genloop.training.state import (
@@ -34,7 +36,7 @@ from genloop.training.state import (
     trained_tensors,
     write_state,
 )
-from genloop.training.task import B, LossModule, Objective, Outcome, Step
+from genloop.training.task import B, Objective, Outcome, Step
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 _BUCKET = 1 << 24  # values that travel in one call; of a small model a power of 2 near a sixteenth of it
@@ -48,12 +50,14 @@ class Partitioned(Generic[B]):
 
     def __init__(self, objective: Objective[Any, B], settings: LoopSettings, run: Path, world: World) -> None:
         self.model, self.settings, self.run, self.world = objective.model, settings, run, world
-        self._pass = LossModule(objective)
+        device = next(self.model.parameters()).device
+        self.precision = Precision(settings.precision, device, caches=settings.zero_stage < 3)
+        self._pass = LossModule(objective, self.precision)
         optimizer = build_optimizer(self.model, settings, objective.lr_scale_of)
         self._moments_on = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         newest = newest_checkpoint(run)
         self.progress = Progress() if newest is None else load_weights(newest, self.model)
-        self._deepspeed = _library(str(next(self.model.parameters()).device), world)
+        self._deepspeed = _library(str(device), world)
         self._sharded = self._deepspeed.initialize(
             model=self._pass, optimizer=optimizer, config=_config(self.model, settings, world.world_size)
         )[0]
@@ -69,25 +73,21 @@ class Partitioned(Generic[B]):
     def step(self, step: Step[B]) -> Outcome:
         """Add up the gradients of all passes of all ranks, clip them, and take one step of AdamW."""
         world = self.world
-        sums: dict[str, float] = {"weight": 0.0, "loss": 0.0}
+        self._pass.begin()
         for micro in step.micro_batches:
             self._sharded.set_gradient_accumulation_boundary(micro.is_last)
-            total = self._sharded(micro.batch)
-            loss = self._pass.found
-            assert loss is not None
+            total = self._sharded(micro)
             # DeepSpeed takes the mean over the ranks; we want the sum.
             factor = world.world_size / step.weight if micro.is_counted else 0.0
             self._sharded.backward(total * factor, scale_wrt_gas=False)
-            for name, value in {"weight": loss.weight, "loss": total.item(), **loss.parts}.items():
-                sums[name] = sums.get(name, 0.0) + (value if micro.is_counted else 0.0)
-        stop = add_over_ranks(sums, world)
-        assert math.isclose(sums["weight"], step.weight, rel_tol=1e-6), (sums["weight"], step.weight)
+            self._pass.count(micro)
+        stop = add_over_ranks(self._pass.sums, world)
         for group in self._sharded.optimizer.param_groups:
             group["lr"] = step.lr * group[LR_SCALE]
         self._sharded.step()
         if self._sharded.optimizer.overflow:
-            raise RuntimeError("the norm of the gradient is non-finite, so it cannot be clipped")
-        return Outcome(float(self._sharded.get_global_grad_norm()), sums, stop)
+            return Outcome(math.inf, self._pass.sums, stop)
+        return Outcome(float(self._sharded.get_global_grad_norm()), self._pass.sums, stop)
 
     def save(self) -> None:
         """Write the checkpoint of this step: all ranks gather tensor by tensor, rank 0 keeps them on the CPU."""

@@ -124,7 +124,7 @@ def test_two_ranks_learn_and_measure_what_one_does(generated, trained, tmp_path)
 
 def test_micro_batches_and_saved_memory_change_only_the_last_bits(generated, trained, tmp_path):
     words = [f"data.paths.shards={generated}", *MORE, "train.rows_per_forward=1"]
-    assert run_command(train_judge, ["tiny", f"out={tmp_path}", *words, "gradient_checkpointing=true"]) == 0
+    assert run_command(train_judge, ["tiny", f"out={tmp_path}", *words, "train.gradient_checkpointing=true"]) == 0
     check_equal_but_for_rounding(trained, tmp_path)
 
 

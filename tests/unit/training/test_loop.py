@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import nn
 
+from genloop.checkpoint import load_tensors
 from genloop.distributed import StopRequested, World, process_group
+from genloop.rundir import RunFailed
 from genloop.training.loop import train
 from genloop.training.optimizer import build_optimizer, learning_rate
 from genloop.training.settings import TrainSettings
@@ -27,7 +29,7 @@ class Regression(Objective[int, torch.Tensor]):
 
     def __init__(self, settings: TrainSettings = SETTINGS, before_step=lambda step: None) -> None:
         self.model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
-        self.settings, self.before_step = settings, before_step
+        self.settings, self.before_step, self.loaded = settings, before_step, 0
         generator = torch.Generator().manual_seed(0)
         for parameter in self.model.parameters():
             nn.init.normal_(parameter, std=0.5, generator=generator)
@@ -36,6 +38,7 @@ class Regression(Objective[int, torch.Tensor]):
         return Plan(range(self.settings.batch_size), float(self.settings.batch_size), step)
 
     def load(self, items, plan) -> torch.Tensor:
+        self.loaded = plan.shared
         self.before_step(plan.shared)
         rows = torch.randn(self.settings.batch_size, 3, generator=torch.Generator().manual_seed(plan.shared))
         return rows[list(items)]
@@ -178,19 +181,31 @@ def test_the_rate_warms_up_and_ends_at_its_share():
     assert all(later <= earlier for earlier, later in pairwise(rates[9:]))
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(tmp_path):
-    broken = Regression()
-    with torch.no_grad():
-        broken.model[0].weight[0, 0] = math.nan
-    with pytest.raises(RuntimeError, match="non-finite") as caught:
-        fit(broken, tmp_path, World())
-    assert caught.value.__notes__ == ["rank 0, step 1"]
-    assert checkpoints(tmp_path) == []
+def test_steps_without_a_finite_gradient_are_left_out_and_counted(tmp_path):
+    skipping = Regression()
+    loss = skipping.loss
+    skipping.loss = lambda batch: loss(batch * math.nan if skipping.loaded in (2, 3, 7) else batch)
+    fit(skipping, tmp_path)
+    assert [row.get("skipped") for row in metrics(tmp_path)] == [2, 1, None]
+    assert all(math.isfinite(row["loss"]) for row in metrics(tmp_path))
+    assert all(weight.isfinite().all() for weight in weights(skipping))
+
+
+def test_too_many_of_them_in_a_row_end_the_run_at_its_newest_good_checkpoint(tmp_path):
+    broken = Regression(SETTINGS.model_copy(update={"max_skipped": 2}))
+    loss = broken.loss
+    broken.loss = lambda batch: loss(batch * math.nan if broken.loaded > 5 else batch)
+    with pytest.raises(RunFailed, match="step-0000004") as caught:
+        fit(broken, tmp_path)
+    assert caught.value.exit_code == 1
+    newest = checkpoints(tmp_path)[-1]
+    assert newest.name == "step-0000004"
+    assert all(value.isfinite().all() for value in load_tensors(newest).values())
 
 
 def test_a_checkpoint_of_another_shape_is_refused(tmp_path):
     first = Regression()
-    save_state(tmp_path, first.model, build_optimizer(first.model, SETTINGS), Progress(4), keep=1)
+    save_state(tmp_path, first.model, build_optimizer(first.model, SETTINGS), None, Progress(4), keep=1)
     other = nn.Sequential(nn.Linear(3, 9), nn.Tanh(), nn.Linear(9, 1))
     with pytest.raises(ValueError, match=r"misshapen \(0\.weight is \[8, 3\], expected \[9, 3\]"):
         load_state(tmp_path, other, build_optimizer(other, SETTINGS))

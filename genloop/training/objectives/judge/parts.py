@@ -33,12 +33,3 @@ def choose_trained(model: Llava, lr_scale_of: Callable[[str], float], *, adapted
         parameter.requires_grad_(not is_beside and lr_scale_of(name) != 0)
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-
-
-def save_memory(model: Llava) -> None:
-    """Compute activations again in the backward pass instead of keeping them."""
-    kwargs = {"use_reentrant": False}
-    if hasattr(model, "activation_checkpointing_enable"):  # since transformers 5.23
-        model.activation_checkpointing_enable(kwargs)
-    else:
-        model.gradient_checkpointing_enable(kwargs)

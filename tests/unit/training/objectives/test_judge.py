@@ -22,7 +22,8 @@ from genloop.shapes.prompts import SETS, pool
 from genloop.training.objectives.judge.batches import JudgeBatches, names_in
 from genloop.training.objectives.judge.branches import ANSWER, NAME, WORD
 from genloop.training.objectives.judge.packing import Row, hidden_at_reads, passes
-from genloop.training.objectives.judge.parts import lr_scale_of, part_of, save_memory
+from genloop.training.objectives.judge.parts import lr_scale_of, part_of
+from genloop.training.passes import checkpoint_activations
 from genloop.training.settings import BatchSettings
 from tests.worlds.judge_data import SCENES, paths, tokenizer, trainer, wording
 
@@ -353,7 +354,7 @@ def test_saved_memory_changes_no_gradient(tmp_path, made_up, scenes):
     for number in range(2):
         here = trainer(tmp_path / str(number), made_up, scenes, names=0.5)
         if number:
-            save_memory(here.model)
+            checkpoint_activations(here.model)
         here.loss(batches(here)(1), range(5)).total.backward()
         found.append({name: p.grad for name, p in here.model.named_parameters() if p.grad is not None})
     assert found[0].keys() == found[1].keys()
