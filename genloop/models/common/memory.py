@@ -1,5 +1,6 @@
 """When memory runs out: how that is recognised, and how work goes on in smaller batches."""
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ R = TypeVar("R")
 
 @dataclass(slots=True)
 class Budget:
-    """How much one pass may take. It is halved whenever memory runs out, and stays so."""
+    """The size of one forward pass. It is halved whenever memory runs out, and stays halved."""
 
     limit: int
     key: str  # the config key that set it, for the log
 
     def run(self, items: Sequence[T], size: int, compute: Callable[[Sequence[T]], Iterable[R]]) -> list[R]:
-        """What `compute` makes of each of the items, all of one size, in batches of as many as fit, at least one."""
+        """`compute` of the items, all of one size, in batches of as many as fit, at least one item each."""
         done: list[R] = []
         while len(done) < len(items):
             batch = items[len(done) :][: max(1, self.limit // size)]
@@ -34,7 +35,7 @@ class Budget:
                 if len(batch) == 1:
                     error.add_note(f"not even one image fits into memory ({self.key}: {size}); use another device")
                     raise
-            release_memory()  # out of the handler, which holds on to the tensors that did not fit
+            release_memory()  # outside of the handler, whose traceback refers to the tensors that did not fit
             self.limit = len(batch) * size // 2
             log.warning("out of memory with %s=%d; going on with %d", self.key, len(batch) * size, self.limit)
         return done
@@ -47,6 +48,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_memory() -> None:
-    """Give back what the GPU's allocator holds but nobody uses."""
+    """Free what nobody uses: reference cycles first, then the blocks that the GPU's allocator holds."""
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,8 +1,8 @@
-"""Sequences of LLaVA-OneVision piece by piece: what stands behind a known piece reuses its keys and values.
+"""Chats of LLaVA-OneVision computed segment by segment: a new segment reuses the keys and values of those before it.
 
-B = rows, n = positions of a piece, K = positions in front of it, D = hidden size, H = key heads, C = head size. A
-chat is a chain of pieces: constant text, an image, a question, a second question. Text behind others is padded on the
-left to a multiple of 8 of its own length, so that a row's numbers depend on the row alone.
+B = rows, n = positions of a segment, K = positions before it, D = hidden size, H = key heads, C = head size. A chat is
+a chain of segments: constant text, an image, a question, a second question. A text that is not the first segment is
+padded on the left to a multiple of 8 tokens, so that a row's numbers depend on that row alone.
 """
 
 from collections.abc import Sequence
@@ -20,28 +20,33 @@ from genloop.models.showo.prefix import MIN_GEMM_ROWS
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """A computed piece of one row, behind its parent."""
+    """The computed part of one row's chat that follows `parent`. It refers to its parents only: no reference cycle."""
 
     parent: "Segment | None"
     keys: Tensor  # (layers, H, n, C)
     values: Tensor  # (layers, H, n, C)
-    pads: int  # positions at its start that nothing may look at
+    pads: int  # masked positions at its start
     last: Tensor  # (D,) normalised hidden state of its last position
 
     @cached_property
+    def parents(self) -> "tuple[Segment, ...]":
+        """All segments before this one, the first of the chat first."""
+        return self.parent.chain if self.parent else ()
+
+    @property
     def chain(self) -> "tuple[Segment, ...]":
-        """From the first piece to this one."""
-        return (*(self.parent.chain if self.parent else ()), self)
+        """The parents and this segment. Not cached: a segment that refers to itself is freed late, by the collector."""
+        return (*self.parents, self)
 
     @cached_property
     def lengths(self) -> tuple[int, ...]:
-        """Positions of every piece of the chain, pads included: rows of equal lengths fit into one batch."""
-        return tuple(segment.keys.shape[2] for segment in self.chain)
+        """Positions of every segment of the chain, pads included: rows of equal lengths can share a batch."""
+        return (*(self.parent.lengths if self.parent else ()), self.keys.shape[2])
 
     @cached_property
     def position(self) -> int:
-        """Of the token that follows: pads do not count."""
-        return sum(self.lengths) - sum(segment.pads for segment in self.chain)
+        """Position of the next token; pads are not counted."""
+        return (self.parent.position if self.parent else 0) + self.keys.shape[2] - self.pads
 
     @property
     def num_bytes(self) -> int:
@@ -50,14 +55,14 @@ class Segment:
 
 
 def padded_length(num_tokens: int, parent: Segment | None) -> int:
-    """What a text of so many tokens is padded to: a multiple of 8, unless it is the first piece of its chat."""
+    """The length that a text is padded to: a multiple of 8, or no padding for the first segment of a chat."""
     if parent is None:
         return num_tokens
     return -(-num_tokens // MIN_GEMM_ROWS) * MIN_GEMM_ROWS
 
 
 def extend_text(model: Llava, parents: Sequence[Segment | None], texts: Sequence[Sequence[int]]) -> list[Segment]:
-    """One piece of ids behind each parent; all of one padded length, all parents of equal lengths."""
+    """One text after each parent. All texts have the same padded length, all parents the same `lengths`."""
     length = padded_length(len(texts[0]), parents[0])
     pads = [length - len(ids) for ids in texts]
     ids = torch.tensor([[0] * pad + list(row) for pad, row in zip(pads, texts)], device=model.device)
@@ -65,13 +70,13 @@ def extend_text(model: Llava, parents: Sequence[Segment | None], texts: Sequence
 
 
 def extend_image(model: Llava, parents: Sequence[Segment | None], features: Tensor) -> list[Segment]:
-    """Image features (B, n, D), one row behind each parent; all parents of equal lengths."""
+    """Image features (B, n, D), one row after each parent. All parents have the same `lengths`."""
     parent = parents[0]
     return _extend(model, parents, features, [0] * len(features), masked=parent is not None and len(parent.chain) > 1)
 
 
 def next_logits(model: Llava, segments: Sequence[Segment]) -> Tensor:
-    """Logits of the token behind each segment (B, V), fp32."""
+    """Logits of the token after each segment (B, V), fp32."""
     rows = torch.stack([segment.last for segment in segments])
     return model.lm_head(_enough(rows))[: len(rows)].float()
 
@@ -79,7 +84,7 @@ def next_logits(model: Llava, segments: Sequence[Segment]) -> Tensor:
 def continue_greedily(
     model: Llava, segments: Sequence[Segment], *, max_new_tokens: int, num_tokens: int, end: int | None
 ) -> list[list[int]]:
-    """The likeliest next ids below `num_tokens` behind each segment, all of equal lengths, up to the id `end`."""
+    """Greedy decoding after each segment: ids below `num_tokens`, up to the id `end`. All have the same `lengths`."""
     rows = len(segments)
     repeated = list(segments) * -(-MIN_GEMM_ROWS // rows)
     cache = _Cache(repeated, grow=True)
@@ -108,9 +113,9 @@ def continue_greedily(
 def _extend(
     model: Llava, parents: Sequence[Segment | None], embeds: Tensor, pads: Sequence[int], *, masked: bool
 ) -> list[Segment]:
-    """Embeddings (B, n, D) behind their parents; `masked` where any row of that shape can have pads, its own or others.
+    """Embeddings (B, n, D) after their parents. `masked`: rows of these lengths can have pads, so a mask is needed.
 
-    What is decided here for a batch must not depend on which rows are in it.
+    Nothing that is decided here for a batch may depend on which rows are in it.
     """
     rows, length = embeds.shape[:2]
     repeats = -(-MIN_GEMM_ROWS // (rows * length))
@@ -139,7 +144,7 @@ def _extend(
 
 
 def _visible(fronts: Sequence[Segment | None], pads: Sequence[int], length: int, device: torch.device) -> Tensor:
-    """What each of `length` new positions may look at: (B, 1, length, K + length) bool; for length 0, (B, 1, 1, K)."""
+    """Attention mask of `length` new positions, (B, 1, length, K + length) bool; for length 0, (B, 1, 1, K)."""
     front = fronts[0].lengths if fronts[0] else ()
     first = [[s.pads for s in f.chain] if f else [] for f in fronts]
     counts = torch.tensor([row + [pad] for row, pad in zip(first, pads or [0] * len(fronts))], device=device)
@@ -154,7 +159,7 @@ def _visible(fronts: Sequence[Segment | None], pads: Sequence[int], length: int,
 
 
 class _Cache:
-    """What the stock attention calls with new keys and values (B, H, n, C): puts those of the chains in front."""
+    """The cache that the stock attention calls: prepends the chains' keys and values to new ones (B, H, n, C)."""
 
     def __init__(self, fronts: Sequence[Segment | None], *, grow: bool = False) -> None:
         chains = [front.chain if front else () for front in fronts]
@@ -185,10 +190,10 @@ class _Cache:
         return torch.cat([*front_keys, keys], dim=2), torch.cat([*front_values, values], dim=2)
 
     def _stack(self, parts: list[Tensor]) -> Tensor:
-        """One part a row, or one for all -> (B, H, n, C)"""
+        """One part per row, or one for all rows -> (B, H, n, C)"""
         return torch.stack(parts).expand(self.rows, -1, -1, -1)
 
 
 def _enough(rows: Tensor) -> Tensor:
-    """(B, D) -> at least 8 rows, the first ones being the given: with fewer, the last bit differs."""
+    """(B, D) -> the rows repeated to at least 8: products of fewer rows take other kernels, whose last bit differs."""
     return rows.repeat(-(-MIN_GEMM_ROWS // len(rows)), 1) if len(rows) < MIN_GEMM_ROWS else rows

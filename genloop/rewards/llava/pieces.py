@@ -1,7 +1,7 @@
-"""Chats as chains of pieces, computed in batches under a token budget, with what was computed before kept.
+"""Chats as chains of pieces: computed in batches under a token budget, with a least-recently-used cache of segments.
 
-B = rows, T = image positions. Rows whose pieces have equal padded lengths share forward passes. When memory runs out
-the budget is halved, what was kept is dropped, and the same rows are tried again in smaller batches.
+B = rows, T = image positions. Rows whose pieces have equal padded lengths share forward passes. When memory runs out,
+the cache is cleared, the budget is halved, and the same rows are tried again in smaller batches.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class TextPiece:
-    """Ids, not empty."""
+    """At least one token id."""
 
     ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ImagePiece:
-    """An image, known by its content."""
+    """An image, compared by the hash of its pixels."""
 
     digest: bytes
     pixels: np.ndarray = field(compare=False, repr=False)  # (H, W, 3) uint8
@@ -46,61 +46,63 @@ Chain = tuple[TextPiece | ImagePiece, ...]
 
 
 def image_piece(pixels: np.ndarray) -> ImagePiece:
-    """(H, W, 3) uint8 -> a piece that equals that of the same pixels."""
+    """(H, W, 3) uint8 -> its piece; equal pixels give equal pieces."""
     head = str(pixels.shape).encode()
     return ImagePiece(hashlib.blake2b(head + pixels.tobytes(), digest_size=16).digest(), pixels)
 
 
-class KeptSegments:
-    """Chain -> its last segment; the least recently used go when their keys and values exceed `capacity` bytes."""
+class SegmentCache:
+    """Chain -> its last segment. The least recently used are dropped when keys and values exceed `capacity` bytes."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity, self.size = capacity, 0
-        self._kept: OrderedDict[Chain, Segment] = OrderedDict()
+        self._segments: OrderedDict[Chain, Segment] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._segments)
 
-    def find(self, chain: Chain) -> Segment | None:
-        return self._kept.get(chain)
+    def get(self, chain: Chain) -> Segment | None:
+        """The segment of a chain, None when it is not cached."""
+        return self._segments.get(chain)
 
-    def keep(self, chain: Chain, segment: Segment) -> None:
-        if chain not in self._kept:
+    def add(self, chain: Chain, segment: Segment) -> None:
+        """Cache a segment, above the capacity too until `shrink`."""
+        if chain not in self._segments:
             self.size += segment.num_bytes
-            self._kept[chain] = segment
+            self._segments[chain] = segment
 
     def touch(self, chain: Chain) -> None:
-        """What the chain consists of was used now, its start last: a piece goes before those that it stands behind."""
+        """Mark all prefixes recently used, parents last: a segment is dropped before its parents."""
         for end in range(len(chain), 0, -1):
-            if chain[:end] in self._kept:
-                self._kept.move_to_end(chain[:end])
+            if chain[:end] in self._segments:
+                self._segments.move_to_end(chain[:end])
 
     def shrink(self) -> None:
-        """Drop what exceeds the capacity."""
-        while self.size > self.capacity and self._kept:
-            self.size -= self._kept.popitem(last=False)[1].num_bytes
+        """Drop the least recently used segments until the capacity is kept."""
+        while self.size > self.capacity and self._segments:
+            self.size -= self._segments.popitem(last=False)[1].num_bytes
 
     def clear(self) -> None:
-        self._kept.clear()
+        self._segments.clear()
         self.size = 0
 
 
 class PieceRunner:
-    """Turns chains into their last segments."""
+    """Computes the last segment of chains."""
 
     def __init__(
         self, model: Llava, config: LlavaConfig, tiling: Tiling, tokens_per_batch: int, cache_bytes: int
     ) -> None:
         self.model, self.config, self.tiling = model, config, tiling
         self.tokens_per_batch = tokens_per_batch
-        self.kept = KeptSegments(cache_bytes)
+        self.cache = SegmentCache(cache_bytes)
 
     def run(
         self, chains: Sequence[Chain], finish: Callable[[list[Segment]], list[R]], *, keep_last: bool = False
     ) -> list[R]:
-        """What `finish` makes of each chain's last segment; all but the last pieces are kept for later chains.
+        """`finish` of every chain's last segment, in order. Segments of all pieces but the last enter the cache.
 
-        `keep_last` keeps the last ones too, for chains that go on from them.
+        `keep_last` caches the last segment too, for chains that continue it.
         """
         done: list[R] = []
         while len(done) < len(chains):
@@ -115,11 +117,11 @@ class PieceRunner:
                 if len(batch) == 1:
                     error.add_note("not even one image fits into memory; use another dtype or device for the judge")
                     raise
-            self._back_off(batch)  # out of the handler, which holds on to the tensors that did not fit
+            self._back_off(batch)  # outside of the handler, whose traceback refers to the tensors that did not fit
         return done
 
     def _fitting(self, chains: Sequence[Chain]) -> Sequence[Chain]:
-        """The first chains, as many as the budget allows, at least one."""
+        """As many of the first chains as the budget allows, at least one."""
         total = 0
         for count, chain in enumerate(chains):
             total += self._num_positions(chain)
@@ -142,19 +144,19 @@ class PieceRunner:
         return 1 + height * width // self.config.vision.image_size**2
 
     def _back_off(self, batch: Sequence[Chain]) -> None:
-        self.kept.clear()
+        self.cache.clear()
         release_memory()
         tried = sum(map(self._num_positions, batch))
         self.tokens_per_batch = max(1, min(tried, self.tokens_per_batch) // 2)
         log.warning("out of memory with %d tokens; going on with tokens_per_batch=%d", tried, self.tokens_per_batch)
 
     def _segments(self, chains: Sequence[Chain], keep_last: bool) -> list[Segment]:
-        """The last segment of every chain, computed piece by piece for all of them together."""
+        """The last segment of every chain, computed piece by piece for all chains together."""
         ready: dict[Chain, Segment] = {}
         pending: set[Chain] = set()
         for chain in chains:
             for end in range(len(chain), 0, -1):
-                if (segment := self.kept.find(chain[:end])) is not None:
+                if (segment := self.cache.get(chain[:end])) is not None:
                     ready[chain[:end]] = segment
                     break
                 pending.add(chain[:end])
@@ -163,21 +165,21 @@ class PieceRunner:
         for chain in chains:
             for end in range(1, len(chain) + keep_last):
                 if chain[:end] in ready:
-                    self.kept.keep(chain[:end], ready[chain[:end]])
-            self.kept.touch(chain)
-        self.kept.shrink()
+                    self.cache.add(chain[:end], ready[chain[:end]])
+            self.cache.touch(chain)
+        self.cache.shrink()
         return [ready[chain] for chain in chains]
 
     def _extended(self, chains: Sequence[Chain], ready: dict[Chain, Segment]) -> dict[Chain, Segment]:
-        """The segments of chains of one length, all but whose last pieces are `ready`."""
+        """The last segments of chains of one length whose parents are `ready`."""
         images = [chain[-1] for chain in chains if isinstance(chain[-1], ImagePiece)]
         features = self._features(list(dict.fromkeys(images)))
         groups: dict[tuple[bool, tuple[int, ...], int], list[Chain]] = {}
         for chain in chains:
-            piece, front = chain[-1], ready.get(chain[:-1])
+            piece, parent = chain[-1], ready.get(chain[:-1])
             is_text = isinstance(piece, TextPiece)
-            length = padded_length(len(piece.ids), front) if isinstance(piece, TextPiece) else len(features[piece])
-            groups.setdefault((is_text, front.lengths if front else (), length), []).append(chain)
+            length = padded_length(len(piece.ids), parent) if isinstance(piece, TextPiece) else len(features[piece])
+            groups.setdefault((is_text, parent.lengths if parent else (), length), []).append(chain)
         found: dict[Chain, Segment] = {}
         for (is_text, _, _), group in groups.items():
             parents = [ready.get(chain[:-1]) for chain in group]
@@ -191,7 +193,7 @@ class PieceRunner:
         return found
 
     def _features(self, pieces: Sequence[ImagePiece]) -> dict[ImagePiece, Tensor]:
-        """What the language model sees of each image: (T, D)."""
+        """The image features of each piece, (T, D)."""
         if not pieces:
             return {}
         size, device = self.config.vision.image_size, self.model.device

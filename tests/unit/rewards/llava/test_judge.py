@@ -1,5 +1,6 @@
 """LLaVA-OneVision as a judge: probabilities, what questions share, rows that do not see each other, bad input."""
 
+import gc
 import itertools
 import logging
 import subprocess
@@ -19,6 +20,7 @@ from genloop.data.images import to_uint8
 from genloop.models.llava.config import LlavaConfig
 from genloop.models.llava.flops import head_flops, image_flops, text_flops
 from genloop.models.llava.model import embed_tokens, first_token_logits, image_features, language_hidden, load_llava
+from genloop.models.llava.segments import Segment
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.records import Prompt
 from genloop.rewards.llava.judge import LlavaJudge
@@ -153,12 +155,26 @@ def test_questions_share_the_prefix_the_image_and_the_first_turn(folder: Path) -
 def test_what_is_kept_stays_within_its_bytes(folder: Path) -> None:
     judge = judge_of(folder)
     judge.p_yes("clarity", prompts_of(), some_images(NUM))
-    whole = judge._runner.kept.size
+    whole = judge._runner.cache.size
     small = judge_of(folder, cache_bytes=whole // 2)
     for _ in range(2):
         answers = small.p_yes("clarity", prompts_of(), some_images(NUM))
-    assert 0 < small._runner.kept.size <= whole // 2
+    assert 0 < small._runner.cache.size <= whole // 2
     assert torch.equal(answers, judge.p_yes("clarity", prompts_of(), some_images(NUM)))
+
+
+def test_segments_that_leave_the_cache_are_freed_without_the_cycle_collector(folder: Path) -> None:
+    judge, prompts, images = judge_of(folder, cache_bytes=0), prompts_of(3), some_images(3)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(one, Segment) for one in gc.get_objects())
+        for question in PARM:
+            judge.p_yes(question, prompts, images)
+        alive = sum(isinstance(one, Segment) for one in gc.get_objects()) - before
+    finally:
+        gc.enable()
+    assert len(judge._runner.cache) == alive == 0
 
 
 def test_images_that_are_written_alike_are_judged_alike(folder: Path) -> None:
@@ -167,7 +183,7 @@ def test_images_that_are_written_alike_are_judged_alike(folder: Path) -> None:
     judge = judge_of(folder)
     one = judge.p_yes("outcome", prompts_of(1), images)
     assert torch.equal(judge.p_yes("outcome", prompts_of(1), torch.from_numpy(nudged).permute(2, 0, 1)[None]), one)
-    assert len(judge._runner.kept) == 2, "the prefix and one image"
+    assert len(judge._runner.cache) == 2, "the prefix and one image"
 
 
 def test_no_images_have_no_answers(folder: Path) -> None:
