@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from genloop.metrics.statistics import Features
 
 METRICS = {
-    "clip_score": "genloop.metrics.scores:ClipScore",
+    "clip_score": "genloop.metrics.clip_score:ClipScore",
     "vqa_score": "genloop.metrics.scores:VqaScore",
     "geneval2": "geneval.geneval2:SoftTifa",
     "fid": "genloop.metrics.distances:Fid",

@@ -1,4 +1,4 @@
-"""Scores of single images against their prompts: CLIPScore (Hessel et al. 2021), VQAScore (Lin et al. 2024)."""
+"""Scores of single images against their prompts: VQAScore (Lin et al. 2024), and the mean of any such scores."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -7,7 +7,6 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from genloop.config import Settings
-from genloop.metrics.clip_source import ClipUser, MetricClip, load_clip_source
 from genloop.metrics.makers import ANY_QUESTION, Line, ScoreMaker, Tools
 from genloop.protocols import Judge
 from genloop.records import Prompt
@@ -16,49 +15,7 @@ from genloop.stats.intervals import Interval, cluster_bootstrap
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from genloop.models.clip.load import ClipEmbedder
-
 PROMPT = "{prompt}"
-
-
-class ClipScoreOptions(MetricClip):
-    """Keys of `metrics.clip_score`."""
-
-    prefix: str = Field("A photo depicts ", description="in front of every prompt, as published")
-    scale: float = Field(2.5, gt=0, description="of max(cosine, 0); 2.5 as published, others report 100")
-
-
-class ClipScore(ClipUser, ScoreMaker):
-    """How near an image and its prompt are in CLIP's space."""
-
-    Options = ClipScoreOptions
-    needs = frozenset({"weights", "prompt"})
-
-    @classmethod
-    def load(cls, options: ClipScoreOptions, tools: Tools) -> "ClipScorer":
-        """In float32."""
-        rows = options.images_per_forward
-        return ClipScorer(load_clip_source(options, tools.resolve, tools.device, rows_per_forward=rows), options)
-
-    @classmethod
-    def conclude(cls, options: Any, name: str, rows: Sequence[Mapping[str, Any]], seed: int) -> list[Line]:
-        """The mean over images."""
-        return [mean_line(name, rows, [row["scores"][name] for row in rows], seed)]
-
-
-class ClipScorer:
-    """scale * max(cosine, 0)"""
-
-    def __init__(self, embedder: "ClipEmbedder", options: ClipScoreOptions) -> None:
-        self.embedder, self.options = embedder, options
-
-    def scores(self, prompts: Sequence[Prompt], images: Sequence[np.ndarray]) -> list[float]:
-        """One prompt per image (H, W, 3) uint8 -> its score."""
-        texts = list(dict.fromkeys(prompt.text for prompt in prompts))
-        meant = dict(zip(texts, self.embedder.embed_texts([self.options.prefix + text for text in texts])))
-        seen = self.embedder.embed_images(list(images))  # (B, D)
-        cosines = [float((image * meant[prompt.text]).sum()) for prompt, image in zip(prompts, seen)]
-        return [self.options.scale * max(cosine, 0.0) for cosine in cosines]
 
 
 def _has_prompt(template: str | None) -> str | None:

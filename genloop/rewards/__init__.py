@@ -8,7 +8,7 @@ JUDGES = {
     "shapes_oracle": "geneval.judge:ShapesOracle",
     "geneval": "geneval.judge:GenevalJudge",
     "llava": "genloop.rewards.llava.options:Llava",
-    "clip_score": "genloop.rewards.clip_score:ClipScore",
+    "clip_score": "genloop.rewards.clip_score:ClipJudgeMaker",
     "remote": "genloop.rewards.remote.judge:Remote",
     "ensemble": "genloop.rewards.ensemble:Ensemble",
 }

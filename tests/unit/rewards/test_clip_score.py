@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from ckpts.resolve import resolve
 from genloop.data.images import to_uint8
+from genloop.metrics.clip_score import ClipComparer, ClipScorer
 from genloop.models.clip.config import check_clip_folder, forward_flops
 from genloop.models.clip.load import ClipEmbedder, Preprocessing
 from genloop.records import Prompt
 from genloop.registry import MissingPackage, check_installed
 from genloop.rewards.build import check_judge
-from genloop.rewards.clip_score import SCALE, ClipJudge
+from genloop.rewards.clip_score import ClipJudge
 from genloop.rewards.settings import JudgeSettings
 from tests.worlds.tiny_clip import MODEL_CONFIG, write_clip_folder
 
@@ -48,7 +49,11 @@ def embedder():
     with torch.random.fork_rng():
         torch.manual_seed(3)
         network = TwoTowers()
-    return ClipEmbedder(network, tokenizer, Preprocessing(32), rows_per_forward=8)
+    return ClipEmbedder(network, tokenizer, Preprocessing(32), rows_per_forward=8, flops=7.0)
+
+
+def judge_of(embedder):
+    return ClipJudge(ClipComparer(embedder, prefix="A photo depicts "))
 
 
 def test_p_yes_is_the_cosine_above_zero(embedder):
@@ -58,10 +63,11 @@ def test_p_yes_is_the_cosine_above_zero(embedder):
         seen = embedder.network.encode_image(embedder.preprocessing(pixels))
         meant = embedder.network.encode_text(tokenizer(texts))
     cosines = nn.functional.cosine_similarity(seen, meant)
-    p_yes = ClipJudge(embedder).p_yes("outcome", PROMPTS, IMAGES)
+    p_yes = judge_of(embedder).p_yes("outcome", PROMPTS, IMAGES)
     assert torch.allclose(p_yes, cosines.clamp(min=0), atol=1e-6) and (p_yes > 0).any()
-    assert torch.allclose(SCALE * p_yes, 2.5 * cosines.clamp(min=0), atol=1e-5)
-    away = ClipJudge(_Mirror(embedder)).p_yes("potential", PROMPTS, IMAGES)
+    scores = ClipScorer(judge_of(embedder).comparer, 2.5).scores(PROMPTS, list(pixels))
+    assert scores == [2.5 * p for p in p_yes.tolist()], "the metric is the judge's answer times its factor"
+    away = judge_of(_Mirror(embedder)).p_yes("potential", PROMPTS, IMAGES)
     assert torch.equal(away, torch.where(p_yes > 0, 0.0, away)) and p_yes.dtype == torch.float32
 
 
@@ -76,16 +82,16 @@ class _Mirror:
 
 
 def test_an_answer_does_not_depend_on_the_rows_beside_it(embedder):
-    together = ClipJudge(embedder).p_yes("outcome", PROMPTS, IMAGES)
-    alone = [ClipJudge(embedder).p_yes("outcome", [p], i[None]).item() for p, i in zip(PROMPTS, IMAGES)]
-    judge = ClipJudge(embedder)
+    together = judge_of(embedder).p_yes("outcome", PROMPTS, IMAGES)
+    alone = [judge_of(embedder).p_yes("outcome", [p], i[None]).item() for p, i in zip(PROMPTS, IMAGES)]
+    judge = judge_of(embedder)
     thirds = torch.cat([judge.p_yes("outcome", PROMPTS[i::3], IMAGES[i::3]) for i in range(3)])
     assert together.tolist() == alone
     assert thirds.tolist() == torch.cat([together[i::3] for i in range(3)]).tolist()
 
 
 def test_an_answer_is_that_of_the_8_bit_pixels_and_only_questions_about_likeness_have_one(embedder):
-    judge = ClipJudge(embedder, flops=7.0)
+    judge = judge_of(embedder)
     written = torch.from_numpy(to_uint8(IMAGES)).permute(0, 3, 1, 2).float() / 255
     assert torch.equal(judge.p_yes("outcome", PROMPTS, IMAGES), judge.p_yes("potential", PROMPTS, written))
     with pytest.raises(ValueError, match="answers outcome, potential, not clarity"):
@@ -94,11 +100,11 @@ def test_an_answer_is_that_of_the_8_bit_pixels_and_only_questions_about_likeness
 
 
 def test_a_text_is_embedded_once_for_all_images_of_its_prompt(embedder):
-    judge = ClipJudge(embedder)
+    judge = judge_of(embedder)
     first = judge.p_yes("outcome", [PROMPTS[0]] * 11, IMAGES)
-    kept = judge._texts[PROMPTS[0].text]
+    kept = judge.comparer._texts[PROMPTS[0].text]
     judge.p_yes("outcome", [PROMPTS[0], PROMPTS[1]], IMAGES[:2])
-    assert judge._texts[PROMPTS[0].text] is kept and len(judge._texts) == 2
+    assert judge.comparer._texts[PROMPTS[0].text] is kept and len(judge.comparer._texts) == 2
     assert torch.equal(judge.p_yes("outcome", [PROMPTS[0]] * 11, IMAGES), first)
 
 

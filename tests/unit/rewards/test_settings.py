@@ -54,7 +54,7 @@ ORACLE = {"kind": "shapes_oracle"}
         (["judge.kind=llava", "judge.options.chekpoint=x"], "checkpoint: needs a value (and 1 more)"),
         (
             ["judge.kind=clip_score", "judge.options.checkpoint=x", "judge.options.prefx=a"],
-            "judge.options.prefx: unknown key; did you mean 'prefix'? (keys: checkpoint, model, pretrained, prefix,",
+            "judge.options.prefx: unknown key; did you mean 'prefix'? (keys: checkpoint, backend, architecture,",
         ),
         (["judge.kind=remote", "judge.options.url=node17:8000", "judge.options.model=m"], "judge.options.url: "),
         (["judge.kind=ensemble"], "judge.options.members: needs a value"),
@@ -151,7 +151,7 @@ def test_a_fingerprint_follows_the_content_of_files_and_the_options_that_compute
             JudgeSettings(kind="clip_score", options={"checkpoint": str(folder), **options}), resolve, device
         )
 
-    assert mark(left) == mark(right) == mark(left, rows_per_forward=8)
+    assert mark(left) == mark(right) == mark(left, images_per_forward=8)
     assert len({mark(left), mark(other), mark(left, prefix=""), mark(left, "cuda:0")}) == 4
     assert mark(left, "cuda:0") == mark(left, "cuda:1")
     settings = JudgeSettings(kind="clip_score", options={"checkpoint": str(left)})
