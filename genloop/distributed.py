@@ -12,7 +12,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from genloop.rundir import BadInput
+
 EXIT_STOPPED = 75
+LAUNCHERS = (  # rank, world size and local rank as torchrun, srun and two kinds of mpirun set them, in this order
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"),
+)
 
 
 class StopRequested(BaseException):
@@ -30,16 +38,14 @@ class World:
 
     @classmethod
     def from_environment(cls) -> "World":
-        """Read torchrun's variables, or those of srun, or stand alone; ValueError when they contradict each other.
+        """Read the variables of a launcher, or stand alone; ValueError when they contradict each other.
 
         Slurm counts only inside of srun: an allocation alone sets SLURM_NTASKS, but starts nothing.
         """
-        torchrun = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-        srun = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID")
-        names = torchrun if "RANK" in os.environ or "WORLD_SIZE" in os.environ else srun
-        if not all(name in os.environ for name in names[:2]):
-            if names is torchrun:
-                raise ValueError("only one of RANK and WORLD_SIZE is set; a launcher sets both, unset it to run alone")
+        if ("RANK" in os.environ) != ("WORLD_SIZE" in os.environ):
+            raise ValueError("only one of RANK and WORLD_SIZE is set; a launcher sets both, unset it to run alone")
+        names = next((names for names in LAUNCHERS if all(name in os.environ for name in names[:2])), None)
+        if names is None:
             return cls()
         rank, world_size, local_rank = (_number(name) for name in names)
         if not 0 <= rank < world_size:
@@ -100,13 +106,17 @@ def choose_device(wanted: str, world: World) -> str:
 
 
 @contextmanager
-def process_group(world: World, *, device: str = "cpu", timeout: float = 300.0) -> Iterator[None]:
+def process_group(world: World, *, device: str = "cpu", timeout: float = 1800.0) -> Iterator[None]:
     """Open torch's process group for a collective job: nccl on cuda, gloo elsewhere; nothing for a single process."""
     import torch.distributed as dist
 
     if world.world_size == 1:
         yield
         return
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
+        raise BadInput(
+            f"{' and '.join(missing)} must say where rank 0 of {world.world_size} listens; torchrun sets them"
+        )
     backend = "nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, rank=world.rank, world_size=world.world_size, timeout=timedelta(seconds=timeout))
     try:

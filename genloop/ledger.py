@@ -14,11 +14,9 @@ import contextlib
 import json
 import logging
 import os
-import socket
 import threading
 import time
 import traceback
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,12 +24,11 @@ from typing import Any
 
 from genloop.config import IndependentConfig
 from genloop.distributed import World
+from genloop.lease import HEARTBEAT, Lease, read_object
 from genloop.records import Unit
-from genloop.rundir import RunFailed, json_line, write_atomic, write_json, write_new
+from genloop.rundir import RunFailed, json_line, write_atomic, write_json
 
 log = logging.getLogger(__name__)
-HEARTBEAT = 1.0  # seconds between two signs of life
-TORN = 10.0  # seconds after which a lease without content is one that a crash of the machine has torn
 
 
 class UnitsFailed(RunFailed):
@@ -82,7 +79,7 @@ def unsettled(run: Path) -> int:
 def plan_of(run: Path) -> dict[str, int]:
     """{"units", "items"}: how much there is to do; empty where no plan, or a torn one, says so."""
     path = run / "plan.json"
-    plan = _read_object(path.read_text()) if path.is_file() else {}
+    plan = read_object(path.read_text()) if path.is_file() else {}
     return plan if all(type(plan.get(key)) is int for key in ("units", "items")) else {}
 
 
@@ -230,50 +227,23 @@ class Ledger:
         self._done += 1
 
     def _claim(self, unit: Unit) -> bool:
-        lease = self.run / "leases" / unit.name
-        if (self.run / "rows" / f"{unit.name}.jsonl").exists():
-            return False
-        if not self._link(lease) and not (self._clear_stale(lease) and self._link(lease)):
+        if self._is_done(unit) or not self._lease(unit).acquire():
             return False
         self._unit = unit
-        if (self.run / "rows" / f"{unit.name}.jsonl").exists():  # finished between the listing and the lease
+        if self._is_done(unit):  # finished between the listing and the lease
             self._release(unit)
             return False
         return True
 
-    def _link(self, lease: Path) -> bool:
-        body = {"worker": self.world.name, **_process(os.getpid()), "time": time.time()}
-        try:
-            return write_new(lease, json_line(body), staging=self.staging)
-        except FileNotFoundError:  # the run was finished and tidied up
-            return False
+    def _is_done(self, unit: Unit) -> bool:
+        return (self.run / "rows" / f"{unit.name}.jsonl").exists()
 
-    def _clear_stale(self, lease: Path) -> bool:
-        """Remove a lease whose owner is gone; only one of several workers succeeds."""
-        try:
-            text = lease.read_text()
-            silence = self._filesystem_now() - lease.stat().st_mtime
-        except FileNotFoundError:
-            return True
-        if silence < self.lease_timeout and not _owner_is_gone(_read_object(text), silence):
-            return False
-        grave = self.staging / f"stale.{uuid.uuid4().hex}"
-        try:
-            lease.rename(grave)
-        except FileNotFoundError:
-            return False
-        if grave.read_text() != text:  # a living lease slipped in between: put it back
-            with contextlib.suppress(FileExistsError):
-                os.link(grave, lease)
-            grave.unlink()
-            return False
-        grave.unlink()
-        log.info("took over unit %s: its worker is gone", lease.name)
-        return True
+    def _lease(self, unit: Unit) -> Lease:
+        return Lease(self.run / "leases" / unit.name, self.staging, self.world.name, self.lease_timeout)
 
     def _release(self, unit: Unit) -> None:
         self._unit = None
-        (self.run / "leases" / unit.name).unlink(missing_ok=True)
+        self._lease(unit).release()
 
     def _record_failure(self, unit: Unit, error: Exception) -> int:
         path = self.run / "failed" / f"{unit.name}.json"
@@ -291,7 +261,7 @@ class Ledger:
     def _attempts(self, name: str) -> int:
         """How often a unit has failed."""
         try:
-            return int(_read_object((self.run / "failed" / f"{name}.json").read_text()).get("attempts", 0))
+            return int(read_object((self.run / "failed" / f"{name}.json").read_text()).get("attempts", 0))
         except FileNotFoundError:
             return 0
 
@@ -311,18 +281,11 @@ class Ledger:
                 "run again with retry_failed=true"
             )
 
-    def _filesystem_now(self) -> float:
-        """The time on the file server, so that clocks of several machines need not agree."""
-        clock = self.staging / f"clock.{self.world.name}"
-        clock.touch()
-        return clock.stat().st_mtime
-
     def _keep_alive(self) -> None:
         while not self._closing.wait(HEARTBEAT):
             unit = self._unit
             if unit is not None:
-                with contextlib.suppress(OSError):  # a file server that stumbles must not end the heartbeat
-                    os.utime(self.run / "leases" / unit.name)
+                self._lease(unit).beat()
             self._write_status("working" if unit else "looking")
 
     def _write_status(self, state: str) -> None:
@@ -352,34 +315,3 @@ def _names(folder: Path, suffix: str) -> set[str]:
         return set()
     end = len(suffix)
     return {name[: len(name) - end] for name in entries if name.endswith(suffix) and not name.startswith(".")}
-
-
-def _read_object(text: str) -> dict[str, Any]:
-    """The JSON object of a small file; empty when a crash of the machine has torn it."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _process(pid: int) -> dict[str, Any]:
-    """Identity of a process on its machine: number, start time, PID namespace; all empty when it has ended."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        space = os.readlink("/proc/self/ns/pid")  # noqa: PTH115
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        fields, space, boot = [], "", ""
-    start = fields[19] if fields and fields[0] not in {"Z", "X"} else ""  # a zombie works no more
-    return {"host": socket.gethostname(), "pid": pid, "start": start, "space": space, "boot": boot}
-
-
-def _owner_is_gone(lease: Mapping[str, Any], silence: float) -> bool:
-    """Whether the lease's process is known to have ended; False when that cannot be told from here."""
-    if "pid" not in lease:
-        return silence > TORN
-    here = _process(os.getpid())
-    if not here["boot"] or any(here[key] != lease.get(key) for key in ("host", "space", "boot")):
-        return False
-    return _process(lease["pid"])["start"] != lease["start"]

@@ -29,7 +29,7 @@ from genloop.config import LAUNCH, InputPath, JobConfig, Settings
 from genloop.data.judge.conversations import Conversation, check_images, read_conversations, says_yes
 from genloop.data.judge.examples import QUESTIONS, SPLITS, split_of
 from genloop.data.shards import content_digest
-from genloop.distributed import World, choose_device, process_group
+from genloop.distributed import World
 from genloop.job import run
 from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims, check_llava_folder
 from genloop.models.llava.text import LlavaTokenizer
@@ -182,19 +182,17 @@ def questions_file(config: Config) -> Path | None:
 
 
 def main(config: Config, world: World, checked: None) -> None:
-    import torch
 
     from genloop.training.adapters import add_adapters, merge_adapters, save_adapters
     from genloop.training.loop import train
     from genloop.training.objectives.judge import parts as judge_parts
     from genloop.training.objectives.judge.batches import JudgeBatches
     from genloop.training.reductions import largest_over_ranks
+    from genloop.training.session import training_session
 
     if world.world_size > config.batch.num_items:
         raise ValueError(f"batch: {config.batch.num_items} items are too few for {world.world_size} ranks")
-    torch.set_num_threads(config.train.threads)
-    device = choose_device(config.train.device, world)
-    with process_group(world, device=device):
+    with training_session(config.out, config.train, world) as device:
         model, tokenizer = build(config, device)
         rates = {"vision": config.vision_lr, "projector": config.projector_lr}
         lr_scale_of = judge_parts.lr_scale_of(rates, config.train.lr)

@@ -18,7 +18,7 @@ from pydantic import Field
 from ckpts.resolve import resolve
 from genloop.config import LAUNCH, InputPath, JobConfig, Settings
 from genloop.data.shards import content_digest, read_indices
-from genloop.distributed import World, choose_device, process_group
+from genloop.distributed import World
 from genloop.job import run
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo.config import PhiDims, ShowOConfig, check_showo_folder
@@ -83,17 +83,15 @@ def inputs(config: Config, checked: None) -> dict[str, Path | str]:
 
 
 def main(config: Config, world: World, checked: None) -> None:
-    import torch
 
     from genloop.data.shards import Shards
     from genloop.models.showo.model import save_showo
     from genloop.models.showo.prompting import Layout
     from genloop.training.loop import train
     from genloop.training.objectives.masked_tokens import MaskedTokens
+    from genloop.training.session import training_session
 
-    torch.set_num_threads(config.train.threads)
-    device = choose_device(config.train.device, world)
-    with process_group(world, device=device):
+    with training_session(config.out, config.train, world) as device:
         model = build(config, device)
         layout = Layout(model.config, model.text_tokenizer)
         objective = MaskedTokens(

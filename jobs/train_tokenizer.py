@@ -18,7 +18,7 @@ from pydantic import Field
 
 from genloop.config import LAUNCH, JobConfig, Settings
 from genloop.data.shards import content_digest, read_indices
-from genloop.distributed import World, choose_device, process_group
+from genloop.distributed import World
 from genloop.job import run
 from genloop.models.magvit2.config import MagvitConfig
 from genloop.rundir import write_json
@@ -99,17 +99,15 @@ def main(config: Config, world: World, checked: None) -> None:
 
 def train_magvit2(config: Config, world: World) -> None:
     """Train on the shards' pixels and write RUN/tokenizer."""
-    import torch
 
     from genloop.data.shards import Shards
     from genloop.models.magvit2.model import build_magvit2, save_magvit2
     from genloop.training.loop import train
     from genloop.training.objectives.tokenizer import LossWeights, Reconstruction
+    from genloop.training.session import training_session
 
     assert config.shards is not None
-    torch.set_num_threads(config.train.threads)
-    device = choose_device(config.train.device, world)
-    with process_group(world, device=device):
+    with training_session(config.out, config.train, world) as device:
         model = build_magvit2(MagvitConfig(**config.model.model_dump()), seed=config.seed, device=device)
         objective = Reconstruction(
             model,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from genloop.distributed import World, choose_device
+from genloop.distributed import LAUNCHERS, World, choose_device
 from genloop.job import run_command
 from genloop.ledger import finished, read_rows
 from tests.runs import ROOT, refusal
@@ -101,19 +101,24 @@ def test_a_stop_signal_gives_the_unit_back_and_exits_with_75(tmp_path, number):
 
 @pytest.fixture
 def no_launcher(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"):
+    for name in (name for names in LAUNCHERS for name in names):
         monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
 
-def test_the_world_is_read_from_the_launcher(no_launcher):
+@pytest.mark.parametrize("names", LAUNCHERS)
+def test_the_world_is_read_from_the_launcher(no_launcher, names):
     assert World.from_environment().world_size == 1
-    for name, value in {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}.items():
+    for name, value in zip(names, ("2", "4", "1"), strict=True):
         no_launcher.setenv(name, value)
     world = World.from_environment()
     assert (world.rank, world.world_size, world.local_rank) == (2, 4, 1)
-    for name, value in {"RANK": "1", "WORLD_SIZE": "8", "LOCAL_RANK": "0"}.items():  # torchrun below srun
-        no_launcher.setenv(name, value)
+
+
+def test_torchrun_counts_more_than_the_launcher_around_it(no_launcher):
+    for names, values in zip(LAUNCHERS, (("1", "8", "0"), ("2", "4", "1")), strict=False):
+        for name, value in zip(names, values, strict=True):
+            no_launcher.setenv(name, value)
     world = World.from_environment()
     assert (world.rank, world.world_size, world.local_rank) == (1, 8, 0)
 
