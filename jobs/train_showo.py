@@ -17,7 +17,7 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.config import LAUNCH, InputPath, JobConfig, Settings
-from genloop.data.shards import content_digest, read_indices
+from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import run
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
@@ -59,10 +59,10 @@ class Config(JobConfig):
     train: TrainSettings = TrainSettings()
 
 
-def check(config: Config) -> None:
-    """Shards, tokenizer and sizes, before anything is written."""
+def check(config: Config) -> Shards:
+    """Shards, tokenizer and sizes, before anything is written -> the shards to train on."""
     config.train.check()
-    read_indices(config.shards)
+    shards = Shards(config.shards)
     num_codes = check_image_tokenizer(resolve(config.tokenizer))
     if config.start is None:
         if config.text_tokenizer is None:
@@ -74,17 +74,16 @@ def check(config: Config) -> None:
             )
     elif num_codes != (known := check_showo_folder(resolve(config.start))).codebook_size:
         raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {known.codebook_size}")
+    return shards
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path | str]:
-    """Shards (by their sidecars) and checkpoints enter the fingerprint by content."""
-    found: dict[str, Path | str] = {"shards": content_digest(config.shards), "tokenizer": resolve(config.tokenizer)}
+def inputs(config: Config, checked: Shards) -> dict[str, Path | str]:
+    """Shards and checkpoints enter the fingerprint by content."""
+    found: dict[str, Path | str] = {"shards": checked.digest(), "tokenizer": resolve(config.tokenizer)}
     return found if config.start is None else found | {"start": resolve(config.start)}
 
 
-def main(config: Config, world: World, checked: None) -> None:
-
-    from genloop.data.shards import Shards
+def main(config: Config, world: World, checked: Shards) -> None:
     from genloop.models.showo.model import save_showo
     from genloop.models.showo.prompting import Layout
     from genloop.training.loop import train
@@ -97,7 +96,7 @@ def main(config: Config, world: World, checked: None) -> None:
         objective = MaskedTokens(
             model,
             layout,
-            Shards(config.shards),
+            checked,
             seed=config.seed,
             batch_size=config.train.batch_size,
             drop_captions=config.drop_captions,

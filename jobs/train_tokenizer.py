@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from genloop.config import LAUNCH, JobConfig, Settings
-from genloop.data.shards import content_digest, read_indices
+from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import run
 from genloop.models.magvit2.config import MagvitConfig
@@ -57,14 +57,14 @@ class Config(JobConfig):
     num_scenes: int = Field(2000, ge=0, description="fresh scenes of the embedded world to measure survival on")
 
 
-def check(config: Config) -> None:
-    """Shards and sizes, before anything is written."""
+def check(config: Config) -> Shards | None:
+    """Shards and sizes, before anything is written -> the shards to train on, None when nothing is trained."""
     if config.kind == "patches":
-        return
+        return None
     if config.shards is None:
         raise ValueError("shards: needs a folder when kind is magvit2")
     config.train.check()
-    read_indices(config.shards)
+    shards = Shards(config.shards)
     shape = MagvitConfig(**config.model.model_dump())
     levels = {len(getattr(shape, f"{side}_{what}")) for side in ("encoder", "decoder") for what in ("mult", "blocks")}
     if len(levels) != 1:
@@ -74,20 +74,21 @@ def check(config: Config) -> None:
             f"model: resolution {shape.resolution} must be a multiple of {shape.factor}, "
             f"width {shape.width} one of num_groups {shape.num_groups}"
         )
+    return shards
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path | str]:
+def inputs(config: Config, checked: Shards | None) -> dict[str, Path | str]:
     """Shards enter the fingerprint by content."""
-    return {} if config.shards is None else {"shards": content_digest(config.shards)}
+    return {} if checked is None else {"shards": checked.digest()}
 
 
-def main(config: Config, world: World, checked: None) -> None:
+def main(config: Config, world: World, checked: Shards | None) -> None:
     from genloop.models.common.image_tokenizers import load_image_tokenizer
     from genloop.shapes.codebook import PatchCodebook
     from genloop.shapes.survival import measure_survival
 
-    if config.kind == "magvit2":
-        train_magvit2(config, world)
+    if checked is not None:
+        train_magvit2(config, world, checked)
     elif world.rank == 0:
         PatchCodebook.enumerate().save(config.out / "tokenizer")
     if world.rank == 0 and config.num_scenes:
@@ -97,21 +98,18 @@ def main(config: Config, world: World, checked: None) -> None:
         print(f"{found['survived']} of {found['scenes']} scenes survive, PSNR {found['psnr'] or 'infinite'}")
 
 
-def train_magvit2(config: Config, world: World) -> None:
+def train_magvit2(config: Config, world: World, shards: Shards) -> None:
     """Train on the shards' pixels and write RUN/tokenizer."""
-
-    from genloop.data.shards import Shards
     from genloop.models.magvit2.model import build_magvit2, save_magvit2
     from genloop.training.loop import train
     from genloop.training.objectives.tokenizer import LossWeights, Reconstruction
     from genloop.training.session import training_session
 
-    assert config.shards is not None
     with training_session(config.out, config.train, world) as device:
         model = build_magvit2(MagvitConfig(**config.model.model_dump()), seed=config.seed, device=device)
         objective = Reconstruction(
             model,
-            Shards(config.shards),
+            shards,
             LossWeights(**config.loss.model_dump()),
             seed=config.seed,
             batch_size=config.train.batch_size,

@@ -1,32 +1,42 @@
 """WebDataset shards: tar files whose members KEY.FIELD with one KEY make a sample; byte-reproducible, random access.
 
-A shard is written under a temporary name and renamed when complete; its index sidecar appears last and says where every
-field lies, so that any sample can be read at once, in any order, by any rank:
+A shard is written under a temporary name and renamed when complete; its index appears after it, so that any sample
+can be read at once, in any order, by any process:
 
     00003.tar           000000012.codes.npy, 000000012.json, 000000012.txt, 000000013.codes.npy, ...
-    00003.index.json    {"schema", "bytes", "sha256", "samples": [[key, {field: [offset, size]}], ...]}
+    00003.index.npy     the table of genloop/data/tar_index.py, memory-mapped by readers
+    00003.index.json    {"schema", "bytes", "sha256", "samples": how many, "fields": their names}; written last
 
-Shards from elsewhere, which have no sidecar, are scanned once when they are opened.
+Shards without an index (from elsewhere) are scanned once when they are opened. The json has the modification time of
+its tar; where the two differ, as after a copy or a change, `Shards.digest` hashes the tar and compares.
 """
 
 import bisect
+import contextlib
 import functools
 import hashlib
 import io
 import json
 import os
-import tarfile
+import stat
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
+
+from genloop.data.prompts import read_object
+from genloop.data.tar_index import KEY, PLACE, Members, check_places, digest_of, scan
+from genloop.registry import require
 from genloop.rundir import sha256_file, sync_folder, write_atomic
 
-SCHEMA = 1
+SCHEMA = 2
+_OPEN = 64  # shards whose file and table are kept open
+_PACKED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, EOFError, SyntaxError)
 Fields = Mapping[str, bytes]
-Places = dict[str, tuple[int, int]]  # field -> (offset, size) of its bytes in the tar
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +49,20 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ShardIndex:
-    """What is in one shard and where. `sha256` is None for a shard without a sidecar."""
+    """What is in one shard. `sha256` is None and `table` in memory for a shard without an index of this schema."""
 
     path: Path
     num_bytes: int
     sha256: str | None
-    keys: tuple[str, ...]
-    places: tuple[Places, ...]
+    num_samples: int
+    fields: tuple[str, ...]
+    table: np.ndarray | None = None
+
+    def load(self) -> np.ndarray:
+        """The table of the samples, memory-mapped where it lies in a file."""
+        if self.table is not None:
+            return self.table
+        return np.lib.format.open_memmap(table_path(self.path), mode="r", max_header_size=1 << 16)
 
 
 def index_path(shard: Path) -> Path:
@@ -53,67 +70,89 @@ def index_path(shard: Path) -> Path:
     return shard.with_suffix(".index.json")
 
 
+def table_path(shard: Path) -> Path:
+    """00003.tar -> 00003.index.npy"""
+    return shard.with_suffix(".index.npy")
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> ShardIndex:
-    """Write one shard and its sidecar; the same samples give the same bytes. ValueError for a bad or repeated key."""
+    """Write one shard and its index; the same samples give the same bytes. ValueError for a bad or repeated key."""
     if path.suffix != ".tar":
         raise ValueError(f"a shard's name ends in .tar, found {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "wb") as file:
-            keys, places = _write_members(file, samples)
+            table = _write_members(file, path, samples)
             file.flush()
             os.fsync(file.fileno())
-        index = ShardIndex(path, temporary.stat().st_size, sha256_file(temporary), tuple(keys), tuple(places))
+        sha256 = sha256_file(temporary)
+        index_path(path).unlink(missing_ok=True)  # that of a shard of this name before
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
-    write_atomic(index_path(path), _index_json(index))
+    index = _index_of(path, sha256, table)
+    _write_index(index, table)
     return index
 
 
-def _write_members(file: Any, samples: Iterable[Sample]) -> tuple[list[str], list[Places]]:
-    keys, places, seen = [], [], set()
-    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+def _write_members(file: BinaryIO, path: Path, samples: Iterable[Sample]) -> np.ndarray:
+    members, seen = Members(path), set()
+    plain = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "encoder": False}  # nothing of this machine
+    with require("webdataset").TarWriter(file, **plain) as writer:
         for sample in samples:
             if not sample.key or "." in sample.key or "/" in sample.key or sample.key in seen:
                 raise ValueError(f"key {sample.key!r} is empty, repeated or holds a dot or a slash")
             seen.add(sample.key)
-            here: Places = {}
-            for field in sorted(sample.fields):
-                data = sample.fields[field]
-                member = tarfile.TarInfo(f"{sample.key}.{field}")  # mtime 0, no owner: nothing of this machine
-                member.size = len(data)
-                here[field] = (file.tell() + tarfile.BLOCKSIZE, len(data))
-                tar.addfile(member, io.BytesIO(data))
-            keys.append(sample.key)
-            places.append(here)
-    return keys, places
+            for field, data in sorted(sample.fields.items()):
+                if not field or field[0] == "_" or "/" in field or field != field.lower():
+                    raise ValueError(f"sample {sample.key}: field {field!r}: needs lower case, no slash, no _ in front")
+                writer.write({KEY: sample.key, field: data})
+                padded = -(-len(data) // 512) * 512
+                members.add(sample.key, field, writer.tarstream.offset - padded, len(data), digest_of(data))
+                writer.tarstream.members = []  # there may be millions
+    return members.table()
 
 
-def _index_json(index: ShardIndex) -> bytes:
-    samples = [[key, places] for key, places in zip(index.keys, index.places, strict=True)]
-    head = {"schema": SCHEMA, "bytes": index.num_bytes, "sha256": index.sha256, "samples": samples}
-    return (json.dumps(head, separators=(",", ":")) + "\n").encode()
+def _write_index(index: ShardIndex, table: np.ndarray) -> None:
+    stream = io.BytesIO()
+    np.save(stream, table)
+    write_atomic(table_path(index.path), stream.getvalue())
+    head = {"schema": SCHEMA, "bytes": index.num_bytes, "sha256": index.sha256, "samples": len(table)}
+    line = json.dumps(head | {"fields": index.fields}, separators=(",", ":"))
+    write_atomic(index_path(index.path), f"{line}\n".encode())
+    _note_hashed(index.path)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
 class Shards:
-    """All samples of a folder of shards (or of one shard), in the order of shard names; `shards[i]` reads one."""
+    """All samples of a folder of shards (or of one shard), in the order of shard names; `shards[i]` reads one.
+
+    Opening reads the index of every shard once and checks it; contents are read when they are asked for. Processes may
+    share one (fork) or get a copy (pickle). FileNotFoundError or ValueError, one line each: no shards, a torn or
+    compressed one, a broken index.
+    """
 
     def __init__(self, source: Path) -> None:
-        self.indices = read_indices(source)
+        self.__setstate__([_read_index(shard) for shard in _shards_of(source)])
+
+    def __getstate__(self) -> list[ShardIndex]:
+        return self.indices
+
+    def __setstate__(self, indices: list[ShardIndex]) -> None:
+        self.indices = indices
         self._starts = [0]
         for index in self.indices:
-            self._starts.append(self._starts[-1] + len(index.keys))
-        self._open = functools.lru_cache(maxsize=64)(lambda path: open(path, "rb"))  # noqa: SIM115 - kept open
+            self._starts.append(self._starts[-1] + index.num_samples)
+        self._open = functools.lru_cache(_OPEN)(lambda shard: open(self.indices[shard].path, "rb"))  # noqa: SIM115
+        self._table = functools.lru_cache(_OPEN)(lambda shard: self.indices[shard].load())
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -121,81 +160,147 @@ class Shards:
     @property
     def sizes(self) -> list[int]:
         """How many samples each shard has."""
-        return [len(index.keys) for index in self.indices]
+        return [index.num_samples for index in self.indices]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The names of all fields; a sample may lack some."""
+        return tuple(dict.fromkeys(field for index in self.indices for field in index.fields))
 
     def __getitem__(self, position: int) -> Sample:
+        return self.read(position)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self.read(position) for position in range(len(self)))
+
+    def read(self, position: int, fields: Collection[str] | None = None) -> Sample:
+        """A sample with all its fields, or with those of `fields` that it has; no other bytes are read."""
         if not 0 <= position < len(self):
             raise IndexError(f"sample {position} of {len(self)}")
         shard = bisect.bisect_right(self._starts, position) - 1
-        index, row = self.indices[shard], position - self._starts[shard]
-        number = self._open(index.path).fileno()
-        fields = {field: os.pread(number, size, offset) for field, (offset, size) in index.places[row].items()}
-        return Sample(index.keys[row], fields)
+        table, file = self._table(shard), self._open(shard)
+        key, *places = table[position - self._starts[shard]].item()
+        found = {}
+        for field, (offset, size, _) in zip((table.dtype.names or ())[1:], places):
+            if size >= 0 and (fields is None or field in fields):
+                found[field] = data = os.pread(file.fileno(), size, offset)
+                if len(data) != size:
+                    raise ValueError(f"{self.indices[shard].path}: became shorter while it was read")
+        return Sample(key.decode("utf-8", "surrogateescape"), found)
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[position] for position in range(len(self)))
+    def column(self, field: str) -> np.ndarray:
+        """(samples,) of `offset`, `size` (-1: none) and `digest` (0: unknown) of one field."""
+        none = np.array((0, -1, 0), dtype=PLACE)
+        columns = [i.load()[field] if field in i.fields else np.full(i.num_samples, none) for i in self.indices]
+        return np.concatenate(columns)
 
-
-def read_indices(source: Path) -> list[ShardIndex]:
-    """The indices of a shard or of all shards of a folder, by name; sizes are checked, contents are not.
-
-    Raises FileNotFoundError or ValueError (no shards, a torn shard, another schema), one line each.
-    """
-    shards = [source] if source.is_file() else sorted(source.glob("*.tar"))
-    if not shards:
-        raise FileNotFoundError(f"no shards (*.tar) in {source}; name a folder that holds some")
-    return [_read_index(shard) if index_path(shard).is_file() else _scan(shard) for shard in shards]
+    def digest(self) -> str:
+        """One sha256 over the names and contents of all shards; ValueError when one is not what its index says."""
+        digest = hashlib.sha256()
+        for index in self.indices:
+            digest.update(f"{index.path.name}\0{_sha256_of(index)}\n".encode())
+        return digest.hexdigest()
 
 
 def content_digest(source: Path) -> str:
-    """One sha256 over the names and contents of all shards, from their sidecars where they have one."""
-    digest = hashlib.sha256()
-    for index in read_indices(source):
-        digest.update(f"{index.path.name}\0{index.sha256 or sha256_file(index.path)}\n".encode())
-    return digest.hexdigest()
+    """`Shards.digest` of a folder."""
+    return Shards(source).digest()
 
 
-def verify_shards(source: Path) -> None:
-    """Hash every shard; ValueError names those whose content is not what their sidecar says."""
-    changed = [i.path.name for i in read_indices(source) if i.sha256 and sha256_file(i.path) != i.sha256]
-    if changed:
-        raise ValueError(f"{source}: changed since they were written: {', '.join(changed[:10])}; write them again")
+def _shards_of(source: Path) -> list[Path]:
+    if source.is_dir():
+        shards = sorted(path for path in source.glob("*.tar") if not path.name.startswith("."))
+        packed = sorted(p for p in source.iterdir() if p.suffix == ".tgz" or p.name.endswith(_PACKED))
+        plain = {path.stem for path in shards}
+        if left_out := [p for p in packed if p.name.partition(".t")[0] not in plain and not p.name.startswith(".")]:
+            raise ValueError(f"{left_out[0]}: compressed; decompress it first, samples are read at their places")
+    else:
+        shards = [source] if os.path.lexists(source) else []
+    if not shards:
+        raise FileNotFoundError(f"no shards (*.tar) in {source}; name a folder that holds some")
+    for shard in shards:
+        if not stat.S_ISREG(shard.stat().st_mode):
+            raise ValueError(f"{shard}: is no regular file; a shard is a tar file")
+    return shards
 
 
 def _read_index(shard: Path) -> ShardIndex:
-    path = index_path(shard)
-    try:
-        head = json.loads(path.read_text(encoding="utf-8"))
-        schema = head["schema"]
-        samples = [(key, {f: (place[0], place[1]) for f, place in places.items()}) for key, places in head["samples"]]
-        index = ShardIndex(shard, head["bytes"], head["sha256"], *(tuple(column) for column in zip(*samples)))
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise ValueError(f"{path}: not an index of a shard ({error}); delete it to scan the shard instead") from None
-    if schema != SCHEMA:
+    path, num_bytes = index_path(shard), shard.stat().st_size
+    if not path.is_file():
+        return _index_of(shard, None, scan(shard))
+    with _refused(path):
+        head = read_object(path)
+        schema, expected = head["schema"], head["bytes"]
+    if schema not in (1, SCHEMA):
         raise ValueError(f"{path}: schema {schema}, this version reads {SCHEMA}; write the shards again")
-    if shard.stat().st_size != index.num_bytes:
-        raise ValueError(
-            f"{shard}: {shard.stat().st_size} bytes, its index says {index.num_bytes}; copy or write it again"
-        )
+    if expected != num_bytes:
+        raise ValueError(f"{shard}: {num_bytes} bytes, its index says {expected}; copy or write it again")
+    with _refused(path):
+        if not isinstance(head["sha256"], str):
+            raise ValueError("sha256 must be a text")
+        if schema == 1:
+            index = _index_of(shard, head["sha256"], _first_schema(shard, head["samples"]))
+        else:
+            index = ShardIndex(shard, num_bytes, head["sha256"], head["samples"], tuple(head["fields"]))
+        table = index.load()
+        if table.shape != (index.num_samples,) or table.dtype.names != (KEY, *index.fields):
+            raise ValueError(f"{table_path(shard).name} is of another shard")
+        check_places(table, num_bytes)
     return index
 
 
-def _scan(shard: Path) -> ShardIndex:
-    """Index a shard from its own headers: a key is the name up to the first dot of its last part, as in WebDataset."""
-    samples: dict[str, Places] = {}
+def _index_of(shard: Path, sha256: str | None, table: np.ndarray) -> ShardIndex:
+    names = (table.dtype.names or ())[1:]
+    return ShardIndex(shard, shard.stat().st_size, sha256, len(table), names, table)
+
+
+def _first_schema(shard: Path, samples: Any) -> np.ndarray:
+    """Schema 1 holds all places itself, "samples": [[key, {field: [offset, size]}], ...]."""
+    members = Members(shard)
+    for key, places in samples:
+        for field, (offset, size) in places.items():
+            if not (isinstance(offset, int) and isinstance(size, int) and size >= 0):
+                raise ValueError(f"place [{offset}, {size}] of {key}.{field}")
+            members.add(str(key), field, offset, size)
+    return members.table()
+
+
+@contextlib.contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Around what reads an index: whatever is wrong with its form becomes one line."""
     try:
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, field = name.partition(".")
-                samples.setdefault(f"{folder}/{stem}" if folder else stem, {})[field] = (
-                    member.offset_data,
-                    member.size,
-                )
-    except tarfile.TarError as error:
-        raise ValueError(f"{shard}: not a whole tar file ({error}); copy or write it again") from None
-    if not samples:
-        raise ValueError(f"{shard}: holds no samples")
-    return ShardIndex(shard, shard.stat().st_size, None, tuple(samples), tuple(samples.values()))
+        yield
+    except (*_MALFORMED, OSError) as error:
+        why = " ".join(str(error).split())
+        raise ValueError(f"{path}: not an index of a shard ({why}); delete it to scan the shard instead") from None
+
+
+# --- content ---------------------------------------------------------------------------------------------------------
+
+
+def _sha256_of(index: ShardIndex) -> str:
+    """That of the index while it has the tar's modification time, else the tar is hashed and compared."""
+    found = index.path.stat()
+    if index.sha256 is None:
+        return _hashed(index.path, found.st_size, found.st_mtime_ns)
+    if index_path(index.path).stat().st_mtime_ns != found.st_mtime_ns:
+        if _hashed(index.path, found.st_size, found.st_mtime_ns) != index.sha256:
+            raise ValueError(
+                f"{index.path}: changed since it was written; write it again, or delete {index_path(index.path).name} "
+                "to use it as it is"
+            )
+        _note_hashed(index.path)
+    return index.sha256
+
+
+@functools.cache
+def _hashed(path: Path, size: int, modified: int) -> str:
+    """The sha256 of a file, taken once for each size and modification time."""
+    return sha256_file(path)
+
+
+def _note_hashed(shard: Path) -> None:
+    """Give the index the modification time of its shard: the sha256 is that of this very file."""
+    modified = shard.stat().st_mtime_ns
+    with contextlib.suppress(OSError):  # a folder that cannot be written to: hashed again by the next process
+        os.utime(index_path(shard), ns=(modified, modified))

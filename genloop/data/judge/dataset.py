@@ -79,7 +79,7 @@ class JudgeSet:
 def read_judge_set(folder: Path, *, cache_bytes: int = 1 << 28) -> JudgeSet:
     """All examples of a folder of shards; decoded at once when the PNGs have no more than `cache_bytes`."""
     shards = Shards(folder)
-    size = sum(places["png"][1] for index in shards.indices for places in index.places if "png" in places)
+    size = int(shards.column("png")["size"].clip(min=0).sum())
     examples, image_of, cells = [], [], {}
     labels = np.full((len(shards), len(QUESTIONS)), np.nan)
     names: dict[str, list[str]] = {}

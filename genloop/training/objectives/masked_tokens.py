@@ -57,7 +57,7 @@ class MaskedTokens(Objective[MaskedCaption, TokenRows]):
         self.model, self.layout, self.shards = model, layout, shards
         self.seed, self.batch_size, self.drop_captions, self.ends = seed, batch_size, drop_captions, ends
         self._num_tokens = layout.config.num_vq_tokens
-        self._order = Order([len(index.keys) for index in shards.indices], seed)
+        self._order = Order(shards.sizes, seed)
 
     def plan(self, step: int) -> Plan[MaskedCaption]:
         """Rows, masks and dropped captions of a step; the weight is the number of labels."""

@@ -34,7 +34,7 @@ class Reconstruction(Objective[int, Tensor]):
 
     def __init__(self, model: MagvitV2, shards: Shards, weights: LossWeights, *, seed: int, batch_size: int) -> None:
         self.model, self.shards, self.weights, self.batch_size = model, shards, weights, batch_size
-        self._order = Order([len(index.keys) for index in shards.indices], seed)
+        self._order = Order(shards.sizes, seed)
 
     def plan(self, step: int) -> Plan[int]:
         """The samples of a step; each weighs 1."""

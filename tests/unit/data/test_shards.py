@@ -1,16 +1,24 @@
 """Shards: reproducible bytes, whole or not there, readable by WebDataset, any sample at any time."""
 
+import bz2
+import gzip
 import io
 import json
+import lzma
+import os
+import pickle
+import shutil
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
-from genloop.data.shards import Sample, Shards, content_digest, index_path, read_indices, verify_shards, write_shard
+from genloop.data.shards import Sample, Shards, content_digest, index_path, table_path, write_shard
 
 
 def samples(start: int, count: int) -> list[Sample]:
@@ -98,15 +106,15 @@ def test_torn_and_changed_shards_are_named(tmp_path):
     write_shard(shard, samples(0, 3))
     data = shard.read_bytes()
     shard.write_bytes(data.replace(b"caption", b"Caption"))
-    with pytest.raises(ValueError, match=r"changed since they were written: x\.tar"):
-        verify_shards(tmp_path)
+    with pytest.raises(ValueError, match=r"x\.tar: changed since it was written"):
+        Shards(tmp_path).digest()
     shard.write_bytes(data[:-512])
     with pytest.raises(ValueError, match="its index says"):
-        read_indices(tmp_path)
+        Shards(tmp_path)
     index_path(shard).unlink()
     shard.write_bytes(b"no tar")
     with pytest.raises(ValueError, match="not a whole tar file"):
-        read_indices(tmp_path)
+        Shards(tmp_path)
 
 
 def test_a_broken_or_newer_index_and_an_empty_folder_are_refused(tmp_path):
@@ -118,4 +126,213 @@ def test_a_broken_or_newer_index_and_an_empty_folder_are_refused(tmp_path):
         Shards(tmp_path)
     index_path(tmp_path / "x.tar").write_text('{"schema": 9, "bytes": 1, "sha256": "", "samples": [["a", {}]]}')
     with pytest.raises(ValueError, match="schema 9"):
+        Shards(tmp_path)
+
+
+def test_memory_and_start_do_not_grow_with_the_samples(tmp_path):
+    """The table is mapped, so that what a process holds is the same for few samples and many."""
+    write_shard(tmp_path / "x.tar", samples(0, 50))
+    shards = Shards(tmp_path)
+    assert isinstance(shards.indices[0].load(), np.memmap)
+    assert len(pickle.dumps(shards)) < 1000
+
+
+def test_a_copy_in_another_process_reads_the_same(tmp_path):
+    """As workers of a DataLoader do, started by fork or by spawn, beside their parent."""
+    for name, start in (("a", 0), ("b", 6)):
+        write_shard(tmp_path / f"{name}.tar", samples(start, 6))
+    index_path(tmp_path / "b.tar").unlink()  # this one's table is in memory
+    shards = Shards(tmp_path)
+    expected = list(shards)
+    assert list(pickle.loads(pickle.dumps(shards))) == expected
+    loader = DataLoader(shards, batch_size=None, num_workers=2, collate_fn=_as_it_is)
+    assert list(loader) == expected
+
+
+def _as_it_is(sample):
+    return sample
+
+
+def test_sizes_fields_and_single_fields(tmp_path):
+    write_shard(tmp_path / "a.tar", samples(0, 3))
+    write_shard(tmp_path / "b.tar", [Sample("x", {"json": b"{}", "txt": b"caption 2 \xc3\xa9"})])
+    shards = Shards(tmp_path)
+    assert shards.sizes == [3, 1] and shards.fields == ("codes.npy", "txt", "json")
+    assert shards.read(3, ("json", "png")) == Sample("x", {"json": b"{}"})
+    assert shards.column("json")["size"].tolist() == [-1, -1, -1, 2]
+    digests = shards.column("txt")["digest"].tolist()
+    assert digests[2] == digests[3] and len(set(digests)) == 3 and 0 not in digests
+
+
+def test_an_index_of_the_first_schema_is_read(tmp_path):
+    write_shard(tmp_path / "x.tar", samples(0, 4))
+    rows, head = list(Shards(tmp_path)), json.loads(index_path(tmp_path / "x.tar").read_text())
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        places = {member.name: [member.offset_data, member.size] for member in tar}
+    listed = [[row.key, {field: places[f"{row.key}.{field}"] for field in row.fields}] for row in rows]
+    digest = Shards(tmp_path).digest()
+    table_path(tmp_path / "x.tar").unlink()
+    index_path(tmp_path / "x.tar").write_text(json.dumps(head | {"schema": 1, "samples": listed}))
+    assert list(Shards(tmp_path)) == rows and Shards(tmp_path).digest() == digest
+
+
+def test_a_changed_shard_is_noticed_and_a_copied_one_is_not_taken_for_changed(tmp_path):
+    (tmp_path / "a").mkdir()
+    shard = tmp_path / "a/x.tar"
+    write_shard(shard, samples(0, 3))
+    digest = content_digest(tmp_path / "a")
+    assert shard.stat().st_mtime_ns == index_path(shard).stat().st_mtime_ns
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
+    os.utime(index_path(tmp_path / "b/x.tar"), ns=(1, 1))
+    assert content_digest(tmp_path / "b") == digest
+    assert shard.stat().st_size and index_path(tmp_path / "b/x.tar").stat().st_mtime_ns > 1  # hashed once, and noted
+    data = shard.read_bytes()
+    shard.write_bytes(data.replace(b"caption 1", b"caption 9"))
+    with pytest.raises(ValueError, match="changed since it was written"):
+        content_digest(tmp_path / "a")
+    index_path(shard).unlink()
+    assert content_digest(tmp_path / "a") != digest  # used as it is
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda head, table: head.write_text("[1]"),
+        lambda head, table: head.write_bytes(b"\xff"),
+        lambda head, table: head.write_text("[" * 100_000),
+        lambda head, table: _edit(head, samples="3"),
+        lambda head, table: _edit(head, samples=4),
+        lambda head, table: _edit(head, fields=["txt"]),
+        lambda head, table: _edit(head, fields=7),
+        lambda head, table: _edit(head, sha256=None),
+        lambda head, table: _edit(head, schema=1),
+        lambda head, table: _edit(head, schema=1, samples=[["a", {"txt": [512, 1 << 40]}]]),
+        lambda head, table: _edit(head, schema=1, samples=[["a", {"txt": [-1, 3]}]]),
+        lambda head, table: _edit(head, schema=1, samples=[["a", {"txt": [0.5, 3]}]]),
+        lambda head, table: _edit(head, schema=1, samples=[["a", {"txt": [1 << 70, 3]}]]),
+        lambda head, table: _edit(head, schema=1, samples=[["a", {"txt": "12"}]]),
+        lambda head, table: table.unlink(),
+        lambda head, table: table.write_bytes(b""),
+        lambda head, table: table.write_bytes(table.read_bytes()[:-1]),
+        lambda head, table: np.save(table, np.zeros(3)),
+        lambda head, table: np.save(table, np.array([{}] * 3), allow_pickle=True),
+        lambda head, table: _move(table, "offset", 1 << 40),
+        lambda head, table: _move(table, "offset", -1),
+        lambda head, table: _move(table, "size", -2),
+        lambda head, table: _move(table, "size", (1 << 63) - 1),
+    ],
+)
+def test_a_spoilt_index_is_refused_in_one_line(tmp_path, spoil):
+    write_shard(tmp_path / "x.tar", samples(0, 3))
+    spoil(index_path(tmp_path / "x.tar"), table_path(tmp_path / "x.tar"))
+    with pytest.raises(ValueError, match="not an index of a shard") as error:
+        Shards(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def _edit(head, **values):
+    head.write_text(json.dumps(json.loads(head.read_text()) | values))
+
+
+def _move(table, column, value):
+    rows = np.load(table)
+    rows["txt"][column][1] = value
+    np.save(table, rows)
+
+
+def test_fields_that_would_not_come_back_are_refused(tmp_path):
+    for field in ("", "PNG", "a/b", "_meta"):
+        with pytest.raises(ValueError, match="lower case, no slash, no _ in front"):
+            write_shard(tmp_path / "x.tar", [Sample("a", {field: b""})])
+    with pytest.raises(ValueError, match="holds no samples"):
+        write_shard(tmp_path / "x.tar", [])
+
+
+# --- shards from elsewhere -------------------------------------------------------------------------------------------
+
+
+def archive(path, names, size=700):
+    """A tar with these members, as other tools write it; the contents are the names."""
+    with tarfile.open(path, "w") as tar:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(name.encode().ljust(size)))
+
+
+def test_no_cut_and_no_damaged_header_loses_samples_in_silence(tmp_path):
+    archive(tmp_path / "x.tar", [f"{i:04d}.{field}" for i in range(6) for field in ("png", "txt")])
+    data, whole = (tmp_path / "x.tar").read_bytes(), list(Shards(tmp_path))
+    headers = [i * 1536 for i in range(12)]
+    spoilt = [data[:size] for size in [*range(0, len(data), 512), *range(37, len(data), 997)]]
+    spoilt += [data[: at + 150] + bytes([data[at + 150] ^ 1]) + data[at + 151 :] for at in headers]
+    accepted = 0
+    for content in spoilt:
+        (tmp_path / "x.tar").write_bytes(content)
+        try:
+            assert list(Shards(tmp_path)) == whole  # cut in the padding after the end
+            accepted += 1
+        except ValueError as error:
+            assert "not a whole tar file" in str(error) or "holds no samples" in str(error)
+    assert 0 < accepted < len(spoilt) / 3
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_compressed_shards_are_refused(tmp_path, pack):
+    archive(tmp_path / "x.tar", ["0.txt"])
+    data = pack((tmp_path / "x.tar").read_bytes())
+    for name in ("x.tar", "x.tar.gz", "x.tgz"):
+        folder = tmp_path / name.replace(".", "-")
+        folder.mkdir()
+        (folder / name).write_bytes(data)
+        with pytest.raises(ValueError, match=f"{name}: compressed.*; decompress it first"):
+            Shards(folder)
+        with pytest.raises(ValueError, match="compressed"):
+            Shards(folder / name)
+    (tmp_path / "x.tar.gz").write_bytes(data)  # beside the shard that it was
+    assert len(Shards(tmp_path)) == 1
+
+
+def test_names_are_taken_as_webdataset_takes_them(tmp_path):
+    names = [
+        *("._0000.png", "0000.PNG", "0000.txt", "README", ".hidden", "__meta__/info.json", "__MACOSX/._0000.png"),
+        *("a.b/0001.png", "a.b/0001.seg.PNG", "a.b/.DS_Store", "./0002.txt", "0003."),
+    ]
+    archive(tmp_path / "x.tar", names)
+    with tarfile.open(tmp_path / "x.tar", "a") as tar:
+        for name, kind in (("folder.d", tarfile.DIRTYPE), ("link.png", tarfile.SYMTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            tar.addfile(member)
+    read = [(sample.key, sorted(sample.fields)) for sample in Shards(tmp_path)]
+    assert read == [("0000", ["png", "txt"]), ("a.b/0001", ["png", "seg.png"]), ("./0002", ["txt"])]
+    theirs = webdataset.WebDataset(str(tmp_path / "x.tar"), shardshuffle=False)
+    fields = {row["__key__"]: sorted(name for name in row if name[:1] != "_") for row in theirs}
+    assert {key: fields[key] for key, _ in read} == dict(read)
+
+
+def test_a_field_that_comes_twice_and_members_that_are_no_samples_are_refused(tmp_path):
+    archive(tmp_path / "x.tar", ["0.png", "0.txt", "0.PNG"])
+    with pytest.raises(ValueError, match=r"x.tar: sample '0' has the field 'png' twice"):
+        Shards(tmp_path)
+    archive(tmp_path / "x.tar", ["README", "LICENSE"])
+    with pytest.raises(ValueError, match="holds no samples"):
+        Shards(tmp_path)
+    archive(tmp_path / "x.tar", [f"photo.{i:04d}.png" for i in range(70)], size=10)
+    with pytest.raises(ValueError, match="more than 64 different fields"):
+        Shards(tmp_path)
+
+
+def test_what_is_no_regular_file_is_no_shard(tmp_path):
+    os.mkfifo(tmp_path / "x.tar")
+    for source in (tmp_path, tmp_path / "x.tar", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="no regular file"):
+            Shards(source)
+    (tmp_path / "x.tar").unlink()
+    (tmp_path / "x.tar").mkdir()
+    with pytest.raises(ValueError, match="no regular file"):
+        Shards(tmp_path)
+    (tmp_path / "x.tar").rmdir()
+    archive(tmp_path / "._x.tar", ["0.txt"])  # what macOS leaves beside a file is not counted
+    with pytest.raises(FileNotFoundError, match="no shards"):
         Shards(tmp_path)
