@@ -168,6 +168,18 @@ class Choice:
     cost: Cost
 
 
+@dataclass(frozen=True, slots=True)
+class HeldOutAnswer:
+    """A judge's answer to a held-out question (`scenes`: outcome of a drawn scene) about an image and its prompt."""
+
+    question: str
+    step: str  # that the image is from: "6", "final", ...
+    tag: str
+    prompt: str
+    label: float
+    margin: float = float("nan")  # logit(yes) - logit(no), whose sigmoid is P(yes) here
+
+
 def color_names(scores: np.ndarray) -> list[str]:
     """(N, 10) scores -> the colour with the highest one of each row, the first of equals."""
     return [COLORS[place] for place in scores.argmax(axis=1)]

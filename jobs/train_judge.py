@@ -18,69 +18,36 @@ Resume  the same command goes on from the newest checkpoint, also with another n
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ckpts.resolve import resolve
-from genloop.config import LAUNCH, InputPath, JobConfig, Settings
-from genloop.data.judge.conversations import Conversation, check_images, read_conversations, says_yes
-from genloop.data.judge.examples import QUESTIONS, SPLITS, split_of
+from genloop.config import LAUNCH, InputPath, JobConfig
+from genloop.data.judge.conversations import Conversation, check_images, read_conversations
+from genloop.data.judge.examples import QUESTIONS
 from genloop.data.shards import content_digest
 from genloop.distributed import World
 from genloop.job import run
-from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims, check_llava_folder
+from genloop.models.llava.config import LlavaConfig, check_llava_folder
 from genloop.models.llava.text import LlavaTokenizer
+from genloop.records import HeldOutAnswer
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
 from genloop.rundir import sha256_file, write_atomic, write_json
-from genloop.stats.judges.summary import FINAL, HeldOutAnswer, format_judge, point_estimates, summarize_judge
-from genloop.training.objectives.judge.checks import ADAPTED, check_adapters, check_batch, check_cells, check_shards
-from genloop.training.settings import BatchSettings, LoopSettings, LoraSettings, LossSettings
+from genloop.stats.judges.summary import format_judge, point_estimates, summarize_judge
+from genloop.training.objectives.judge import checks
+from genloop.training.objectives.judge.settings import BatchSettings, DataConfig, LossSettings, ModelShape
+from genloop.training.settings import LoopSettings, LoraSettings
 
 if TYPE_CHECKING:
     from genloop.models.llava.model import Llava
-    from genloop.training.objectives.judge.objective import JudgeTrainer
+    from genloop.training.objectives.judge.held_out import HeldOut
+    from genloop.training.objectives.judge.objective import JudgeObjective
 
 KIND = "collective"
-PREVIEW = "preview"  # the step of a conversation about an unfinished image, which does not say it
 log = logging.getLogger(__name__)
-
-
-class DataConfig(Settings):
-    """One data set; either shards or conversations. Both are fingerprinted by content."""
-
-    shards: Annotated[Path | None, LAUNCH] = Field(None, description="folder that holds train and val")
-    conversations: Annotated[Path | None, LAUNCH] = Field(None, description="a LLaVA conversation file (JSON)")
-    images: Annotated[Path | None, LAUNCH] = Field(None, description="folder of the conversations' images")
-    weight: float = Field(1.0, gt=0, description="how often shards are drawn from, against the other shards")
-    val_share: float = Field(0.05, ge=0, lt=1, description="share of the conversations' prompts that is held out")
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> "DataConfig":
-        if (self.shards is None) == (self.conversations is None):
-            raise ValueError("needs either shards or conversations")
-        if self.conversations is not None and self.images is None:
-            raise ValueError("conversations need images, the folder that their image names are below")
-        return self
-
-
-class ModelShape(Settings):
-    """Sizes of a new model, for images of the embedded world; its vocabulary is the world's words."""
-
-    image_size: int = Field(24, ge=4)
-    patch_size: int = Field(4, ge=1)
-    vision_size: int = Field(96, ge=8, description="width of the vision tower")
-    vision_mlp: int = Field(192, ge=8)
-    vision_layers: int = Field(2, ge=1)
-    vision_heads: int = Field(4, ge=1)
-    text_size: int = Field(96, ge=8, description="width of the language model")
-    text_mlp: int = Field(256, ge=8)
-    text_layers: int = Field(2, ge=1)
-    text_heads: int = Field(4, ge=1)
-    text_kv_heads: int = Field(4, ge=1)
-    rope_theta: float = Field(1e6, gt=1)
 
 
 class Config(JobConfig):
@@ -94,8 +61,8 @@ class Config(JobConfig):
     model: ModelShape = ModelShape()
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of matrix products, of weights that are not trained, and of the judge that comes out; trained "
-        "weights are held in float32 and losses computed in it",
+        description="of the judge that comes out, as which it is measured; with train.precision bf16 or fp16 also of "
+        "frozen weights in training",
     )
     batch: BatchSettings = BatchSettings()
     loss: LossSettings = LossSettings()
@@ -106,56 +73,68 @@ class Config(JobConfig):
     train: LoopSettings = LoopSettings()
 
 
-def check(config: Config) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """What `check` read: questions and their file, the checkpoint to start from, the sides of the conversations."""
+
+    questions: Questions
+    questions_file: Path | None  # None: the released wording
+    start: Path | None
+    start_tokenizer: LlavaTokenizer | None
+    conversations: dict[str, list[Conversation]]
+
+
+def check(config: Config) -> Checked:
     """Data, checkpoint, questions and sizes, before anything is written."""
-    shards = {name: data.shards for name, data in config.data.items() if data.shards is not None}
-    folders = {folder: check_shards(folder, f"data.{name}.shards") for name, folder in shards.items()}
-    for name, data in config.data.items():
-        check_images(_conversations(data), f"data.{name}.images")
-    said, kept = conversations(config)
-    check_batch(config.batch, folders, has_conversations=bool(said))
-    if config.eval_every and not kept and not any((folder / "val").is_dir() for folder in folders):
-        raise ValueError("eval_every: nothing is held out to measure on; set eval_every=0")
-    if config.start is not None:
-        sizes = check_llava_folder(resolve(config.start))
-        check_wording(questions_of(config), LlavaTokenizer(resolve(config.start)))
-    else:
-        _check_shape(config.model)
-        sizes = sizes_of(config.model)
-    check_adapters(config.lora, sizes)
-    for name, folder in shards.items() if config.loss.cells else ():
-        check_cells(folder, sizes.vision.grid, f"data.{name}")
-    _check_questions(config)
+    start = None if config.start is None else resolve(config.start)
+    sizes = _sizes(config, start)
+    checked = _read(config, start)
+    _check_data(config, checked, sizes)
+    if checked.start_tokenizer is not None:
+        check_wording(checked.questions, checked.start_tokenizer)
+    checks.check_questions(config.batch, config.loss, checked.questions.names, checked.questions.where)
     config.train.check()
+    return checked
 
 
-def _check_questions(config: Config) -> None:
-    """Every question that a batch asks has its wording."""
-    batch = config.batch
-    needed = ["outcome"] if batch.groups or batch.scenes else []
-    needed += ["clarity", "potential"] if batch.groups and batch.previews else []
-    needed += ["reason"] if config.loss.reason else []
-    questions = questions_of(config)
-    if missing := [question for question in needed if question not in questions.names]:
-        raise ValueError(
-            f"questions: {questions.where} has no {', '.join(missing)} (it has {', '.join(questions.names)}); add the "
-            "wording, or set batch.previews=0 (clarity, potential) or loss.reason=0 (reason)"
-        )
+def _read(config: Config, start: Path | None) -> Checked:
+    from genloop.training.objectives.judge.data import split_conversations
+
+    wording = config.questions
+    if wording is None and start is not None and (start / FILE).is_file():
+        wording = start / FILE
+    questions = read_questions(wording)
+    files = []
+    for name, data in config.data.items():
+        if data.conversations is not None and data.images is not None:
+            files.append((read_conversations(data.conversations, data.images), data.val_share))
+            check_images(files[-1][0], f"data.{name}.images")
+    sides = split_conversations(files, questions.recognize, config.seed)
+    return Checked(questions, wording, start, None if start is None else LlavaTokenizer(start), sides)
 
 
-def _check_shape(shape: ModelShape) -> None:
-    for width, heads in (("vision_size", "vision_heads"), ("text_size", "text_heads"), ("text_heads", "text_kv_heads")):
-        if getattr(shape, width) % getattr(shape, heads):
-            raise ValueError(
-                f"model.{width}: {getattr(shape, width)} is not a multiple of model.{heads}={getattr(shape, heads)}"
-            )
-    if shape.patch_size > shape.image_size:
-        raise ValueError(f"model.patch_size: {shape.patch_size} is larger than model.image_size={shape.image_size}")
-    if shape.text_size // shape.text_heads % 2:
-        raise ValueError(f"model.text_size: {shape.text_size} does not give {shape.text_heads} heads of an even width")
+def _sizes(config: Config, start: Path | None) -> LlavaConfig:
+    """Of `start` or of a new model, whose vocabulary is not known yet."""
+    if start is not None:
+        return check_llava_folder(start)
+    config.model.check()
+    return config.model.sizes()
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path | str]:
+def _check_data(config: Config, checked: Checked, sizes: LlavaConfig) -> None:
+    """Shards hold examples; they and the conversations fill a batch and fit the model."""
+    shards = {name: data.shards for name, data in config.data.items() if data.shards is not None}
+    folders = {folder: checks.check_shards(folder, f"data.{name}.shards") for name, folder in shards.items()}
+    checks.check_batch(config.batch, folders, has_conversations=bool(checked.conversations["train"]))
+    has_held_out = bool(checked.conversations["val"]) or any((folder / "val").is_dir() for folder in folders)
+    if config.eval_every and not has_held_out:
+        raise ValueError("eval_every: nothing is held out to measure on; set eval_every=0")
+    for name, folder in shards.items() if config.loss.cells else ():
+        checks.check_cells(folder, sizes.vision.grid, f"data.{name}")
+    checks.check_adapters(config.lora, sizes)
+
+
+def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """Shards (by their sidecars), conversations, the checkpoint."""
     found: dict[str, Path | str] = {}
     for name, data in config.data.items():
@@ -165,210 +144,121 @@ def inputs(config: Config, checked: None) -> dict[str, Path | str]:
                     found[f"data.{name}.{split}"] = content_digest(data.shards / split)
         elif data.conversations is not None:
             found[f"data.{name}.conversations"] = sha256_file(data.conversations)
-    return found if config.start is None else found | {"start": resolve(config.start)}
+    return found if checked.start is None else found | {"start": checked.start}
 
 
-def questions_of(config: Config) -> Questions:
-    """The configured wording, else that of `start`, else the released one."""
-    return read_questions(questions_file(config))
-
-
-def questions_file(config: Config) -> Path | None:
-    """Where the wording stands; None for the released one."""
-    if config.questions is not None or config.start is None:
-        return config.questions
-    kept = resolve(config.start) / FILE
-    return kept if kept.is_file() else None
-
-
-def main(config: Config, world: World, checked: None) -> None:
+def main(config: Config, world: World, checked: Checked) -> None:
+    import torch
 
     from genloop.training.adapters import add_adapters, merge_adapters, save_adapters
     from genloop.training.loop import train
-    from genloop.training.objectives.judge import parts as judge_parts
-    from genloop.training.objectives.judge.batches import JudgeBatches
-    from genloop.training.reductions import largest_over_ranks
+    from genloop.training.objectives.judge import parts
     from genloop.training.session import training_session
 
-    if world.world_size > config.batch.num_items:
-        raise ValueError(f"batch: {config.batch.num_items} items are too few for {world.world_size} ranks")
     with training_session(config.out, config.train, world) as device:
-        model, tokenizer = build(config, device)
-        rates = {"vision": config.vision_lr, "projector": config.projector_lr}
-        lr_scale_of = judge_parts.lr_scale_of(rates, config.train.lr)
-        adapted = add_adapters(model, config.lora, seed=config.seed, within=ADAPTED) if config.lora.rank else None
-        judge_parts.choose_trained(model, lr_scale_of, adapted=adapted is not None)
-        trainer, held_out = trainers(config, model, tokenizer)
-        if config.train.zero_stage == 3 and world.world_size > 1:
-            trainer = replace(trainer, agree=largest_over_ranks)
-        questions = questions_of(config)
-        if world.rank == 0 and not (any(held_out.sets) or held_out.conversations):
+        model, tokenizer = build(config, checked, device)
+        lora = config.lora
+        adapted = add_adapters(model, lora, seed=config.seed, within=checks.ADAPTED) if lora.rank else None
+        objective, held_out = objective_of(config, checked, model, tokenizer, world)
+        parts.choose_trained(model, objective.lr_scale_of, adapted=adapted is not None)
+        if world.rank == 0 and held_out.data.is_empty:
             log.warning("nothing is held out: what the judge is worth will not be measured")
-        batches = JudgeBatches(
-            trainer.sets,
-            [data.weight for data in config.data.values() if data.shards is not None],
-            trainer.conversations,
-            trainer.branches,
-            config.batch,
-            seed=config.seed,
-            reasons=config.loss.reason > 0,
-        )
-
-        def after_step(step: int) -> dict[str, float] | None:
-            is_over = step == config.train.num_steps  # that is measured below
-            return None if is_over else point_estimates(judged(held_out, questions, world), config.seed)
-
-        objective = trainer.objective(batches, lr_scale_of)
-        objective.after_every = config.eval_every
-        objective.after_step = after_step  # type: ignore[method-assign]
         train(objective, config.train, config.out, world, seed=config.seed)
         if adapted is not None and world.rank == 0:
             save_adapters(adapted, config.out / "adapter")
-        plain = merge_adapters(adapted) if adapted is not None else model
-        held_out = replace(held_out, model=plain.to(trainer.dtype))  # what is saved is what is measured
-        rows = judged(held_out, questions, world)
+        judge = merge_adapters(adapted) if adapted is not None else model
+        parts.cast_parameters(judge, getattr(torch, config.dtype))  # what is measured is what is saved
+        answers = held_out.answers(judge, world)
         if world.rank == 0:
-            conclude(config, held_out.model, tokenizer, rows)
+            conclude(config, checked, judge, tokenizer, answers)
 
 
-def build(config: Config, device: str) -> "tuple[Llava, LlavaTokenizer]":
+def build(config: Config, checked: Checked, device: str) -> "tuple[Llava, LlavaTokenizer]":
     """The model that training starts from, that of `start` or a new one keyed by the seed, and its tokenizer."""
     import torch
 
     from genloop.models.llava.model import build_llava, load_llava
     from genloop.training.initialization import scale_judge
 
-    dtype = getattr(torch, config.dtype)
-    if config.start is not None:
-        folder = resolve(config.start)
-        return load_llava(folder, dtype=dtype, device=device), LlavaTokenizer(folder)
-    tokenizer = _world_tokenizer(config)
-    sizes = replace(
-        sizes_of(config.model, num_words=tokenizer.num_tokens), image_token_index=tokenizer.word_id("<image>")
-    )
+    dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.dtype)
+    if checked.start is not None and checked.start_tokenizer is not None:
+        return load_llava(checked.start, dtype=dtype, device=device), checked.start_tokenizer
+    tokenizer = _world_tokenizer(config, checked.questions)
+    sizes = config.model.sizes(num_words=tokenizer.num_tokens, image_word=tokenizer.word_id("<image>"))
     model = build_llava(sizes, seed=config.seed, dtype=dtype, device=device)
     scale_judge(model, seed=config.seed)
     return model, tokenizer
 
 
-def sizes_of(shape: ModelShape, *, num_words: int = 1) -> LlavaConfig:
-    """The sizes of a new model with a vocabulary of `num_words`."""
-    return LlavaConfig(
-        vision=VisionDims(
-            hidden_size=shape.vision_size,
-            intermediate_size=shape.vision_mlp,
-            num_hidden_layers=shape.vision_layers,
-            num_attention_heads=shape.vision_heads,
-            image_size=shape.image_size,
-            patch_size=shape.patch_size,
-        ),
-        text=TextDims(
-            hidden_size=shape.text_size,
-            intermediate_size=shape.text_mlp,
-            num_hidden_layers=shape.text_layers,
-            num_attention_heads=shape.text_heads,
-            num_key_value_heads=shape.text_kv_heads,
-            vocab_size=num_words,
-            max_position_embeddings=1024,
-        ),
-        rope_theta=shape.rope_theta,
-    )
-
-
-def _world_tokenizer(config: Config) -> "LlavaTokenizer":
+def _world_tokenizer(config: Config, questions: Questions) -> LlavaTokenizer:
     """One token for each word of the embedded world and of the questions, kept in RUN/tokenizer."""
     from genloop.shapes.judge_text import judge_tokenizer_files
 
-    questions = questions_of(config)
-    chat = (questions.chat.system, questions.chat.user, questions.chat.assistant, questions.chat.end)
+    texts = [*questions.wording.values(), *asdict(questions.chat).values()]
     folder = config.out / "tokenizer"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in judge_tokenizer_files([*questions.wording.values(), *chat]).items():
+    for name, content in judge_tokenizer_files(texts).items():
         write_atomic(folder / name, content)  # the same bytes on every rank
     return LlavaTokenizer(folder)
 
 
-def trainers(config: Config, model: "Llava", tokenizer: "LlavaTokenizer") -> "tuple[JudgeTrainer, JudgeTrainer]":
-    """The training side, and the one of the examples that are held out."""
-    import torch
-
-    from genloop.data.judge.dataset import read_judge_set
+def objective_of(
+    config: Config, checked: Checked, model: "Llava", tokenizer: LlavaTokenizer, world: World
+) -> "tuple[JudgeObjective, HeldOut]":
+    """What is trained on, and what it is measured on."""
     from genloop.models.llava.model import llava_config
     from genloop.rewards.llava.pixels import pad_tile
     from genloop.training.objectives.judge.branches import Branches
-    from genloop.training.objectives.judge.objective import JudgeTrainer
+    from genloop.training.objectives.judge.data import read_sides
+    from genloop.training.objectives.judge.held_out import HeldOut
+    from genloop.training.objectives.judge.items import ItemPlans
+    from genloop.training.objectives.judge.objective import JudgeObjective
+    from genloop.training.objectives.judge.parts import lr_scale_of
+    from genloop.training.precision import Precision
+    from genloop.training.reductions import largest_over_ranks
 
-    folders = [data.shards for data in config.data.values() if data.shards is not None]
-    train_sets = [read_judge_set(folder / "train") for folder in folders]
-    val_sets = [read_judge_set(folder / "val") for folder in folders if (folder / "val").is_dir()]
-    names = next((list(data.cell_names.values()) for data in train_sets if data.cell_names), [])
-    if any(list(data.cell_names.values()) != names for data in (*train_sets, *val_sets) if data.cell_names):
-        raise ValueError("data: the shards name their cells differently; train on one world")
-    flat = [name for plane in names for name in plane] if config.loss.names else []
-    size = llava_config(model).vision.image_size
-    said, kept = conversations(config)
-    branches = Branches(questions_of(config), tokenizer, flat)
-    dtype = getattr(torch, config.dtype)
-    common = (branches, config.loss, lambda image: pad_tile(image, size), names, tokenizer.encode, dtype)
-    return JudgeTrainer(model, train_sets, said, *common), JudgeTrainer(model, val_sets, kept, *common)
+    shards = [data for data in config.data.values() if data.shards is not None]
+    train, val = read_sides([data.shards for data in shards if data.shards is not None], checked.conversations)
+    names = [name for plane in train.cell_names for name in plane] if config.loss.names else []
+    branches, size = Branches(checked.questions, tokenizer, names), llava_config(model).vision.image_size
+    held_out = HeldOut(val, branches, lambda image: pad_tile(image, size), checked.questions.recognize)
 
+    def evaluate(step: int) -> dict[str, float] | None:
+        if step == config.train.num_steps:
+            return None  # measured as it is saved
+        with Precision(config.train.precision, model.device).autocast():
+            return point_estimates(held_out.answers(model, world), config.seed)
 
-def conversations(config: Config) -> tuple[list[Conversation], list[Conversation]]:
-    """Those to train on and those that are held out: split by the prompt, which the questions tell."""
-    questions = questions_of(config)
-    sides: dict[str, list[Conversation]] = {split: [] for split in SPLITS}
-    for data in config.data.values():
-        for said in _conversations(data):
-            sides[split_of(_asked(questions, said, 0)[1], config.seed, data.val_share)].append(said)
-    return sides["train"], sides["val"]
-
-
-def _conversations(data: DataConfig) -> list[Conversation]:
-    if data.conversations is None or data.images is None:
-        return []
-    return read_conversations(data.conversations, data.images)
-
-
-def _asked(questions: Questions, said: Conversation, turn: int) -> tuple[str, str]:
-    """The name of what a turn asks, and the prompt; words of its own where it is none of the questions."""
-    first = questions.recognize(said.turns[0][0]) or ("words", said.turns[0][0])
-    name, _ = questions.recognize(said.turns[turn][0]) or ("words", "")
-    return name, first[1]
+    reasons, cells = config.loss.reason > 0, config.loss.cells > 0
+    weights = [data.weight for data in shards]
+    is_sharded = config.train.zero_stage == 3 and world.world_size > 1
+    objective = JudgeObjective(
+        model,
+        ItemPlans(train, weights, branches, config.batch, seed=config.seed, reasons=reasons, cells=cells),
+        config.loss,
+        held_out.pixels_of,
+        lr_scale_of=lr_scale_of({"vision": config.vision_lr, "projector": config.projector_lr}, config.train.lr),
+        evaluate=evaluate,
+        evaluate_every=config.eval_every,
+        max_passes_over_ranks=largest_over_ranks if is_sharded else None,
+    )
+    return objective, held_out
 
 
-def judged(trainer: "JudgeTrainer", questions: Questions, world: World) -> list[HeldOutAnswer]:
-    """Every held-out answer; all ranks get all of them."""
-    rows = []
-    for said, found in zip(trainer.conversations, trainer.said_margins(world).tolist(), strict=True):
-        for turn, (_, answer) in enumerate(said.turns):
-            if found[turn] == found[turn]:
-                name, prompt = _asked(questions, said, turn)
-                step = PREVIEW if name in ("clarity", "potential") else FINAL
-                rows.append(HeldOutAnswer(name, step, "", prompt, float(says_yes(answer) is True), found[turn]))
-    for data, margins in zip(trainer.sets, trainer.all_margins(world), strict=True):
-        for example, labels, found in zip(data.examples, data.labels.tolist(), margins.tolist(), strict=True):
-            is_scene = example.source == "scenes"
-            step = example.moment
-            for question, label, margin in zip(QUESTIONS, labels, found, strict=True):
-                if margin == margin:  # asked
-                    name = "scenes" if is_scene and question == "outcome" else question
-                    rows.append(HeldOutAnswer(name, step, example.prompt.tag or "", example.prompt.text, label, margin))
-    return rows
-
-
-def conclude(config: Config, model: "Llava", tokenizer: "LlavaTokenizer", rows: Sequence[HeldOutAnswer]) -> None:
+def conclude(
+    config: Config, checked: Checked, judge: "Llava", tokenizer: LlavaTokenizer, answers: Sequence[HeldOutAnswer]
+) -> None:
     """Write the checkpoint and what it is worth."""
     from genloop.models.llava.model import save_llava
     from genloop.report.figures.reliability import draw
 
-    summary = summarize_judge(rows, config.seed)
+    summary = summarize_judge(answers, config.seed)
     fitted = {question: row for question, row in summary["calibration"].items() if question in QUESTIONS}
     calibration = {question: {"a": row["a"], "b": row["b"]} for question, row in fitted.items() if row["a"] > 0}
     files: dict[str, Any] = {**tokenizer.files(), "calibration.json": calibration}
-    wording = questions_file(config)
-    if wording is not None:
-        files[FILE] = wording.read_bytes()
-    save_llava(model, config.out / "judge", files)
+    if checked.questions_file is not None:
+        files[FILE] = checked.questions_file.read_bytes()
+    save_llava(judge, config.out / "judge", files)
     write_json(config.out / "summary.json", summary)
     table = format_judge(summary)
     write_atomic(config.out / "table.md", table.encode())

@@ -1,11 +1,14 @@
 """What tests of judge training share: a small judge, drawn scenes, and made-up paths of generated images."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from genloop.data.images import encode_png
+from genloop.data.judge.conversations import Conversation
 from genloop.data.judge.dataset import JudgeSet, read_judge_set
 from genloop.data.judge.examples import JudgeExample, to_sample
 from genloop.data.shards import write_shard
@@ -19,14 +22,20 @@ from genloop.shapes.prompts import pool
 from genloop.shapes.render import render
 from genloop.shapes.scenes import Thing, scene_for
 from genloop.training.initialization import scale_judge
+from genloop.training.objectives.judge.batches import read_image
 from genloop.training.objectives.judge.branches import Branches
-from genloop.training.objectives.judge.objective import JudgeTrainer
-from genloop.training.settings import LossSettings
+from genloop.training.objectives.judge.data import JudgeData
+from genloop.training.objectives.judge.held_out import HeldOut
+from genloop.training.objectives.judge.items import Item, ItemPlans
+from genloop.training.objectives.judge.objective import JudgeObjective
+from genloop.training.objectives.judge.settings import BatchSettings, LossSettings
+from genloop.training.task import Loss, Plan
 from tests.runs import ROOT
 
 SCENES = ROOT / "tests/data/shapes/judge"
 QUESTIONS_FILE = ROOT / "configs/prompts/shapes_judge/questions.yaml"
 STEPS = (4, 9, 18)
+MIX = BatchSettings(groups=3, paths=3, previews=2, scenes=4)
 TASKS = ("single_object", "colors", "position")
 
 
@@ -87,21 +96,39 @@ def both_splits(folder: Path) -> Path:
     return folder
 
 
-def trainer(folder: Path, *sets: JudgeSet, questions: Questions | None = None, **weights: float) -> JudgeTrainer:
-    """A fresh judge and these data sets."""
+def objective(
+    folder: Path,
+    *sets: JudgeSet,
+    questions: Questions | None = None,
+    mix: BatchSettings = MIX,
+    seed: int = 0,
+    set_weights: Sequence[float] = (),
+    conversations: Sequence[Conversation] = (),
+    **weights: float,
+) -> JudgeObjective:
+    """A fresh judge that learns from these data sets; `weights` are those of the loss."""
     questions = questions or wording()
     words = tokenizer(folder, questions)
-    model = judge(words)
-    names = next((list(data.cell_names.values()) for data in sets if data.cell_names), [])
-    flat = [name for plane in names for name in plane]
+    data, model, terms = JudgeData(sets, conversations), judge(words), LossSettings(**weights)
+    branches = Branches(questions, words, [name for plane in data.cell_names for name in plane])
+    chances = set_weights or [1.0] * len(sets)
+    plans = ItemPlans(data, chances, branches, mix, seed=seed, reasons=terms.reason > 0, cells=terms.cells > 0)
     size = llava_config(model).vision.image_size
-    return JudgeTrainer(
-        model,
-        sets,
-        [],
-        Branches(questions, words, flat),
-        LossSettings(**weights),
-        lambda image: pad_tile(image, size),
-        names,
-        words.encode,
-    )
+    return JudgeObjective(model, plans, terms, lambda image: pad_tile(image, size))
+
+
+def loss(here: JudgeObjective, plan: Plan[Item], numbers: Iterable[int]) -> Loss:
+    """The loss of some items of a plan."""
+    return here.loss(here.load([plan.items[number] for number in numbers], plan))
+
+
+def pixels(here: JudgeObjective, images: Iterable[tuple[int, int]]) -> Tensor:
+    """(data set, image) pairs -> (I, 3, S, S)."""
+    return torch.stack([here.pixels_of(read_image(here.plans.data, image)) for image in images])
+
+
+def held_out(here: JudgeObjective) -> HeldOut:
+    """The data of an objective as if it were held out."""
+    questions = here.plans.branches.wording
+    assert isinstance(questions, Questions)
+    return HeldOut(here.plans.data, here.plans.branches, here.pixels_of, questions.recognize)

@@ -1,11 +1,11 @@
 """What a judge is worth on held-out prompts: every number by question, by step and by task, and its calibration."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from genloop.records import HeldOutAnswer
 from genloop.stats.judges.quality import (
     JudgeAnswers,
     accuracy,
@@ -17,23 +17,7 @@ from genloop.stats.judges.quality import (
     sigmoid,
 )
 
-FINAL = "final"
 _COLUMNS = ("n", "prompts", "yes", "accuracy", "auc", "auc_within", "ece")
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutAnswer:
-    """One answer: its question (`scenes`: outcome of a drawn scene), the step its image is from, label and margin.
-
-    The margin is logit(yes) - logit(no); P(yes) here is its sigmoid.
-    """
-
-    question: str
-    step: str  # "6", or "final"
-    tag: str
-    prompt: str
-    label: float
-    margin: float
 
 
 def summarize_judge(rows: Sequence[HeldOutAnswer], seed: int) -> dict[str, Any]:

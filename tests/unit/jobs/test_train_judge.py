@@ -149,13 +149,27 @@ def test_parts_have_their_own_learning_rates_and_may_be_frozen(trained, tmp_path
 
 
 def test_half_precision_trains_weights_of_full_precision(generated, trained, tmp_path):
-    words = [f"data.paths.shards={generated}", *MORE, "dtype=bfloat16", "train.rows_per_forward=3"]
+    words = [
+        f"data.paths.shards={generated}",
+        *MORE,
+        "dtype=bfloat16",
+        "train.precision=bf16",
+        "train.rows_per_forward=3",
+    ]
     assert run_command(train_judge, ["tiny", f"out={tmp_path}", *words]) == 0
     assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.bfloat16}
     saved = load_tensors(sorted((tmp_path / "checkpoints").iterdir())[-1])
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
     for row, other in zip(lines(trained), lines(tmp_path), strict=True):
         assert other["loss"] == pytest.approx(row["loss"], rel=0.05)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_frozen_parts_and_adapters_go_with_every_precision(trained, tmp_path, precision):
+    words = [f"start={trained / 'judge'}", "questions=null", "dtype=bfloat16", f"train.precision={precision}"]
+    words += ["lora.rank=2", "lora.dropout=0.1", "vision_lr=0", "train.num_steps=2", "eval_every=1"]
+    assert run_command(train_judge, ["tiny", f"out={tmp_path}", *words]) == 0
+    assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.bfloat16}
 
 
 def test_it_measures_on_the_way(generated, tmp_path):

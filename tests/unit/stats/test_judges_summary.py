@@ -7,8 +7,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from genloop.records import HeldOutAnswer
 from genloop.report.figures.reliability import draw
-from genloop.stats.judges.summary import FINAL, HeldOutAnswer, calibrate, format_judge, point_estimates, summarize_judge
+from genloop.stats.judges.summary import calibrate, format_judge, point_estimates, summarize_judge
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -22,7 +23,7 @@ def answers(scale: float = 1.0, num_prompts: int = 30) -> list[HeldOutAnswer]:
         for image in range(12):
             margin = level + 2 * rng.normal()
             label = float(rng.random() < 1 / (1 + np.exp(-margin)))
-            question, step = (("outcome", FINAL), ("potential", "6"), ("potential", "12"))[image % 3]
+            question, step = (("outcome", "final"), ("potential", "6"), ("potential", "12"))[image % 3]
             tag = "counting" if prompt % 2 else "colors"
             rows.append(HeldOutAnswer(question, step, tag, f"prompt {prompt}", label, scale * margin))
     return rows
@@ -32,7 +33,7 @@ def test_every_question_has_its_numbers_by_step_and_by_task():
     rows = answers()
     found = summarize_judge(rows, 0)
     assert list(found["overall"]) == ["outcome", "potential"]
-    assert list(found["by_step"]["potential"]) == ["6", "12"] and list(found["by_step"]["outcome"]) == [FINAL]
+    assert list(found["by_step"]["potential"]) == ["6", "12"] and list(found["by_step"]["outcome"]) == ["final"]
     assert list(found["by_task"]["outcome"]) == ["colors", "counting"]
     assert found["overall"]["potential"]["n"] == 240
     assert sum(row["n"] for row in found["by_step"]["potential"].values()) == 240

@@ -1,13 +1,16 @@
-"""What is asked about an image, as ids: every question or conversation is a branch behind the image.
+"""Chats about an image as token ids: every question or conversation about an image is one branch.
 
-A branch holds all that follows one image in one chat: the question, the answer's first token is read at its end. A
-second turn that goes on from the first is the same branch, read twice. `reads` are the positions of a branch whose next
-token matters: for a yes/no question, for the words of an answer, or for a name in the sentence (is it in the image?).
+A branch is the sequence of ids that follows the image in one chat. Its supervised positions are those whose next token
+enters the loss: the end of a yes/no question, every token of a written answer, and the last token of each shape or
+colour name in a prompt (is this in the image?).
+
+PARM asks for the potential in a second turn, after it asked for the clarity. When the tokens of the second chat begin
+with those of the first, both questions are one branch with two supervised positions.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -16,11 +19,13 @@ from genloop.data.judge.conversations import IMAGE, says_yes
 from genloop.data.judge.examples import QUESTIONS, JudgeExample
 from genloop.data.prompts import plural
 
-ANSWER, WORD, NAME = len(QUESTIONS), len(QUESTIONS) + 1, len(QUESTIONS) + 2  # kinds of reads beside the questions
+# Kinds of supervised positions: the number of a question in QUESTIONS, or one of these.
+REASON, WORD, NAME = len(QUESTIONS), len(QUESTIONS) + 1, len(QUESTIONS) + 2
+_CACHED = 1 << 14  # prompts whose branches are kept
 
 
 class Chat(Protocol):
-    """What stands around the turns of a chat."""
+    """The texts around the turns of a chat."""
 
     @property
     def system(self) -> str: ...
@@ -36,7 +41,7 @@ class Chat(Protocol):
 
 
 class Wording(Protocol):
-    """The questions of a judge, word for word; `pieces` cuts a chat at its image, a second turn comes last."""
+    """The texts of a judge's questions. `pieces` are a chat cut at its image; a second turn is the last piece."""
 
     @property
     def chat(self) -> Chat: ...
@@ -50,7 +55,7 @@ class Wording(Protocol):
 
 
 class Tokenizer(Protocol):
-    """Text -> ids; nothing is put in front or behind."""
+    """Text -> ids, without special tokens around them."""
 
     def encode(self, text: str) -> list[int]: ...
 
@@ -59,113 +64,117 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """Ids (n,) behind an image; `reads` (m,) positions, `kinds` (m,): a question's number, ANSWER, WORD or NAME.
+    """One chat about an image: `prefix` ids, then the image, then `ids` (n,).
 
-    `targets` (m,): the next id for ANSWER (a reason) and WORD (a conversation), the number of the name for NAME, -1 for
-    a question. `front`: the ids in front of the image.
+    supervised_positions (m,): places in `ids` whose next token enters the loss.
+    kinds (m,):                the number of a question in QUESTIONS, REASON, WORD or NAME.
+    targets (m,):              the next id for REASON and WORD, the number of the name for NAME, -1 for a question.
     """
 
     ids: np.ndarray
-    reads: np.ndarray
+    supervised_positions: np.ndarray
     kinds: np.ndarray
     targets: np.ndarray
-    front: tuple[int, ...]
+    prefix: tuple[int, ...]
 
 
 class Branches:
-    """Examples and conversations -> branches. `names`: the names of cells in order (all planes)."""
+    """Makes branches of examples and conversations. `names`: shapes and colours of all planes of cells, in order."""
 
     def __init__(self, wording: Wording, tokenizer: Tokenizer, names: Sequence[str] = ()) -> None:
         self.wording, self.tokenizer = wording, tokenizer
         self.yes, self.no = tokenizer.word_id("yes"), tokenizer.word_id("no")
-        self._names = _words_of(tokenizer, names)
-        self._asked = cache(self._ask)
-        self._reasoned = cache(self._reason)
+        self._names = _tokens_of_names(tokenizer, names)
+        self._question_branches = lru_cache(_CACHED)(self._make_question_branches)
+        self._reason_branch = lru_cache(_CACHED)(self._make_reason_branch)
 
-    def of(self, example: JudgeExample, *, reason: bool = False) -> list[Branch]:
-        """The branches of an example, for the questions that the wording has; with `reason` also why it is wrong."""
-        known = [question for question in QUESTIONS if question in self.wording.names]
-        text, questions = example.prompt.text, tuple(question for question in known if question in example.questions)
-        found = list(self._asked(text, questions))
+    def of_example(self, example: JudgeExample, *, reason: bool = False) -> list[Branch]:
+        """A branch for each question of the example that the wording knows; with `reason` also why it is wrong."""
+        questions = tuple(q for q in QUESTIONS if q in self.wording.names and q in example.questions)
+        found = list(self._question_branches(example.prompt.text, questions))
         if reason and example.reason and "reason" in self.wording.names:
-            found.append(self._reasoned(text, example.reason))
+            found.append(self._reason_branch(example.prompt.text, example.reason))
         return found
 
-    def conversation(self, turns: Sequence[tuple[str, str]]) -> Branch:
-        """All turns of a conversation; every token of an answer, and the first that closes it, is to be predicted."""
-        front, whole, spans = self._spoken(turns)
-        whole += self.tokenizer.encode(self.wording.chat.end)[:1]
-        reads = [read for span in spans for read in range(span.start - 1, span.stop) if read + 1 < len(whole)]
-        return _predicting(whole, reads, WORD, front)
+    def of_conversation(self, turns: Sequence[tuple[str, str]]) -> Branch:
+        """All turns of a conversation; supervises every token of its answers and the one that closes each."""
+        prefix, ids, answers = self._encode_turns(turns)
+        ids += self.tokenizer.encode(self.wording.chat.end)[:1]
+        positions = [p for answer in answers for p in range(answer.start - 1, answer.stop) if p + 1 < len(ids)]
+        return _next_token_branch(ids, positions, WORD, prefix)
 
-    def answers(self, turns: Sequence[tuple[str, str]]) -> Branch | None:
-        """The same, read in front of every answer that is yes or no; `targets` are the turns. None without any."""
-        front, whole, spans = self._spoken(turns)
+    def of_yes_no_turns(self, turns: Sequence[tuple[str, str]]) -> Branch | None:
+        """A conversation with positions in front of the answers that are yes or no; None when no answer is.
+
+        `targets` are the numbers of the turns.
+        """
+        prefix, ids, answers = self._encode_turns(turns)
         asked = [number for number, (_, answer) in enumerate(turns) if says_yes(answer) is not None]
         if not asked:
             return None
-        reads = np.array([spans[number].start - 1 for number in asked], dtype=np.int64)
-        ids = np.array(whole[: reads[-1] + 1], dtype=np.int64)
-        return Branch(ids, reads, np.full(len(asked), WORD), np.array(asked, dtype=np.int64), tuple(front))
+        positions = np.array([answers[number].start - 1 for number in asked], dtype=np.int64)
+        kinds, targets = np.full(len(asked), WORD), np.array(asked, dtype=np.int64)
+        return Branch(np.array(ids[: positions[-1] + 1], dtype=np.int64), positions, kinds, targets, tuple(prefix))
 
-    def _spoken(self, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[int], list[range]]:
-        """-> ids in front of the image, ids behind it, and where the answers stand in these."""
+    def _encode_turns(self, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[int], list[range]]:
+        """-> ids before the image, ids after it, and the range of each answer in the latter."""
         chat = self.wording.chat
         before, after = turns[0][0].split(IMAGE)
-        whole: list[int] = []
-        spans = []
+        ids: list[int] = []
+        answers = []
         for number, (question, answer) in enumerate(turns):
             opening = after if number == 0 else chat.end + chat.user + question
-            whole += self.tokenizer.encode(opening + chat.assistant)
-            start = len(whole)
-            whole += self.tokenizer.encode(answer)
-            spans.append(range(start, len(whole)))
-        return self.tokenizer.encode(chat.system + chat.user + before), whole, spans
+            ids += self.tokenizer.encode(opening + chat.assistant)
+            start = len(ids)
+            ids += self.tokenizer.encode(answer)
+            answers.append(range(start, len(ids)))
+        return self.tokenizer.encode(chat.system + chat.user + before), ids, answers
 
-    def _ask(self, text: str, questions: tuple[str, ...]) -> tuple[Branch, ...]:
-        """One branch a question; a first turn that the second goes on from is read on the way."""
-        chains = {question: self._chain(text, question) for question in questions}
-        reads = {question: [(len(chain[-1]) - 1, question)] for question, chain in chains.items()}
-        if {"clarity", "potential"} <= chains.keys() and self.wording.base("potential") == "clarity":
-            _, first, whole = chains["potential"]
-            if whole[: len(first)] == first:
-                reads["potential"].insert(0, (len(first) - 1, "clarity"))
-                del chains["clarity"]
-        return tuple(self._named(chain[0], chain[-1], reads[question]) for question, chain in chains.items())
+    def _make_question_branches(self, prompt: str, questions: tuple[str, ...]) -> tuple[Branch, ...]:
+        """One branch a question; clarity joins the branch of potential where that goes on from it."""
+        chats = {question: self._encode_question(prompt, question) for question in questions}
+        positions = {question: [(len(ids) - 1, question)] for question, (_, _, ids) in chats.items()}
+        if {"clarity", "potential"} <= chats.keys() and self.wording.base("potential") == "clarity":
+            _, first_turn, ids = chats["potential"]
+            if ids[: len(first_turn)] == first_turn:
+                positions["potential"].insert(0, (len(first_turn) - 1, "clarity"))
+                del chats["clarity"]
+        return tuple(self._with_names(prefix, ids, positions[question]) for question, (prefix, _, ids) in chats.items())
 
-    def _chain(self, text: str, question: str) -> tuple[list[int], list[int], list[int]]:
-        """-> ids in front of the image, behind it up to the first answer, and up to the answer that counts."""
-        front, first, *more = self.wording.pieces(question, text)
+    def _encode_question(self, prompt: str, question: str) -> tuple[list[int], list[int], list[int]]:
+        """-> ids before the image, ids after it to the end of the first turn, and to the end of the last."""
+        before, first_turn, *more = self.wording.pieces(question, prompt)
         encode = self.tokenizer.encode
-        return encode(front), encode(first), encode("".join([first, *more]))
+        return encode(before), encode(first_turn), encode("".join([first_turn, *more]))
 
-    def _named(self, front: Sequence[int], ids: Sequence[int], reads: Sequence[tuple[int, str]]) -> Branch:
-        """A branch with its questions, and a read at the last token of every name in it."""
-        rows = [(position, QUESTIONS.index(question), -1) for position, question in reads]
+    def _with_names(self, prefix: Sequence[int], ids: Sequence[int], asked: Sequence[tuple[int, str]]) -> Branch:
+        """A branch supervised at its questions (position, name) and at the last token of every shape or colour."""
+        rows = [(position, QUESTIONS.index(question), -1) for position, question in asked]
         rows += [
             (end, NAME, number)
-            for words, number in self._names
-            for end in range(len(words) - 1, len(ids))
-            if tuple(ids[end - len(words) + 1 : end + 1]) == words
+            for tokens, number in self._names
+            for end in range(len(tokens) - 1, len(ids))
+            if tuple(ids[end - len(tokens) + 1 : end + 1]) == tokens
         ]
         positions, kinds, targets = (np.array(column, dtype=np.int64) for column in zip(*rows))
-        return Branch(np.array(ids, dtype=np.int64), positions, kinds, targets, tuple(front))
+        return Branch(np.array(ids, dtype=np.int64), positions, kinds, targets, tuple(prefix))
 
-    def _reason(self, text: str, reason: str) -> Branch:
-        front, opening = (self.tokenizer.encode(piece) for piece in self.wording.pieces("reason", text))
-        whole = [*opening, *self.tokenizer.encode(reason), *self.tokenizer.encode(self.wording.chat.end)[:1]]
-        return _predicting(whole, range(len(opening) - 1, len(whole) - 1), ANSWER, front)
-
-
-def _predicting(whole: Sequence[int], reads: Sequence[int], kind: int, front: Sequence[int]) -> Branch:
-    """Reads that predict the next id of `whole`, whose last id is only predicted."""
-    targets = np.array([whole[read + 1] for read in reads], dtype=np.int64)
-    kinds = np.full(len(reads), kind, dtype=np.int64)
-    return Branch(np.array(whole[:-1], dtype=np.int64), np.array(reads, dtype=np.int64), kinds, targets, tuple(front))
+    def _make_reason_branch(self, prompt: str, reason: str) -> Branch:
+        prefix, question = (self.tokenizer.encode(piece) for piece in self.wording.pieces("reason", prompt))
+        ids = [*question, *self.tokenizer.encode(reason), *self.tokenizer.encode(self.wording.chat.end)[:1]]
+        return _next_token_branch(ids, range(len(question) - 1, len(ids) - 1), REASON, prefix)
 
 
-def _words_of(tokenizer: Tokenizer, names: Sequence[str]) -> list[tuple[tuple[int, ...], int]]:
-    """(ids, number) of every name: alone, in the plural, and behind a space, which some tokenizers keep."""
+def _next_token_branch(ids: Sequence[int], positions: Sequence[int], kind: int, prefix: Sequence[int]) -> Branch:
+    """A branch whose positions predict the next id; the last of `ids` is a target only."""
+    targets = np.array([ids[position + 1] for position in positions], dtype=np.int64)
+    kinds = np.full(len(positions), kind, dtype=np.int64)
+    places = np.array(positions, dtype=np.int64)
+    return Branch(np.array(ids[:-1], dtype=np.int64), places, kinds, targets, tuple(prefix))
+
+
+def _tokens_of_names(tokenizer: Tokenizer, names: Sequence[str]) -> list[tuple[tuple[int, ...], int]]:
+    """(ids, number) of every name in singular and plural, with and without the space that some tokenizers keep."""
     forms = [(form, number) for number, name in enumerate(names) for form in (name, plural(name))]
     found = [(tuple(tokenizer.encode(space + form)), number) for form, number in forms for space in ("", " ")]
     return list(dict.fromkeys(found))

@@ -8,7 +8,8 @@ from genloop.data.judge.examples import JudgeExample, from_sample, read_cells
 from genloop.data.shards import Shards
 from genloop.models.llava.config import LlavaConfig, llava_manifest
 from genloop.registry import check_installed
-from genloop.training.settings import BatchSettings, LoraSettings
+from genloop.training.objectives.judge.settings import BatchSettings, LossSettings
+from genloop.training.settings import LoraSettings
 
 ADAPTED = "model.language_model.layers."  # adapters stand beside layers whose names begin so
 
@@ -16,7 +17,7 @@ _SOURCES = {"groups": (PATHS, "images of generate or of conversations"), "scenes
 
 
 def check_shards(folder: Path, where: str) -> JudgeExample:
-    """Shards of both sides are whole, and the first sample of each is an example -> the first that is trained on."""
+    """Refuse shards that are torn or hold no examples -> the first example that is trained on."""
     if not (folder / "train").is_dir():
         raise ValueError(f"{where}: {folder} holds no folder train; build_judge_data writes it")
     found = []
@@ -48,6 +49,18 @@ def check_cells(folder: Path, grid: int, where: str) -> None:
         raise ValueError(
             f"loss.cells: images of {where} have {cells.shape[0]} x {cells.shape[1]} cells, the vision tower {grid} x "
             f"{grid} patches; set loss.cells=0 or use a tower whose patches are the cells"
+        )
+
+
+def check_questions(batch: BatchSettings, loss: LossSettings, names: Collection[str], where: str) -> None:
+    """Refuse questions, those in `where`, that lack the wording of what a batch asks."""
+    needed = ["outcome"] if batch.groups or batch.scenes else []
+    needed += ["clarity", "potential"] if batch.groups and batch.previews else []
+    needed += ["reason"] if loss.reason else []
+    if missing := [question for question in needed if question not in names]:
+        raise ValueError(
+            f"questions: {where} has no {', '.join(missing)} (it has {', '.join(names)}); add the wording, or set "
+            "batch.previews=0 (clarity, potential) or loss.reason=0 (reason)"
         )
 
 

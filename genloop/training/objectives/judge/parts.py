@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Mapping
 
+import torch
+
 from genloop.models.llava.model import Llava
 from genloop.training.adapters import is_adapter
 
@@ -24,12 +26,13 @@ def lr_scale_of(rates: Mapping[str, float | None], lr: float) -> Callable[[str],
 
 
 def choose_trained(model: Llava, lr_scale_of: Callable[[str], float], *, adapted: bool) -> None:
-    """Freeze parameters with a learning rate of 0, and of an adapted language model all but the adapters.
-
-    Trained parameters become float32: in bfloat16 a weight would not notice steps below a 256th of it.
-    """
+    """Freeze parameters with a learning rate of 0, and of an adapted language model all but the adapters."""
     for name, parameter in model.named_parameters():
         is_beside = adapted and part_of(name) == "language" and not is_adapter(name)
         parameter.requires_grad_(not is_beside and lr_scale_of(name) != 0)
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+
+
+def cast_parameters(model: Llava, dtype: torch.dtype) -> None:
+    """Give all parameters one dtype. Buffers stay: rotary frequencies in bfloat16 would turn far positions wrongly."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

@@ -18,12 +18,11 @@ from genloop.job import run_command
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.questions import Questions
 from genloop.rewards.settings import JudgeSettings
-from genloop.training.objectives.judge.batches import JudgeBatches
-from genloop.training.settings import BatchSettings
+from genloop.training.objectives.judge.settings import BatchSettings
 from jobs import build_judge_data, train_judge, verify
 from tests.runs import ROOT, contents, genloop, refusal
 from tests.worlds.conversation_files import IN_WORDS, UNKNOWN, asked, draw, entry, published, sentences
-from tests.worlds.judge_data import SCENES, trainer
+from tests.worlds.judge_data import SCENES, objective
 
 STRANGE = [entry("a.png", IN_WORDS), entry("b.png", UNKNOWN), entry("c.png", IN_WORDS, ("And now?", "no"))]
 WORDS_ONLY = ["val_share=0.4", "conversations_per_unit=5"]
@@ -220,22 +219,19 @@ def test_bad_conversations_are_refused_before_anything_is_written(files, tmp_pat
 
 def test_finished_images_of_a_sentence_are_ranked_and_previews_at_unknown_steps_are_not(built, tmp_path):
     data = read_judge_set(built / "shards/train")
-    here = trainer(tmp_path, data)
-
-    def groups(previews: int):
-        mix = BatchSettings(groups=4, paths=3, previews=previews, scenes=0)
-        batches = JudgeBatches([data], [1.0], [], here.branches, mix, seed=0, reasons=False)
-        return [item for step in range(12) for item in batches(step).items]
-
+    few, many = (
+        objective(tmp_path, data, mix=BatchSettings(groups=4, paths=3, previews=previews, scenes=0)).plans
+        for previews in (0, 2)
+    )
     moments = Counter()
-    for item in groups(2):
-        members = [data.examples[e] for one in item.asked for e in set(one.examples)]
+    for item in (item for step in range(12) for item in many(step).items):
+        members = [data.examples[e] for e in item.examples]
         assert len({member.prompt.text for member in members}) == 1
         (moment,) = {member.moment for member in members}
-        assert len(item.pairs) == (1 if moment == "final" else 0)
+        assert len(many.pairs(item)[0]) == (1 if moment == "final" else 0)
         moments[moment] += 1
     assert min(moments["final"], moments["preview"]) > 10
-    assert all(len(item.pairs) == 1 for item in groups(0))
+    assert all(len(few.pairs(item)[0]) == 1 for step in range(12) for item in few(step).items)
 
 
 def test_published_conversations_become_a_judge_that_a_search_loads(built, tmp_path):

@@ -1,0 +1,111 @@
+"""Config keys of judge training. No torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from genloop.config import LAUNCH, Settings
+from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
+
+
+class DataConfig(Settings):
+    """One data set; either shards or conversations. Both are fingerprinted by content."""
+
+    shards: Annotated[Path | None, LAUNCH] = Field(None, description="folder that holds train and val")
+    conversations: Annotated[Path | None, LAUNCH] = Field(None, description="a LLaVA conversation file (JSON)")
+    images: Annotated[Path | None, LAUNCH] = Field(None, description="folder of the conversations' images")
+    weight: float = Field(1.0, gt=0, description="how often shards are drawn from, against the other shards")
+    val_share: float = Field(0.05, ge=0, lt=1, description="share of the conversations' prompts that is held out")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "DataConfig":
+        if (self.shards is None) == (self.conversations is None):
+            raise ValueError("needs either shards or conversations")
+        if self.conversations is not None and self.images is None:
+            raise ValueError("conversations need images, the folder that their image names are below")
+        return self
+
+
+class ModelShape(Settings):
+    """Sizes of a new model, for images of the embedded world; its vocabulary is the world's words."""
+
+    image_size: int = Field(24, ge=4)
+    patch_size: int = Field(4, ge=1)
+    vision_size: int = Field(96, ge=8, description="width of the vision tower")
+    vision_mlp: int = Field(192, ge=8)
+    vision_layers: int = Field(2, ge=1)
+    vision_heads: int = Field(4, ge=1)
+    text_size: int = Field(96, ge=8, description="width of the language model")
+    text_mlp: int = Field(256, ge=8)
+    text_layers: int = Field(2, ge=1)
+    text_heads: int = Field(4, ge=1)
+    text_kv_heads: int = Field(4, ge=1)
+    rope_theta: float = Field(1e6, gt=1)
+
+    def sizes(self, *, num_words: int = 1, image_word: int = 0) -> LlavaConfig:
+        """The model's config with a vocabulary of `num_words`, in which `image_word` stands for the image."""
+        return LlavaConfig(
+            vision=VisionDims(
+                hidden_size=self.vision_size,
+                intermediate_size=self.vision_mlp,
+                num_hidden_layers=self.vision_layers,
+                num_attention_heads=self.vision_heads,
+                image_size=self.image_size,
+                patch_size=self.patch_size,
+            ),
+            text=TextDims(
+                hidden_size=self.text_size,
+                intermediate_size=self.text_mlp,
+                num_hidden_layers=self.text_layers,
+                num_attention_heads=self.text_heads,
+                num_key_value_heads=self.text_kv_heads,
+                vocab_size=num_words,
+                max_position_embeddings=1024,
+            ),
+            rope_theta=self.rope_theta,
+            image_token_index=image_word,
+        )
+
+    def check(self) -> None:
+        """ValueError for sizes that do not go together."""
+        heads_of = (("vision_size", "vision_heads"), ("text_size", "text_heads"), ("text_heads", "text_kv_heads"))
+        for width, heads in heads_of:
+            size, count = getattr(self, width), getattr(self, heads)
+            if size % count:
+                raise ValueError(f"model.{width}: {size} is not a multiple of model.{heads}={count}")
+        if self.patch_size > self.image_size:
+            raise ValueError(f"model.patch_size: {self.patch_size} is larger than model.image_size={self.image_size}")
+        if self.text_size // self.text_heads % 2:
+            raise ValueError(
+                f"model.text_size: {self.text_size} does not give {self.text_heads} heads of an even width"
+            )
+
+
+class BatchSettings(Settings):
+    """What a step of judge training looks at."""
+
+    groups: int = Field(10, ge=0, description="prompts with generated images")
+    paths: int = Field(6, ge=1, description="paths of a prompt")
+    previews: int = Field(2, ge=0, description="steps whose previews are shown beside the final images")
+    scenes: int = Field(48, ge=0, multiple_of=2, description="drawn scenes of the embedded world")
+    conversations: int = Field(0, ge=0, description="conversations from published files")
+
+    @property
+    def num_items(self) -> int:
+        """What is distributed over the ranks: groups, pairs of scenes, conversations."""
+        return self.groups + self.scenes // 2 + self.conversations
+
+
+class LossSettings(Settings):
+    """Weights of the terms of a judge's loss; each is a mean over the batch."""
+
+    outcome: float = Field(1.0, ge=0, description="is the image right; soft cross-entropy of the first answer token")
+    potential: float = Field(1.0, ge=0, description="can the preview still become right")
+    clarity: float = Field(0.3, ge=0, description="can the preview be judged")
+    pairs: float = Field(0.5, ge=0, description="rank images of one prompt at one step: logistic loss of the margin")
+    scenes: float = Field(1.0, ge=0, description="outcome of drawn scenes")
+    cells: float = Field(1.0, ge=0, description="name shape and colour of every cell, by the words' own embeddings")
+    names: float = Field(0.0, ge=0, description="at every shape and colour word of a prompt: is it in the image")
+    reason: float = Field(0.0, ge=0, description="say what is wrong; needs a question `reason`")
+    words: float = Field(1.0, ge=0, description="answers of conversations")
