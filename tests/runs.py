@@ -1,7 +1,7 @@
 """What tests of whole runs share: starting workers, comparing run folders by their bytes, what a refusal is."""
 
 import hashlib
-import os
+import socket
 import subprocess
 import sys
 import time
@@ -11,31 +11,38 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from genloop.job import run_command
+from tests.processes import ROOT, Worker
 
 if TYPE_CHECKING:
     import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
 COMPARED = ("rows", "images")
 
 
-def start(job: str, *words: str, rank: int = 0, world_size: int = 1) -> "subprocess.Popen[str]":
+def start(job: str, *words: str, rank: int = 0, world_size: int = 1, **environment: str) -> Worker:
     """One worker of a job, by its name or its dotted path, as its own process."""
     place = {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", job if "." in job else f"jobs.{job}", *words],
-        cwd=ROOT,
-        env={**os.environ, **place},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Worker(job if "." in job else f"jobs.{job}", words, place | environment)
+
+
+def run_ranks(job: str, *words: str, world_size: int = 2, timeout: float = 300) -> list[Worker]:
+    """All ranks of a collective job, to their ends, as torchrun would start them; fails unless all exit with 0."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [start(job, *words, rank=rank, world_size=world_size, **meeting) for rank in range(world_size)]
+    said = [rank.communicate(timeout) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0] * world_size, said
+    return ranks
 
 
 def genloop(*words: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
     """The command, to its end."""
-    command = [sys.executable, "-m", "launch.cli", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, check=False)
+    command = Worker("launch.cli", words)
+    out, error = command.communicate(timeout)
+    assert command.returncode is not None
+    return subprocess.CompletedProcess(["genloop", *words], command.returncode, out, error)
 
 
 def launch(*words: str) -> "subprocess.Popen[str]":

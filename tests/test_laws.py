@@ -13,7 +13,7 @@ from genloop.distributed import World
 from genloop.job import parse, prepare, run_command
 from genloop.ledger import finished
 from jobs import evaluate, generate
-from tests.runs import contents, genloop, rows_text, start
+from tests.runs import contents, rows_text, start
 
 SEARCHES = {
     "none": ["search.strategy=none"],
@@ -57,12 +57,16 @@ def test_another_cut_into_units_gives_the_same_rows_and_images(reference, tmp_pa
     assert contents(tmp_path / "run", ["images"]) == images
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_any_number_of_workers_gives_the_same_bytes(reference, tmp_path, workers):
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_any_number_of_workers_gives_the_same_bytes(reference, tmp_path, num_workers):
     words, files, _ = reference
-    done = genloop("run", "generate", "tiny", f"out={tmp_path / 'run'}", *words, "--procs", str(workers))
-    assert done.returncode == 0, done.stderr
-    assert contents(tmp_path / "run") == files
+    out = tmp_path / "run"
+    workers = [
+        start("generate", "tiny", f"out={out}", *words, rank=r, world_size=num_workers) for r in range(num_workers)
+    ]
+    said = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0] * num_workers, said
+    assert contents(out) == files
 
 
 def kill_in_the_middle(job: str, words: Sequence[str], out: Path, world_size: int, pause: float, sign: str) -> int:
