@@ -1,4 +1,4 @@
-# make demo | test | check | audit: each sets up .venv by itself; the second time that costs nothing.
+# make demo | test | slow | check | audit: each sets up .venv by itself; the second time that costs nothing.
 
 SHELL := /bin/sh
 VENV := .venv
@@ -14,8 +14,9 @@ AUDIT_READY := $(AUDIT)/.ready-$(shell (pwd; cat setup.py constraints.txt constr
 AUDIT_PATH := import sysconfig; print(sysconfig.get_path("purelib"))
 RUN := $(VENV)/bin/genloop run
 DEMO := runs/demo
+NOT_HERE := not (open_clip or mmdet or gpu)
 
-.PHONY: help demo test audit check format clean
+.PHONY: help demo test slow audit check format clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
@@ -33,8 +34,11 @@ $(READY): $(MADE)
 	@DS_BUILD_OPS=0 $(PIP) --no-build-isolation -e '.[dev,train]'
 	@touch $@
 
-test: $(READY) ## the whole test suite
-	@$(VENV)/bin/python -m pytest
+test: $(READY) ## the test suite on all cores, without what takes long
+	@$(VENV)/bin/python -m pytest -n auto -m "$(NOT_HERE) and not slow"
+
+slow: $(READY) ## the tests that take long
+	@$(VENV)/bin/python -m pytest -n auto -m "$(NOT_HERE) and slow"
 
 $(AUDIT_READY): $(READY)
 	@echo "setting up $(AUDIT) on top of $(VENV)"
