@@ -20,7 +20,8 @@ MODEL = "tiny/looker"
 class LookingServer(ThreadingHTTPServer):
     """P(yes) is the brightness of the last image. `moods` are taken one a request, in order; then it behaves.
 
-    A mood is a status, (status, headers), "hang", "drop", "garbage", "list", "no logprobs", "silent" or "slow".
+    A mood is a status, (status, headers), bytes that are sent as they are, "hang", "drip" (a byte at a time), "drop",
+    "garbage", "list", "no logprobs", "silent", "evasive" or "slow".
     """
 
     daemon_threads = True
@@ -86,14 +87,22 @@ class _Handler(BaseHTTPRequestHandler):
         if mood == "hang":
             self.server.released.wait(30)
             self.close_connection = True
+        elif mood == "drip":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            while not self.server.released.wait(0.02) and not self.wfile.closed:
+                self.wfile.write(b" ")
         elif mood == "drop":
             self.close_connection = True
         elif mood == "garbage":
             self._send_bytes(200, b"<html>502</html>")
         elif mood == "list":
             self._send(200, [1, 2])
+        elif isinstance(mood, bytes):
+            self._send_bytes(200, mood)
         elif isinstance(mood, int):
-            self._send_bytes(mood, b"told")
+            self._send_bytes(mood, b"told\x1b\x00")
         elif isinstance(mood, tuple):
             self._send(mood[0], {"error": "busy"}, **mood[1])
         else:
@@ -119,10 +128,11 @@ def completion(body: dict[str, Any], mood: Any) -> dict[str, Any]:
     """The answer to a request whose last image has some brightness b: yes b, no 1 - b, of .9 in all."""
     b = brightness(pictures(body)[-1])
     spread = {"yes": 0.5 * b, "Yes": 0.3 * b, " yes": 0.1 * b, "no": 0.7 * (1 - b), " No": 0.2 * (1 - b), "Well": 0.1}
-    words = {"silent": {"Maybe": 0.9, "The": 0.1}}.get(mood, spread)
+    odd = {"silent": {"Maybe": 0.9, "The": 0.1}, "evasive": {"Maybe": 0.99, "yes": 0.003, "no": 0.001}}
+    words = odd.get(mood, spread)
     top = [{"token": token, "logprob": math.log(max(p, 1e-9)), "bytes": None} for token, p in words.items()]
     first = {**max(top, key=lambda entry: entry["logprob"]), "top_logprobs": top[: body.get("top_logprobs", 0)]}
-    message = {"role": "assistant", "content": "too\ndark " if body["max_tokens"] > 1 else first["token"]}
+    message = {"role": "assistant", "content": "too\n\x07dark\x00 " if body["max_tokens"] > 1 else first["token"]}
     logprobs = None if mood == "no logprobs" else {"content": [first]}
     return {"choices": [{"index": 0, "message": message, "logprobs": logprobs, "finish_reason": "length"}]}
 

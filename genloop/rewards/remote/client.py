@@ -1,28 +1,29 @@
-"""A client for chat servers that speak OpenAI's protocol (vLLM, SGLang, ...): requests, retries, patience.
+"""A client for chat servers that speak OpenAI's protocol (vLLM, SGLang, ...), on openai's package, with own retries.
 
-What may pass (no connection, a time-out, a server that is busy or restarts) is tried again with exponentially growing
-pauses, or after what the server asks for in Retry-After, as long as the server has answered anything in the last
-`patience` seconds. The jitter of the pauses is keyed by the request: no random state is touched.
+Transient failures (no connection, a time-out, a server that is busy or restarts) are retried with exponential backoff,
+or after what the server asks for in Retry-After, until no request has been answered for `patience` seconds. openai's
+own retries are off: they count attempts and draw jitter from the global random state. Here it is keyed by the request.
 """
 
+import asyncio
+import errno
 import hashlib
-import http.client
 import json
 import math
-import threading
+import os
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-PASSING = {408, 409, 425, 429, 500, 502, 503, 504}  # HTTP states that may be another one later
-REFUSING = {401, 403, 404, 405}  # HTTP states that say that no request will ever be answered
-_LONGEST_PAUSE = 60.0
+from genloop.registry import require
+
+TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}  # HTTP status codes that are worth another attempt
+REFUSING = {401, 403, 404, 405}  # HTTP status codes that every request would get
+_MAX_PAUSE = 60.0
+Method = Callable[..., Awaitable[Any]]  # of openai's client
 
 
 class ServerFailed(RuntimeError):
@@ -30,126 +31,152 @@ class ServerFailed(RuntimeError):
 
 
 class ServerRefused(ServerFailed):
-    """No request will be answered: the address, the model or the key is not right."""
+    """No request will be answered: the address, the model or the key is wrong."""
 
     def __init__(self, line: str, status: int) -> None:
         super().__init__(line)
         self.status = status
 
 
-class _Passing(Exception):
-    """A failure that may not happen again; `pause`: what the server asks for, in seconds."""
+class TransientError(Exception):
+    """A failure that is worth another attempt; `retry_after`: the seconds that the server asks to wait."""
 
-    def __init__(self, reason: str, pause: float = 0.0) -> None:
+    def __init__(self, reason: str, retry_after: float = 0.0) -> None:
         super().__init__(reason)
-        self.pause = pause
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
-    """How a client behaves. Times in seconds."""
+class ClientConfig:
+    """Times in seconds."""
 
-    timeout: float = 60.0  # of one attempt
-    patience: float = 120.0  # without any answer
+    timeout: float = 60.0  # of one attempt, from the connection to the last byte
+    patience: float = 120.0  # without any answer until requests are given up
     pause: float = 0.5  # before the second attempt; doubles
-    concurrency: int = 8  # requests under way
+    concurrency: int = 8  # requests in flight
 
 
 class ChatServer:
     """One server, by the address that ends in /v1."""
 
-    def __init__(self, url: str, key: str | None = None, manners: Manners | None = None) -> None:
-        self.url, self.manners = url.rstrip("/"), manners or Manners()
-        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    def __init__(self, url: str, key: str | None = None, config: ClientConfig | None = None) -> None:
+        self._openai = require("openai", "remote")
+        self.url, self.config = url.rstrip("/"), config or ClientConfig()
+        self._key = key or "none"
+        self._headers = {} if key else {"Authorization": self._openai.Omit()}
 
     def models(self) -> list[str]:
         """The names of the models that it serves, in one attempt."""
         try:
-            answer = self._request("models", None)
-            return [str(model["id"]) for model in answer["data"]]
-        except _Passing as error:
+            answer = asyncio.run(self._list())
+            return [printable(str(model["id"])) for model in answer["data"]]
+        except TransientError as error:
             raise ServerFailed(str(error)) from None
         except (KeyError, TypeError):
             raise ServerFailed(f"{self.url}/models did not answer with a list of models") from None
 
     def complete(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | ServerFailed]:
-        """POST /chat/completions for every body -> the answers in order; where there is none, why."""
-        stop, patience = threading.Event(), _Patience(self.manners.patience)
-        with ThreadPoolExecutor(self.manners.concurrency) as pool:
-            futures = [pool.submit(self._persist, body, patience, stop) for body in bodies]
-            try:
-                return [future.result() for future in futures]
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        """POST /chat/completions, a body being the arguments of openai's `create` -> answers, or why there is none."""
+        return asyncio.run(self._complete(bodies))
 
-    def _persist(
-        self, body: Mapping[str, Any], patience: "_Patience", stop: threading.Event
+    def _client(self) -> Any:
+        """A client for one event loop; it closes its connections."""
+        return self._openai.AsyncOpenAI(base_url=self.url, api_key=self._key, max_retries=0, timeout=None)
+
+    async def _list(self) -> dict[str, Any]:
+        async with self._client() as client:
+            return await self._request("models", client.models.with_raw_response.list)
+
+    async def _complete(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | ServerFailed]:
+        deadline, slots = Deadline(self.config.patience), asyncio.Semaphore(self.config.concurrency)
+        async with self._client() as client:
+            create = client.chat.completions.with_raw_response.create
+            tasks = [asyncio.ensure_future(self._retry(create, body, deadline, slots)) for body in bodies]
+            try:
+                return await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+    async def _retry(
+        self, create: Method, body: Mapping[str, Any], deadline: "Deadline", slots: asyncio.Semaphore
     ) -> dict[str, Any] | ServerFailed:
-        data, attempt = json.dumps(body).encode(), 0
-        while not stop.is_set():
-            try:
-                answer = self._request("chat/completions", data)
-                patience.renew()
-                return answer
-            except _Passing as error:
-                grown = min(_LONGEST_PAUSE, self.manners.pause * 2**attempt) * (0.5 + _fraction(data, attempt))
-                pause, attempt = max(error.pause, grown), attempt + 1
-                if patience.is_over(pause) or stop.wait(pause):
-                    return ServerFailed(f"{error}; gave up after attempt {attempt}")
-            except ServerRefused:
-                stop.set()
-                raise
-            except ServerFailed as error:
-                patience.renew()
-                return error
-        return ServerFailed(f"{self.url}: not asked any more")
+        async with slots:
+            attempt = 0
+            while not deadline.is_refused:
+                try:
+                    answer = await self._request("chat/completions", create, **body)
+                    deadline.renew()
+                    return answer
+                except TransientError as error:
+                    backoff = min(_MAX_PAUSE, self.config.pause * 2**attempt) * (0.5 + _fraction(body, attempt))
+                    pause, attempt = max(error.retry_after, backoff), attempt + 1
+                    if deadline.is_over(pause):
+                        return ServerFailed(f"{error}; gave up after attempt {attempt}")
+                    await asyncio.sleep(pause)
+                except ServerRefused:
+                    deadline.is_refused = True
+                    raise
+                except ServerFailed as error:
+                    deadline.renew()
+                    return error
+            return ServerFailed(f"{self.url}: not asked any more")
 
-    def _request(self, path: str, data: bytes | None) -> dict[str, Any]:
-        """One attempt. Raises _Passing, ServerFailed or ServerRefused."""
+    async def _request(self, path: str, method: Method, **keys: Any) -> dict[str, Any]:
+        """One attempt. Raises TransientError, ServerFailed or ServerRefused."""
         url = f"{self.url}/{path}"
-        request = urllib.request.Request(url, data=data, headers=self._headers)
         try:
-            with urllib.request.urlopen(request, timeout=self.manners.timeout) as response:
-                answer = json.loads(response.read())
-        except urllib.error.HTTPError as error:
-            raise _http_failure(url, error) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            raise _Passing(f"{url}: {_words(reason)}") from None
-        except ValueError:
-            raise _Passing(f"{url}: the answer is not JSON") from None
-        if not isinstance(answer, dict):
-            raise ServerFailed(f"{url}: the answer is not a JSON object")
-        return answer
+            async with asyncio.timeout(self.config.timeout):  # of the whole request: a read time-out renews every byte
+                content = (await method(**keys, extra_headers=self._headers)).http_response.content
+        except self._openai.APIStatusError as error:
+            raise _http_failure(url, error.response) from None
+        except (self._openai.APIConnectionError, TimeoutError, OSError) as error:
+            raise TransientError(f"{url}: {_reason(error)}") from None
+        return _parse(url, content)
 
 
-class _Patience:
-    """How long to go on trying: until so many seconds after the last answer that any request got."""
+class Deadline:
+    """When to stop retrying: so many seconds after the last answer to any request of a batch."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+        self.seconds, self.is_refused = seconds, False
         self.renew()
 
     def renew(self) -> None:
+        """The server has just answered a request."""
         self.until = time.monotonic() + self.seconds
 
     def is_over(self, pause: float) -> bool:
-        """Whether it is over when a pause from now on is; then nobody else waits for this server either."""
+        """Whether it is over after a pause. Then it is over for all requests, unless this server asked for too much."""
         is_late = time.monotonic() + pause > self.until
         if is_late and pause <= self.seconds:
             self.until = -math.inf
         return is_late
 
 
-def _http_failure(url: str, error: urllib.error.HTTPError) -> Exception:
-    with error:
-        said = " ".join(error.read(2000).decode("utf-8", "replace").split())[:200]
-    line = f"{url}: HTTP {error.code} {error.reason}" + (f": {said}" if said else "")
-    if error.code in PASSING:
-        return _Passing(line, _seconds(error.headers.get("Retry-After")))
-    return ServerRefused(line, error.code) if error.code in REFUSING else ServerFailed(line)
+def printable(text: str) -> str:
+    """Text of a server on one line, without control characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _parse(url: str, content: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(content)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise TransientError(f"{url}: the answer is not JSON") from None
+    except (ValueError, RecursionError):  # an integer of thousands of digits, thousands of brackets
+        raise ServerFailed(f"{url}: the answer is JSON that is too large to read") from None
+    if not isinstance(answer, dict):
+        raise ServerFailed(f"{url}: the answer is not a JSON object")
+    return answer
+
+
+def _http_failure(url: str, response: Any) -> Exception:
+    said, status = printable(response.text[:2000])[:200], response.status_code
+    line = f"{url}: HTTP {status} {printable(response.reason_phrase)}" + (f": {said}" if said else "")
+    if status in TRANSIENT:
+        return TransientError(line, _seconds(response.headers.get("Retry-After")))
+    return ServerRefused(line, status) if status in REFUSING else ServerFailed(line)
 
 
 def _seconds(retry_after: str | None) -> float:
@@ -166,15 +193,27 @@ def _seconds(retry_after: str | None) -> float:
         return 0.0
 
 
-def _fraction(data: bytes, attempt: int) -> float:
+def _fraction(body: Mapping[str, Any], attempt: int) -> float:
     """A number in [0, 1) that request and attempt decide."""
-    digest = hashlib.sha256(data + attempt.to_bytes(4, "big")).digest()
+    digest = hashlib.sha256(json.dumps(body).encode() + attempt.to_bytes(4, "big")).digest()
     return int.from_bytes(digest[:4], "big") / 2**32
 
 
-def _words(reason: object) -> str:
-    if isinstance(reason, TimeoutError):
-        return "timed out"
-    if isinstance(reason, OSError) and reason.strerror:
-        return reason.strerror[0].lower() + reason.strerror[1:]
-    return " ".join(str(reason).split()) or type(reason).__name__
+def _reason(error: BaseException) -> str:
+    """Why there was no answer: the operating system's words where it has any."""
+    for cause in _causes(error):
+        if isinstance(cause, TimeoutError) or (isinstance(cause, OSError) and cause.errno == errno.ETIMEDOUT):
+            return "timed out"
+        if isinstance(cause, OSError) and cause.errno:
+            words = os.strerror(cause.errno)
+            return words[0].lower() + words[1:]
+    innermost = list(_causes(error))[-1]
+    return printable(str(innermost)) or type(innermost).__name__
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on; of a group the first."""
+    while error is not None:
+        yield error
+        is_group = isinstance(error, BaseExceptionGroup)
+        error = error.exceptions[0] if is_group else error.__cause__ or error.__context__

@@ -19,9 +19,9 @@ from genloop.config import LAUNCH, InputPath, Settings
 from genloop.data.images import encode_png, to_uint8
 from genloop.factories import Resolve
 from genloop.records import Prompt
-from genloop.registry import did_you_mean
+from genloop.registry import check_installed, did_you_mean
 from genloop.rewards.questions import IMAGE, PROMPT, Questions, read_questions, spellings
-from genloop.rewards.remote.client import ChatServer, Manners, ServerFailed, ServerRefused
+from genloop.rewards.remote.client import ChatServer, ClientConfig, ServerFailed, ServerRefused, printable
 from genloop.rewards.settings import JudgeMaker
 
 if TYPE_CHECKING:
@@ -42,13 +42,16 @@ class RemoteOptions(Settings):
     questions: InputPath | None = Field(None, description="file of other wordings; null: the released ones")
     probability: Probability = Field("two_way", description="two_way: yes / (yes + no); raw: yes")
     top_logprobs: int = Field(20, ge=2, description="alternatives that the server names")
+    min_yes_no: float = Field(
+        0.01, ge=0, le=1, description="no answer where yes and no together have a smaller probability"
+    )
     extra: dict[str, Any] = Field({}, description="further keys of the request's body")
     on_failure: Literal["nan", "error"] = Field("nan", description="nan: an image without an answer is not judged")
     api_key_env: Annotated[str | None, LAUNCH] = Field(None, description="environment variable that holds the key")
-    timeout: Annotated[float, LAUNCH] = Field(60.0, gt=0, description="seconds of one attempt")
+    timeout: Annotated[float, LAUNCH] = Field(60.0, gt=0, description="seconds of one attempt, to the last byte")
     patience: Annotated[float, LAUNCH] = Field(120.0, ge=0, description="seconds without any answer to give up after")
     pause: Annotated[float, LAUNCH] = Field(0.5, ge=0, description="seconds before the second attempt; doubles")
-    concurrency: Annotated[int, LAUNCH] = Field(8, ge=1, description="requests of a worker under way")
+    concurrency: Annotated[int, LAUNCH] = Field(8, ge=1, description="requests of a worker in flight")
 
 
 class Remote(JudgeMaker):
@@ -59,7 +62,8 @@ class Remote(JudgeMaker):
 
     @classmethod
     def check(cls, options: RemoteOptions, resolve: Resolve) -> None:
-        """The questions, the key, and whether the server is there and serves the model."""
+        """The package, the questions, the key, and whether the server is there and serves the model."""
+        check_installed("openai", "remote")
         read_questions(options.questions)
         try:
             names = _server(options, timeout=min(options.timeout, 10.0)).models()
@@ -165,7 +169,7 @@ class RemoteJudge:
         return self._numbers(asked, self._yes)
 
     def _yes(self, answer: dict[str, Any]) -> float:
-        return probability_of_yes(_alternatives(answer), self.options.probability)
+        return probability_of_yes(_alternatives(answer), self.options.probability, self.options.min_yes_no)
 
     def _numbers(self, bodies: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], float]) -> list[float]:
         """As `_answers`, NaN without an answer."""
@@ -194,7 +198,13 @@ class RemoteJudge:
         return self._request(chat_messages(self.questions, question, prompt.text, uris), **keys)
 
     def _request(self, messages: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
-        return {"model": self.options.model, "messages": messages, "temperature": 0, **keys, **self.options.extra}
+        return {
+            "model": self.options.model,
+            "messages": messages,
+            "temperature": 0,
+            **keys,
+            "extra_body": self.options.extra,
+        }
 
     def _one_token(self) -> dict[str, Any]:
         return {"max_tokens": 1, "logprobs": True, "top_logprobs": self.options.top_logprobs}
@@ -216,8 +226,13 @@ def chat_messages(questions: Questions, question: str, prompt: str, uris: Sequen
     return [*first, {"role": "assistant", "content": "yes"}, {"role": "user", "content": second}]
 
 
-def probability_of_yes(alternatives: Sequence[tuple[str, float]], probability: Probability) -> float:
-    """(token, log-probability) pairs of one position -> P(yes); ServerFailed when none of them reads yes or no."""
+def probability_of_yes(
+    alternatives: Sequence[tuple[str, float]], probability: Probability, min_yes_no: float = 0.0
+) -> float:
+    """(token, log-probability) pairs of one position -> P(yes).
+
+    ServerFailed when none of them reads yes or no, or when those that do have less than `min_yes_no` together.
+    """
     found = dict(alternatives)  # some servers name the chosen token twice
     yes, no = (
         math.fsum(math.exp(min(value, 0.0)) for token, value in found.items() if token.strip(_SPACES).lower() == word)
@@ -225,6 +240,10 @@ def probability_of_yes(alternatives: Sequence[tuple[str, float]], probability: P
     )
     if not yes + no > 0:
         raise ServerFailed(f"neither yes nor no among the answer's first tokens: {', '.join(map(repr, found))}")
+    if yes + no < min_yes_no:
+        raise ServerFailed(
+            f"yes and no together have a probability of {yes + no:.2g}, judge.options.min_yes_no is {min_yes_no}"
+        )
     return yes / (yes + no) if probability == "two_way" else min(yes, 1.0)
 
 
@@ -240,14 +259,14 @@ def _alternatives(answer: dict[str, Any]) -> list[tuple[str, float]]:
     try:
         entries = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         return [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
-    except (KeyError, IndexError, TypeError, ValueError):
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         raise ServerFailed("the answer has no top_logprobs; use a server that gives log-probabilities") from None
 
 
 def _words(answer: dict[str, Any]) -> str:
     """What the answer says, on one line."""
     try:
-        return " ".join(str(answer["choices"][0]["message"]["content"]).split())
+        return printable(str(answer["choices"][0]["message"]["content"]))
     except (KeyError, IndexError, TypeError):
         raise ServerFailed("the answer has no text") from None
 
@@ -264,4 +283,4 @@ def _server(options: RemoteOptions, *, timeout: float) -> ChatServer:
         key = os.environ.get(options.api_key_env)
         if not key:
             raise ValueError(f"judge.options.api_key_env: the variable {options.api_key_env} is not set; export it")
-    return ChatServer(options.url, key, Manners(timeout, options.patience, options.pause, options.concurrency))
+    return ChatServer(options.url, key, ClientConfig(timeout, options.patience, options.pause, options.concurrency))

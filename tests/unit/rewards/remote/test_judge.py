@@ -1,7 +1,9 @@
 """The remote judge against a real server on this machine: what it sends, what it reads, how it bears a bad server."""
 
+import json
 import logging
 import math
+import sys
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -11,16 +13,24 @@ import torch
 
 from genloop.data.images import to_uint8
 from genloop.records import Prompt
+from genloop.registry import MissingPackage
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.questions import RELEASED, Questions
-from genloop.rewards.remote.client import ChatServer, Manners, ServerFailed, ServerRefused
+from genloop.rewards.remote.client import ChatServer, ClientConfig, ServerFailed, ServerRefused
 from genloop.rewards.remote.judge import chat_messages, probability_of_yes
 from genloop.rewards.settings import JudgeSettings
 from tests.worlds.chat_server import MODEL, brightness, looking_server, pictures
 
+
+def completion_bytes(**entry):
+    alternatives = [{"token": "yes", **entry}]
+    return json.dumps({"choices": [{"logprobs": {"content": [{"top_logprobs": alternatives}]}}]}).encode()
+
+
 PROMPTS = [Prompt(index, f"a photo of {index} dogs") for index in range(6)]
 IMAGES = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.1, 1, 6).view(6, 1, 1, 1)
 IN_AN_HOUR = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+HUGE = completion_bytes(logprob=10**400)
 EXPECTED = [brightness(image) for image in to_uint8(IMAGES)]
 
 
@@ -143,6 +153,27 @@ def test_a_server_that_hangs_is_given_up_after_its_patience(server, caplog):
     assert "1 of 1 images were not judged" in caplog.text and "timed out; gave up after" in caplog.text
 
 
+def test_a_server_that_sends_a_byte_now_and_then_is_stopped_at_the_deadline_of_a_request(server, caplog):
+    server.moods = ["drip"]
+    assert ask(server, timeout=0.5, patience=5.0) == pytest.approx(EXPECTED[:1], abs=1e-6)
+    assert len(server.requests) == 2 and caplog.text == ""
+    server.moods = ["drip"] * 9
+    assert math.isnan(ask(server, timeout=0.2, patience=0.3)[0]) and "timed out; gave up after" in caplog.text
+
+
+def test_no_limit_takes_any_share_of_yes_and_no(server):
+    server.moods = ["evasive"]
+    assert ask(server, min_yes_no=0) == pytest.approx([0.75], abs=1e-6)
+
+
+def test_a_missing_package_is_named_with_its_extra(server, monkeypatch):
+    monkeypatch.setattr("sys.modules", {key: value for key, value in sys.modules.items() if key != "openai"})
+    monkeypatch.setattr("sys.path", [])
+    monkeypatch.setattr("sys.path_importer_cache", {})
+    with pytest.raises(MissingPackage, match=r"openai is not installed; run: pip install -e '.\[remote\]'"):
+        check_judge(settings(server), Path)
+
+
 @pytest.mark.parametrize("retry_after", ["3600", IN_AN_HOUR, "inf"])
 def test_a_longer_retry_after_than_the_patience_is_not_waited_for(server, retry_after, caplog):
     server.moods = [(429, {"Retry_After": retry_after})]
@@ -157,6 +188,10 @@ def test_a_longer_retry_after_than_the_patience_is_not_waited_for(server, retry_
         ("no logprobs", "the answer has no top_logprobs; use a server that gives log-probabilities"),
         ("silent", "neither yes nor no among the answer's first tokens: 'Maybe', 'The'"),
         ("list", "the answer is not a JSON object"),
+        ("evasive", "yes and no together have a probability of 0.004, judge.options.min_yes_no is 0.01"),
+        (HUGE, "the answer has no top_logprobs; use a server that gives log-probabilities"),
+        (b'{"choices": ' + b"9" * 5000 + b"}", "the answer is JSON that is too large to read"),
+        (b'{"choices": ' + b"[" * 100_000, "the answer is JSON that is too large to read"),
     ],
 )
 def test_an_image_without_an_answer_is_nan_with_one_reason_and_the_others_are_judged(server, mood, reason, caplog):
@@ -183,8 +218,8 @@ def test_a_server_that_refuses_everything_is_an_error_at_once(server):
 
 def test_an_outage_costs_its_patience_once_not_once_an_image(server):
     server.moods = [500] * 1000
-    client = ChatServer(server.url, manners=Manners(patience=1.0, pause=0.05, concurrency=1))
-    first, *others = client.complete([{"number": number} for number in range(6)])
+    client = ChatServer(server.url, config=ClientConfig(patience=1.0, pause=0.05, concurrency=1))
+    first, *others = client.complete([{"model": MODEL, "messages": [], "seed": number} for number in range(6)])
     assert "HTTP 500" in str(first) and not str(first).endswith("attempt 1")
     assert all(str(other).endswith("HTTP 500 Internal Server Error: told; gave up after attempt 1") for other in others)
 
