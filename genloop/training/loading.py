@@ -23,7 +23,7 @@ from genloop.training.passes import pass_seed
 from genloop.training.settings import LoopSettings
 from genloop.training.task import B, I, MicroBatch, Objective, Plan, Step
 
-_LOADERS_OF_A_GPU = 4
+_LOADERS_OF_A_GPU = min(4, os.cpu_count() or 1)
 _AHEAD = 2  # micro-batches that a worker reads ahead
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -148,7 +148,7 @@ class _Items(Dataset[Any]):
             return _Loaded(self._objective.load(*request))
         except Exception as error:  # noqa: BLE001 - raised again by the process that trains
             trace = "".join(traceback.format_exception(error))
-            return _Loaded(error=error if _travels(error) else RuntimeError(f"{error!r}"), trace=trace)
+            return _Loaded(error=error if _travels(error) else _told(error), trace=trace)
 
 
 class _Requests:
@@ -167,6 +167,14 @@ def _travels(error: Exception) -> bool:
         return type(pickle.loads(pickle.dumps(error))) is type(error)
     except (TypeError, AttributeError, pickle.PicklingError):
         return False
+
+
+def _told(error: Exception) -> RuntimeError:
+    """What can be told of an error that does not."""
+    found = RuntimeError(repr(error))
+    for text in getattr(error, "__notes__", []):
+        found.add_note(text)
+    return found
 
 
 def _start_worker(number: int) -> None:

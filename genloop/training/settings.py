@@ -38,7 +38,7 @@ class LoopSettings(Settings):
     log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
     rows_per_forward: Annotated[int, LAUNCH] = Field(1024, ge=1, description="rows of a rank in one forward pass")
     loaders: Annotated[int | None, LAUNCH] = Field(
-        None, ge=0, description="processes of a rank that read ahead; 0: none; null: 4 on a GPU, none on a CPU"
+        None, ge=0, description="processes of a rank that read ahead; 0: none; null: up to 4 on a GPU, none on a CPU"
     )
     zero_stage: Annotated[Literal[0, 1, 2, 3], LAUNCH] = Field(
         0,

@@ -74,7 +74,8 @@ def reconstruction_loss(model: MagvitV2, images: Tensor, weights: LossWeights) -
     squared = error.square().mean(dim=(1, 2, 3)).sum()
     absolute = error.abs().mean(dim=(1, 2, 3)).sum()
     commitment = (latent - signs).square().mean(dim=(1, 2, 3)).sum()
-    sure, diverse = code_entropy(latent, model.quantize.embedding, weights.temperature)
+    with torch.autocast(latent.device.type, enabled=False):  # a softmax over all codes wants float32
+        sure, diverse = code_entropy(latent.float(), model.quantize.embedding, weights.temperature)
     rows = len(images)
     total = squared + absolute + weights.commitment * commitment + weights.entropy * rows * (sure - diverse)
     mean = {"mse": squared, "commitment": commitment, "sure": rows * sure, "diverse": rows * diverse}

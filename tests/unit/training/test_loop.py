@@ -14,11 +14,12 @@ from torch import nn
 
 from genloop.checkpoint import load_tensors
 from genloop.distributed import StopRequested, World, process_group
+from genloop.job import note
 from genloop.rundir import RunFailed
 from genloop.training.loop import train
 from genloop.training.optimizer import build_optimizer, learning_rate
 from genloop.training.settings import TrainSettings
-from genloop.training.state import Progress, checkpoints, load_state, save_state
+from genloop.training.state import Progress, checkpoints, load_state, save_state, trained_tensors
 from genloop.training.task import Loss, Objective, Plan
 
 SETTINGS = TrainSettings(num_steps=12, batch_size=6, lr=0.05, warmup_steps=3, save_every=4, log_every=5)
@@ -27,8 +28,8 @@ SETTINGS = TrainSettings(num_steps=12, batch_size=6, lr=0.05, warmup_steps=3, sa
 class Regression(Objective[int, torch.Tensor]):
     """A regression whose batch of step s is keyed by s; items are rows of it."""
 
-    def __init__(self, settings: TrainSettings = SETTINGS, before_step=lambda step: None) -> None:
-        self.model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+    def __init__(self, settings: TrainSettings = SETTINGS, before_step=lambda step: None, dropout: float = 0) -> None:
+        self.model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
         self.settings, self.before_step, self.loaded = settings, before_step, 0
         generator = torch.Generator().manual_seed(0)
         for parameter in self.model.parameters():
@@ -81,6 +82,89 @@ def test_a_stopped_and_resumed_run_gives_the_same_bits(tmp_path, stop_at):
     fit(resumed, run, World())
     assert all(torch.equal(a, b) for a, b in zip(weights(resumed), expected))
     assert metrics(run) == metrics(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_averages_scale_and_dropout_are_resumed_too(tmp_path, precision):
+    settings = SETTINGS.model_copy(update={"precision": precision, "ema": 0.8, "schedule": "linear"})
+    whole = Regression(settings, dropout=0.3)
+    (tmp_path / "whole").mkdir()
+    fit(whole, tmp_path / "whole")
+    world = World()
+    with pytest.raises(StopRequested):
+        fit(Regression(settings, lambda step: world.request_stop() if step == 7 else None, 0.3), tmp_path, world)
+    torch.manual_seed(7)  # nothing comes from the global generator
+    resumed = Regression(settings, dropout=0.3)
+    fit(resumed, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(whole), strict=True))
+    assert metrics(tmp_path) == metrics(tmp_path / "whole")
+    one, other = (load_tensors(checkpoints(run)[-1]) for run in (tmp_path, tmp_path / "whole"))
+    assert one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_dropout_changes_from_step_to_step_and_with_the_seed(tmp_path):
+    runs = []
+    for number, seed in enumerate((0, 0, 1)):
+        dropped = Regression(SETTINGS, dropout=0.5)
+        (tmp_path / str(number)).mkdir()
+        train(dropped, SETTINGS, tmp_path / str(number), World(), seed=seed)
+        runs.append(weights(dropped))
+    assert all(torch.equal(a, b) for a, b in zip(runs[0], runs[1], strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(runs[0], runs[2], strict=True))
+
+
+def test_the_model_is_evaluated_and_left_with_its_averages(tmp_path):
+    settings = SETTINGS.model_copy(update={"ema": 0.5, "save_every": 1, "keep": 20})
+    averaged, plain, seen = Regression(settings), Regression(), []
+    averaged.after_every = 4
+    averaged.after_step = lambda step: seen.append((step, averaged.model.training, weights(averaged)[0]))
+    (tmp_path / "plain").mkdir()
+    fit(plain, tmp_path / "plain")
+    fit(averaged, tmp_path)
+    expected, ema = Regression().model[0].weight.detach(), {}
+    for number, folder in enumerate(checkpoints(tmp_path), start=1):
+        expected = 0.5 * expected + 0.5 * load_tensors(folder)["model.0.weight"]
+        ema[number] = expected
+    assert [(step, training) for step, training, _ in seen] == [(4, False), (8, False), (12, False)]
+    assert all(torch.allclose(weight, ema[step], atol=1e-6) for step, _, weight in seen)
+    assert torch.allclose(weights(averaged)[0], ema[12], atol=1e-6)
+    last = load_tensors(checkpoints(tmp_path)[-1])["model.0.weight"]
+    assert torch.equal(last, weights(plain)[0])  # averages change no step
+
+
+@pytest.mark.parametrize("loaders", [1, 2])
+def test_readers_change_no_bit(tmp_path, loaders):
+    expected = whole_run(tmp_path / "whole")
+    ahead = Regression(SETTINGS.model_copy(update={"loaders": loaders, "rows_per_forward": 3}))
+    here = Regression(SETTINGS.model_copy(update={"loaders": 0, "rows_per_forward": 3}))
+    fit(ahead, tmp_path)
+    (tmp_path / "here").mkdir()
+    fit(here, tmp_path / "here")
+    assert all(torch.equal(a, b) for a, b in zip(weights(ahead), weights(here), strict=True))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(ahead), expected, strict=True))
+
+
+class UnreadableError(ValueError):
+    """An error that does not survive the way out of a process: it wants two arguments."""
+
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(f"{one} {other}")
+
+
+@pytest.mark.parametrize(
+    ("error", "found"), [(ValueError("torn"), ValueError), (UnreadableError("to", "rn"), RuntimeError)]
+)
+def test_what_fails_in_a_reader_fails_the_run_with_its_notes(tmp_path, error, found):
+    def fail(step: int) -> None:
+        if step == 3:
+            with note("image 7"):
+                raise error
+
+    with pytest.raises(found, match=r"to ?rn") as caught:
+        fit(Regression(SETTINGS.model_copy(update={"loaders": 2}), fail), tmp_path)
+    assert caught.value.__notes__[-1] == "rank 0, step 3"
+    assert "image 7" in caught.value.__notes__
+    assert "test_loop.py" in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize("kill_at", [3, 6, 10])
@@ -172,13 +256,38 @@ def test_metrics_are_means_over_the_window_and_the_loss_falls(tmp_path):
     assert {"loss", "worst", "lr", "grad_norm"} <= set(rows[0])
 
 
-def test_the_rate_warms_up_and_ends_at_its_share():
-    settings = SETTINGS.model_copy(update={"num_steps": 100, "warmup_steps": 10, "lr": 1.0, "min_lr": 0.05})
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_the_rate_warms_up_and_ends_at_its_share(schedule):
+    update = {"num_steps": 100, "warmup_steps": 10, "lr": 1.0, "min_lr": 0.05, "schedule": schedule}
+    settings = SETTINGS.model_copy(update=update)
     rates = [learning_rate(step, settings) for step in range(1, 101)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[-1] == pytest.approx(0.05)
     assert max(rates) == rates[9]
     assert all(later <= earlier for earlier, later in pairwise(rates[9:]))
+
+
+def test_a_constant_rate_stays():
+    settings = SETTINGS.model_copy(update={"num_steps": 100, "warmup_steps": 10, "lr": 1.0, "schedule": "constant"})
+    assert [learning_rate(step, settings) for step in (5, 10, 50, 100)] == [0.5, 1, 1, 1]
+
+
+def test_frozen_weights_and_the_buffers_beside_them_stay_out_of_checkpoints(tmp_path):
+    partly = nn.ModuleDict({"frozen": nn.BatchNorm1d(2), "trained": nn.BatchNorm1d(2), "table": nn.Module()})
+    partly["frozen"].requires_grad_(False)
+    partly["table"].register_buffer("codes", torch.ones(2))
+    partly["quantised"] = Quantised(2, 2).requires_grad_(False)
+    statistics = ("running_mean", "running_var", "num_batches_tracked")
+    expected = {"table.codes", "trained.weight", "trained.bias", *(f"trained.{name}" for name in statistics)}
+    assert set(trained_tensors(partly)) == expected
+
+
+class Quantised(nn.Linear):
+    """Keeps the state of its quantisation in the state dict, as bitsandbytes does, without a buffer."""
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight.absmax"] = torch.ones(1)
 
 
 def test_steps_without_a_finite_gradient_are_left_out_and_counted(tmp_path):
