@@ -8,6 +8,7 @@ lies beside its rows.
 import hashlib
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from genloop.runs.folder import generate_mark
 CHUNK = "genloop"  # keyword of the text chunk
 SCHEMA = 1
 _PARTS = ("detector", "colors")
+_GENERATOR = re.compile(r"^generator\.options\.")  # images call these keys model.*, as when there was one generator
 _LISTED = 20  # values of what is not the same for all images
 _OWN = ("prompt", "rewritten_prompt", "prompt_index", "sample")  # what an image's chunk says of that image alone
 _SEEN = frozenset({"source", "sha256", "num_images", "samples_per_prompt", "size"}) | frozenset(
@@ -35,6 +37,7 @@ def regime_of(mark: Mapping[str, Any]) -> dict[str, Any]:
     """How a run of `generate` makes images, from its fingerprint: nothing about places, cuts into units or limits."""
     keys, inputs = mark.get("keys", {}), mark.get("inputs", {})
     sampling = _below(keys, "sampling.")
+    weights = {_GENERATOR.sub("model.", key): digest for key, digest in inputs.items()}
     regime: dict[str, Any] = {
         "by": "genloop generate",
         "steps": sampling.pop("steps", None),
@@ -44,8 +47,8 @@ def regime_of(mark: Mapping[str, Any]) -> dict[str, Any]:
         "n": keys.get("search.n"),
         "search": _below(keys, "search.options."),
         "seed": keys.get("seed"),
-        "dtype": keys.get("model.dtype"),
-        "weights": {key: digest for key, digest in inputs.items() if key.startswith(("model.", "judge."))},
+        "dtype": keys.get("generator.options.dtype", keys.get("model.dtype")),
+        "weights": {key: digest for key, digest in weights.items() if key.startswith(("model.", "judge."))},
     }
     if keys.get("text") not in (None, "prompt"):
         regime["text"] = keys["text"]

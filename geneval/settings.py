@@ -39,19 +39,19 @@ class PartMaker(Maker, Protocol):
 
 
 def detector_maker(kind: str) -> type[PartMaker]:
-    """The maker behind a name; ValueError with a suggestion when there is none."""
+    """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
     return lookup(DETECTORS, kind, "detector")
 
 
 def color_maker(kind: str) -> type[PartMaker]:
-    """The maker behind a name; ValueError with a suggestion when there is none."""
+    """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
     return lookup(COLOR_CLASSIFIERS, kind, "colour classifier")
 
 
 class DetectorSettings(PartSettings):
     """Who finds the objects."""
 
-    kind: Annotated[str, part_name(detector_maker)] = Field(description=", ".join(DETECTORS))
+    kind: Annotated[str, part_name(detector_maker)] = Field(description=f"{', '.join(DETECTORS)}, module:class")
     options: Annotated[Any, part_options("kind", detector_maker)] = Field(
         {}, validate_default=True, description="keys of that kind of detector"
     )
@@ -60,7 +60,7 @@ class DetectorSettings(PartSettings):
 class ColorSettings(PartSettings):
     """Who names their colours."""
 
-    kind: Annotated[str, part_name(color_maker)] = Field(description=", ".join(COLOR_CLASSIFIERS))
+    kind: Annotated[str, part_name(color_maker)] = Field(description=f"{', '.join(COLOR_CLASSIFIERS)}, module:class")
     options: Annotated[Any, part_options("kind", color_maker)] = Field(
         {}, validate_default=True, description="keys of that kind of colour classifier"
     )

@@ -127,9 +127,11 @@ def part_name(find: Callable[[str], Any]) -> AfterValidator:
 
     def check(name: str) -> str:
         try:
-            find(name)
+            found = find(name)
         except ValueError as error:
             raise refusal(f": {error}") from None
+        if not hasattr(found, "Options"):  # whatever "module:attribute" may lead to
+            raise refusal(f": {name!r} cannot be used here: it has no `Options`, the model of its config keys")
         return name
 
     return AfterValidator(check)

@@ -50,10 +50,19 @@ def load(path: str) -> Any:
 
 
 def lookup(table: Mapping[str, str], name: str, what: str) -> Any:
-    """The attribute that `name` stands for in `table`; ValueError with a suggestion when there is none."""
+    """What `name` stands for in `table`, or is itself as "module:attribute"; ValueError when there is none."""
+    if ":" in name:
+        return _load_own(name, what)
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}{did_you_mean(name, table)} ({', '.join(table)})")
     return load(table[name])
+
+
+def _load_own(path: str, what: str) -> Any:
+    try:
+        return load(path)
+    except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty module name
+        raise ValueError(f"{what} {path!r} cannot be imported: {error}") from None
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

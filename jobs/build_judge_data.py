@@ -37,7 +37,7 @@ from geneval.settings import (
     check_evaluator,
     evaluator_inputs,
 )
-from genloop.config import LAUNCH, Device, IndependentConfig, InputPath, load_config
+from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.data.judge.conversation_examples import LabelledFile, conversation_samples, read_labelled
 from genloop.data.judge.examples import JudgeExample, split_of, to_sample
 from genloop.data.judge.shards import pairs_of, read_sides, write_sides
@@ -50,8 +50,8 @@ from genloop.records import Prompt, Unit, color_names
 from genloop.rewards.questions import read_questions
 from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
 from genloop.runs.generated import GeneratedRun, read_generated
+from genloop.sampling.build import build_generator, generator_inputs, read_generator, recorded_hash
 from genloop.search.replay import RecordedPath, is_drawn_from_start, recorded_paths, replay
-from jobs import generate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,7 +109,7 @@ def check(config: Config) -> None:
             )
         return
     source = read_generated(config.source, config.limit)
-    made = _made(source)
+    made = read_generator(source.folder)
     last = made.sampling.num_steps - 1
     if bad := [step for step in config.steps if not 1 <= step <= last]:
         raise ValueError(f"steps: {bad[0]} is not between 1 and {last}, the steps before the last of {config.source}")
@@ -120,21 +120,9 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"detector: {config.detector.kind!r} does not know {strange[0]!r} of prompt {prompt.index}"
             )
-    for key, name in _weights(made).items():
-        if sha256_tree(path := resolve(name)) != source.inputs.get(key):
+    for key, path in generator_inputs(made.generator, resolve).items():
+        if sha256_tree(path) != recorded_hash(source.inputs, key):
             raise ValueError(f"{config.source}: {key} has another content now ({path}); replay needs the same weights")
-
-
-def _made(source: GeneratedRun) -> generate.Config:
-    """The config that the source run was made with."""
-    return load_config(generate.Config, source.folder / "config.yaml")
-
-
-def _weights(config: generate.Config) -> dict[str, str]:
-    """What the source run drew with: {key of its fingerprint: name or path}."""
-    model = config.model
-    names = {"showo": model.showo, "tokenizer": model.tokenizer, "text_tokenizer": model.text_tokenizer}
-    return {f"model.{key}": name for key, name in names.items() if name}
 
 
 def inputs(config: Config, checked: None) -> dict[str, Path | str]:
@@ -174,7 +162,7 @@ def main(config: Config, world: World, checked: None) -> None:
                     samples = scene_samples(config, range(unit.start - scenes_from, unit.stop - scenes_from), labeller)
                 else:
                     assert source is not None
-                    sampler = sampler or generate.build_sampler(_made(source), world)
+                    sampler = sampler or _sampler(source, world)
                     paths = _paths(source, prompts[unit.start : unit.stop])
                     samples = path_samples(config, paths, sampler, labeller, world)
                 ledger.complete(unit, write_sides(config.out / "shards", unit.name, samples))
@@ -201,11 +189,18 @@ def _labeller(config: Config, world: World) -> "Labeller":
     return Labeller(build_evaluator(config, resolve, choose_device(config.device, world)))
 
 
+def _sampler(source: GeneratedRun, world: World) -> "Sampler[Any]":
+    """The one that the source run drew with."""
+    made = read_generator(source.folder)
+    return build_generator(made, resolve, choose_device(made.device, world), before_step=world.check_stop)
+
+
 def _paths(source: GeneratedRun, prompts: Sequence[Prompt]) -> list[RecordedPath]:
     """The candidates of these prompts that can be replayed."""
-    made = _made(source)
-    masked = check_image_tokenizer(resolve(made.model.tokenizer))  # the number of codes stands for a mask
-    return [path for one in prompts for path in recorded_paths(one, source.rows[one.index], made.seed, masked)]
+    options = read_generator(source.folder).generator.options
+    masked = check_image_tokenizer(resolve(options.tokenizer))  # the number of codes stands for a mask
+    run_seed = (read_run(source.folder) or {})["keys"]["seed"]
+    return [path for one in prompts for path in recorded_paths(one, source.rows[one.index], run_seed, masked)]
 
 
 def path_samples(
@@ -307,7 +302,9 @@ def _about(config: Config, source: GeneratedRun | None) -> dict[str, list[str]]:
     scenes = datasheet.about_scenes(config.scenes, config.spoilt) if config.scenes else {}
     if source is None:
         return {**scenes, **split}
-    made = _made(source)
+    made = read_generator(source.folder)
+    options = made.generator.options
+    names = [str(getattr(options, key.rpartition(".")[2])) for key in generator_inputs(made.generator, resolve)]
     paths = datasheet.about_paths(
         digest=source.digest,
         settings={
@@ -316,7 +313,7 @@ def _about(config: Config, source: GeneratedRun | None) -> dict[str, list[str]]:
             "seed": made.seed,
             "sampling": made.sampling.model_dump(),
         },
-        weights={name: _licence(name) for name in _weights(made).values()},
+        weights={name: _licence(name) for name in names},
         left_out=sum(
             not is_drawn_from_start(c) for rows in source.rows.values() for row in rows for c in row["candidates"]
         ),

@@ -6,8 +6,8 @@
     genloop run generate showo_256 out=runs/r prompts=rewritten.jsonl text=detailed_caption
     torchrun --nproc-per-node 8 -m jobs.generate showo_256 out=runs/d prompts=prompts.txt
 
-Reads   a prompt file (and its GenEval metadata), a Show-o checkpoint, an image tokenizer; a judge's checkpoint when
-        the strategy asks one.
+Reads   a prompt file (and its GenEval metadata), the generator's checkpoints (of Show-o: also its image tokenizer);
+        a judge's checkpoint when the strategy asks one.
 Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads); RUN/rows/*.jsonl, one line an
         image: tokens, scores and way of all candidates, the chosen one, its sha256, what it cost. Each PNG says in a
         text chunk how it was made. With previews=judged RUN/paths/00017/0000.png: a row a candidate, a column a step
@@ -25,26 +25,24 @@ import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ckpts.resolve import resolve
 from geneval.regime import CHUNK, image_chunk, regime_of
-from genloop.config import LAUNCH, Device, DType, PromptConfig, Settings
+from genloop.config import PromptConfig
 from genloop.data.prompts import Text, read_prompts
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
-from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
-from genloop.models.common.text import FileTokenizer, check_text_tokenizer, with_bos
-from genloop.models.showo.config import check_showo_folder
 from genloop.records import Candidate, Choice, Prompt, Unit, pack_tokens
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes, judge_inputs
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run, write_atomic
-from genloop.sampling.maskgit.settings import SamplingConfig
+from genloop.sampling.build import build_generator, check_generator, generator_inputs, warn_of_cuts
+from genloop.sampling.settings import GeneratorKeys
 from genloop.search.settings import SearchSettings, strategy_class
 
 if TYPE_CHECKING:
@@ -54,29 +52,12 @@ log = logging.getLogger(__name__)
 KIND = "independent"
 
 
-class ModelConfig(Settings):
-    """Which weights, each a name of `ckpts` or a folder, fingerprinted by content; and how they are held."""
-
-    showo: Annotated[str, LAUNCH] = Field("shapes/showo", description="Show-o checkpoint")
-    tokenizer: Annotated[str, LAUNCH] = Field("shapes/tokenizer", description="image tokenizer")
-    text_tokenizer: Annotated[str | None, LAUNCH] = Field(
-        None, description="text tokenizer, if the checkpoint has none"
-    )
-    dtype: DType = Field("float32", description="of Show-o; the image tokenizer stays in float32")
-    device: Device = Field("auto", description="auto: the GPU when there is one")
-
-
-class Config(PromptConfig):
+class Config(PromptConfig, GeneratorKeys):
     text: Text = Field("prompt", description="what the generator reads: the prompt, or its metadata's detailed_caption")
     images_per_prompt: int = Field(4, ge=1, description="samples of each prompt; each is searched for on its own")
-    model: ModelConfig = ModelConfig()
-    sampling: SamplingConfig = SamplingConfig()
     search: SearchSettings = SearchSettings()
     judge: JudgeSettings = JudgeSettings()
     previews: Literal["none", "judged"] = Field("none", description="keep pictures of what judges were shown")
-    slots: Annotated[int, LAUNCH] = Field(64, ge=1, description="paths decoded side by side")
-    rows_per_forward: Annotated[int, LAUNCH] = Field(256, ge=1, description="rows in one forward pass, two a path")
-    threads: int = Field(1, ge=1, description="CPU threads of a worker")
 
 
 def check(config: Config) -> None:
@@ -88,14 +69,7 @@ def check(config: Config) -> None:
     if questions:
         check_judge(config.judge, resolve, questions)
         check_prompts(config.judge, prompts)
-    showo = check_showo_folder(resolve(config.model.showo))
-    check_text_tokenizer(FileTokenizer(_text_tokenizer(config)), showo.llm_vocab_size, config.model.showo)
-    num_codes = check_image_tokenizer(resolve(config.model.tokenizer))
-    if num_codes != showo.codebook_size:
-        raise ValueError(
-            f"model.tokenizer: {config.model.tokenizer} has {num_codes} codes, "
-            f"{config.model.showo} was trained on {showo.codebook_size}"
-        )
+    check_generator(config.generator, resolve)
 
 
 def _prompts(config: Config, classes: Collection[str] | None = None) -> list[Prompt]:
@@ -105,21 +79,14 @@ def _prompts(config: Config, classes: Collection[str] | None = None) -> list[Pro
 
 def inputs(config: Config, checked: None) -> dict[str, Path]:
     """Checkpoints, whose content enters the fingerprint."""
-    found = {"model.showo": resolve(config.model.showo), "model.tokenizer": resolve(config.model.tokenizer)}
-    found |= {"model.text_tokenizer": _text_tokenizer(config)} if config.model.text_tokenizer else {}
+    found = generator_inputs(config.generator, resolve)
     return found | (judge_inputs(config.judge, resolve) if config.search.questions else {})
-
-
-def _text_tokenizer(config: Config) -> Path:
-    """The folder of the text tokenizer: the configured one, else that of the checkpoint."""
-    named = config.model.text_tokenizer
-    return resolve(named) if named else resolve(config.model.showo) / "tokenizer"
 
 
 def main(config: Config, world: World, checked: None) -> None:
     prompts = _prompts(config)
     if world.rank == 0:
-        _warn_of_cuts(config, prompts)
+        warn_of_cuts(config.generator, resolve, prompts)
     units = plan_units(len(prompts), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
         work: tuple[Sampler[Any], Strategy] | None = None
@@ -133,59 +100,12 @@ def main(config: Config, world: World, checked: None) -> None:
                 _log_unit(config, unit, rows, time.monotonic() - began)
 
 
-def _warn_of_cuts(config: Config, prompts: Sequence[Prompt]) -> None:
-    """Show-o reads so many tokens of a text and no more, which rewritten prompts easily exceed."""
-    room = check_showo_folder(resolve(config.model.showo)).max_seq_length - 1  # the last one is eos
-    tokenizer = FileTokenizer(_text_tokenizer(config))
-    longer = [prompt.index for prompt in prompts if len(with_bos(tokenizer, prompt.condition)) > room]
-    if longer:
-        log.warning(
-            "%d of %d texts are longer than the %d tokens that the generator reads; their ends are cut off: prompts %s",
-            len(longer),
-            len(prompts),
-            room,
-            ", ".join(map(str, longer[:5])) + (", ..." if len(longer) > 5 else ""),
-        )
-
-
 def _load(config: Config, world: World) -> "tuple[Sampler[Any], Strategy]":
-    sampler = build_sampler(config, world)
-    return sampler, build_strategy(config, sampler, world)
-
-
-def build_sampler(config: Config, world: World) -> "Sampler[Any]":
-    """The sampler over the configured weights, on this worker's device."""
-    import torch
-
-    from genloop.models.showo.model import load_showo
-    from genloop.sampling.maskgit.sampler import MaskGitSampler
-
-    torch.set_num_threads(config.threads)
-    device = choose_device(config.model.device, world)
-    model = load_showo(
-        resolve(config.model.showo),
-        dtype=getattr(torch, config.model.dtype),
-        device=device,
-        text_tokenizer=_text_tokenizer(config),
-    )
-    tokenizer = load_image_tokenizer(resolve(config.model.tokenizer), device=device)
-    return MaskGitSampler(
-        model,
-        tokenizer,
-        config.sampling,
-        rows_per_forward=config.rows_per_forward,
-        slots=config.slots,
-        before_step=world.check_stop,
-    )
-
-
-def build_strategy(config: Config, sampler: "Sampler[Any]", world: World) -> "Strategy":
-    """The configured search over `sampler`, with its judge when it asks one."""
-    search = config.search
-    judge = None
-    if search.questions:
-        judge = build_judge(config.judge, resolve, choose_device(config.model.device, world))
-    return strategy_class(search.strategy)(sampler, judge, search.n, search.options)
+    """The sampler, and the search over it with its judge when it asks one."""
+    search, device = config.search, choose_device(config.device, world)
+    sampler = build_generator(config, resolve, device, before_step=world.check_stop)
+    judge = build_judge(config.judge, resolve, device) if search.questions else None
+    return sampler, strategy_class(search.strategy)(sampler, judge, search.n, search.options)
 
 
 def _generate(

@@ -25,6 +25,7 @@ from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units
 from genloop.rewards.settings import JudgeSettings
+from genloop.sampling.build import read_generator
 from genloop.stats.scaling import CEILING, Grouping, pools_of
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def main(config: Config, world: World, checked: None) -> None:
 
 def _tokenizer(config: Config) -> str:
     """The configured image tokenizer, else the one that the run was made with."""
-    return config.tokenizer or str(read_yaml(config.run / "config.yaml")["model"]["tokenizer"])
+    return config.tokenizer or read_generator(config.run).generator.options.tokenizer
 
 
 def _recorded_name(run: Path) -> str:

@@ -56,14 +56,19 @@ def manual(module: ModuleType) -> str:
     return "\n".join([inspect.getdoc(module) or "", "", "Config keys (key=value): type, default, meaning", *lines])
 
 
-def _keys(model: Any, prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
+def _keys(model: Any, prefix: str = "", given: Any = None) -> Iterator[tuple[str, str, str, str]]:
+    """Of a model, or of an instance of it, in whose place parts by name have the options of the default part."""
     for name, field in model.model_fields.items():
         kind = field.annotation
+        default = getattr(given, name) if given is not None else field.get_default(call_default_factory=True)
+        if getattr(type(default), "model_fields", None):
+            yield from _keys(type(default), f"{prefix}{name}.", default)
+            continue
         if isinstance(kind, type) and hasattr(kind, "model_fields"):
             yield from _keys(kind, f"{prefix}{name}.")
             continue
-        default = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
-        yield f"{prefix}{name}", _type(kind), default, field.description or ""
+        shown = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
+        yield f"{prefix}{name}", _type(kind), shown, field.description or ""
         for part in typing.get_args(kind) if typing.get_origin(kind) is dict else ():
             if hasattr(part, "model_fields"):
                 yield from _keys(part, f"{prefix}{name}.NAME.")

@@ -103,9 +103,9 @@ def test_bad_prompt_files(tmp_path, capsys, name):
         (["previews=all"], "previews:"),
         (["seed=-1"], "seed:"),
         (["images_per_prompt=0"], "images_per_prompt:"),
-        (["model.dtype=float64"], "model.dtype:"),
-        (["model.showo=shapes/shwo"], "did you mean 'shapes/showo'?"),
-        (["model.tokenizer=nowhere"], "nowhere"),
+        (["generator.options.dtype=float64"], "generator.options.dtype:"),
+        (["generator.options.showo=shapes/shwo"], "did you mean 'shapes/showo'?"),
+        (["generator.options.tokenizer=nowhere"], "nowhere"),
         (["search.strategy=best_of_n", "search.n=2", "metadata=null"], "needs GenEval metadata"),
     ],
 )
@@ -160,21 +160,22 @@ def test_bad_checkpoints(tmp_path, capsys, damage, message):
     folder = tmp_path / "showo"
     shutil.copytree(resolve("shapes/showo"), folder)
     damage(folder)
-    assert message in refused(tmp_path, capsys, f"model.showo={folder}")
+    assert message in refused(tmp_path, capsys, f"generator.options.showo={folder}")
 
 
 def test_a_text_tokenizer_that_is_not_there_is_refused(tmp_path, capsys):
-    assert "nowhere" in refused(tmp_path, capsys, "model.text_tokenizer=nowhere")
+    assert "nowhere" in refused(tmp_path, capsys, "generator.options.text_tokenizer=nowhere")
     (tmp_path / "empty").mkdir()
-    assert "no text tokenizer" in refused(tmp_path, capsys, f"model.text_tokenizer={tmp_path / 'empty'}")
+    assert "no text tokenizer" in refused(tmp_path, capsys, f"generator.options.text_tokenizer={tmp_path / 'empty'}")
 
 
 @pytest.mark.parametrize("preset", ["showo_256", "showo_256_orm", "showo_256_parm", "showo_512"])
 def test_presets_for_published_weights_name_registered_folders_and_take_a_prompt_file_alone(preset):
     config = parse(generate, [preset, "out=x", "prompts=prompts.txt"])
     assert config.metadata is None
-    judge = getattr(config.judge.options, "checkpoint", config.model.showo)
-    assert {config.model.showo, config.model.tokenizer, config.model.text_tokenizer, judge} <= set(registry())
+    options = config.generator.options
+    judge = getattr(config.judge.options, "checkpoint", options.showo)
+    assert {options.showo, options.tokenizer, options.text_tokenizer, judge} <= set(registry())
 
 
 def test_a_metadata_file_alone_is_enough_for_a_judge(tmp_path):
@@ -187,12 +188,12 @@ def test_a_checkpoint_may_move_but_not_change_in_the_middle_of_a_run(tmp_path, c
     folder, moved, out = tmp_path / "showo", tmp_path / "elsewhere", tmp_path / "out"
     shutil.copytree(resolve("shapes/showo"), folder)
     words = ["tiny", f"out={out}", "limit=1", "sampling.steps=1", "images_per_prompt=1"]
-    assert run_command(generate, [*words, f"model.showo={folder}"]) == 0
+    assert run_command(generate, [*words, f"generator.options.showo={folder}"]) == 0
     folder.rename(moved)
-    assert run_command(generate, [*words, f"model.showo={moved}"]) == 0
+    assert run_command(generate, [*words, f"generator.options.showo={moved}"]) == 0
     (moved / "README.md").write_text("other content")
-    assert run_command(generate, [*words, f"model.showo={moved}"]) == 2
-    assert "another content of `model.showo`" in capsys.readouterr().err
+    assert run_command(generate, [*words, f"generator.options.showo={moved}"]) == 2
+    assert "another content of `generator.options.showo`" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_refused(tmp_path, capsys, monkeypatch):

@@ -15,7 +15,7 @@ from genloop.config import Settings, parse_options, part_name, part_options, ref
 from genloop.factories import Maker, PartSettings, Resolve
 from genloop.protocols import Judge
 from genloop.records import Prompt
-from genloop.registry import load, lookup
+from genloop.registry import lookup
 
 if TYPE_CHECKING:
     from genloop.metrics.set_distances import Gaussian
@@ -119,12 +119,12 @@ class FeatureMaker(Maker, Protocol):
 
 def metric_maker(name: str) -> type[ScoreMaker] | type[DistanceMaker]:
     """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
-    return _find(METRICS, name, "metric")
+    return lookup(METRICS, name, "metric")
 
 
 def feature_maker(kind: str) -> type[FeatureMaker]:
     """The maker behind a kind of features, or behind "module:class"."""
-    return _find(FEATURES, kind, "kind of features")
+    return lookup(FEATURES, kind, "kind of features")
 
 
 def is_distance(name: str) -> bool:
@@ -157,12 +157,3 @@ def _parse_metrics(given: Any) -> dict[str, Settings]:
 
 
 Metrics = Annotated[dict[str, Any], PlainValidator(_parse_metrics)]
-
-
-def _find(table: Mapping[str, str], name: str, what: str) -> Any:
-    if ":" not in name:
-        return lookup(table, name, what)
-    try:
-        return load(name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"{what} {name!r} cannot be imported: {error}") from None

@@ -41,14 +41,16 @@ class JudgeMaker(Maker, Protocol):
 
 
 def judge_maker(kind: str) -> type[JudgeMaker]:
-    """The maker behind a name; ValueError with a suggestion when there is none."""
+    """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
     return lookup(JUDGES, kind, "judge")
 
 
 class JudgeSettings(Settings):
     """Who answers questions about images. After validation `options` is an instance of the maker's `Options`."""
 
-    kind: Annotated[str, part_name(judge_maker)] = Field("shapes_oracle", description=", ".join(JUDGES))
+    kind: Annotated[str, part_name(judge_maker)] = Field(
+        "shapes_oracle", description=f"{', '.join(JUDGES)}, module:class"
+    )
     options: Annotated[Any, part_options("kind", judge_maker)] = Field(
         {}, validate_default=True, description="keys of that kind of judge"
     )

@@ -1,1 +1,5 @@
-"""Masked-token decoding: state, start, step, preview; schedules; guidance; noise."""
+"""Samplers: prompts -> images, step by step. One folder a kind of generator; `build` makes them from settings."""
+
+GENERATORS = {
+    "showo": "genloop.sampling.maskgit.maker:ShowoGenerator",
+}

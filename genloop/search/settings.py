@@ -10,14 +10,16 @@ from genloop.search import STRATEGIES
 
 
 def strategy_class(name: str) -> Any:
-    """The class behind a name; ValueError with a suggestion when there is none."""
+    """The class behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
     return lookup(STRATEGIES, name, "strategy")
 
 
 class SearchSettings(Settings):
     """How candidates are spent. After validation `options` is an instance of the strategy's `Options`."""
 
-    strategy: Annotated[str, part_name(strategy_class)] = Field("none", description=", ".join(STRATEGIES))
+    strategy: Annotated[str, part_name(strategy_class)] = Field(
+        "none", description=f"{', '.join(STRATEGIES)}, module:class"
+    )
     n: int = Field(1, ge=1, description="candidates an image")
     options: Annotated[Any, part_options("strategy", strategy_class)] = Field(
         {}, validate_default=True, description="keys of that strategy"

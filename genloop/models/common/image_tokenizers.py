@@ -1,10 +1,15 @@
-"""Which class reads an image tokenizer folder: the `_class_name` of its config.json decides. No torch until loading."""
+"""Which class reads an image tokenizer folder: the `_class_name` of its config.json decides. No torch until loading.
 
+A class of your own is named by the caller as "module:class" and has `check(folder)` and `load(folder, device=...)`,
+which do what CHECKS and LOADERS do. A checkpoint folder cannot name code outside these tables.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from genloop.checkpoint import read_json, read_shapes
-from genloop.registry import lookup
+from genloop.registry import did_you_mean, lookup
 
 if TYPE_CHECKING:
     from genloop.protocols import ImageTokenizer
@@ -19,14 +24,16 @@ CHECKS = {
 }
 
 
-def load_image_tokenizer(folder: Path, *, device: str = "cpu") -> "ImageTokenizer":
-    """The tokenizer in a checkpoint folder, in float32."""
-    return lookup(LOADERS, _class_name(folder), "image tokenizer")(folder, device=device)
+def load_image_tokenizer(folder: Path, own: str | None = None, *, device: str = "cpu") -> "ImageTokenizer":
+    """The tokenizer in a checkpoint folder, in float32; `own` is a "module:class" that reads it."""
+    load = _own(own).load if own else _listed(LOADERS, folder)
+    return load(folder, device=device)
 
 
-def check_image_tokenizer(folder: Path) -> int:
+def check_image_tokenizer(folder: Path, own: str | None = None) -> int:
     """Refuse a folder whose files are torn or do not fit its config.json -> its number of codes; reads headers only."""
-    return lookup(CHECKS, _class_name(folder), "image tokenizer")(folder)
+    check = _own(own).check if own else _listed(CHECKS, folder)
+    return check(folder)
 
 
 def check_codebook_folder(folder: Path) -> int:
@@ -37,5 +44,15 @@ def check_codebook_folder(folder: Path) -> int:
     return shape[0]
 
 
-def _class_name(folder: Path) -> str:
-    return str(read_json(folder / "config.json").get("_class_name"))
+def _own(name: str) -> Any:
+    found = lookup({}, name, "image tokenizer")
+    if missing := [method for method in ("check", "load") if not hasattr(found, method)]:
+        raise ValueError(f"image tokenizer {name!r} has no method {' and no '.join(missing)}")
+    return found
+
+
+def _listed(table: Mapping[str, str], folder: Path) -> Any:
+    name = str(read_json(folder / "config.json").get("_class_name"))
+    if name not in table:
+        raise ValueError(f"{folder}: unknown image tokenizer {name!r}{did_you_mean(name, table)} ({', '.join(table)})")
+    return lookup(table, name, "image tokenizer")

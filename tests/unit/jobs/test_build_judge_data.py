@@ -202,7 +202,7 @@ def test_bad_sources_are_refused(source, built, tmp_path, capsys):
     sorted((tmp_path / "unfinished/rows").iterdir())[0].unlink()
     shutil.copytree(source, tmp_path / "other")
     mark = json.loads((tmp_path / "other/run.json").read_text())
-    mark["inputs"]["model.showo"] = "0" * 64
+    mark["inputs"]["generator.options.showo"] = "0" * 64
     (tmp_path / "other/run.json").write_text(json.dumps(mark))
     for name, line in (("torn", '{"prompt_index": 0, "sam'), ("foreign", '{"prompt_index": 0, "sample": 0}')):
         shutil.copytree(source, tmp_path / name)
@@ -214,7 +214,7 @@ def test_bad_sources_are_refused(source, built, tmp_path, capsys):
     assert "is no run folder" in error(f"source={tmp_path / 'empty'}")
     assert "is a run of build_judge_data, not a run of generate" in error(f"source={built}")
     assert "is not finished (1 units left)" in error(f"source={tmp_path / 'unfinished'}")
-    assert "model.showo has another content now" in error(f"source={tmp_path / 'other'}")
+    assert "generator.options.showo has another content now" in error(f"source={tmp_path / 'other'}")
 
 
 def test_prompts_without_metadata_are_refused(tmp_path, capsys):

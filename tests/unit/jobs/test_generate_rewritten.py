@@ -12,7 +12,6 @@ from PIL import Image
 from ckpts.resolve import resolve
 from genloop.config import load_config
 from genloop.data.prompts import read_metadata
-from genloop.distributed import World
 from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.models.common.text import FileTokenizer, with_bos
@@ -21,6 +20,7 @@ from genloop.models.showo.prompting import Layout
 from genloop.records import Prompt, unpack_tokens
 from genloop.report import write_report
 from genloop.rewards import JUDGES
+from genloop.sampling.build import build_generator, warn_of_cuts
 from jobs import build_judge_data, compare, evaluate, generate
 from tests.runs import ROOT, refusal
 from tests.worlds.tiny_search import Opinions
@@ -85,7 +85,7 @@ def test_the_generator_reads_the_rewritten_text(runs: dict[str, Path]) -> None:
 
 def test_judges_see_the_original_prompt(runs: dict[str, Path]) -> None:
     config = load_config(generate.Config, runs["rewritten"] / "config.yaml")
-    sampler = generate.build_sampler(config, World())
+    sampler = build_generator(config, resolve)
     prompts = read_metadata(ORIGINAL)
     for row in read_rows(runs["rewritten"]):
         tokens = torch.stack([torch.from_numpy(unpack_tokens(one["tokens"])) for one in row["candidates"]])
@@ -118,19 +118,19 @@ def test_a_rewritten_text_that_nobody_read_leaves_no_trace(runs: dict[str, Path]
 
 def test_texts_that_the_generator_cannot_take_whole_are_named(caplog: pytest.LogCaptureFixture) -> None:
     config = load_config(generate.Config, ROOT / "configs" / "generate" / "tiny.yaml")
-    layout = Layout(
-        check_showo_folder(resolve(config.model.showo)), FileTokenizer(resolve(config.model.showo) / "tokenizer")
-    )
+    folder = resolve(config.generator.options.showo)
+    layout = Layout(check_showo_folder(folder), FileTokenizer(folder / "tokenizer"))
     texts = [" ".join(["dog"] * count) for count in range(1, layout.config.text_length + 2)]
     cut = [
         index for index, text in enumerate(texts) if len(layout.t2i_text(text)) < 2 + len(with_bos(layout.text, text))
     ]
     assert 0 < len(cut) < len(texts)
-    generate._warn_of_cuts(config, [Prompt(index, "a dog", detailed_caption=text) for index, text in enumerate(texts)])
+    prompts = [Prompt(index, "a dog", detailed_caption=text) for index, text in enumerate(texts)]
+    warn_of_cuts(config.generator, resolve, prompts)
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{len(cut)} of {len(texts)} texts are longer than")
     assert f"prompts {cut[0]}, " in record.getMessage()
-    generate._warn_of_cuts(config, [Prompt(0, texts[cut[0]], detailed_caption=texts[cut[0] - 1])])
+    warn_of_cuts(config.generator, resolve, [Prompt(0, texts[cut[0]], detailed_caption=texts[cut[0] - 1])])
     assert len(caplog.records) == 1
 
 

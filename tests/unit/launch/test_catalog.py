@@ -43,7 +43,7 @@ def test_the_manual_names_every_key_with_type_default_and_meaning():
 
 def test_the_manual_of_nested_keys_has_their_dotted_names():
     text = manual(import_job("generate"))
-    assert "  search.strategy " in text and "  model.dtype " in text
+    assert "  search.strategy " in text and "  generator.options.dtype " in text
     assert "float32|bfloat16|float16" in text
 
 

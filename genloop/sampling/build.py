@@ -1,0 +1,65 @@
+"""From settings to a sampler: what it needs is checked before anything is written, what it reads is fingerprinted."""
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from genloop.config import read_yaml
+from genloop.factories import Resolve
+from genloop.protocols import Sampler
+from genloop.records import Prompt
+from genloop.sampling.settings import GeneratorKeys, GeneratorSettings, Runtime, generator_maker
+
+log = logging.getLogger(__name__)
+_OLD_INPUT = "model."  # of runs from before there was more than one generator
+
+
+def check_generator(settings: GeneratorSettings, resolve: Resolve) -> None:
+    """Refuse bad options; reads headers at most."""
+    generator_maker(settings.kind).check(settings.options, resolve)
+
+
+def generator_inputs(settings: GeneratorSettings, resolve: Resolve) -> dict[str, Path]:
+    """{dotted key: file or folder} whose content enters the fingerprint."""
+    found = generator_maker(settings.kind).inputs(settings.options, resolve)
+    return {f"generator.options.{key}": path for key, path in found.items()}
+
+
+def build_generator(
+    keys: GeneratorKeys, resolve: Resolve, device: str = "cpu", before_step: Callable[[], None] = lambda: None
+) -> Sampler[Any]:
+    """The sampler over the configured weights, on `device`."""
+    import torch
+
+    torch.set_num_threads(keys.threads)
+    runtime = Runtime(device, keys.slots, keys.rows_per_forward, before_step)
+    settings = keys.generator
+    return generator_maker(settings.kind).load(settings.options, keys.sampling, resolve, runtime)
+
+
+def warn_of_cuts(settings: GeneratorSettings, resolve: Resolve, prompts: Sequence[Prompt]) -> None:
+    """Log which texts the generator will not read to their ends; rewritten prompts are easily too long."""
+    limit = generator_maker(settings.kind).text_limit(settings.options, resolve, [p.condition for p in prompts])
+    if limit is None or not limit.longer:
+        return
+    indices = [prompts[place].index for place in limit.longer]
+    log.warning(
+        "%d of %d texts are longer than the %d tokens that the generator reads; their ends are cut off: prompts %s",
+        len(indices),
+        len(prompts),
+        limit.num_tokens,
+        ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else ""),
+    )
+
+
+def read_generator(run: Path) -> GeneratorKeys:
+    """The generator that a run of `generate` used, from its config.yaml; ValueError when it cannot be read."""
+    wanted = {*GeneratorKeys.model_fields, "model"}
+    given = {key: value for key, value in read_yaml(run / "config.yaml").items() if key in wanted}
+    return GeneratorKeys.model_validate(given)
+
+
+def recorded_hash(inputs: dict[str, str], key: str) -> str | None:
+    """The sha256 of a generator's input in a run's fingerprint, by its key now, also of runs that call it model.*."""
+    return inputs.get(key) or inputs.get(key.replace("generator.options.", _OLD_INPUT, 1))

@@ -1,0 +1,108 @@
+"""Which generator, with which options: the config keys of every job that samples. No torch.
+
+`GENERATORS` names makers. A maker is a class that knows, without loading anything, what its generator needs, which
+`sampling` keys it has, and how it is loaded.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+
+from pydantic import Field, PlainValidator, ValidationInfo, model_validator
+
+from genloop.config import LAUNCH, Device, Settings, parse_options, part_name, part_options
+from genloop.factories import Maker, PartSettings, Resolve
+from genloop.protocols import Sampler
+from genloop.registry import lookup
+from genloop.sampling import GENERATORS
+from genloop.sampling.maskgit.settings import SamplingConfig
+
+log = logging.getLogger(__name__)
+
+
+class Runtime(NamedTuple):
+    """Where and how a sampler runs; nothing here changes what it draws."""
+
+    device: str = "cpu"
+    slots: int = 64  # paths side by side
+    rows_per_forward: int = 256
+    before_step: Callable[[], None] = lambda: None  # may raise, to stop in the middle of a search
+
+
+class TextLimit(NamedTuple):
+    """How many tokens of a text a generator reads, and which of the given texts have more."""
+
+    num_tokens: int
+    longer: list[int]
+
+
+class GeneratorMaker(Maker, Protocol):
+    """What stands behind a name in `GENERATORS`."""
+
+    Sampling: ClassVar[type[Settings]] = Settings  # its `sampling` keys; an instance has `num_steps`
+
+    @classmethod
+    def text_limit(cls, options: Any, resolve: Resolve, texts: Sequence[str]) -> TextLimit | None:
+        """Which of the texts will be cut; None: texts of any length are read."""
+        return None
+
+    @classmethod
+    def load(cls, options: Any, sampling: Any, resolve: Resolve, runtime: Runtime) -> Sampler[Any]:
+        """The sampler over its weights."""
+        ...
+
+
+def generator_maker(kind: str) -> type[GeneratorMaker]:
+    """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
+    return lookup(GENERATORS, kind, "generator")
+
+
+class GeneratorSettings(PartSettings):
+    """Who draws images. After validation `options` is an instance of the maker's `Options`."""
+
+    kind: Annotated[str, part_name(generator_maker)] = Field(
+        "showo", description=f"{', '.join(GENERATORS)}, module:class"
+    )
+    options: Annotated[Any, part_options("kind", generator_maker)] = Field(
+        {}, validate_default=True, description="keys of that kind of generator"
+    )
+
+
+def _parse_sampling(given: Any, info: ValidationInfo) -> Settings:
+    """The `sampling` keys of the generator that stands in front of them; a default of another kind's is dropped."""
+    generator = info.data.get("generator")  # None when it was refused already
+    if generator is None:
+        return Settings()
+    model = generator_maker(generator.kind).Sampling
+    return parse_options(model, {} if isinstance(given, Settings) and not isinstance(given, model) else given)
+
+
+class GeneratorKeys(Settings):
+    """Config keys of jobs that draw images."""
+
+    generator: GeneratorSettings = GeneratorSettings()
+    sampling: Annotated[Any, PlainValidator(_parse_sampling)] = Field(
+        SamplingConfig(), validate_default=True, description="how images are drawn: keys of the kind of generator"
+    )
+    device: Device = Field("auto", description="auto: the GPU when there is one")
+    slots: Annotated[int, LAUNCH] = Field(64, ge=1, description="paths decoded side by side")
+    rows_per_forward: Annotated[int, LAUNCH] = Field(256, ge=1, description="rows in one forward pass, two a path")
+    threads: int = Field(1, ge=1, description="CPU threads of a worker")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _translated(cls, given: Any) -> Any:
+        return translate_model_keys(given) if isinstance(given, Mapping) and "model" in given else given
+
+
+def translate_model_keys(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Presets and runs from before there was more than one generator: `model.KEY` -> `generator.options.KEY`."""
+    log.warning("model.* is an old name: use generator.options.showo, .tokenizer, .text_tokenizer, .dtype, and device")
+    data = dict(given)
+    model, generator = data.pop("model"), data.get("generator") or {}
+    generator = {"kind": generator} if isinstance(generator, str) else dict(generator)
+    old = dict(model) if isinstance(model, Mapping) else {"model": model}
+    if "device" in old:
+        data["device"] = old.pop("device")
+    generator["options"] = {**(generator.get("options") or {}), **old}
+    return data | {"generator": generator}
