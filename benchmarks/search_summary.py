@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from genloop.records import TAGS
-from genloop.report.figures.frontier import frontier_svg
-from genloop.report.figures.panel import At, Dot
-from genloop.report.figures.panel import Curve as Line
+from genloop.report.figures.canvas import At
+from genloop.report.figures.frontier import Dot, Series, frontier_svg
 from genloop.rundir import write_atomic
 from genloop.stats.best_of_k import best_of_k, ceiling
 from genloop.stats.frontier import Curve, Gain, gain_at, gain_at_equal_cost
@@ -143,7 +142,7 @@ def figure(rows: Sequence[Row], pools: Sequence[str], labels: Sequence[str], fam
     for label in pools:
         curve = curve_of(rows, label)
         band = curve.band(SEED)
-        lines.append(Line(label, [At(float(cost), score) for cost, score in zip(curve.cost, band)], label))
+        lines.append(Series(label, [At(float(cost), score) for cost, score in zip(curve.cost, band)], label))
     dots = []
     for label in labels:
         curve = curve_of(rows, label)

@@ -175,14 +175,14 @@ def _judge(
 def _conclude(config: Config) -> None:
     """Write the curve and print its table; workers that end together write the same bytes."""
     from genloop.ledger import read_rows
-    from genloop.report.figures.scaling import draw
+    from genloop.report.figures.scaling import scaling_svg
     from genloop.rundir import write_atomic, write_json
     from genloop.stats.scaling import scale, table
 
     scaling = scale(list(read_rows(config.out)), config.seed, grouping=config.pool, max_k=config.max_k)
     write_json(config.out / "curve.json", scaling.to_json())
     write_atomic(config.out / "table.md", table(scaling).encode())
-    write_atomic(config.out / "curve.svg", draw(scaling).encode())
+    write_atomic(config.out / "curve.svg", scaling_svg(scaling).encode())
     print(table(scaling), end="", flush=True)
 
 

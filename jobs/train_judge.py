@@ -250,7 +250,7 @@ def conclude(
 ) -> None:
     """Write the checkpoint and what it is worth."""
     from genloop.models.llava.model import save_llava
-    from genloop.report.figures.reliability import draw
+    from genloop.report.figures.reliability import reliability_svg
 
     summary = summarize_judge(answers, config.seed)
     fitted = {question: row for question, row in summary["calibration"].items() if question in QUESTIONS}
@@ -262,7 +262,7 @@ def conclude(
     write_json(config.out / "summary.json", summary)
     table = format_judge(summary)
     write_atomic(config.out / "table.md", table.encode())
-    write_atomic(config.out / "reliability.svg", draw(summary["overall"]).encode())
+    write_atomic(config.out / "reliability.svg", reliability_svg(summary["overall"]).encode())
     print(table, end="", flush=True)
 
 

@@ -1,70 +1,56 @@
-"""The forest plot: a row a task, the difference of two runs with its interval, a line at zero, the mean last."""
+"""The forest plot: the paired difference of two runs by task with its interval, a line at zero, the mean last."""
 
-from collections.abc import Iterator, Sequence
-from html import escape
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from genloop.report.figures.axes import Axis, linear
-from genloop.report.svg import document, element, label, path, text_width
+from genloop.report.figures.canvas import MUTED, PALETTE, plain, svg
+from genloop.report.rendering import minus, signed
 from genloop.stats.comparison.compare import OVERALL, Change
 
-WIDTH, TOP, ROW, BOTTOM = 900, 92, 34, 58  # px
-NAMES, NUMBERS = 150, 320  # px left and right of the plot
-CHANCE, MARK = {"better": "teal", "worse": "red", "same": "grey"}, 6.0
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLORS = {"better": PALETTE[0], "worse": PALETTE[1], "same": MUTED}
+ROW = 0.46  # inches: a line of numbers above the interval
 
 
 def forest_svg(changes: Sequence[Change], title: str) -> str:
-    """A whole SVG document. A grey mark may be chance; faint bars reach as far as is detectable."""
-    height = TOP + ROW * len(changes) + BOTTOM
-    reach = max(abs(bound) for change in changes for bound in change.difference)
-    counts = f"{changes[-1].images} images of {changes[-1].prompts} prompts"
-    lead = f"{counts}. Grey: may be chance. Bars: what is found in 80 % of cases"
-    axis = linear([-100 * max(reach, 0.02), 100 * max(reach, 0.02)], NAMES, WIDTH - NUMBERS)
-    drawn = [label(title, 24, 34, class_="title"), label(lead, 24, 56, class_="axis"), *_grid(axis, len(changes))]
-    for number, change in enumerate(changes):
-        drawn += _row(axis, change, TOP + ROW * (number + 0.5))
-    return document(title, WIDTH, height, *drawn)
+    """Tasks and their mean -> an SVG document. Grey: not significant; bars reach as far as is detectable."""
+    reach = 105 * max(0.02, *(abs(bound) for change in changes for bound in change.difference))
+
+    def paint(figure: "Figure") -> None:
+        axes = figure.add_subplot()
+        for row, change in enumerate(changes):
+            _draw_row(axes, row, change, reach)
+        axes.set(xlim=(-reach, reach), ylim=(len(changes) - 0.35, -0.75), yticks=[])
+        axes.grid(visible=False)
+        axes.set_xlabel("difference in points, with 95 % interval")
+        axes.xaxis.set_major_formatter(lambda value, _: minus(f"{value:+g}") if value else "0")
+        axes.spines["left"].set_visible(False)
+        counts = f"{changes[-1].images} images of {changes[-1].prompts} prompts"
+        legend = f"{counts}. Grey: not significant.\nBars: differences too small to be found in 80 % of cases."
+        axes.set_title(legend, fontsize=8, color=MUTED, loc="left")
+
+    return svg(paint, title, 1.3 + ROW * len(changes))
 
 
-def _grid(axis: Axis, num_rows: int) -> Iterator[str]:
-    bottom = TOP + ROW * num_rows
-    yield element("rect", x=0, y=bottom - ROW, width=WIDTH, height=ROW, class_="grey fill", opacity=0.1)
-    for value, text in axis.ticks:
-        zero = abs(value) < 1e-9
-        style = "leader" if zero else "grid"
-        yield element("line", x1=axis(value), x2=axis(value), y1=TOP, y2=bottom, class_=style)
-        said = "0" if zero else f"{float(text):+g}".replace("-", "−")
-        yield label(said, axis(value), bottom + 18, class_="tick", text_anchor="middle")
-    middle = (axis.first + axis.last) / 2
-    yield label("difference in points, with 95 % interval", middle, bottom + 40, class_="axis", text_anchor="middle")
-    for text, x in (("task", 24), ("b − a", WIDTH - NUMBERS + 24), ("p", WIDTH - 128), ("detectable", WIDTH - 84)):
-        yield label(text, x, TOP - 10, class_="tick")
-
-
-def _row(axis: Axis, change: Change, y: float) -> Iterator[str]:
-    style, name = CHANCE[change.result], change.task.replace("_", " ")
+def _draw_row(axes: "Axes", row: int, change: Change, reach: float) -> None:
     points, low, high = (100 * share for share in change.difference)
-    yield label(name, 24, y + 4, class_="name" if change.task == OVERALL else None)
+    is_overall, color = change.task == OVERALL, COLORS[change.result]
+    if is_overall:
+        axes.axhspan(row - 0.62, row + 0.32, color="#EEF1F4", zorder=0)
     if change.detectable is not None:
-        low_end, high_end = (axis(min(max(sign * 100 * change.detectable, axis.low), axis.high)) for sign in (-1, 1))
-        shape = {"x": low_end, "y": y - 9, "width": high_end - low_end, "height": 18}
-        yield element("rect", **shape, class_="grey fill band")
-    yield element("line", x1=axis(low), x2=axis(high), y1=y, y2=y, class_=f"{style} stroke whisker")
-    said = element("title", escape(f"{name}: {points:+.1f} ({low:+.1f} to {high:+.1f}), p {change.p:.3g}"))
-    yield element("g", said, _mark(axis(points), y, is_overall=change.task == OVERALL, style=style))
-    text = f"{_signed(points)} ({_signed(low)} to {_signed(high)})"
-    yield label(text, WIDTH - NUMBERS + 24, y + 4, class_="name" if change.task == OVERALL else None)
-    yield label("< 0.001" if change.p < 0.001 else f"{change.p:.3f}", WIDTH - 128, y + 4)
-    reach = "none" if change.detectable is None else f"{100 * change.detectable:.1f}"
-    yield label(reach, WIDTH - 84 + text_width("detectable", 12), y + 4, text_anchor="end")
-
-
-def _signed(points: float) -> str:
-    text = f"{points:+.1f}"
-    return "0.0" if text in {"+0.0", "-0.0"} else text.replace("-", "−")
-
-
-def _mark(x: float, y: float, *, is_overall: bool, style: str) -> str:
-    if not is_overall:
-        return element("circle", cx=x, cy=y, r=MARK - 1, class_=f"{style} mark")
-    corners = [(x - MARK - 2, y), (x, y - MARK), (x + MARK + 2, y), (x, y + MARK)]
-    return element("path", d=path(corners, closed=True), class_=f"{style} mark")
+        width = min(100 * change.detectable, reach)
+        axes.barh(row, 2 * width, left=-width, height=0.3, color=MUTED, alpha=0.18)
+    axes.vlines(0, row - 0.2, row + 0.2, color=MUTED, linewidth=1)
+    axes.plot([low, high], [row, row], color=color, solid_capstyle="butt")
+    axes.plot([points], [row], color=color, marker="D" if is_overall else "o", markersize=6)
+    p = "< 0.001" if change.p < 0.001 else f"= {change.p:.3f}"
+    shortest = "none" if change.detectable is None else f"{100 * change.detectable:.1f}"
+    estimate, least, most = (signed(share) for share in change.difference)
+    style: dict[str, Any] = {"fontsize": 8, "fontweight": "bold" if is_overall else "normal", "va": "bottom"}
+    transform = axes.get_yaxis_transform()
+    axes.text(0.01, row - 0.22, plain(change.task.replace("_", " ")), transform=transform, **style)
+    numbers = f"{estimate} ({least} to {most}), p {p}, detectable {shortest}"
+    axes.text(0.99, row - 0.22, numbers, transform=transform, ha="right", **style)

@@ -1,53 +1,84 @@
 """The frontier figure: what each strategy scores for what it costs, on a logarithmic axis of cost."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from genloop.report.figures.axes import linear, logarithmic
-from genloop.report.figures.panel import FONT_SIZE, At, Curve, Dot, Panel, families_of
-from genloop.report.svg import document, element, label, marker, path, text_width
+import numpy as np
 
-__all__ = ["At", "Curve", "Dot", "front", "frontier_svg"]
+from genloop.report.figures.canvas import At, add_legend, color_of, draw_band, logarithmic_x, mark_of, plain, svg
+from genloop.report.figures.labels import label_points
 
-LEFT, RIGHT, BOTTOM = 64, 24, 60  # px around the plot
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Scores of one strategy at rising costs, joined by lines; `names` label its points."""
+
+    label: str
+    points: Sequence[At]
+    family: str = ""  # series and dots of a family share colour and marker
+    names: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """The score of one strategy at one cost."""
+
+    label: str
+    point: At
+    family: str = ""
 
 
 def frontier_svg(
-    curves: Sequence[Curve],
+    curves: Sequence[Series],
     dots: Sequence[Dot] = (),
     *,
     title: str,
     cost: str = "operations an image, relative to one image without search",
     score: str = "score in %, with 95 % intervals",
-    width: int = 1120,
-    height: int = 680,
 ) -> str:
-    """Curves of strategies with several budgets and dots of others -> a whole SVG document.
+    """Series of strategies with several budgets and dots of others -> an SVG document.
 
-    A grey ribbon joins what nothing cheaper beats. ValueError when there is nothing to draw, or a cost of 0.
+    A grey ribbon joins the points that nothing cheaper beats. ValueError when there is nothing to draw, or a cost of 0.
     """
     points = [point for curve in curves for point in curve.points] + [dot.point for dot in dots]
     if not points:
         raise ValueError("a frontier needs at least one curve or dot")
-    families = families_of(curves, dots)
-    legend, below = _legend(families, width)
-    top = below + 34
-    panel = Panel(
-        x=logarithmic([point.x for point in points], LEFT, width - RIGHT),
-        y=linear([bound for point in points for bound in point.score], height - BOTTOM, top, percent=True),
-        x_title=cost,
-        y_title=score,
-        curves=curves,
-        dots=dots,
-        families=families,
-        has_legend=True,
-    )
-    ribbon = path([(panel.x(point.x), panel.y(point.score.estimate)) for point in front(points)])
-    heading = label(title, LEFT, 34, class_="title")
-    return document(title, width, height, heading, legend, element("path", d=ribbon, class_="front"), panel.draw())
+    if min(point.x for point in points) <= 0:
+        raise ValueError(f"a logarithmic axis needs values above 0, found {min(point.x for point in points):g}")
+    items: list[Series | Dot] = [*curves, *dots]
+    families = {name: i for i, name in enumerate(dict.fromkeys(item.family or item.label for item in items))}
+
+    def paint(figure: "Figure") -> None:
+        axes = figure.subplots()
+        logarithmic_x(axes)
+        axes.set(xlabel=plain(cost), ylabel=plain(score))
+        best = front(points)
+        x, y = [point.x for point in best], [100 * point.score.estimate for point in best]
+        axes.plot(x, y, color="black", alpha=0.1, linewidth=8, solid_capstyle="round", solid_joinstyle="round")
+        for curve in curves:
+            draw_band(axes, curve.points, families[curve.family or curve.label], "_")
+        whiskers = [np.array([[dot.point.x, 100 * bound] for bound in dot.point.score[1:]]) for dot in dots]
+        for dot, whisker in zip(dots, whiskers):
+            number = families[dot.family or dot.label]
+            axes.plot(*whisker.T, color=color_of(number), linewidth=1.2)
+            axes.plot(*_place(dot.point), **mark_of(number))
+        for name, number in families.items():
+            axes.plot([], [], linestyle="", label=plain(name), **mark_of(number))
+        add_legend(figure, axes, ncols=3, handletextpad=0.1, columnspacing=1)
+        axes.margins(x=0.08)
+        named = [(name, *_place(point)) for curve in curves for name, point in zip(curve.names, curve.points) if name]
+        labels = [*named, *((dot.label, *_place(dot.point)) for dot in dots)]
+        label_points(figure, axes, labels, marks=[_place(point) for point in points], whiskers=whiskers)
+
+    return svg(paint, title, 6.0)
 
 
 def front(points: Sequence[At]) -> list[At]:
-    """The points that nothing cheaper, or equally cheap, beats or equals; cheapest first."""
+    """The points that no cheaper or equally cheap one beats or equals; cheapest first."""
     best: list[At] = []
     for point in sorted(points, key=lambda point: (point.x, -point.score.estimate)):
         if not best or point.score.estimate > best[-1].score.estimate:
@@ -55,13 +86,5 @@ def front(points: Sequence[At]) -> list[At]:
     return best
 
 
-def _legend(families: dict[str, int], width: int) -> tuple[str, float]:
-    """Mark and name of each family, in as many lines as it takes -> SVG, the y below it."""
-    drawn, x, y = [], float(LEFT), 60.0
-    for name, number in families.items():
-        needed = 18 + text_width(name, FONT_SIZE)
-        if x > LEFT and x + needed > width - RIGHT:
-            x, y = float(LEFT), y + 22
-        drawn += [marker(number, x + 7, y - 4.5), label(name, x + 18, y)]
-        x += needed + 20
-    return "".join(drawn), y + 8
+def _place(point: At) -> tuple[float, float]:
+    return point.x, 100 * point.score.estimate

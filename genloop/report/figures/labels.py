@@ -1,85 +1,78 @@
-"""Where the labels of a figure go: beside what they name, over nothing else, and never over each other.
-
-Each label tries places around its anchor, near ones first, and takes the best that is free. M = obstacles, Q = places.
-"""
+"""Labels beside points that cover neither a mark, a whisker nor each other."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-LINE_HEIGHT = 16.0  # px
-NEAR = 20.0  # px: a label further away than this gets a line to its anchor
-_DISTANCES = (9.0, 13.0, 18.0, 26.0, 36.0, 48.0, 62.0, 80.0, 100.0, 125.0, 155.0, 190.0, 230.0, 280.0, 340.0, 420.0)
-_ANGLES = (0, 180, 90, 270, 30, 330, 150, 210, 60, 300, 120, 240)  # degrees; the screen's y grows downwards
-_GAP = 1.5  # px between boxes
+from genloop.report.figures.canvas import MUTED, plain
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DISTANCES = (6, 9, 13, 18, 25, 34, 46, 60, 78, 100, 130, 165, 210, 260)  # points between a mark and its label
+ANGLES = (0, 180, 90, 270, 45, 315, 135, 225, 20, 340, 160, 200)  # degrees
+LEADER = 20  # points: labels further away than this are joined to their mark by a line
+_MARK, _GAP = 4.5, 1.0  # points
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A label's box: its left end, its top, its size, and where it points to."""
+def label_points(
+    figure: "Figure",
+    axes: "Axes",
+    labels: Sequence[tuple[str, float, float]],
+    *,
+    marks: Sequence[tuple[float, float]],
+    whiskers: Sequence[np.ndarray] = (),
+) -> list[np.ndarray]:
+    """Write texts (text, x, y) beside their points, off all `marks` (x, y) and `whiskers`, which are lines (2, 2).
 
-    text: str
-    x: float
-    y: float
-    width: float
-    anchor: tuple[float, float]
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        return self.x, self.y, self.x + self.width, self.y + LINE_HEIGHT
-
-    @property
-    def leader(self) -> tuple[float, float] | None:
-        """Where on the box a line from the anchor ends; None when the label is near enough."""
-        x = min(max(self.anchor[0], self.x), self.x + self.width)
-        y = min(max(self.anchor[1], self.y), self.y + LINE_HEIGHT)
-        return (x, y) if math.hypot(x - self.anchor[0], y - self.anchor[1]) > NEAR else None
-
-
-def place_labels(
-    labels: Sequence[tuple[str, float, tuple[float, float]]],
-    hard: Sequence[tuple[float, float, float, float]],
-    soft: Sequence[tuple[float, float, float, float]],
-    bounds: tuple[float, float, float, float],
-) -> list[Placed]:
-    """Labels (text, width, anchor) within `bounds`, boxes being (left, top, right, bottom) in px.
-
-    Labels keep off each other and off `hard` boxes (marks, whiskers); off `soft` ones (curves) where that is cheap.
+    Each label takes the nearest free position inside the axes, longest texts first. Axis limits are final after this.
+    Returns the box (left, bottom, right, top) of each label in points of the page.
     """
-    taken = [*hard]
-    placed = []
-    for text, width, anchor in labels:
-        places, distances = _places(anchor, width, bounds)
-        blocked = _overlaps(places, np.array(taken, dtype=np.float64).reshape(-1, 4)).sum(axis=1)
-        crossed = _overlaps(places, np.array(soft, dtype=np.float64).reshape(-1, 4)).sum(axis=1)
-        best = int(np.argmin(1e6 * blocked + distances + 6.0 * np.minimum(crossed, 12)))
-        x, y = places[best, :2].tolist()
-        placed.append(Placed(text, x, y, width, anchor))
-        taken.append(placed[-1].box)
-    return placed
+    figure.draw_without_rendering()
+    unit = figure.dpi / 72  # pixels of a point
+    frame = np.array(axes.get_window_extent().extents) / unit  # left, bottom, right, top
+    points = axes.transData.transform([(x, y) for _, x, y in labels]) / unit
+    places = (axes.transData.transform(marks) / unit).tolist()
+    obstacles = [(x - _MARK, y - _MARK, x + _MARK, y + _MARK) for x, y in places]
+    for line in whiskers:
+        (x1, y1), (x2, y2) = axes.transData.transform(line) / unit
+        obstacles.append((min(x1, x2) - 1, min(y1, y2) - 1, max(x1, x2) + 1, max(y1, y2) + 1))
+    boxes = [np.zeros(4)] * len(labels)
+    for place in sorted(range(len(labels)), key=lambda i: -len(labels[i][0])):
+        text, x, y = labels[place]
+        note = axes.annotate(plain(text), (x, y), (0, 0), textcoords="offset points", fontsize=8, zorder=4)
+        note.set_bbox({"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5})
+        extent = note.get_window_extent()
+        box = _free_box(points[place], extent.width / unit, extent.height / unit, np.array(obstacles), frame)
+        boxes[place] = box
+        obstacles.append(tuple(box.tolist()))
+        note.set_position((float(box[0] - points[place][0]), float(box[1] - points[place][1])))
+        nearest = np.clip(points[place], box[:2], box[2:])
+        if math.dist(nearest, points[place]) > LEADER:
+            offset = tuple((nearest - points[place]).tolist())
+            leader = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4}
+            axes.annotate("", (x, y), offset, textcoords="offset points", arrowprops=leader)
+    return boxes
 
 
-def _places(
-    anchor: tuple[float, float], width: float, bounds: tuple[float, float, float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes (Q, 4) around an anchor and how far each is from it (Q,); moved into the bounds where they stick out."""
-    boxes, distances = [], []
-    for distance in _DISTANCES:
-        for rank, angle in enumerate(_ANGLES):
+def _free_box(point: np.ndarray, width: float, height: float, obstacles: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """The box (left, bottom, right, top) nearest to a point that is inside the frame and overlaps least."""
+    best, least = np.zeros(4), math.inf
+    for distance in DISTANCES:
+        for rank, angle in enumerate(ANGLES):
             dx, dy = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-            x = anchor[0] + distance * dx - width * (1 - dx) / 2
-            y = anchor[1] + distance * dy - LINE_HEIGHT * (1 - dy) / 2
-            x = min(max(x, bounds[0]), bounds[2] - width)
-            y = min(max(y, bounds[1]), bounds[3] - LINE_HEIGHT)
-            boxes.append((x, y, x + width, y + LINE_HEIGHT))
-            distances.append(distance + 0.4 * rank)
-    return np.array(boxes), np.array(distances)
-
-
-def _overlaps(places: np.ndarray, obstacles: np.ndarray) -> np.ndarray:
-    """(Q, 4), (M, 4) -> (Q, M) whether they overlap."""
-    left, top, right, bottom = (obstacles[None, :, i] for i in range(4))
-    x0, y0, x1, y1 = (places[:, i, None] for i in range(4))
-    return (x0 < right + _GAP) & (x1 > left - _GAP) & (y0 < bottom + _GAP) & (y1 > top - _GAP)
+            left = point[0] + distance * dx - width * (1 - dx) / 2
+            bottom = point[1] + distance * dy - height * (1 - dy) / 2
+            left = min(max(left, frame[0]), frame[2] - width)
+            bottom = min(max(bottom, frame[1]), frame[3] - height)
+            box = np.array([left, bottom, left + width, bottom + height])
+            apart = (box[2:] + _GAP <= obstacles[:, :2]) | (obstacles[:, 2:] + _GAP <= box[:2])
+            cost = 1e6 * int((~apart.any(axis=1)).sum()) + distance + 0.4 * rank
+            if cost < least:
+                best, least = box, cost
+        if least < 1e6:
+            break
+    return best

@@ -1,62 +1,43 @@
-"""The reliability diagram of a judge (DeGroot and Fienberg 1983): how often yes was right where it said P(yes)."""
+"""The reliability diagram of a judge (DeGroot and Fienberg 1983): the share of yes against the P(yes) it predicted."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from genloop.report.figures.axes import Axis, linear
-from genloop.report.figures.panel import At, Curve, Panel, families_of
-from genloop.report.svg import document, element, hue, label, marker, path
+from genloop.report.figures.canvas import MUTED, At, add_legend, color_of, draw_band, svg
 from genloop.stats.intervals import Interval
 
-LEFT, RIGHT, WIDTH, PLOT = 64, 24, 640, 420  # px; PLOT: height of the plot
-_LINE, _BARS, _ROW = 22, 26, 52  # px: a line of the legend, the highest bar, a row of bars with their numbers
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
-def draw(overall: Mapping[str, Mapping[str, Any]], *, title: str = "How far P(yes) can be believed") -> str:
-    """{question: its numbers} of `genloop.stats.judges.summary.summarize_judge` -> a whole SVG document.
+def reliability_svg(overall: Mapping[str, Mapping[str, Any]], *, title: str = "Calibration of P(yes)") -> str:
+    """{question: its numbers} of `genloop.stats.judges.summary.summarize_judge` -> an SVG document.
 
-    One curve a question, on the dashed diagonal where P(yes) is the share of yes; below, the answers in each bin.
+    One curve a question, on the dashed diagonal where the judge is calibrated; below, the number of answers by bin.
     """
-    curves = [
-        Curve(question, [At(bar["p_yes"], Interval(*bar["yes"])) for bar in row["reliability"]])
-        for question, row in overall.items()
-    ]
-    families = families_of(curves)
-    top = 60 + _LINE * len(curves) + 24
-    bottom = top + PLOT
-    panel = Panel(
-        x=linear([0.0, 1.0], LEFT, WIDTH - RIGHT, percent=True),
-        y=linear([0.0, 1.0], bottom, top, percent=True),
-        x_title="P(yes) in %, mean of a bin",
-        y_title="share of yes in %, with 95 % bands",
-        curves=curves,
-        families=families,
-        has_legend=True,
-    )
-    diagonal = path([(panel.x(0.0), panel.y(0.0)), (panel.x(1.0), panel.y(1.0))])
-    parts = [label(title, LEFT, 34, class_="title"), *_legend(overall, families)]
-    parts += [element("path", d=diagonal, class_="leader dashed"), panel.draw()]
-    parts.append(label("answers in each bin", LEFT, bottom + 74, class_="axis"))
-    for place, (question, row) in enumerate(overall.items()):
-        parts += _bars(row["reliability"], panel.x, bottom + 84 + _ROW * place, families[question])
-    return document(title, WIDTH, bottom + 96 + _ROW * len(curves), *parts)
 
+    def paint(figure: "Figure") -> None:
+        heights = [4.0, *(0.7 for _ in overall)]
+        grid = {"height_ratios": heights}
+        plot, *histograms = figure.subplots(len(heights), sharex=True, squeeze=False, gridspec_kw=grid).flat
+        plot.plot([0, 100], [0, 100], color=MUTED, linestyle="--", linewidth=1)
+        for number, (question, row) in enumerate(overall.items()):
+            points = [At(100 * bar["p_yes"], Interval(*bar["yes"])) for bar in row["reliability"]]
+            error, low, high = (100 * share for share in row["ece"])
+            label = f"{question}: calibration error {error:.1f} % ({low:.1f} to {high:.1f}), {row['n']:,} answers"
+            draw_band(plot, points, number, label)
+            bars = histograms[number]
+            places = [50 * (bar["low"] + bar["high"]) for bar in row["reliability"]]
+            counts = [bar["n"] for bar in row["reliability"]]
+            drawn = bars.bar(places, counts, width=8, color=color_of(number), alpha=0.6)
+            bars.bar_label(drawn, [f"{count:,}" for count in counts], fontsize=7, padding=1)
+            bars.set(ylim=(0, 1.6 * max(counts)), yticks=[])
+            bars.grid(visible=False)
+            bars.spines["left"].set_visible(False)
+        plot.set(xlim=(0, 100), ylim=(-2, 102), ylabel="share of yes in %, with 95 % bands")
+        if histograms:
+            histograms[0].set_title("answers in each bin", fontsize=9, color=MUTED, loc="left")
+            add_legend(figure, plot)
+        (histograms or [plot])[-1].set_xlabel("P(yes) in %, mean of a bin")
 
-def _legend(overall: Mapping[str, Mapping[str, Any]], families: Mapping[str, int]) -> Iterator[str]:
-    """Mark, name and calibration error of each question, a line each."""
-    for place, (question, row) in enumerate(overall.items()):
-        y = 60.0 + _LINE * place
-        estimate, low, high = (f"{100 * share:.1f}" for share in row["ece"])
-        yield marker(families[question], LEFT + 7, y - 4.5)
-        yield label(f"{question}: calibration error {estimate} % ({low} to {high}), {row['n']:,} answers", LEFT + 18, y)
-
-
-def _bars(bins: Sequence[Mapping[str, Any]], x: Axis, top: float, number: int) -> Iterator[str]:
-    """How many answers of one question each bin has: a bar, and the number under it."""
-    most = max(bar["n"] for bar in bins)
-    for bar in bins:
-        left, right = x(bar["low"]) + 4, x(bar["high"]) - 4
-        height = max(1.0, _BARS * bar["n"] / most)
-        shape = {"x": left, "y": top + _BARS - height, "width": right - left, "height": height}
-        yield element("rect", **shape, class_=f"{hue(number)} fill", opacity=0.55)
-        yield label(f"{bar['n']:,}", (left + right) / 2, top + _BARS + 15, class_="tick", text_anchor="middle")
+    return svg(paint, title, 4.6 + 0.8 * len(overall))

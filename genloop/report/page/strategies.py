@@ -7,7 +7,8 @@ gain = gain_at_equal_cost(strategy(run, pool.one_image["flops"]), pool.curves["m
 
 import numpy as np
 
-from genloop.report.figures.panel import At, Dot
+from genloop.report.figures.canvas import At
+from genloop.report.figures.frontier import Dot
 from genloop.report.runs import Run
 from genloop.stats.frontier import Curve
 

@@ -60,7 +60,7 @@ def test_two_prompts_can_show_nothing_and_no_difference_beyond_100_points_is_pro
     text = markdown(found, ("a", "b"), ())
     assert "b scores the same as a (95 % interval" in text and "these prompts no difference is found in 80 %" in text
     assert text.count("| not significant | none |") == 2
-    assert forest_svg(found.changes, "b minus a").count(">none</text>") == 2
+    assert forest_svg(found.changes, "b minus a").count("detectable none") == 2
 
 
 def test_the_other_way_round_gives_the_opposite(runs):
