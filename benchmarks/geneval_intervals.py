@@ -14,9 +14,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from genloop.stats.intervals import Interval, mcnemar, paired_bootstrap
-from genloop.stats.paired import detectable, sign_flip_test, standard_error
+from genloop.stats.intervals import Interval
+from genloop.stats.paired import detectable, mcnemar, sign_flip_test, standard_error
 from genloop.stats.rates import FEW, Rates, rates
+from genloop.stats.resampling import paired_bootstrap
 
 CONCENTRATION = 2.0
 GENEVAL = {  # prompts of each task, and rates as published for models of 2024

@@ -10,7 +10,8 @@ from genloop.config import Settings
 from genloop.metrics.makers import ANY_QUESTION, Line, ScoreMaker, Tools
 from genloop.protocols import Judge
 from genloop.records import Prompt
-from genloop.stats.intervals import Interval, cluster_bootstrap
+from genloop.stats.intervals import Interval
+from genloop.stats.resampling import cluster_bootstrap
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,15 +6,16 @@ task, the same ones for both sides of a comparison, and their costs with them.
 P = items (images or pools of candidates), K = budgets, C = prompts of a task, R = resamples, T = tasks.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from genloop.stats.intervals import Interval, clustered_wilson, mean_of, paired_bootstrap
+from genloop.stats.clusters import numbered
+from genloop.stats.intervals import Interval
+from genloop.stats.resampling import Statistic, bootstrap
 
-_AT_A_TIME = 64  # budgets, to bound memory
 _ROUNDING = 1e-9  # by how much of itself a cost may miss a curve's end
 
 
@@ -79,26 +80,22 @@ class Curve:
         return None
 
     def band(self, seed: int, *, num_resamples: int = 4000) -> list[Interval]:
-        """The score at every budget with its 95 % interval; all budgets share their resamples.
-
-        Where every prompt scores alike there is nothing to resample; then Wilson's intervals of the tasks are taken.
-        """
-        prompts = _prompts(self)
-        weights = _weights(prompts, seed, num_resamples)
-        found = []
-        for start in range(0, self.values.shape[1], _AT_A_TIME):
-            part = _task_means(self, self.values[:, start : start + _AT_A_TIME], prompts, weights).mean(axis=1)
-            found += [_percentiles(column) for column in part.T]
-        return [f if f.low < f.high else self._wilson(k) for k, f in enumerate(found)]
+        """The score at every budget with its 95 % interval; all budgets share their resamples."""
+        sums = _Sums.of(self, _prompts(self))
+        extended = sums.extended(0.0, 1.0)
+        return bootstrap(
+            lambda weights: sums.task_means(weights)[0].mean(axis=1),
+            sums.strata,
+            seed,
+            extended=lambda weights: extended.task_means(weights)[0].mean(axis=1),
+            num_resamples=num_resamples,
+            width=len(self.tasks) * len(self.cost),
+        )
 
     def of_task(self, tag: str) -> "Curve":
         """The items of one task."""
         rows = [row for row, other in enumerate(self.tags) if other == tag]
         return Curve(self.values[rows], self.costs[rows], [self.clusters[r] for r in rows], [tag] * len(rows))
-
-    def _wilson(self, k: int) -> Interval:
-        tasks = [self.of_task(tag) for tag in self.tasks]
-        return mean_of([clustered_wilson(task.values[:, k].tolist(), task.clusters) for task in tasks])
 
     def _mean(self, numbers: np.ndarray) -> np.ndarray:
         tags = np.asarray(self.tags)
@@ -143,33 +140,82 @@ def gain_at(strategy: Curve, curve: Curve, place: float, seed: int, *, num_resam
     return _gain(strategy, curve, place, seed, num_resamples)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Scores and costs of a curve, summed over the items of each prompt."""
+
+    values: np.ndarray  # (C, K)
+    costs: np.ndarray  # (C, K)
+    counts: np.ndarray  # (C,) items
+    strata: np.ndarray  # (C,) number of the task
+
+    @classmethod
+    def of(cls, curve: Curve, prompts: Sequence[tuple[str, Hashable]]) -> "_Sums":
+        number = {prompt: i for i, prompt in enumerate(prompts)}
+        index = np.array([number[prompt] for prompt in zip(curve.tags, curve.clusters)])
+        values, costs = (np.zeros((len(prompts), len(curve.cost))) for _ in range(2))
+        np.add.at(values, index, curve.values)
+        np.add.at(costs, index, curve.costs)
+        return cls(values, costs, np.bincount(index).astype(np.float64), numbered([tag for tag, _ in prompts])[0])
+
+    def extended(self, *scores: float) -> "_Sums":
+        """With more prompts in each task, of average size and cost, which have these scores at every budget."""
+        tasks, size, num_budgets = np.unique(self.strata), self.counts.mean(), self.values.shape[1]
+        costs = [self.costs[self.strata == t].sum(axis=0) / self.counts[self.strata == t].sum() for t in tasks]
+        return _Sums(
+            np.vstack([self.values, np.repeat(np.tile(scores, len(tasks))[:, None] * size, num_budgets, axis=1)]),
+            np.vstack([self.costs, np.repeat(np.array(costs) * size, len(scores), axis=0)]),
+            np.append(self.counts, np.full(len(scores) * len(tasks), size)),
+            np.append(self.strata, np.repeat(tasks, len(scores))),
+        )
+
+    def task_means(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of the prompts (R, C) -> mean scores and mean costs of the tasks, (R, T, K) each."""
+        means: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+        for task in np.unique(self.strata):
+            rows = self.strata == task
+            counts = (weights[:, rows] @ self.counts[rows])[:, None]
+            for found, sums in zip(means, (self.values, self.costs)):
+                found.append(weights[:, rows] @ sums[rows] / counts)
+        return np.stack(means[0], axis=1), np.stack(means[1], axis=1)
+
+
 def _gain(strategy: Curve, curve: Curve, place: float | None, seed: int, num_resamples: int) -> Gain:
     if strategy.values.shape[1] != 1:
         raise ValueError(f"a strategy has one budget, found {strategy.values.shape[1]}")
     prompts = _shared_prompts(strategy, curve)
-    weights = _weights(prompts, seed, num_resamples)
-    ours, our_costs = (_task_means(strategy, side, prompts, weights) for side in (strategy.values, strategy.costs))
-    theirs, their_costs = (_task_means(curve, side, prompts, weights) for side in (curve.values, curve.costs))
-    spent, prices = our_costs.mean(axis=1)[:, 0], their_costs.mean(axis=1)  # (1 + R,), (1 + R, K)
-    if place is None:
-        place = curve.place_of(strategy.cost[0])
-        budgets = np.arange(1, prices.shape[1] + 1)
-        rising = np.maximum.accumulate(prices, axis=1)
-        places = np.array([np.interp(cost, costs, budgets) for cost, costs in zip(spent, rising)])
-    else:
-        places = np.full(len(spent), place)
-    gains = ours[:, :, 0] - _at(theirs, places)  # (1 + R, T)
-    ratio = _percentiles(spent / _at(their_costs, places).mean(axis=1))
-    tasks = {
-        tag: _interval(gains[:, number], strategy.of_task(tag), curve.of_task(tag), place, seed)
-        for number, tag in enumerate(prompts)
-    }
-    overall = _interval(gains.mean(axis=1), strategy, curve, place, seed)
-    return Gain(place, float(strategy.cost[0]), ratio, overall, tasks)
+    ours, theirs = _Sums.of(strategy, prompts), _Sums.of(curve, prompts)
+    found = curve.place_of(strategy.cost[0]) if place is None else place
+    *tasks, overall, ratio = bootstrap(
+        _gain_statistic(ours, theirs, place),
+        ours.strata,
+        seed,
+        extended=_gain_statistic(ours.extended(1.0, 0.0), theirs.extended(0.0, 1.0), place),
+        num_resamples=num_resamples,
+        width=len(curve.tasks) * len(curve.cost),
+    )
+    return Gain(found, float(strategy.cost[0]), ratio, overall, dict(zip(strategy.tasks, tasks)))
 
 
-def _shared_prompts(strategy: Curve, curve: Curve) -> dict[str, list[Hashable]]:
-    """The prompts of a strategy by task; ValueError unless the curve has the same ones."""
+def _gain_statistic(ours: _Sums, theirs: _Sums, place: float | None) -> Statistic:
+    """Weights (R, C) -> (R, T + 2): the gain in each task, that in all tasks together, the ratio of the costs."""
+
+    def gains(weights: np.ndarray) -> np.ndarray:
+        (score, spent), (scores, prices) = ours.task_means(weights), theirs.task_means(weights)
+        cost = spent.mean(axis=1)[:, 0]  # (R,)
+        places = np.full(len(weights), place, dtype=np.float64)
+        if place is None:
+            budgets = np.arange(1, prices.shape[2] + 1)
+            rising = np.maximum.accumulate(prices.mean(axis=1), axis=1)
+            places = np.array([np.interp(one, costs, budgets) for one, costs in zip(cost, rising)])
+        by_task = score[:, :, 0] - _at(scores, places)
+        return np.column_stack([by_task, by_task.mean(axis=1), cost / _at(prices, places).mean(axis=1)])
+
+    return gains
+
+
+def _shared_prompts(strategy: Curve, curve: Curve) -> list[tuple[str, Hashable]]:
+    """The prompts of a strategy; ValueError unless the curve has the same ones."""
     ours, theirs = ({*zip(side.tags, side.clusters)} for side in (strategy, curve))
     if ours != theirs:
         raise ValueError(
@@ -178,43 +224,10 @@ def _shared_prompts(strategy: Curve, curve: Curve) -> dict[str, list[Hashable]]:
     return _prompts(strategy)
 
 
-def _prompts(curve: Curve) -> dict[str, list[Hashable]]:
-    """{task: its prompts}"""
+def _prompts(curve: Curve) -> list[tuple[str, Hashable]]:
+    """(task, prompt), the tasks and their prompts in order of first appearance."""
     unique = dict.fromkeys(zip(curve.tags, curve.clusters))
-    return {task: [cluster for tag, cluster in unique if tag == task] for task in curve.tasks}
-
-
-def _weights(prompts: Mapping[str, Sequence[Hashable]], seed: int, num_resamples: int) -> dict[str, np.ndarray]:
-    """{task: how often each of its prompts counts (1 + R, C)}: once in the first row, then as drawn."""
-    rng = np.random.default_rng(seed)
-    drawn = {
-        tag: rng.multinomial(len(clusters), np.full(len(clusters), 1 / len(clusters)), num_resamples)
-        for tag, clusters in prompts.items()
-    }
-    return {tag: np.vstack([np.ones_like(counts[:1]), counts]) for tag, counts in drawn.items()}
-
-
-def _task_means(
-    curve: Curve, numbers: np.ndarray, prompts: Mapping[str, Sequence[Hashable]], weights: Mapping[str, np.ndarray]
-) -> np.ndarray:
-    """Means (1 + R, T, K) of numbers (P, K) of a curve's items: each task under each row of weights."""
-    means = []
-    for tag, clusters in prompts.items():
-        sums, counts = _by_prompt(curve, numbers, tag, clusters)
-        means.append(weights[tag] @ sums / (weights[tag] @ counts)[:, None])
-    return np.stack(means, axis=1)
-
-
-def _by_prompt(
-    curve: Curve, numbers: np.ndarray, tag: str, clusters: Sequence[Hashable]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Sums (C, K) of numbers (P, K) and the number of items (C,) of each prompt of a task."""
-    number = {cluster: i for i, cluster in enumerate(clusters)}
-    rows = [row for row, other in enumerate(curve.tags) if other == tag]
-    index = np.array([number[curve.clusters[row]] for row in rows])
-    sums = np.zeros((len(clusters), numbers.shape[1]))
-    np.add.at(sums, index, numbers[rows])
-    return sums, np.bincount(index, minlength=len(clusters)).astype(np.float64)
+    return [(tag, cluster) for task in curve.tasks for tag, cluster in unique if tag == task]
 
 
 def _at(numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -224,27 +237,3 @@ def _at(numbers: np.ndarray, places: np.ndarray) -> np.ndarray:
     share = (places - 1 - lower)[:, None]
     rows = np.arange(len(numbers))
     return (1 - share) * numbers[rows, :, lower] + share * numbers[rows, :, upper]
-
-
-def _interval(numbers: np.ndarray, strategy: Curve, curve: Curve, place: float, seed: int) -> Interval:
-    """The first number with the percentiles of the others; where all are equal, as `paired_bootstrap` has it."""
-    found = _percentiles(numbers)
-    if found.low < found.high:
-        return found
-    prompts = _prompts(strategy)
-    ours, theirs = (_prompt_means(side, prompts) for side in (strategy, curve))  # (C, 1), (C, K)
-    at_place = _at(theirs[:, None], np.full(len(theirs), place))[:, 0]
-    tags = [tag for tag, clusters in prompts.items() for _ in clusters]
-    wide = paired_bootstrap(ours[:, 0].tolist(), at_place.tolist(), range(len(tags)), seed, tags=tags)
-    return Interval(found.estimate, wide.low, wide.high)
-
-
-def _prompt_means(curve: Curve, prompts: Mapping[str, Sequence[Hashable]]) -> np.ndarray:
-    """Mean values (C, K) of every prompt, task by task."""
-    parts = [_by_prompt(curve, curve.values, tag, clusters) for tag, clusters in prompts.items()]
-    return np.vstack([sums / counts[:, None] for sums, counts in parts])
-
-
-def _percentiles(numbers: np.ndarray) -> Interval:
-    low, high = np.quantile(numbers[1:], [0.025, 0.975])
-    return Interval(float(numbers[0]), float(low), float(high))

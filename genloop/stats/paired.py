@@ -13,6 +13,25 @@ import numpy as np
 MAX_DRAWS = 1 << 21  # signs drawn at a time, to bound memory
 
 
+def mcnemar(b: int, c: int) -> float:
+    """Exact two-sided p-value (McNemar 1947): `b` pairs where only the one is right, `c` where only the other is."""
+    from scipy.special import bdtr
+
+    if b < 0 or c < 0:
+        raise ValueError(f"counts must be at least 0, found {b} and {c}")
+    return min(1.0, 2 * float(bdtr(min(b, c), b + c, 0.5))) if b + c else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for how many there are (Holm 1979): the smallest counts m times, the next m - 1 times, ..."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    corrected, floor = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = floor
+    return corrected
+
+
 def sign_flip_test(differences: Sequence[int]) -> float:
     """Two-sided p-value of the sum of whole numbers, one a prompt, when each may bear the other sign; exact."""
     values = [abs(int(value)) for value in differences if value]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from genloop.records import TAGS
-from genloop.stats.intervals import Interval, cluster_bootstrap, clustered_wilson, mean_of
+from genloop.stats.intervals import Interval, clustered_wilson, mean_of
+from genloop.stats.resampling import cluster_bootstrap
 
 Kind = Literal["wilson", "bootstrap"]
 Method = Literal["wilson", "bootstrap", "combined"]

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from genloop.stats.agreement.votes import Votes
-from genloop.stats.intervals import Interval, clustered_wilson, holm, mcnemar, paired_bootstrap
-from genloop.stats.paired import sign_flip_test
+from genloop.stats.intervals import Interval, clustered_wilson
+from genloop.stats.paired import holm, mcnemar, sign_flip_test
 from genloop.stats.rates import in_order
+from genloop.stats.resampling import bootstrap, paired_bootstrap
 
 ALL = "all"
 _ONE_OF_EACH = np.array([[0, 1, 0, 0], [0, 0, 1, 0]])  # two prompts that only the evaluator, only people find right
@@ -125,7 +126,7 @@ def _measure(task: str, images: Sequence[AnnotatedImage], seed: int, num_resampl
         human=_rate(images, [image.human for image in images]),
         machine=_rate(images, [image.verdict for image in images]),
         agreement=_rate(images, [image.verdict == image.human for image in images]),
-        kappa=_drawn(cohen_kappa, counts, _ONE_OF_EACH, seed, num_resamples),
+        kappa=_resampled(cohen_kappa, counts, _ONE_OF_EACH, seed, num_resamples),
         precision=_rate_among(images, [image.verdict for image in images], [image.human for image in images]),
         recall=_rate_among(images, [image.human for image in images], [image.verdict for image in images]),
     )
@@ -152,28 +153,24 @@ def _cells_by_prompt(verdicts: Sequence[bool], images: Sequence[AnnotatedImage])
     return cells
 
 
-def _draws(num_prompts: int, seed: int, num_resamples: int) -> np.ndarray:
-    """(R, C): how often each prompt is drawn."""
-    return np.random.default_rng(seed).multinomial(num_prompts, [1 / num_prompts] * num_prompts, size=num_resamples)
-
-
-def _drawn(
-    measure: Callable[[np.ndarray], np.ndarray], cells: np.ndarray, more: np.ndarray, seed: int, num_resamples: int
+def _resampled(
+    measure: Callable[[np.ndarray], np.ndarray], cells: np.ndarray, ends: np.ndarray, seed: int, num_resamples: int
 ) -> Interval | None:
-    """`measure` of counts by prompt (C, ...) with percentiles over prompts drawn again; None where it is not defined.
+    """`measure` of counts by prompt (C, ...) with its interval over prompts; None where it is not defined.
 
-    Draws in which it is not are left out. Where all others are equal, two prompts `more` (2, ...) are thought of.
+    `ends` (2, ...) are two more prompts for the case that all others are equal.
     """
-    estimate = float(measure(cells.sum(axis=0)))
-    if np.isnan(estimate):
+    if np.isnan(measure(cells.sum(axis=0))):
         return None
-    size = cells.mean(axis=0).sum() / more.mean(axis=0).sum()  # of a prompt, in images
-    for counts in (cells, np.concatenate([cells, more * size])):
-        drawn = measure(np.tensordot(_draws(len(counts), seed, num_resamples), counts, axes=1))
-        low, high = np.nanquantile(drawn, [0.025, 0.975])
-        if low < high:
-            break
-    return Interval(estimate, min(float(low), estimate), max(float(high), estimate))
+    size = cells.mean(axis=0).sum() / ends.mean(axis=0).sum()  # of a prompt, in images
+    more = np.concatenate([cells, ends * size])
+    return bootstrap(
+        lambda weights: measure(np.tensordot(weights, cells, axes=1)),
+        np.zeros(len(cells), dtype=int),
+        seed,
+        extended=lambda weights: measure(np.tensordot(weights, more, axes=1)),
+        num_resamples=num_resamples,
+    )[0]
 
 
 def _margins(images: Sequence[AnnotatedImage]) -> list[Margin]:
@@ -209,7 +206,7 @@ def _pair(task: str, images: Sequence[AnnotatedImage], seed: int, num_resamples:
         task=task,
         images=len(images),
         agreement=paired_bootstrap(*values, prompts, seed, num_resamples=num_resamples),
-        kappa=_drawn(_second_minus_first, cells, _EACH_ONCE, seed, num_resamples),
+        kappa=_resampled(_second_minus_first, cells, _EACH_ONCE, seed, num_resamples),
         only_first=only_first,
         only_other=only_other,
         mcnemar=mcnemar(only_other, only_first),

@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from genloop.stats.comparison.regime import COVERAGE, Differing, differing
 from genloop.stats.comparison.rows import Evaluation, JudgedImage
-from genloop.stats.intervals import Interval, holm, mcnemar, paired_bootstrap
+from genloop.stats.intervals import Interval
 from genloop.stats.nearness import Nearness, is_near, nearness
-from genloop.stats.paired import detectable, sign_flip_test, standard_error, weighted_sign_flip_test
+from genloop.stats.paired import detectable, holm, mcnemar, sign_flip_test, standard_error, weighted_sign_flip_test
 from genloop.stats.rates import Kind, Rate, in_order, rates
+from genloop.stats.resampling import paired_bootstrap
 
 SIGNIFICANT = 0.05
 OVERALL = "overall"

@@ -6,18 +6,18 @@ prompts measures (0.5 = useless there, however high the pooled one). Intervals r
 prompt are not independent. n = answers, C = clusters (prompts), R = resamples.
 """
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from genloop.stats.intervals import Interval, cluster_bootstrap, clustered_wilson, wilson
+from genloop.stats.clusters import numbered
+from genloop.stats.intervals import Interval, clustered_wilson
+from genloop.stats.resampling import bootstrap, cluster_bootstrap
 
 NUM_BINS = 10
 NUM_RESAMPLES = 1000
-_LEVEL = 0.95
-_MAX_CELLS = 1 << 22  # numbers held at a time while resampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +83,27 @@ def auc(answers: JudgeAnswers, seed: int) -> Interval | None:
     estimate = float(area_under_curve(answers.labels, answers.p_yes))
     if np.isnan(estimate):
         return None
-    clusters, num_clusters = _numbered(answers.prompts)
-    drawn = [
-        area_under_curve(answers.labels, answers.p_yes, counts[:, clusters].astype(float))
-        for counts in _resamples(num_clusters, seed, len(answers.labels))
-    ]
-    return _percentiles(estimate, np.concatenate(drawn), num_clusters)
+    index, names = numbered(answers.prompts)
+    half = len(index) / len(names) / 2  # answers of an average prompt, half of them yes
+    labels, p_yes = np.append(answers.labels, [1, 0, 1, 0]), np.append(answers.p_yes, [1, 0, 0, 1])
+
+    def area(weights: np.ndarray) -> np.ndarray:
+        return area_under_curve(answers.labels, answers.p_yes, weights[:, index])
+
+    def extended(weights: np.ndarray) -> np.ndarray:  # by a prompt ranked right and one ranked wrong
+        more = half * np.repeat(weights[:, -2:], 2, axis=1)
+        return area_under_curve(labels, p_yes, np.hstack([weights[:, index], more]))
+
+    strata = np.zeros(len(names), dtype=int)
+    return bootstrap(area, strata, seed, extended=extended, num_resamples=NUM_RESAMPLES, width=len(labels))[0]
 
 
 def auc_within(answers: JudgeAnswers, seed: int) -> tuple[Interval | None, int]:
     """The mean over groups of the AUC inside each -> (it, how many groups have a yes and a no)."""
-    groups, num_groups = _numbered(answers.groups or answers.prompts)
+    groups, names = numbered(answers.groups or answers.prompts)
     order = np.argsort(groups, kind="stable")
     values, prompts = [], []
-    starts = np.searchsorted(groups[order], np.arange(1, num_groups))
+    starts = np.searchsorted(groups[order], np.arange(1, len(names)))
     for rows in (part.tolist() for part in np.split(order, starts)):
         value = float(area_under_curve(answers.labels[rows], answers.p_yes[rows]))
         if not np.isnan(value):
@@ -104,8 +111,7 @@ def auc_within(answers: JudgeAnswers, seed: int) -> tuple[Interval | None, int]:
             prompts.append(answers.prompts[rows[0]])
     if not values:
         return None, 0
-    found = cluster_bootstrap(values, prompts, seed, num_resamples=NUM_RESAMPLES)
-    return _or_wilson(found, len(set(prompts))), len(values)
+    return cluster_bootstrap(values, prompts, seed, ends=(0.0, 1.0), num_resamples=NUM_RESAMPLES), len(values)
 
 
 def calibration_error(answers: JudgeAnswers, seed: int, *, num_bins: int = NUM_BINS) -> Interval:
@@ -113,13 +119,23 @@ def calibration_error(answers: JudgeAnswers, seed: int, *, num_bins: int = NUM_B
 
     The interval is that of the plug-in estimate, which is never below 0 and biased upwards when bins are small.
     """
-    clusters, num_clusters = _numbered(answers.prompts)
-    gaps = np.zeros((num_clusters, num_bins))
-    np.add.at(gaps, (clusters, _bins(answers.p_yes, num_bins)), answers.labels - answers.p_yes)
-    sizes = np.bincount(clusters, minlength=num_clusters).astype(float)
-    estimate = np.abs(gaps.sum(0)).sum() / sizes.sum()
-    drawn = [np.abs(counts @ gaps).sum(1) / (counts @ sizes) for counts in _resamples(num_clusters, seed, num_clusters)]
-    return _percentiles(float(estimate), np.concatenate(drawn), num_clusters)
+    index, names = numbered(answers.prompts)
+    gaps = np.zeros((len(names), num_bins))
+    np.add.at(gaps, (index, _bins(answers.p_yes, num_bins)), answers.labels - answers.p_yes)
+    sizes = np.bincount(index).astype(float)
+    ends = np.zeros((2, num_bins))  # a prompt without any gap, and one that is all wrong where the gap is largest
+    total = gaps.sum(axis=0)
+    ends[1, np.abs(total).argmax()] = np.copysign(sizes.mean(), total[np.abs(total).argmax()])
+
+    def error(weights: np.ndarray) -> np.ndarray:
+        return np.abs(weights @ gaps).sum(axis=1) / (weights @ sizes)
+
+    def extended(weights: np.ndarray) -> np.ndarray:
+        total = weights[:, :-2] @ gaps + weights[:, -2:] @ ends
+        return np.abs(total).sum(axis=1) / (weights @ np.append(sizes, [sizes.mean()] * 2))
+
+    strata = np.zeros(len(names), dtype=int)
+    return bootstrap(error, strata, seed, extended=extended, num_resamples=NUM_RESAMPLES)[0]
 
 
 def reliability(answers: JudgeAnswers, *, num_bins: int = NUM_BINS) -> list[Bin]:
@@ -190,31 +206,3 @@ def describe(answers: JudgeAnswers, seed: int) -> dict[str, Any]:
 
 def _bins(p_yes: np.ndarray, num_bins: int) -> np.ndarray:
     return np.minimum((p_yes * num_bins).astype(np.int64), num_bins - 1)
-
-
-def _numbered(names: Sequence[Hashable]) -> tuple[np.ndarray, int]:
-    """Names -> (their numbers in order of appearance (n,), how many there are)."""
-    numbers: dict[Hashable, int] = {}
-    index = np.array([numbers.setdefault(name, len(numbers)) for name in names])
-    return index, len(numbers)
-
-
-def _resamples(num_clusters: int, seed: int, width: int) -> Iterator[np.ndarray]:
-    """How often each cluster is drawn in each resample, (r, C) at a time, R rows in all; each r * width is bounded."""
-    rng = np.random.default_rng(seed)
-    at_a_time = max(1, _MAX_CELLS // max(width, num_clusters))
-    for start in range(0, NUM_RESAMPLES, at_a_time):
-        size = min(at_a_time, NUM_RESAMPLES - start)
-        yield rng.multinomial(num_clusters, np.full(num_clusters, 1 / num_clusters), size=size)
-
-
-def _percentiles(estimate: float, drawn: np.ndarray, num_clusters: int) -> Interval:
-    low, high = np.nanquantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return _or_wilson(Interval(estimate, float(low), float(high)), num_clusters)
-
-
-def _or_wilson(found: Interval, num_clusters: int) -> Interval:
-    """Where drawing prompts again changes nothing, as when all are ranked right: Wilson's, a prompt being one trial."""
-    if found.low < found.high:
-        return found
-    return wilson(min(1.0, max(0.0, found.estimate)) * num_clusters, num_clusters)

@@ -18,7 +18,7 @@ from genloop.ledger import Counts, read_rows
 from genloop.records import TAGS
 from genloop.report.page.scores import compare, differences, score
 from genloop.report.runs import JudgedImage, Run, read_runs
-from genloop.stats.intervals import holm
+from genloop.stats.paired import holm
 from genloop.stats.rates import Kind
 from tests.worlds.report_runs import CARD, Sketch, write_runs
 

@@ -12,8 +12,8 @@ from genloop.stats.comparison.compare import OVERALL, compare, coverage, pair_up
 from genloop.stats.comparison.regime import COVERAGE, Differing, conditions, differing, names_of, refuse
 from genloop.stats.comparison.rows import check_evaluation, read_evaluation
 from genloop.stats.comparison.tables import as_json, markdown, sentence
-from genloop.stats.intervals import paired_bootstrap
 from genloop.stats.paired import detectable, sign_flip_test, standard_error
+from genloop.stats.resampling import paired_bootstrap
 from tests.worlds.evaluations import CARD, evaluation, verdict_rows, write_evaluation, write_reference
 from tests.worlds.report_runs import start_run
 

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from genloop.stats.intervals import wilson
 from genloop.stats.judges.quality import (
     JudgeAnswers,
     accuracy,
@@ -67,7 +66,8 @@ def test_groups_narrow_down_who_is_compared():
     one = JudgeAnswers(labels, p_yes, ["a"] * 4)
     two = JudgeAnswers(labels, p_yes, ["a"] * 4, [("a", 3), ("a", 3), ("a", 6), ("a", 6)])
     assert auc_within(one, 0)[0].estimate == pytest.approx(0.75)
-    assert auc_within(two, 0) == (wilson(1, 1), 2)  # of one prompt
+    within, groups = auc_within(two, 0)
+    assert (within.estimate, groups) == (1.0, 2) and within.low < 0.5  # of one prompt
 
 
 def test_few_prompts_that_are_all_ranked_right_do_not_make_a_judge_perfect():
@@ -77,7 +77,7 @@ def test_few_prompts_that_are_all_ranked_right_do_not_make_a_judge_perfect():
     )
     for measure in (auc, lambda answers, seed: auc_within(answers, seed)[0]):
         assert measure(few, 0).estimate == measure(many, 0).high == 1
-        assert 0.3 < measure(few, 0).low < 0.5 and 0.95 < measure(many, 0).low < 1
+        assert 0.1 < measure(few, 0).low < 0.5 and 0.9 < measure(many, 0).low < 1
 
 
 def test_labels_that_are_all_the_same_have_no_auc():

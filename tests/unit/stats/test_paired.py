@@ -1,5 +1,6 @@
 """Tests of paired differences are exact, treat a prompt as one, and know what they can find."""
 
+import math
 from itertools import product
 
 import numpy as np
@@ -7,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genloop.stats.intervals import holm, mcnemar
-from genloop.stats.paired import detectable, sign_flip_test, standard_error, weighted_sign_flip_test
+from genloop.stats.paired import detectable, holm, mcnemar, sign_flip_test, standard_error, weighted_sign_flip_test
 
 
 def by_enumeration(steps: list[int]) -> float:
@@ -77,3 +77,17 @@ def test_of_several_claims_one_is_found_in_80_percent_of_cases_when_only_that_di
         shifts.append(steps[0].sum() / 376)
     assert np.mean(reaches) == pytest.approx(np.mean(shifts), rel=0.04)
     assert found / 150 == pytest.approx(0.8, abs=0.07)
+
+
+@settings(deadline=None)
+@given(b=st.integers(0, 60), c=st.integers(0, 60))
+def test_mcnemar_is_the_two_sided_sign_test(b, c):
+    n = b + c
+    tail = sum(math.comb(n, i) for i in range(min(b, c) + 1)) / 2**n
+    assert mcnemar(b, c) == pytest.approx(min(1.0, 2 * tail))
+    assert mcnemar(b, c) == mcnemar(c, b)
+
+
+def test_mcnemar_refuses_negative_counts():
+    with pytest.raises(ValueError, match="at least 0"):
+        mcnemar(-1, 2)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from genloop.stats.intervals import cluster_bootstrap, clustered_wilson, mean_of
+from genloop.stats.intervals import clustered_wilson, mean_of
 from genloop.stats.rates import FEW, Rate, in_order, legend, rates
+from genloop.stats.resampling import cluster_bootstrap
 
 RNG = np.random.default_rng(0)
 SIZES = {"counting": FEW, "colors": FEW + 10, "own": FEW}  # prompts, of two images each
