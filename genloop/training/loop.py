@@ -22,9 +22,9 @@ from genloop.training.optimizer import learning_rate
 from genloop.training.passes import checkpoint_activations
 from genloop.training.replicated import Replicated
 from genloop.training.settings import LoopSettings
+from genloop.training.sharded import sharded_learner
 from genloop.training.state import Progress, cut_metrics, newest_checkpoint
 from genloop.training.task import Objective
-from genloop.training.zero import Partitioned
 
 __all__ = ["train"]
 
@@ -41,7 +41,7 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
         checkpoint_activations(objective.model)
     _keep_in_float32(objective.model)
     is_sharded = settings.zero_stage > 0 and world.world_size > 1
-    learner = (Partitioned if is_sharded else Replicated)(objective, settings, run, world)
+    learner = (sharded_learner(settings.zero_stage) if is_sharded else Replicated)(objective, settings, run, world)
     progress = learner.progress
     if world.rank == 0:
         cut_metrics(run, progress.step)

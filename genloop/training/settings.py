@@ -42,16 +42,18 @@ class LoopSettings(Settings):
     )
     zero_stage: Annotated[Literal[0, 1, 2, 3], LAUNCH] = Field(
         0,
-        description="what ranks share out among each other: 1 moments, 2 and gradients, 3 and weights; needs deepspeed",
+        description="what is sharded over the ranks: 1 moments, 2 gradients too, 3 weights too; 1 and 2 need deepspeed",
     )
     threads: int = Field(1, ge=1, description="CPU threads of a rank")
     device: Device = "auto"
     timeout: Annotated[float, LAUNCH] = Field(1800, gt=0, description="seconds that a rank waits for the others")
 
     def check(self) -> None:
-        """MissingPackage when deepspeed is asked for and not there."""
-        if self.zero_stage:
+        """MissingPackage when deepspeed is asked for and not there; ValueError for what it cannot do."""
+        if self.zero_stage in (1, 2):
             check_installed("deepspeed", "train")
+            if self.precision == "fp16":
+                raise ValueError("train.precision: fp16 needs train.zero_stage 0 or 3 (or use bf16)")
 
 
 class TrainSettings(LoopSettings):

@@ -115,16 +115,17 @@ def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, em
         parameter = names[name]
         optimizer.state[parameter][moment] = value if moment == "step" else value.to(parameter.device)
     if ema is not None:
-        load_averages(newest, {name: (names[name], average) for name, average in ema.averages.items()})
+        for name, average in load_averages(newest, ema.averages):
+            ema.averages[name].copy_(average)
     return progress
 
 
-def load_averages(folder: Path, pairs: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Read averages, or else take the weights: `pairs` are (weight, average) by name."""
-    with torch.no_grad(), _opened(folder) as file:
+def load_averages(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+    """Name and average, one at a time, on the CPU; the weight itself where a checkpoint holds no average of it."""
+    with _opened(folder) as file:
         kept = set(file.keys())
-        for name, (weight, average) in pairs.items():
-            average.copy_(file.get_tensor(_AVERAGE + name) if _AVERAGE + name in kept else weight)
+        for name in names:
+            yield name, file.get_tensor((_AVERAGE if _AVERAGE + name in kept else _MODEL) + name)
 
 
 def newest_checkpoint(run: Path) -> Path | None:
