@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ckpts.resolve import resolve
 from genloop.config import LAUNCH, InputPath, JobConfig
@@ -61,8 +61,8 @@ class Config(JobConfig):
     model: ModelShape = ModelShape()
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="of the judge that comes out, as which it is measured; with train.precision bf16 or fp16 also of "
-        "frozen weights in training",
+        description="of the saved judge, which is measured as it is saved; under train.precision bf16 or fp16 also of "
+        "frozen weights in training. bfloat16 sets train.precision=bf16 where that is not given",
     )
     batch: BatchSettings = BatchSettings()
     loss: LossSettings = LossSettings()
@@ -71,6 +71,13 @@ class Config(JobConfig):
     lora: LoraSettings = LoraSettings()
     eval_every: int = Field(0, ge=0, description="steps between two measurements on val; 0: at the end only")
     train: LoopSettings = LoopSettings()
+
+    @model_validator(mode="after")
+    def _train_in_the_dtype_of_the_judge(self) -> "Config":
+        """Presets with `dtype: bfloat16` compute in it, as before `train.precision` was a key."""
+        if self.dtype == "float32" or "precision" in self.train.model_fields_set:
+            return self
+        return self.model_copy(update={"train": self.train.model_copy(update={"precision": "bf16"})})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from genloop.checkpoint import load_tensors, verify_folder
 from genloop.data.images import encode_png
 from genloop.data.judge.dataset import read_judge_set
 from genloop.data.shards import Sample, write_shard
-from genloop.job import run_command
+from genloop.job import parse, run_command
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.settings import JudgeSettings
 from jobs import build_judge_data, train_judge
@@ -157,6 +157,7 @@ def test_half_precision_trains_weights_of_full_precision(generated, trained, tmp
         "train.rows_per_forward=3",
     ]
     assert run_command(train_judge, ["tiny", f"out={tmp_path}", *words]) == 0
+    assert parse(train_judge, ["tiny", *words]).train.precision == "bf16"
     assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.bfloat16}
     saved = load_tensors(sorted((tmp_path / "checkpoints").iterdir())[-1])
     assert {tensor.dtype for tensor in saved.values()} == {torch.float32}
