@@ -25,6 +25,19 @@ PRESETS = sorted(
 )
 MAX_FILE, MAX_FUNCTION = 400, 60
 SHAPELESS = re.compile(r"utils?|misc|common|helpers?|manager|handlers?|processor|engine|wrapper")
+SHARED_NAMES = {  # classes whose name several modules define, and why
+    "Config": "every job has one",
+    "ModelShape": "the sizes of the network that a training job builds; each job has its own",
+    "BatchSettings": "the `batch` keys of a training; a judge's say how many rows each question gets",
+    "LossSettings": "the `loss` keys of a training; a judge has losses of its own",
+    "Candidate": "of the contracts, and as the report reads one from a row",
+    "Chat": "the text of a judge's question, and the tree of questions about one image",
+    "Clip": "an embedder of crops for colours, and one of images for features",
+    "Embedder": "the protocol of colours by CLIP, and that of CLIPScore",
+    "Outcome": "of a canary, and of a training step",
+    "Sample": "an image of a GenEval folder, and an entry of a shard",
+    "Source": "images with annotations, and where a tensor comes from",
+}
 LAZY = re.compile(r"(launch|jobs|geneval|ckpts|genloop)(\.\w+)*:\w+")
 
 
@@ -93,6 +106,17 @@ def test_every_module_opens_with_a_docstring() -> None:
 
 def test_no_module_is_named_after_nothing_in_particular() -> None:
     assert [name_of(file) for file in SOURCES if SHAPELESS.fullmatch(file.stem)] == []
+
+
+def test_a_class_name_has_one_meaning() -> None:
+    modules: dict[str, set[str]] = {}
+    for file in SOURCES:
+        if file.relative_to(ROOT).parts[0] not in {"tests", "benchmarks"}:
+            for node in ast.parse(file.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    modules.setdefault(node.name, set()).add(name_of(file))
+    shared = {name: sorted(files) for name, files in modules.items() if len(files) > 1}
+    assert {name: files for name, files in shared.items() if name not in SHARED_NAMES} == {}
 
 
 def test_every_lazy_name_leads_somewhere() -> None:

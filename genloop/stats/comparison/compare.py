@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from genloop.stats.comparison.regime import COVERAGE, Differing, differing
-from genloop.stats.comparison.rows import Evaluation, JudgedImage
+from genloop.stats.comparison.rows import EvaluatedImage, Evaluation
 from genloop.stats.intervals import Interval
 from genloop.stats.nearness import Nearness, is_near, nearness
 from genloop.stats.paired import detectable, holm, mcnemar, sign_flip_test, standard_error, weighted_sign_flip_test
@@ -18,7 +18,7 @@ from genloop.stats.resampling import paired_bootstrap
 
 SIGNIFICANT = 0.05
 OVERALL = "overall"
-Pair = tuple[JudgedImage, JudgedImage]
+Pair = tuple[EvaluatedImage, EvaluatedImage]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +118,14 @@ def compare(
     return Comparison(tuple(changes), near, near_flips, tuple(_flips(pairs)), unpaired)
 
 
-def nearness_of(images: Sequence[JudgedImage]) -> Nearness | None:
+def nearness_of(images: Sequence[EvaluatedImage]) -> Nearness | None:
     """How many decisions a rounding could turn; None when the rows do not tell, as GenEval's own do not."""
     if not all(image.tells_distance for image in images):
         return None
     return nearness([image.distance for image in images], [image.prompt for image in images])
 
 
-def _places(images: Sequence[JudgedImage]) -> dict[tuple[str, int, int], JudgedImage]:
+def _places(images: Sequence[EvaluatedImage]) -> dict[tuple[str, int, int], EvaluatedImage]:
     """By prompt, which of equal prompts, and sample."""
     folders: dict[str, list[int]] = {}
     for image in images:
@@ -135,7 +135,7 @@ def _places(images: Sequence[JudgedImage]) -> dict[tuple[str, int, int], JudgedI
     return {(image.prompt, folders[image.prompt].index(image.prompt_index), image.sample): image for image in images}
 
 
-def _rates(images: Sequence[JudgedImage], kind: Kind, seed: int, num_resamples: int) -> dict[str, Rate]:
+def _rates(images: Sequence[EvaluatedImage], kind: Kind, seed: int, num_resamples: int) -> dict[str, Rate]:
     found = rates(
         [float(image.correct) for image in images],
         [image.prompt for image in images],

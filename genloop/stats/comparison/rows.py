@@ -17,7 +17,7 @@ _PLACE = re.compile(r"(\d+)/[^/]+/(\d+)\.\w+$")  # 00017/samples/0000.png
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedImage:
+class EvaluatedImage:
     """One image and its verdict. `prompt` is the metadata that makes it the same prompt in any run, as JSON."""
 
     prompt: str
@@ -37,7 +37,7 @@ class Evaluation:
     """All verdicts of a run, in the order of prompts and samples; `card` is None when it has none."""
 
     path: Path
-    images: Sequence[JudgedImage]
+    images: Sequence[EvaluatedImage]
     card: Mapping[str, Any] | None
 
 
@@ -91,11 +91,11 @@ def read_card(path: Path) -> Mapping[str, Any] | None:
     return card
 
 
-def judged_image(row: Mapping[str, Any]) -> JudgedImage:
+def judged_image(row: Mapping[str, Any]) -> EvaluatedImage:
     """A row of `evaluate`, or of a result file in that form."""
     metadata = row.get("metadata") or {"tag": row["tag"], "prompt": row["prompt"]}
     own = {key: metadata[key] for key in IDENTITY if key in metadata}
-    return JudgedImage(
+    return EvaluatedImage(
         prompt=json.dumps(own, sort_keys=True),
         prompt_index=row["prompt_index"],
         sample=row["sample"],
