@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from genloop.data.images import decoding_errors, upright_rgb
+from genloop.data.shards import Sample
 
 
 class UnreadableImage(ValueError):
@@ -51,9 +52,23 @@ class ImageReader:
 
 def read_image(path: Path) -> np.ndarray:
     """An image file -> (H, W, 3) uint8 RGB, turned as its EXIF data says; UnreadableImage when it does not decode."""
+    return decode_image(path.read_bytes())  # a failing disk is not a broken image: its OSError passes
+
+
+def sample_pixels(sample: Sample, field: str = "png") -> np.ndarray:
+    """An image of a shard's sample -> (H, W, 3) uint8; ValueError names a sample without it, or where it is broken."""
+    if field not in sample.fields:
+        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; needs {field}")
+    try:
+        return decode_image(sample.fields[field])
+    except UnreadableImage as error:
+        raise ValueError(f"sample {sample.key}: {field}: {error}") from None
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """The bytes of an image file -> (H, W, 3) uint8 RGB, upright; UnreadableImage when they do not decode."""
     from PIL import Image, UnidentifiedImageError
 
-    data = path.read_bytes()  # a failing disk is not a broken image: its OSError passes
     try:
         with Image.open(io.BytesIO(data)) as image:
             return upright_rgb(image)

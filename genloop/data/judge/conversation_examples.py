@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genloop.data.image_reader import decode_image
 from genloop.data.images import encode_png
 from genloop.data.judge.conversations import Conversation, check_images, read_conversations, says_yes
-from genloop.data.judge.dataset import decode_png
 from genloop.data.judge.examples import UNKNOWN_STEP, JudgeExample, split_of, to_sample
 from genloop.data.shards import Sample
 from genloop.job import note
@@ -117,7 +117,7 @@ def conversation_samples(
 def _read_png(path: Path) -> bytes:
     """The bytes of an image that is a PNG already, else its pixels as one."""
     data = path.read_bytes()
-    pixels = decode_png(data)
+    pixels = decode_image(data)
     return data if data.startswith(_PNG) else encode_png(pixels)
 
 

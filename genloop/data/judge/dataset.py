@@ -1,127 +1,218 @@
-"""A judge's examples in memory, as arrays: which images, under which sentences, with which labels, grouped to batch.
+"""A judge's examples as arrays: which images, under which sentences, with which labels, grouped to batch.
 
-Small sets are decoded when they are read, and equal images are kept once, so that a model looks once at an image that
-several questions are about. Of large ones pixels are read when they are asked for. E = examples, I = images.
+Opening a set reads the json of every sample once and keeps numbers, about 100 bytes an example. Prompts, cells and
+pixels are read from the shards when they are asked for. Equal images are one image, by the digests in the index of
+their shard, so that a model looks once at an image that several questions are about. E = examples, I = images.
 """
 
-import hashlib
-import io
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+import functools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
+from genloop.data.image_reader import sample_pixels
 from genloop.data.judge.examples import QUESTIONS, UNKNOWN_STEP, JudgeExample, from_sample, read_cells
+from genloop.data.judge.groups import Groups, by_first
 from genloop.data.shards import Shards
+from genloop.data.tar_index import digest_of
 
 PATHS = ("generate", "conversations")  # sources of images that somebody generated
+_HASHED = 1 << 28  # bytes of images that are hashed at the start where an index has no digests
+_KEPT = 1 << 14  # examples and cells that are kept once they were read
+_COLUMNS = ("source", "tag", "text", "index", "sample", "candidate", "step")
 Path_ = tuple[int, int, int]  # (prompt_index, sample, candidate)
-Sentence = tuple[str, bool]  # text; whether these are previews at unknown steps
 
 
-@dataclass
-class ImageStore:
-    """Images by number, (H, W, 3) uint8 each: decoded already, or read from their shard when asked for."""
+class Examples(Sequence[JudgeExample]):
+    """The examples of a set of shards, read when they are asked for."""
 
-    decoded: list[np.ndarray | None]
-    places: list[tuple[Shards, int]]
+    def __init__(self, shards: Shards) -> None:
+        self.__setstate__(shards)
+
+    def __getstate__(self) -> Shards:
+        return self.shards
+
+    def __setstate__(self, shards: Shards) -> None:
+        self.shards = shards
+        self._read = functools.lru_cache(_KEPT)(lambda row: from_sample(shards.read(row, ("json",))))
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.shards)
+
+    @overload
+    def __getitem__(self, row: int) -> JudgeExample: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[JudgeExample]: ...
+    def __getitem__(self, row: int | slice) -> JudgeExample | list[JudgeExample]:
+        rows = range(len(self))[row]
+        return self._read(rows) if isinstance(rows, int) else [self._read(i) for i in rows]
+
+
+class StoredImages(Sequence[np.ndarray]):
+    """Images by number, (H, W, 3) uint8 each, decoded when they are asked for. `rows` (I,): a sample that has it."""
+
+    def __init__(self, shards: Shards, rows: np.ndarray) -> None:
+        self.shards, self.rows = shards, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, image: Any) -> Any:
+        return sample_pixels(self.shards.read(int(self.rows[image]), ("png",)))
+
+
+class StoredCells(Mapping[int, np.ndarray]):
+    """Image -> its cells, read when they are asked for. `rows` (I,): a sample that has them, -1 where none has."""
+
+    def __init__(self, shards: Shards, rows: np.ndarray) -> None:
+        self.__setstate__((shards, rows))
+
+    def __getstate__(self) -> tuple[Shards, np.ndarray]:
+        return self.shards, self.rows
+
+    def __setstate__(self, state: tuple[Shards, np.ndarray]) -> None:
+        self.shards, self.rows = state
+        self._read = functools.lru_cache(_KEPT)(lambda row: read_cells(self.shards.read(row, ("cells.npy",))))
+
+    def __len__(self) -> int:
+        return int((self.rows >= 0).sum())
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.flatnonzero(self.rows >= 0).tolist())
 
     def __getitem__(self, image: int) -> np.ndarray:
-        kept = self.decoded[image]
-        if kept is not None:
-            return kept
-        shards, row = self.places[image]
-        return decode_png(shards[row].fields["png"])
+        row = int(self.rows[image]) if 0 <= image < len(self.rows) else -1
+        if row < 0:
+            raise KeyError(image)
+        cells = self._read(row)
+        assert cells is not None
+        return cells
 
 
 @dataclass
 class JudgeSet:
     """One side of the split of one data set. `labels` (E, 3) in the order of QUESTIONS, NaN where not asked."""
 
-    examples: list[JudgeExample]
+    examples: Sequence[JudgeExample]
     labels: np.ndarray
     image_of: np.ndarray  # (E,) number in `images`
-    images: ImageStore
-    cells: dict[int, np.ndarray]  # image -> (rows, columns, 2) indices into the names + 1, 0 for background
+    images: StoredImages
+    cells: Mapping[int, np.ndarray]  # image -> (rows, columns, 2) indices into the names + 1, 0 for background
     cell_names: dict[str, list[str]]
+    columns: dict[str, np.ndarray]  # (E,) integers each: source, tag and text as numbers, and what tells paths apart
+    sources: list[str]  # by their numbers
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def by_path(self) -> dict[str, dict[Sentence, dict[Path_, dict[int, int]]]]:
-        """Task -> sentence -> path -> {step: example}, of images that are not scenes; a missing task is "".
+    def pixels(self, row: int) -> np.ndarray:
+        """The image of an example, (H, W, 3) uint8."""
+        return self.images[self.image_of[row]]
 
-        An image of a conversation is a path of one step. Previews at unknown steps are apart from others.
+    def tasks(self, *, unknown_steps: bool = True) -> list[Groups]:
+        """For each task its sentences; a sentence is a dict of paths, {path: {step: example}}. Drawn scenes have none.
+
+        An image of a conversation is a path of one step. Previews at unknown steps are apart from others, or left out.
         """
-        found: dict[str, dict[Sentence, dict[Path_, dict[int, int]]]] = defaultdict(lambda: defaultdict(dict))
-        for row, example in enumerate(self.examples):
-            if example.source in PATHS:
-                path = (example.prompt.index, example.sample, example.candidate)
-                sentence = (example.prompt.text, example.step == UNKNOWN_STEP)
-                found[example.prompt.tag or ""][sentence].setdefault(path, {})[example.step] = row
+        rows, is_unknown = self._rows_from(PATHS), self.columns["step"] == UNKNOWN_STEP
+        sentences, tags = 2 * self.columns["text"] + is_unknown, by_first(self.columns["tag"][rows])
+        tasks = [rows[tags == tag] for tag in range(tags.max(initial=-1) + 1)]
+        kept = [task if unknown_steps else task[~is_unknown[task]] for task in tasks]
+        return [Groups(task, sentences[task], self._paths) for task in kept if len(task)]
+
+    def contrasts(self) -> Sequence[list[int]]:
+        """The examples of each contrast of drawn scenes."""
+        rows = np.flatnonzero(
+            self.columns["source"] == (self.sources.index("scenes") if "scenes" in self.sources else -1)
+        )
+        return Groups(rows, self.columns["index"][rows])
+
+    def _rows_from(self, sources: Collection[str]) -> np.ndarray:
+        numbers = [number for number, source in enumerate(self.sources) if source in sources]
+        return np.flatnonzero(np.isin(self.columns["source"], numbers))
+
+    def _paths(self, rows: Sequence[int]) -> dict[Path_, dict[int, int]]:
+        found: dict[Path_, dict[int, int]] = {}
+        for row in rows:
+            index, sample, candidate, step = (int(self.columns[name][row]) for name in _COLUMNS[3:])
+            found.setdefault((index, sample, candidate), {})[step] = row
         return found
 
-    def contrasts(self) -> list[list[int]]:
-        """The examples of each contrast of drawn scenes."""
-        found: dict[int, list[int]] = defaultdict(list)
-        for row, example in enumerate(self.examples):
-            if example.source == "scenes":
-                found[example.prompt.index].append(row)
-        return list(found.values())
 
-
-def read_judge_set(folder: Path, *, cache_bytes: int = 1 << 28) -> JudgeSet:
-    """All examples of a folder of shards; decoded at once when the PNGs have no more than `cache_bytes`."""
-    shards = Shards(folder)
-    size = int(shards.column("png")["size"].clip(min=0).sum())
-    examples, image_of, cells = [], [], {}
+def read_judge_set(source: Path | Shards) -> JudgeSet:
+    """All examples of a folder of shards. ValueError names a sample that is no example."""
+    shards = source if isinstance(source, Shards) else Shards(source)
+    sizes = shards.column("png")["size"]
+    if (sizes < 0).any():
+        sample = shards[int((sizes < 0).argmax())]
+        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; a judge's example needs png and json")
     labels = np.full((len(shards), len(QUESTIONS)), np.nan)
+    columns = {name: np.empty(len(shards), np.int64) for name in _COLUMNS}
+    has_names = np.zeros(len(shards), bool)
+    sources, tags, texts = _Numbers(), _Numbers(), _Numbers()
     names: dict[str, list[str]] = {}
-    store = ImageStore([], [])
-    known: dict[bytes, int] = {}
     shared: dict[str, Any] = {}
-    for row, sample in enumerate(shards):
-        example = from_sample(sample, shared)
-        examples.append(example)
+    for row in range(len(shards)):
+        example = from_sample(shards.read(row, ("json",)), shared)
+        prompt = example.prompt
+        numbers = sources[example.source], tags[prompt.tag or ""], texts[prompt.text], prompt.index
+        for name, value in zip(_COLUMNS, (*numbers, example.sample, example.candidate, example.step), strict=True):
+            columns[name][row] = value
         for number, question in enumerate(QUESTIONS):
             labels[row, number] = example.questions.get(question, np.nan)
-        digest = hashlib.blake2b(sample.fields["png"], digest_size=16).digest() if size <= cache_bytes else None
-        image = known.get(digest, len(store)) if digest else len(store)
-        if image == len(store):
-            store.places.append((shards, row))
-            store.decoded.append(decode_png(sample.fields["png"]) if digest else None)
-            if digest:
-                known[digest] = image
-        image_of.append(image)
-        if image not in cells and example.cells is not None and (drawn := read_cells(sample)) is not None:
-            cells[image] = drawn
         if example.cells is not None:
-            names = _same_names(names, example)
-    return JudgeSet(examples, labels, np.array(image_of), store, cells, names)
+            names, has_names[row] = _same_names(names, example), True
+    image_of = by_first(_digests(shards))
+    first_rows = np.unique(image_of, return_index=True)[1]
+    return JudgeSet(
+        Examples(shards),
+        labels,
+        image_of,
+        StoredImages(shards, first_rows),
+        StoredCells(shards, _cell_rows(image_of, has_names & (shards.column("cells.npy")["size"] >= 0))),
+        names,
+        columns,
+        list(sources),
+    )
 
 
-def holds(folder: Path, sources: Collection[str]) -> bool:
-    """Whether any example of a folder of shards is of these sources; reads no further than the first."""
-    return any(from_sample(sample).source in sources for sample in Shards(folder))
-
-
-def decode_png(data: bytes) -> np.ndarray:
-    """PNG (or any file that Pillow reads) -> (H, W, 3) uint8."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"))
+def holds(source: Path | Shards, sources: Collection[str]) -> bool:
+    """Whether any example of a set of shards is of these sources; reads no further than the first."""
+    shards = source if isinstance(source, Shards) else Shards(source)
+    return any(example.source in sources for example in Examples(shards))
 
 
 def chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
     """`rows` in pieces of at most `size`."""
     return (rows[start : start + size] for start in range(0, len(rows), size))
+
+
+class _Numbers(dict[str, int]):
+    """Texts numbered as they come up."""
+
+    def __missing__(self, text: str) -> int:
+        return self.setdefault(text, len(self))
+
+
+def _digests(shards: Shards) -> np.ndarray:
+    """(E,) a number for each image, equal for equal ones; large sets without digests count each image by itself."""
+    column = shards.column("png")
+    found, unknown = column["digest"].copy(), np.flatnonzero(column["digest"] == 0)
+    is_hashed = column["size"][unknown].sum() <= _HASHED
+    for row in unknown.tolist():
+        found[row] = digest_of(shards.read(row, ("png",)).fields["png"]) if is_hashed else -1 - row
+    return found
+
+
+def _cell_rows(image_of: np.ndarray, has_cells: np.ndarray) -> np.ndarray:
+    """(I,) the first sample of each image that has cells, else -1."""
+    found = np.full(image_of.max(initial=-1) + 1, -1)
+    rows = np.flatnonzero(has_cells)[::-1]
+    found[image_of[rows]] = rows  # the last one written is the first sample
+    return found
 
 
 def _same_names(names: dict[str, list[str]], example: JudgeExample) -> dict[str, list[str]]:

@@ -111,11 +111,11 @@ def to_sample(example: JudgeExample, png: bytes, cells: np.ndarray | None = None
 
 
 def from_sample(sample: Sample, shared: dict[str, Any] | None = None) -> JudgeExample:
-    """The example of a sample; ValueError names the sample and what is wrong with it.
+    """The example that the json of a sample describes; ValueError names the sample and what is wrong with it.
 
     `shared` keeps prompts and names from sample to sample: many examples then hold one object.
     """
-    if "png" not in sample.fields or "json" not in sample.fields:
+    if "json" not in sample.fields:
         raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; a judge's example needs png and json")
     where = f"sample {sample.key}"
     try:

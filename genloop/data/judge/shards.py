@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genloop.data.judge.dataset import PATHS
-from genloop.data.judge.examples import SPLITS, JudgeExample, Pair, balance, from_sample, ranking_pairs
+from genloop.data.judge.dataset import PATHS, Examples
+from genloop.data.judge.examples import SPLITS, JudgeExample, Pair, balance, ranking_pairs
 from genloop.data.shards import Sample, Shards, write_shard
 
 
@@ -26,10 +26,7 @@ def write_sides(shards: Path, unit: str, samples: Iterable[tuple[str, Sample]]) 
 def read_sides(shards: Path) -> dict[str, list[JudgeExample]]:
     """All examples of each side of the split."""
     folders = {split: shards / split for split in SPLITS}
-    return {
-        split: [from_sample(sample) for sample in Shards(folder)] if folder.is_dir() else []
-        for split, folder in folders.items()
-    }
+    return {split: list(Examples(Shards(folder))) if folder.is_dir() else [] for split, folder in folders.items()}
 
 
 def pairs_of(sides: Mapping[str, Sequence[JudgeExample]], seed: int, *, most: int) -> dict[str, list[Pair]]:

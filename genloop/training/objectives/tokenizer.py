@@ -3,7 +3,6 @@
 The adversarial and perceptual terms of the paper are left out. B = rows, z = bits, K = 2^z codes, N = B * h * w tokens.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,12 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genloop.data.image_reader import sample_pixels
 from genloop.data.order import Order
-from genloop.data.shards import Sample, Shards
+from genloop.data.shards import Shards
 from genloop.models.magvit2.model import MagvitV2
 from genloop.training.task import Loss, Objective, Plan
-
-PIXELS = "png"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,23 +40,13 @@ class Reconstruction(Objective[int, Tensor]):
 
     def load(self, items: Sequence[int], plan: Plan[int]) -> Tensor:
         """Decode the PNGs of some samples."""
-        stack = np.stack([read_png(self.shards[row]) for row in items])
+        stack = np.stack([sample_pixels(self.shards[row]) for row in items])
         return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
 
     def loss(self, batch: Tensor) -> Loss:
         """Sum over rows."""
         assert isinstance(self.model, MagvitV2)
         return reconstruction_loss(self.model, batch, self.weights)
-
-
-def read_png(sample: Sample) -> np.ndarray:
-    """The pixels of a sample, (H, W, 3) uint8; ValueError names a sample without any."""
-    from PIL import Image
-
-    if PIXELS not in sample.fields:
-        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; training needs {PIXELS}")
-    with Image.open(io.BytesIO(sample.fields[PIXELS])) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def reconstruction_loss(model: MagvitV2, images: Tensor, weights: LossWeights) -> Loss:

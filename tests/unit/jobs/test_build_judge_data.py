@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from geneval.judge import ShapesOracle
-from genloop.data.judge.dataset import decode_png, read_judge_set
+from genloop.data.image_reader import decode_image
+from genloop.data.judge.dataset import read_judge_set
 from genloop.data.judge.examples import from_sample
 from genloop.data.shards import Shards
 from genloop.job import run_command
@@ -47,7 +48,7 @@ def built(source, tmp_path_factory) -> Path:
 def examples(run: Path):
     for split in ("train", "val"):
         for sample in Shards(run / "shards" / split):
-            yield split, from_sample(sample), decode_png(sample.fields["png"])
+            yield split, from_sample(sample), decode_image(sample.fields["png"])
 
 
 def test_every_path_gives_its_final_image_and_its_previews(source, built):
@@ -66,7 +67,7 @@ def test_the_chosen_image_of_the_run_is_among_the_examples_with_the_oracles_labe
     found = {(e.prompt.index, e.sample, e.candidate): (e, image) for e, image in finals}
     for row in read_rows(source):
         example, image = found[row["prompt_index"], row["sample"], row["chosen"]]
-        assert (image == decode_png((source / row["image"]).read_bytes())).all()
+        assert (image == decode_image((source / row["image"]).read_bytes())).all()
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
         assert example.questions["outcome"] == float(ShapesOracle().p_yes("outcome", [example.prompt], pixels)[0])
         assert bool(example.reason) == (example.questions["outcome"] == 0)

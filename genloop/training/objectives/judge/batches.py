@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloop.data.judge.dataset import decode_png
+from genloop.data.image_reader import decode_image
 from genloop.data.judge.examples import QUESTIONS, UNKNOWN
 from genloop.job import note
 from genloop.training.objectives.judge.branches import NAME
@@ -94,7 +94,7 @@ def read_image(data: JudgeData, image: tuple[int, int]) -> np.ndarray:
         return data.sets[source].images[number]
     path = data.conversations[number].image
     with note(f"image {path}"):
-        return decode_png(path.read_bytes())
+        return decode_image(path.read_bytes())
 
 
 def _supervised(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genloop.data.judge.dataset import JudgeSet, Path_
+from genloop.data.judge.dataset import JudgeSet
 from genloop.data.judge.examples import QUESTIONS, UNKNOWN, UNKNOWN_STEP
 from genloop.training.objectives.judge.branches import NAME, Branch, Branches
 from genloop.training.objectives.judge.data import JudgeData
@@ -63,7 +63,7 @@ class ItemPlans:
     ) -> None:
         self.data, self.branches, self.settings = data, branches, settings
         self.seed, self.reasons, self.cells = seed, reasons, cells
-        self._tasks = [self._prompts_of_tasks(s) for s in data.sets]
+        self._tasks = [s.tasks(unknown_steps=bool(settings.previews)) for s in data.sets]
         self._contrasts = [s.contrasts() for s in data.sets]
         self._group_weights = _probabilities(weights, [bool(tasks) for tasks in self._tasks])
         self._contrast_weights = _probabilities(weights, [bool(contrasts) for contrasts in self._contrasts])
@@ -138,20 +138,12 @@ class ItemPlans:
             if number and not there:
                 raise ValueError(f"batch.{key}: {number} in a batch, but the data has no {what}; set batch.{key}=0")
 
-    def _prompts_of_tasks(self, data: JudgeSet) -> list[list[dict[Path_, dict[int, int]]]]:
-        """Task -> prompt -> its paths; of previews at unknown steps only when previews are wanted."""
-        tasks = [
-            [paths for (_, is_unknown), paths in prompts.items() if self.settings.previews or not is_unknown]
-            for prompts in data.by_path().values()
-        ]
-        return [prompts for prompts in tasks if prompts]
-
     def _draw_group(self, rng: np.random.Generator) -> Item:
         """Paths of one prompt: final images, and previews of the same steps; or previews at unknown steps."""
         source = int(rng.choice(len(self.data.sets), p=self._group_weights))
         tasks = self._tasks[source]
-        prompts = tasks[rng.integers(len(tasks))]
-        paths = list(prompts[rng.integers(len(prompts))].values())
+        prompts = tasks[int(rng.integers(len(tasks)))]
+        paths = list(prompts[int(rng.integers(len(prompts)))].values())
         chosen = [paths[i] for i in rng.permutation(len(paths))[: self.settings.paths]]
         last = max(chosen[0])
         steps = sorted(set.intersection(*(set(path) for path in chosen)) - {last})
@@ -163,7 +155,7 @@ class ItemPlans:
     def _draw_contrast(self, rng: np.random.Generator) -> Item:
         source = int(rng.choice(len(self.data.sets), p=self._contrast_weights))
         contrasts = self._contrasts[source]
-        return Item("contrast", source, tuple(contrasts[rng.integers(len(contrasts))]))
+        return Item("contrast", source, tuple(contrasts[int(rng.integers(len(contrasts)))]))
 
 
 def names_in(data: JudgeSet, image: int) -> np.ndarray | None:

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from genloop.checkpoint import verify_folder
+from genloop.data.image_reader import decode_image
 from genloop.data.judge.conversation_examples import WORDING, WORDS, read_labelled
-from genloop.data.judge.dataset import decode_png, read_judge_set
+from genloop.data.judge.dataset import read_judge_set
 from genloop.data.judge.examples import UNKNOWN_STEP, from_sample
 from genloop.data.shards import Shards
 from genloop.job import run_command
@@ -111,7 +112,7 @@ def test_every_answer_of_yes_or_no_is_a_label_under_its_image(files, built):
     entries = json.loads((files[0] / "orm.json").read_text())
     for _, example, png in found:
         data = (files[0] / "images" / entries[example.prompt.index]["image"]).read_bytes()
-        assert (png == data) == data.startswith(b"\x89PNG") and (decode_png(png) == decode_png(data)).all()
+        assert (png == data) == data.startswith(b"\x89PNG") and (decode_image(png) == decode_image(data)).all()
         assert png.startswith(b"\x89PNG")
     labels = Counter((question, label) for _, one, _ in found for question, label in one.questions.items())
     half = NUM_SENTENCES / 2
@@ -176,7 +177,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_run_goes_on_when_it_can(t
     with pytest.raises(SystemExit):
         run_command(build_judge_data, words)
     error = capsys.readouterr().err
-    assert "cannot identify image file" in error and "images/1/1.jpg of conversation 1/1.jpg" in error
+    assert "not an image file" in error and "images/1/1.jpg of conversation 1/1.jpg" in error
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run/shards").rglob("*.tar")}
     image.write_bytes(whole)
     assert kept and run_command(build_judge_data, [*words, "retry_failed=true"]) == 0
@@ -247,6 +248,6 @@ def test_published_conversations_become_a_judge_that_a_search_loads(built, tmp_p
     settings = JudgeSettings(kind="llava", options={"checkpoint": str(tmp_path / "run/judge")})
     check_judge(settings, Path, ["outcome", "clarity", "potential"])
     draw(tmp_path / "image.png", sentences(1)[0], 0)
-    pixels = torch.from_numpy(decode_png((tmp_path / "image.png").read_bytes()).copy()).permute(2, 0, 1)[None] / 255
+    pixels = torch.from_numpy(decode_image((tmp_path / "image.png").read_bytes()).copy()).permute(2, 0, 1)[None] / 255
     p_yes = build_judge(settings, Path).p_yes("outcome", sentences(1), pixels)
     assert 0 < float(p_yes) < 1

@@ -1,14 +1,15 @@
 """Examples for judges: written and read back, split by sentence, paired and balanced; conversations of others."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
 
 from genloop.data.images import encode_png
-from genloop.data.judge.conversations import read_conversations
 from genloop.data.judge.dataset import read_judge_set
 from genloop.data.judge.examples import (
+    UNKNOWN_STEP,
     JudgeExample,
     balance,
     from_sample,
@@ -17,7 +18,7 @@ from genloop.data.judge.examples import (
     split_of,
     to_sample,
 )
-from genloop.data.shards import Sample, write_shard
+from genloop.data.shards import Sample, index_path, write_shard
 from genloop.records import Clause, Prompt
 
 STAR = Prompt(3, "a photo of a star", "single_object", (Clause("star", 1),))
@@ -98,46 +99,59 @@ def test_balanced_pairs_are_equally_many_of_each_task_and_follow_from_the_seed()
     assert kept != balance(pairs, 1, most=5)
 
 
-def test_a_set_keeps_equal_images_once_or_reads_them_when_asked_for(tmp_path):
+@pytest.mark.parametrize("has_digests", [True, False])
+def test_equal_images_of_a_set_are_one_and_pixels_are_read_when_asked_for(tmp_path, has_digests):
     white = np.full((24, 24, 3), 255, np.uint8)
     images = [BLACK, white, BLACK]
     samples = [to_sample(example(f"{i}", outcome=float(i == 1)), encode_png(image)) for i, image in enumerate(images)]
     write_shard(tmp_path / "00000.tar", samples)
-    kept, read = read_judge_set(tmp_path), read_judge_set(tmp_path, cache_bytes=0)
-    assert (len(kept.images), len(read.images)) == (2, 3)
-    for found in (kept, read):
-        assert all((found.images[found.image_of[row]] == images[row]).all() for row in range(3))
-        assert found.labels[:, 0].tolist() == [0, 1, 0] and np.isnan(found.labels[:, 1:]).all()
+    if not has_digests:
+        index_path(tmp_path / "00000.tar").unlink()
+    found = read_judge_set(tmp_path)
+    assert len(found.images) == 2 and found.image_of.tolist() == [0, 1, 0]
+    assert all((found.pixels(row) == images[row]).all() for row in range(3))
+    assert found.labels[:, 0].tolist() == [0, 1, 0] and np.isnan(found.labels[:, 1:]).all()
+    assert list(found.examples) == [from_sample(sample) for sample in samples]
 
 
-def test_conversations_are_read_as_they_are_published(tmp_path):
-    turns = [{"from": "human", "value": "<image>\nIs it?"}, {"from": "gpt", "value": "yes"}]
-    more = [{"from": "human", "value": "And now?"}, {"from": "gpt", "value": "no"}]
-    entries = [{"id": 7, "image": "a/b.png", "conversations": turns}, {"image": "c.png", "conversations": turns + more}]
-    (tmp_path / "orm.json").write_text(json.dumps(entries))
-    first, second = read_conversations(tmp_path / "orm.json", tmp_path / "images")
-    assert (first.key, first.image, first.turns) == ("7", tmp_path / "images/a/b.png", (("<image>\nIs it?", "yes"),))
-    assert second.turns[1] == ("And now?", "no")
+def test_a_set_is_grouped_by_task_sentence_and_path(tmp_path):
+    """Each in the order in which it comes up, as batches are drawn by their numbers."""
+    ring = Prompt(4, "a photo of a ring", "single_object", (Clause("ring", 1),))
+    examples = [
+        example("0", ring, candidate=1, step=6, potential=1.0),
+        example("1", Prompt(9, "of no task"), outcome=0.0),
+        example("2", candidate=1, outcome=1.0),
+        example("3", ring, candidate=0, outcome=1.0),
+        JudgeExample("4", "scenes", ring, 0, 0, 0, 0, {"outcome": 1.0}),
+        example("5", ring, candidate=1, outcome=0.0),
+        JudgeExample("6", "conversations", Prompt(0, "of no task"), 0, 0, UNKNOWN_STEP, 0, {"clarity": 1.0}),
+        JudgeExample("7", "scenes", Prompt(5, "x"), 0, 0, 0, 0, {"outcome": 1.0}),
+        JudgeExample("8", "scenes", ring, 1, 0, 0, 0, {"outcome": 0.0}),
+    ]
+    write_shard(tmp_path / "00000.tar", [to_sample(one, encode_png(BLACK)) for one in examples])
+    found = read_judge_set(tmp_path)
+    rings, star = {(4, 0, 1): {6: 0, 18: 5}, (4, 0, 0): {18: 3}}, {(STAR.index, 0, 1): {18: 2}}
+    plain, unknown = {(9, 0, 0): {18: 1}}, {(0, 0, 0): {UNKNOWN_STEP: 6}}
+    assert [list(sentences) for sentences in found.tasks()] == [[rings, star], [plain, unknown]]
+    assert [list(sentences) for sentences in found.tasks(unknown_steps=False)] == [[rings, star], [plain]]
+    assert list(found.tasks()[0][0]) == list(rings)  # paths too
+    assert list(found.contrasts()) == [[4, 8], [7]]
 
 
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ({}, "expected a JSON list"),
-        ([{"conversations": []}], "entry 1: needs an `image`"),
-        ([{"image": "a.png", "conversations": [{"from": "human", "value": "<image>"}]}], "the last one of gpt"),
-        (
-            [{"image": "a.png", "conversations": [{"from": "gpt", "value": "x"}, {"from": "gpt", "value": "y"}]}],
-            r"conversations\[0\] must be a text from 'human'",
-        ),
-        (
-            [{"image": "a.png", "conversations": [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]}],
-            "<image> must stand once",
-        ),
-    ],
-)
-def test_a_bad_conversation_file_is_refused_in_one_line(tmp_path, entries, message):
-    (tmp_path / "orm.json").write_text(json.dumps(entries))
-    with pytest.raises(ValueError, match=message) as caught:
-        read_conversations(tmp_path / "orm.json", tmp_path)
-    assert "\n" not in str(caught.value)
+def test_a_sample_without_an_image_and_a_broken_image_are_named(tmp_path):
+    png = encode_png(BLACK)
+    write_shard(tmp_path / "00000.tar", [to_sample(example("7", outcome=1.0), png[:30])])
+    with pytest.raises(ValueError, match="sample 7: png: "):
+        read_judge_set(tmp_path).pixels(0)
+    sample = to_sample(example("8", outcome=1.0), png)
+    write_shard(tmp_path / "00000.tar", [Sample("8", {"json": sample.fields["json"]})])
+    with pytest.raises(ValueError, match="sample 8 has json; a judge's example needs png and json"):
+        read_judge_set(tmp_path)
+
+
+def test_a_set_goes_to_another_process_without_its_examples(tmp_path):
+    write_shard(tmp_path / "00000.tar", [to_sample(example(f"{i}", outcome=1.0), encode_png(BLACK)) for i in range(9)])
+    found = read_judge_set(tmp_path)
+    copy = pickle.loads(pickle.dumps(found))
+    assert list(copy.examples) == list(found.examples) and (copy.pixels(3) == BLACK).all()
+    assert [list(s) for s in copy.tasks()] == [list(s) for s in found.tasks()]

@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
+from genloop.data.image_reader import sample_pixels
 from genloop.data.shards import Sample, Shards
 from genloop.models.magvit2.model import MagvitConfig, build_magvit2
 from genloop.shapes.codebook import PatchCodebook
 from genloop.shapes.survival import measure_survival
-from genloop.training.objectives.tokenizer import LossWeights, Reconstruction, code_entropy, read_png
+from genloop.training.objectives.tokenizer import LossWeights, Reconstruction, code_entropy
 from tests.runs import ROOT
 
 DATA = ROOT / "tests" / "data" / "shapes"
@@ -58,8 +59,8 @@ def test_pixels_of_a_sample_are_those_that_were_drawn():
 
 
 def test_a_sample_without_pixels_is_named():
-    with pytest.raises(ValueError, match="sample 7 has txt; training needs png"):
-        read_png(Sample("7", {"txt": b""}))
+    with pytest.raises(ValueError, match="sample 7 has txt; needs png"):
+        sample_pixels(Sample("7", {"txt": b""}))
 
 
 def test_every_scene_survives_the_patch_codebook():
