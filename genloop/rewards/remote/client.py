@@ -215,5 +215,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error, what it was raised from, and so on; of a group the first."""
     while error is not None:
         yield error
-        is_group = isinstance(error, BaseExceptionGroup)
-        error = error.exceptions[0] if is_group else error.__cause__ or error.__context__
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        else:
+            error = error.__cause__ or error.__context__
