@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from genloop.data.images import encode_png, to_uint8
 from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
 from genloop.models.llava.flops import head_flops, image_flops, text_flops
-from genloop.models.llava.model import Llava, build_llava, embed_tokens, image_features
+from genloop.models.llava.load import build_llava
+from genloop.models.llava.model import Llava, embed_tokens, image_features
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.records import Prompt
 from genloop.registry import require

@@ -26,7 +26,7 @@ from geneval.judge import shapes_oracle
 from genloop.config import dump_yaml
 from genloop.data.prompts import read_prompts
 from genloop.models.common.image_tokenizers import load_image_tokenizer
-from genloop.models.showo.model import load_showo
+from genloop.models.showo.load import load_showo
 from genloop.protocols import Judge
 from genloop.records import Choice, Prompt, Seed
 from genloop.rewards.build import build_judge

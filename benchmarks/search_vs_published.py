@@ -36,7 +36,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.judge import SIZES, word_tokenizer
 from benchmarks.showo_decode import PROMPT, REDUCED, SETTINGS, describe_machine, models, published_steps
 from genloop.data.images import encode_png, to_uint8
-from genloop.models.llava.model import Llava, build_llava, embed_tokens, image_features
+from genloop.models.llava.load import build_llava
+from genloop.models.llava.model import Llava, embed_tokens, image_features
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.models.magvit2.model import MagvitV2
 from genloop.models.showo.model import ShowO

@@ -27,9 +27,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from genloop.models.magvit2.model import MagvitConfig, MagvitV2, build_magvit2
+from genloop.models.magvit2.config import MagvitConfig
+from genloop.models.magvit2.load import build_magvit2
+from genloop.models.magvit2.model import MagvitV2
 from genloop.models.showo.config import PhiDims, ShowOConfig
-from genloop.models.showo.model import ShowO, additive_mask, build_showo
+from genloop.models.showo.load import build_showo
+from genloop.models.showo.model import ShowO, additive_mask
 from genloop.models.showo.prompting import Layout, omni_mask
 from genloop.records import Prompt, Seed
 from genloop.registry import require

@@ -59,7 +59,8 @@ def work(stage: int) -> None:
     import torch.distributed as dist
     import torch.nn.functional as F
 
-    from genloop.models.llava.model import build_llava, embed_tokens, image_features, language_hidden
+    from genloop.models.llava.load import build_llava
+    from genloop.models.llava.model import embed_tokens, image_features, language_hidden
     from genloop.training.loop import train
     from genloop.training.passes import checkpoint_activations
     from genloop.training.settings import LoopSettings

@@ -184,7 +184,7 @@ def build(config: Config, checked: Checked, device: str) -> "tuple[Llava, LlavaT
     """The model that training starts from, that of `start` or a new one keyed by the seed, and its tokenizer."""
     import torch
 
-    from genloop.models.llava.model import build_llava, load_llava
+    from genloop.models.llava.load import build_llava, load_llava
     from genloop.training.initialization import scale_judge
 
     dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.dtype)
@@ -256,7 +256,7 @@ def conclude(
     config: Config, checked: Checked, judge: "Llava", tokenizer: LlavaTokenizer, answers: Sequence[HeldOutAnswer]
 ) -> None:
     """Write the checkpoint and what it is worth."""
-    from genloop.models.llava.model import save_llava
+    from genloop.models.llava.load import save_llava
     from genloop.report.figures.reliability import reliability_svg
 
     summary = summarize_judge(answers, config.seed)

@@ -84,7 +84,7 @@ def inputs(config: Config, checked: Shards) -> dict[str, Path | str]:
 
 
 def main(config: Config, world: World, checked: Shards) -> None:
-    from genloop.models.showo.model import save_showo
+    from genloop.models.showo.load import save_showo
     from genloop.models.showo.prompting import Layout
     from genloop.training.loop import train
     from genloop.training.objectives.masked_tokens import MaskedTokens
@@ -110,7 +110,7 @@ def main(config: Config, world: World, checked: Shards) -> None:
 def build(config: Config, device: str) -> "ShowO":
     """The model that training starts from: that of `start`, or a new one keyed by the seed."""
     from genloop.models.common.text import FileTokenizer
-    from genloop.models.showo.model import build_showo, load_showo
+    from genloop.models.showo.load import build_showo, load_showo
     from genloop.training.initialization import embed_patches, scale_by_fan_in
 
     if config.start is not None:

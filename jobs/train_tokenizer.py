@@ -100,7 +100,7 @@ def main(config: Config, world: World, checked: Shards | None) -> None:
 
 def train_magvit2(config: Config, world: World, shards: Shards) -> None:
     """Train on the shards' pixels and write RUN/tokenizer."""
-    from genloop.models.magvit2.model import build_magvit2, save_magvit2
+    from genloop.models.magvit2.load import build_magvit2, save_magvit2
     from genloop.training.loop import train
     from genloop.training.objectives.tokenizer import LossWeights, Reconstruction
     from genloop.training.session import training_session

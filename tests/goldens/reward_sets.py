@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from genloop.models.llava.config import LlavaConfig, check_llava_folder
-from genloop.models.llava.model import Llava, load_llava
+from genloop.models.llava.load import load_llava
+from genloop.models.llava.model import Llava
 from tests.goldens.roots import golden_paths
 from tests.goldens.showo_sets import read_arrays, read_json
 

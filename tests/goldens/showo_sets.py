@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from genloop.models.showo.config import ShowOConfig
-from genloop.models.showo.model import ShowO, load_showo
+from genloop.models.showo.load import load_showo
+from genloop.models.showo.model import ShowO
 from genloop.models.showo.prompting import Layout
 from genloop.records import Prompt, Seed
 from genloop.sampling.maskgit.settings import SamplingConfig

@@ -11,7 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from genloop.data.images import to_uint8
-from genloop.models.magvit2.model import MagvitConfig, MagvitV2, magvit2_from_tensors, magvit2_manifest
+from genloop.models.magvit2.config import MagvitConfig, magvit2_manifest
+from genloop.models.magvit2.load import magvit2_from_tensors
+from genloop.models.magvit2.model import MagvitV2
 from tests.goldens.roots import golden_name, golden_paths
 from tests.goldens.showo_sets import read_arrays, read_json
 

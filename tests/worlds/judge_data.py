@@ -13,7 +13,8 @@ from genloop.data.judge.dataset import JudgeSet, read_judge_set
 from genloop.data.judge.examples import JudgeExample, to_sample
 from genloop.data.shards import write_shard
 from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
-from genloop.models.llava.model import Llava, build_llava, llava_config
+from genloop.models.llava.load import build_llava
+from genloop.models.llava.model import Llava, llava_config
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import Questions, read_questions

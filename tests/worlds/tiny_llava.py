@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
-from genloop.models.llava.model import Llava, build_llava, save_llava
+from genloop.models.llava.load import build_llava, save_llava
+from genloop.models.llava.model import Llava
 from genloop.records import Prompt
 from genloop.rewards.questions import RELEASED
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from genloop.models.showo.config import PhiDims, ShowOConfig
-from genloop.models.showo.model import ShowO, build_showo
+from genloop.models.showo.load import build_showo
+from genloop.models.showo.model import ShowO
 from genloop.records import Prompt, Seed
 
 PROMPTS = [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from genloop.protocols import ImageTokenizer
 
 LOADERS = {
-    "MAGVITv2": "genloop.models.magvit2.model:load_magvit2",
+    "MAGVITv2": "genloop.models.magvit2.load:load_magvit2",
     "PatchCodebook": "genloop.shapes.codebook:load_codebook",
 }
 CHECKS = {

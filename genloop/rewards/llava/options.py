@@ -84,7 +84,7 @@ class Llava(JudgeMaker):
         """The judge, in eval mode."""
         import torch
 
-        from genloop.models.llava.model import load_llava
+        from genloop.models.llava.load import load_llava
         from genloop.rewards.llava.judge import LlavaJudge
 
         folder = resolve(options.checkpoint)

@@ -70,7 +70,7 @@ class ShowoGenerator(GeneratorMaker):
         """The sampler over the configured weights."""
         import torch
 
-        from genloop.models.showo.model import load_showo
+        from genloop.models.showo.load import load_showo
         from genloop.sampling.maskgit.sampler import MaskGitSampler
 
         model = load_showo(

@@ -12,7 +12,8 @@ from ckpts.resolve import resolve
 from genloop.checkpoint import verify_folder
 from genloop.job import run_command
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
-from genloop.models.showo.model import check_showo_folder, load_showo
+from genloop.models.showo.config import check_showo_folder
+from genloop.models.showo.load import load_showo
 from jobs import make_shapes, train_showo, train_tokenizer
 from tests.runs import ROOT, refusal
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from genloop.data.images import to_uint8
-from genloop.models.llava.model import embed_tokens, first_token_logits, image_features, load_llava
+from genloop.models.llava.load import load_llava
+from genloop.models.llava.model import embed_tokens, first_token_logits, image_features
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.rewards.build import build_judge, check_asker
 from genloop.rewards.cache import ScoreStore, cached

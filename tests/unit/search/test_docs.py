@@ -10,7 +10,7 @@ from ckpts.resolve import resolve
 from geneval.judge import shapes_oracle
 from genloop.config import Settings
 from genloop.models.common.image_tokenizers import load_image_tokenizer
-from genloop.models.showo.model import load_showo
+from genloop.models.showo.load import load_showo
 from genloop.registry import lookup
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig

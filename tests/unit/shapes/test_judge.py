@@ -7,7 +7,7 @@ import torch
 from ckpts.resolve import resolve, verify
 from geneval.judge import shapes_oracle
 from genloop.models.common.image_tokenizers import load_image_tokenizer
-from genloop.models.showo.model import load_showo
+from genloop.models.showo.load import load_showo
 from genloop.records import Seed
 from genloop.rewards.build import build_judge
 from genloop.rewards.settings import JudgeSettings

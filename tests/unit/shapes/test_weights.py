@@ -8,7 +8,7 @@ from geneval.judge import shapes_oracle
 from geneval.judging import judge_images
 from genloop.data.images import to_uint8
 from genloop.models.common.image_tokenizers import load_image_tokenizer
-from genloop.models.showo.model import load_showo
+from genloop.models.showo.load import load_showo
 from genloop.records import Seed
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig

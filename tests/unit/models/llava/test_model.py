@@ -12,16 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from genloop.models.llava.config import LlavaConfig, llava_manifest
+from genloop.models.llava.load import build_llava, load_llava, save_llava
 from genloop.models.llava.model import (
     Llava,
     WholeVectors,
-    build_llava,
     embed_tokens,
     first_token_logits,
     image_features,
     llava_config,
-    load_llava,
-    save_llava,
 )
 from tests.worlds.tiny_llava import tiny_dims, tiny_llava
 

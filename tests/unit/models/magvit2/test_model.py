@@ -10,16 +10,9 @@ import torch
 from torch import Tensor
 
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
-from genloop.models.magvit2.model import (
-    MagvitConfig,
-    MagvitV2,
-    build_magvit2,
-    check_magvit2_folder,
-    load_magvit2,
-    magvit2_manifest,
-    read_magvit2_config,
-    save_magvit2,
-)
+from genloop.models.magvit2.config import MagvitConfig, check_magvit2_folder, magvit2_manifest, read_magvit2_config
+from genloop.models.magvit2.load import build_magvit2, load_magvit2, save_magvit2
+from genloop.models.magvit2.model import MagvitV2
 
 TINY = MagvitConfig(
     num_bits=5,

@@ -8,17 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from genloop.models.showo.model import (
-    PhiDims,
-    ShowO,
-    ShowOConfig,
-    build_showo,
-    check_showo_folder,
-    load_showo,
-    read_showo_config,
-    save_showo,
-    showo_manifest,
-)
+from genloop.models.showo.config import PhiDims, ShowOConfig, check_showo_folder, read_showo_config, showo_manifest
+from genloop.models.showo.load import build_showo, load_showo, save_showo
+from genloop.models.showo.model import ShowO
 from genloop.models.showo.prompting import omni_mask
 from tests.goldens.roots import SAMPLES
 from tests.worlds.tiny_showo import LetterTokenizer, random_codes, tiny_config, tiny_showo

@@ -19,7 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from genloop.data.images import to_uint8
 from genloop.models.llava.config import LlavaConfig
 from genloop.models.llava.flops import head_flops, image_flops, text_flops
-from genloop.models.llava.model import embed_tokens, first_token_logits, image_features, language_hidden, load_llava
+from genloop.models.llava.load import load_llava
+from genloop.models.llava.model import embed_tokens, first_token_logits, image_features, language_hidden
 from genloop.models.llava.segments import Segment
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.records import Prompt
@@ -277,7 +278,7 @@ LIMITED = """
     import logging, resource, sys
     from pathlib import Path
     import torch
-    from genloop.models.llava.model import load_llava
+    from genloop.models.llava.load import load_llava
     from genloop.models.llava.text import LlavaTokenizer
     from genloop.rewards.llava.judge import LlavaJudge
     from genloop.rewards.questions import Questions

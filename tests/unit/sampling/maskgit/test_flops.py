@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from genloop.models.magvit2.config import decode_flops
-from genloop.models.magvit2.model import MagvitConfig, build_magvit2
+from genloop.models.magvit2.config import MagvitConfig, decode_flops
+from genloop.models.magvit2.load import build_magvit2
 from genloop.models.showo.config import ShowOConfig
 from genloop.sampling.maskgit.flops import body_flops, head_flops, step_flops
 from genloop.sampling.maskgit.sampler import MaskGitSampler

@@ -8,7 +8,8 @@ import torch
 
 from genloop.data.shards import Sample, Shards
 from genloop.models.common.text import FileTokenizer
-from genloop.models.showo.model import PhiDims, ShowOConfig, build_showo
+from genloop.models.showo.config import PhiDims, ShowOConfig
+from genloop.models.showo.load import build_showo
 from genloop.models.showo.prompting import Layout, omni_mask
 from genloop.shapes.codebook import PatchCodebook
 from genloop.training.initialization import EMBEDDING_STD, code_patches, embed_patches, scale_by_fan_in

@@ -7,7 +7,8 @@ import torch
 
 from genloop.data.image_reader import sample_pixels
 from genloop.data.shards import Sample, Shards
-from genloop.models.magvit2.model import MagvitConfig, build_magvit2
+from genloop.models.magvit2.config import MagvitConfig
+from genloop.models.magvit2.load import build_magvit2
 from genloop.shapes.codebook import PatchCodebook
 from genloop.shapes.survival import measure_survival
 from genloop.training.objectives.tokenizer import LossWeights, Reconstruction, code_entropy
