@@ -5,7 +5,8 @@
     torchrun --nproc-per-node 2 -m jobs.train_showo shapes out=runs/showo
 
 Reads   WebDataset shards with txt and codes.npy (make_shapes writes them), an image tokenizer, a text tokenizer.
-Writes  RUN/showo, a checkpoint in the public layout; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl.
+Writes  RUN/showo, a checkpoint in the public layout; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl;
+        with lora.rank RUN/adapter, the adapters alone, as peft reads them.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         and masks follow from the config; one process gives the same bits with and without interruption.
 """
@@ -19,15 +20,17 @@ from ckpts.resolve import resolve
 from genloop.config import LAUNCH, InputPath, JobConfig, Settings
 from genloop.data.shards import Shards
 from genloop.distributed import World
-from genloop.job import run
+from genloop.job import loading, run
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo.config import PhiDims, ShowOConfig, check_showo_folder
-from genloop.training.settings import TrainSettings
+from genloop.registry import check_installed
+from genloop.training.settings import LoraSettings, TrainSettings
 
 if TYPE_CHECKING:
     from genloop.models.showo.model import ShowO
 
 KIND = "collective"
+ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not its head
 
 
 class ModelShape(Settings):
@@ -56,12 +59,15 @@ class Config(JobConfig):
     labels: Literal["image_and_ends", "image"] = Field(
         "image_and_ends", description="image_and_ends counts the soi and eoi positions too, as the reference does"
     )
+    lora: LoraSettings = LoraSettings()
     train: TrainSettings = TrainSettings()
 
 
 def check(config: Config) -> Shards:
     """Shards, tokenizer and sizes, before anything is written -> the shards to train on."""
     config.train.check()
+    if config.lora.rank:
+        check_installed("peft", "train")
     shards = Shards(config.shards)
     num_codes = check_image_tokenizer(resolve(config.tokenizer))
     if config.start is None:
@@ -86,6 +92,7 @@ def inputs(config: Config, checked: Shards) -> dict[str, Path | str]:
 def main(config: Config, world: World, checked: Shards) -> None:
     from genloop.models.showo.load import save_showo
     from genloop.models.showo.prompting import Layout
+    from genloop.training.adapters import add_adapters, merge_adapters, save_adapters
     from genloop.training.loop import train
     from genloop.training.objectives.masked_tokens import MaskedTokens
     from genloop.training.session import training_session
@@ -93,6 +100,8 @@ def main(config: Config, world: World, checked: Shards) -> None:
     with training_session(config.out, config.train, world) as device:
         model = build(config, device)
         layout = Layout(model.config, model.text_tokenizer)
+        with loading():  # names of layers that are none
+            adapted = add_adapters(model, config.lora, seed=config.seed, within=ADAPTED) if config.lora.rank else None
         objective = MaskedTokens(
             model,
             layout,
@@ -103,6 +112,9 @@ def main(config: Config, world: World, checked: Shards) -> None:
             ends=config.labels == "image_and_ends",
         )
         train(objective, config.train, config.out, world, seed=config.seed)
+        if adapted is not None and world.rank == 0:
+            save_adapters(adapted, config.out / "adapter")
+        model = model if adapted is None else merge_adapters(adapted)
         if world.rank == 0:
             save_showo(model, config.out / "showo")
 

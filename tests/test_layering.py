@@ -28,7 +28,7 @@ ALLOWED = {
     "sampling": {"core", "contracts", "models"},
     "rewards": {"core", "contracts", "data", "models", "metrics"},
     "search": {"core", "contracts"},
-    "training": {"core", "contracts", "data", "models"},
+    "training": {"core", "contracts", "data", "models", "sampling"},  # objectives sample rollouts
     "stats": {"core", "contracts", "runs"},
     "metrics": {"core", "contracts", "data", "models", "runs", "stats"},
     "shapes": {"core", "contracts", "data"},

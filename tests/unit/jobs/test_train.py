@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ckpts.resolve import resolve
-from genloop.checkpoint import verify_folder
+from genloop.checkpoint import load_tensors, verify_folder
 from genloop.job import run_command
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo.config import check_showo_folder
@@ -62,6 +62,27 @@ def test_training_goes_on_from_a_checkpoint(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["loss"] < 1.5  # a fresh model starts near log(405) = 6
     assert check_showo_folder(tmp_path / "showo").phi.hidden_size == 96
+
+
+def test_adapters_change_the_layers_alone_and_come_out_merged_and_apart(tmp_path):
+    words = ["tiny", f"out={tmp_path}", "start=shapes/showo", "lora.rank=2", "train.num_steps=2", "train.lr=0.01"]
+    assert run_command(train_showo, [*words, "train.gradient_checkpointing=true"]) == 0
+    before, after = load_tensors(resolve("shapes/showo")), load_tensors(tmp_path / "showo")
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed and all(".layers." in name and name.endswith("weight") for name in changed)
+    assert (tmp_path / "adapter/adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [(train_showo, ["lora.rank=2", "lora.targets=[q_prog]"]), (train_tokenizer, ["train.gradient_checkpointing=true"])],
+)
+def test_what_a_model_cannot_do_is_refused(tmp_path, job, words):
+    with pytest.raises(SystemExit) as caught:
+        run_command(job, ["tiny", f"out={tmp_path}", *words])
+    assert caught.value.code == 2
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_tiny_magvit2_loads_as_an_image_tokenizer(tmp_path):
