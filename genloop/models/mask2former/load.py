@@ -4,8 +4,6 @@ B = images, Q = queries, C = classes, P, Q = padded height and width. Decoder la
 above one half: a step, at which rounding decides. So there is no TF32 and no half precision here.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,13 @@ import torch
 from torch import Tensor
 
 from genloop.models.common.precision import strict_float32
+from genloop.models.common.pretrained import load_pretrained
 from genloop.models.mask2former.config import check_mask2former_folder
 from genloop.models.mask2former.forward import forward
 from genloop.registry import require
 
 Mask2Former = Any  # Mask2FormerForUniversalSegmentation, which is only imported when a model is loaded
-_NOT_IN_FILES = {"model.pixel_level_module.encoder.swin.layernorm.", "criterion.empty_weight"}  # decide no answer
+_IGNORED = ("model.pixel_level_module.encoder.swin.layernorm.", "criterion.empty_weight")  # decide no answer
 
 
 def load_mask2former(folder: Path, *, device: str | torch.device = "cpu") -> Mask2Former:
@@ -26,18 +25,10 @@ def load_mask2former(folder: Path, *, device: str | torch.device = "cpu") -> Mas
 
     Another family, missing, unexpected or misshapen tensors are a ValueError, before any tensor is read.
     """
-    config = require("transformers").Mask2FormerConfig.from_dict(check_mask2former_folder(folder).to_json())
-    network_class = require("transformers").Mask2FormerForUniversalSegmentation
-    with _quiet():
-        network, report = network_class.from_pretrained(
-            str(folder), config=config, dtype=torch.float32, local_files_only=True, output_loading_info=True
-        )
-    missing = [key for key in report["missing_keys"] if not key.startswith(tuple(_NOT_IN_FILES))]
-    if missing or report["mismatched_keys"]:
-        raise ValueError(
-            f"{folder}: transformers did not find {', '.join(sorted(missing)[:5])}; install transformers 5"
-        )
-    return network.to(device).eval().requires_grad_(False)
+    transformers = require("transformers")
+    config = transformers.Mask2FormerConfig.from_dict(check_mask2former_folder(folder).to_json())
+    network_class = transformers.Mask2FormerForUniversalSegmentation
+    return load_pretrained(network_class, folder, device=device, config=config, ignored=_IGNORED).requires_grad_(False)
 
 
 def raw_logits(network: Mask2Former, pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,18 +40,3 @@ def raw_logits(network: Mask2Former, pixels: Tensor) -> tuple[Tensor, Tensor]:
         return found[0]
     classes, masks = zip(*found)
     return torch.cat(classes), torch.cat(masks)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without a progress bar and a table of the tensors that are not in files."""
-    logging = require("transformers.utils.logging")
-    before, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if had_bar:
-            logging.enable_progress_bar()
