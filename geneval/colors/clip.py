@@ -40,7 +40,7 @@ class ClipOptions(ClipSource):
     crops_per_batch: Annotated[int, LAUNCH] = Field(64, ge=8, description="crops in one forward pass of a GPU")
 
 
-class Clip(ClipUser, PartMaker):
+class ClipColorMaker(ClipUser, PartMaker):
     """Makes the classifier that compares crops with sentences."""
 
     Options = ClipOptions

@@ -20,7 +20,7 @@ TEMPLATES = ("a photo of a {color} {name}", "a photo of a {color}-colored {name}
 _SCALE = 100.0
 
 
-class Embedder(Protocol):
+class ColorEmbedder(Protocol):
     """Images and texts as unit vectors of one space; `genloop.models.clip.load.ClipEmbedder` is one."""
 
     def autocast(self) -> AbstractContextManager:
@@ -41,7 +41,7 @@ def color_texts(class_name: str) -> list[str]:
 class ClipColors:
     """Implements the ColorClassifier protocol."""
 
-    def __init__(self, embedder: Embedder, *, background: str = "#999", to_box: bool = True) -> None:
+    def __init__(self, embedder: ColorEmbedder, *, background: str = "#999", to_box: bool = True) -> None:
         self.embedder, self.background, self.to_box = embedder, background, to_box
         self._texts: dict[str, Tensor] = {}  # those of all classes, (D,) each
         self._weights: dict[str, Tensor] = {}

@@ -40,7 +40,7 @@ class Mask2FormerOptions(Settings):
     )
 
 
-class Mask2Former(PartMaker):
+class Mask2FormerMaker(PartMaker):
     """The maker behind `hf_mask2former`."""
 
     Options = Mask2FormerOptions

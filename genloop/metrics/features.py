@@ -28,7 +28,7 @@ class PixelOptions(Settings):
     seed: int = Field(0, ge=0, description="of the projection")
 
 
-class Pixels(FeatureMaker):
+class PixelFeatures(FeatureMaker):
     """A random projection of a small copy of the image: needs no weights, sees colours and rough shapes."""
 
     Options = PixelOptions
@@ -61,7 +61,7 @@ class PixelExtractor:
         return np.asarray(small, dtype=np.float64).ravel() / 127.5 - 1
 
 
-class Clip(ClipUser, FeatureMaker):
+class ClipFeatures(ClipUser, FeatureMaker):
     """Unit vectors of a CLIP; CMMD was published with OpenAI's ViT-L-14 at 336 pixels."""
 
     Options = MetricClip

@@ -31,8 +31,8 @@ METRICS = {
     "statistics": "genloop.metrics.distances:Statistics",
 }
 FEATURES = {
-    "pixels": "genloop.metrics.features:Pixels",
-    "clip": "genloop.metrics.features:Clip",
+    "pixels": "genloop.metrics.features:PixelFeatures",
+    "clip": "genloop.metrics.features:ClipFeatures",
 }
 NEEDS = ("weights", "prompt", "judge", "reference")
 ANY_QUESTION = "any question"  # asked of a judge that is an Asker

@@ -7,8 +7,8 @@
 JUDGES = {
     "shapes_oracle": "geneval.judge:ShapesOracle",
     "geneval": "geneval.judge:GenevalJudge",
-    "llava": "genloop.rewards.llava.options:Llava",
+    "llava": "genloop.rewards.llava.options:LlavaJudgeMaker",
     "clip_score": "genloop.rewards.clip_score:ClipJudgeMaker",
-    "remote": "genloop.rewards.remote.judge:Remote",
+    "remote": "genloop.rewards.remote.judge:RemoteJudgeMaker",
     "ensemble": "genloop.rewards.ensemble:Ensemble",
 }

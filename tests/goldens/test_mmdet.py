@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ckpts.convert.mask2former import convert
-from geneval.detectors.mask2former import Mask2Former, Mask2FormerOptions
+from geneval.detectors.mask2former import Mask2FormerMaker, Mask2FormerOptions
 from geneval.detectors.mmdet import Mmdet, MmdetDetector, MmdetOptions
 from geneval.names import OBJECT_NAMES
 from genloop.checkpoint import load_tensors
@@ -47,7 +47,7 @@ def detectors(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Pair
             torch.save({"state_dict": load_tensors(saved)}, file)
         config = write_config(scratch / "config.py", conversion.config, (long, short))
         theirs = Mmdet.load(MmdetOptions(checkpoint=str(file), config=str(config)), Path, "cpu")
-        return theirs, Mask2Former.load(Mask2FormerOptions(checkpoint=str(conversion.folder)), Path, "cpu")
+        return theirs, Mask2FormerMaker.load(Mask2FormerOptions(checkpoint=str(conversion.folder)), Path, "cpu")
 
     return load
 

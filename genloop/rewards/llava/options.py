@@ -43,7 +43,7 @@ class LlavaOptions(Settings):
     )
 
 
-class Llava(JudgeMaker):
+class LlavaJudgeMaker(JudgeMaker):
     """The maker behind `llava`."""
 
     Options = LlavaOptions

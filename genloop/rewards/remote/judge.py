@@ -54,7 +54,7 @@ class RemoteOptions(Settings):
     concurrency: Annotated[int, LAUNCH] = Field(8, ge=1, description="requests of a worker in flight")
 
 
-class Remote(JudgeMaker):
+class RemoteJudgeMaker(JudgeMaker):
     """Makes judges that ask a server."""
 
     Options = RemoteOptions

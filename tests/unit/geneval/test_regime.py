@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
-from geneval.detectors.mask2former import Mask2Former, Mask2FormerOptions
+from geneval.detectors.mask2former import Mask2FormerMaker, Mask2FormerOptions
 from geneval.folder import find_samples
 from geneval.regime import card, image_chunk, read_chunk, regime_of, remarks
 from genloop import rundir
@@ -198,10 +198,10 @@ def test_what_the_folder_of_a_detector_decides_is_on_the_card(images, tmp_path, 
 
 def test_a_folder_that_nobody_converted_is_prepared_for_as_by_default(tmp_path):
     options = Mask2FormerOptions(checkpoint=str(tmp_path))
-    assert Mask2Former.facts(options, Path) == {"preprocess": "mmdet3", "scale": [1333, 800]}
+    assert Mask2FormerMaker.facts(options, Path) == {"preprocess": "mmdet3", "scale": [1333, 800]}
     (tmp_path / "conversion.json").write_text('{"preprocess": "mmdet2", "scale": [8, 9], "source": "a.pth"}')
     with pytest.raises(ValueError, match=r"conversion.json: source is 'a.pth', expected names and their values"):
-        Mask2Former.facts(options, Path)
+        Mask2FormerMaker.facts(options, Path)
 
 
 def test_a_card_without_a_run_is_still_a_card(images, tmp_path):

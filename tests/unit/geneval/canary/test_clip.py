@@ -8,7 +8,7 @@ import torch
 
 from geneval.canary.check import AS_RECORDED, PLAUSIBLE, CanaryFailed, hold, observe_colors
 from geneval.canary.records import Part, write_record
-from geneval.colors.clip import Clip, ClipOptions
+from geneval.colors.clip import ClipColorMaker, ClipOptions
 from geneval.settings import Evaluator
 from geneval.verdict import VerdictOptions
 from genloop.job import run_command
@@ -53,7 +53,7 @@ def test_weights_that_know_the_colours_pass_and_are_recorded(folder, tmp_path, c
 
 
 def test_untrained_weights_know_no_colours(tmp_path):
-    classifier = Clip.load(options(write_transformers_folder(tmp_path / "clip")), Path, "cpu")
+    classifier = ClipColorMaker.load(options(write_transformers_folder(tmp_path / "clip")), Path, "cpu")
     assert "of ten discs by their colours" in observe_colors(classifier).problems[0][0]
 
 
@@ -63,7 +63,7 @@ def options(folder: Path) -> ClipOptions:
 
 def test_only_a_record_tells_plain_gelu_from_quick_gelu(folder, tmp_path):
     part = Part("colors", "clip", {}, {"checkpoint": "ab" * 32}, tmp_path / "clip.canary.json")
-    classifier = Clip.load(options(folder), Path, "cpu")
+    classifier = ClipColorMaker.load(options(folder), Path, "cpu")
     evaluator = Evaluator(ShapesDetector(), classifier, VerdictOptions())
     write_record(part, hold(evaluator, {"colors": part})["colors"].seen, {})
     assert hold(evaluator, {"colors": part})["colors"].outcome == AS_RECORDED

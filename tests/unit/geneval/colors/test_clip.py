@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from geneval.colors.clip import Clip, ClipOptions
+from geneval.colors.clip import ClipColorMaker, ClipOptions
 from geneval.colors.crops import crop
 from geneval.colors.zero_shot import color_texts
 from geneval.settings import ColorSettings
@@ -39,7 +39,7 @@ def options(folder, **changes):
 
 @pytest.fixture(scope="module")
 def colors(folder):
-    return Clip.load(options(folder), type(folder), "cpu")
+    return ClipColorMaker.load(options(folder), type(folder), "cpu")
 
 
 def requests():
@@ -68,7 +68,7 @@ def test_scores_are_a_hundred_times_the_cosines_of_crops_and_mean_sentences(colo
 def test_scores_do_not_depend_on_the_crops_beside_them_nor_on_how_they_are_cut_into_batches(colors, folder):
     together = colors.scores(requests())
     alone = [colors.scores([request])[0] for request in requests()]
-    small = Clip.load(options(folder, crops_per_batch=8), type(folder), "cpu").scores(requests() * 3)[:5]
+    small = ClipColorMaker.load(options(folder, crops_per_batch=8), type(folder), "cpu").scores(requests() * 3)[:5]
     backwards = colors.scores(requests()[::-1])[::-1]
     for a, *others in zip(together, alone, small, backwards, strict=True):
         assert all(np.array_equal(a, b) for b in others)
@@ -89,9 +89,9 @@ def test_the_background_and_the_box_are_options(colors, folder):
     image, detections = requests()[0]
     plain = colors.scores([(image, detections)])[0]
     for changes in ({"background": "original"}, {"background": "red"}, {"crop": False}):
-        other = Clip.load(options(folder, **changes), type(folder), "cpu").scores([(image, detections)])[0]
+        other = ClipColorMaker.load(options(folder, **changes), type(folder), "cpu").scores([(image, detections)])[0]
         assert not np.allclose(other, plain, atol=1e-3)
-    grey = Clip.load(options(folder, background="rgb(153, 153, 153)"), type(folder), "cpu")
+    grey = ClipColorMaker.load(options(folder, background="rgb(153, 153, 153)"), type(folder), "cpu")
     assert np.array_equal(grey.scores([(image, detections)])[0], plain)
     with pytest.raises(ValidationError, match="unknown colour 'no such'; use original, a name such as red"):
         ClipOptions(checkpoint="x", background="no such")
@@ -122,12 +122,12 @@ def test_texts_end_once_and_are_cut_to_the_context(colors):
 def test_openai_weights_need_quick_gelu(tmp_path):
     folder = write_transformers_folder(tmp_path / "clip", hidden_act="gelu")
     said = "says hidden_act 'gelu' for images and 'gelu' for texts, weights published as 'openai' need 'quick_gelu'"
-    for refuse in (Clip.check, lambda given, find: Clip.load(given, find, "cpu")):
+    for refuse in (ClipColorMaker.check, lambda given, find: ClipColorMaker.load(given, find, "cpu")):
         with pytest.raises(ValueError, match=said):
             refuse(options(folder), type(folder))
     told = options(folder, pretrained=None)
-    Clip.check(told, type(folder))
-    plain = Clip.load(told, type(folder), "cpu")
+    ClipColorMaker.check(told, type(folder))
+    plain = ClipColorMaker.load(told, type(folder), "cpu")
     quick = load_clip_transformers(write_transformers_folder(tmp_path / "quick"))
     assert not torch.allclose(plain.embedder.embed_texts(["a cat"]), quick.embed_texts(["a cat"]), atol=1e-3)
 
@@ -136,11 +136,11 @@ def test_another_clip_than_the_one_named_is_refused(folder):
     with pytest.raises(
         ValueError, match=r"does not hold a ViT-L-14: vision\.image_size is 32, not 224.*embed_dim is 16"
     ):
-        Clip.check(options(folder, architecture="ViT-L-14"), type(folder))
+        ClipColorMaker.check(options(folder, architecture="ViT-L-14"), type(folder))
     with pytest.raises(
         ValueError, match=r"unknown architecture 'ViT-L/14'; did you mean 'ViT-L-14'\?.*architecture=null"
     ):
-        Clip.check(options(folder, architecture="ViT-L/14"), type(folder))
+        ClipColorMaker.check(options(folder, architecture="ViT-L/14"), type(folder))
 
 
 def test_the_published_config_is_a_vit_l_14(tmp_path):
@@ -166,7 +166,7 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=r"no config\.json with model_type 'clip'"):
         check_transformers_folder(other)
     with pytest.raises(ValueError, match="has the layout of transformers; use backend=transformers"):
-        Clip.check(options(folder, backend="open_clip"), type(folder))
+        ClipColorMaker.check(options(folder, backend="open_clip"), type(folder))
     with pytest.raises(ValueError, match="has the layout of transformers; use backend=transformers"):
         ClipUser.check(MetricClip(checkpoint=str(folder)), type(folder))
 
@@ -242,7 +242,7 @@ def test_damaged_folders_are_refused_before_anything_is_loaded(folder, tmp_path,
     broken = shutil.copytree(folder, tmp_path / "clip")
     damage(broken)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as refused:
-        Clip.check(options(broken, pretrained=None), type(folder))
+        ClipColorMaker.check(options(broken, pretrained=None), type(folder))
     assert "\n" not in str(refused.value) and str(broken) in str(refused.value)
 
 
@@ -301,7 +301,7 @@ def test_tokenizers_and_pixels_that_do_not_fit_are_refused(tmp_path):
 
 
 def test_float32_is_strict_whatever_the_process_has_set(folder):
-    network = Clip.load(options(folder), type(folder), "cpu")
+    network = ClipColorMaker.load(options(folder), type(folder), "cpu")
     towers, inside = network.embedder.network.model, []
     for tower in (towers.vision_model, towers.text_model):
         tower.register_forward_hook(lambda *_: inside.append(exactness()))
@@ -313,4 +313,4 @@ def test_float32_is_strict_whatever_the_process_has_set(folder):
 
 def test_autocast_is_for_gpus(folder):
     with pytest.raises(ValueError, match="precision autocast_float16 needs a GPU, the device is cpu; use precision"):
-        Clip.load(options(folder, precision="autocast_float16"), type(folder), "cpu")
+        ClipColorMaker.load(options(folder, precision="autocast_float16"), type(folder), "cpu")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from geneval.canary.check import AS_RECORDED, CanaryFailed, hold, observe_colors
 from geneval.canary.records import Part, write_record
-from geneval.colors.clip import Clip, ClipOptions
+from geneval.colors.clip import ClipColorMaker, ClipOptions
 from geneval.colors.zero_shot import color_texts
 from geneval.names import OBJECT_NAMES
 from geneval.settings import Evaluator
@@ -72,8 +72,8 @@ def test_both_name_the_same_colours(folders):
     answers = []
     for backend, folder in folders.items():
         options = ClipOptions(checkpoint=str(folder), backend=backend, architecture=None)
-        Clip.check(options, Path)
-        answers.append(Clip.load(options, Path, "cpu").scores(requests()))
+        ClipColorMaker.check(options, Path)
+        answers.append(ClipColorMaker.load(options, Path, "cpu").scores(requests()))
     for one, other in zip(*answers, strict=True):
         assert np.abs(one - other).max(initial=0) < 1e-4
         assert color_names(one) == color_names(other)
@@ -90,7 +90,7 @@ def test_both_pass_the_canary_and_each_is_held_by_the_record_of_the_other(folder
 
     def shown(backend):
         options = ClipOptions(checkpoint=str(folders[backend]), backend=backend, architecture=None)
-        return Evaluator(ShapesDetector(), Clip.load(options, Path, "cpu"), VerdictOptions())
+        return Evaluator(ShapesDetector(), ClipColorMaker.load(options, Path, "cpu"), VerdictOptions())
 
     for recorded, other in (("open_clip", "transformers"), ("transformers", "open_clip")):
         write_record(part, hold(shown(recorded), {"colors": part}, recording=True)["colors"].seen, {})
@@ -126,4 +126,4 @@ def test_the_defaults_are_genevals_clip(tmp_path):
     assert (options.backend, options.architecture, options.pretrained) == ("open_clip", "ViT-L-14", "openai")
     folder = write_clip_folder(tmp_path / "clip")
     with pytest.raises(ValueError, match=r"does not fit .* misshapen \(positional_embedding is \[77, 32\]"):
-        Clip.load(options, lambda _: folder, "cpu")
+        ClipColorMaker.load(options, lambda _: folder, "cpu")

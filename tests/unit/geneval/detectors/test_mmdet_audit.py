@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from geneval.detectors.mask2former import Mask2Former, Mask2FormerOptions
+from geneval.detectors.mask2former import Mask2FormerMaker, Mask2FormerOptions
 from geneval.detectors.mmdet import Mmdet, MmdetOptions, packaged_config
 from geneval.names import OBJECT_NAMES
 from genloop.job import run_command
@@ -61,7 +61,7 @@ def test_float32_is_strict_whatever_the_process_has_set(theirs, images):
 
 def test_both_detectors_agree(theirs, images, tmp_path):
     options = Mask2FormerOptions(checkpoint=str(mask2former_folder(tmp_path / "folder")))
-    ours = Mask2Former.load(options, Path, "cpu")
+    ours = Mask2FormerMaker.load(options, Path, "cpu")
     for mine, other in zip(ours.detect(images), theirs.detect(images)):
         a, b = (sorted(found, key=lambda one: (one.class_name, one.box, one.score)) for found in (mine, other))
         assert [(one.class_name, one.box, one.area) for one in a] == [(one.class_name, one.box, one.area) for one in b]

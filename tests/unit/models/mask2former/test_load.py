@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from geneval.detectors.mask2former import Mask2Former, Mask2FormerOptions
+from geneval.detectors.mask2former import Mask2FormerMaker, Mask2FormerOptions
 from geneval.detectors.mask2former_detector import Mask2FormerDetector
 from geneval.judging import judge_images
 from geneval.names import OBJECT_NAMES
@@ -84,7 +84,7 @@ def test_preprocessing_is_the_folders_unless_told(folder: Path, tmp_path: Path) 
         own = mask2former_folder(tmp_path / version, version=version)
         for option, expected in ((None, said), ("mmdet2", "mmdet2"), ("mmdet3", "mmdet3")):
             options = Mask2FormerOptions(checkpoint=str(own), preprocess=option)
-            assert Mask2Former.load(options, Path, "cpu").preparation == Preparation(expected, SCALE)
+            assert Mask2FormerMaker.load(options, Path, "cpu").preparation == Preparation(expected, SCALE)
     assert read_preparation(folder) == Preparation("mmdet3", SCALE)
     bare = tmp_path / "bare"
     save_folder(bare, load_tensors(folder), {"config.json": TINY.to_json()}, weights="model.safetensors")
@@ -203,7 +203,7 @@ def test_a_folder_that_does_not_fit_is_refused_in_one_line(
 ) -> None:
     options = Mask2FormerOptions(checkpoint=str(changed(folder, tmp_path / "a", config=config, drop=drop)))
     with pytest.raises(ValueError, match=message) as refused:
-        Mask2Former.check(options, Path)
+        Mask2FormerMaker.check(options, Path)
     assert "\n" not in str(refused.value)
 
 
@@ -211,22 +211,22 @@ def test_names_as_mmdet_writes_them_are_coco(folder: Path, tmp_path: Path) -> No
     written = {"computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard"}
     names = [written.get(name, name).replace(" ", "_") for name in OBJECT_NAMES]
     own = changed(folder, tmp_path / "a", config=labels(*names))
-    Mask2Former.check(Mask2FormerOptions(checkpoint=str(own)), Path)
-    assert Mask2Former.inputs(Mask2FormerOptions(checkpoint=str(own)), Path) == {"checkpoint": own}
+    Mask2FormerMaker.check(Mask2FormerOptions(checkpoint=str(own)), Path)
+    assert Mask2FormerMaker.inputs(Mask2FormerOptions(checkpoint=str(own)), Path) == {"checkpoint": own}
 
 
 def test_weights_for_other_classes_are_refused(tmp_path: Path) -> None:
     small = replace(TINY, class_names=TINY.class_names[:79])
     own = mask2former_folder(tmp_path / "a", config=small)
     with pytest.raises(ValueError, match="knows 79 classes, GenEval needs the 80 of COCO; use a checkpoint of"):
-        Mask2Former.check(Mask2FormerOptions(checkpoint=str(own)), Path)
+        Mask2FormerMaker.check(Mask2FormerOptions(checkpoint=str(own)), Path)
 
 
 def test_a_file_of_mmdet_has_to_be_converted_first(tmp_path: Path) -> None:
     file = mmdet_file(tmp_path / "a.pth")
     for given in (file, tmp_path):
         with pytest.raises(ValueError, match=rf"convert it first: genloop ckpts convert mask2former {file} FOLDER"):
-            Mask2Former.check(Mask2FormerOptions(checkpoint=str(given)), Path)
+            Mask2FormerMaker.check(Mask2FormerOptions(checkpoint=str(given)), Path)
 
 
 @pytest.mark.parametrize(("key", "value"), [("preprocess", "mmdet4"), ("scale", [1333]), ("scale", "1333x800")])
@@ -235,4 +235,4 @@ def test_a_conversion_file_of_another_kind_is_refused(tmp_path: Path, key: str, 
     record = json.loads((own / "conversion.json").read_text())
     (own / "conversion.json").write_text(json.dumps({**record, key: value}))
     with pytest.raises(ValueError, match=rf"conversion\.json: {key} is .*expected"):
-        Mask2Former.check(Mask2FormerOptions(checkpoint=str(own)), Path)
+        Mask2FormerMaker.check(Mask2FormerOptions(checkpoint=str(own)), Path)
