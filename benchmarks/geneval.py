@@ -41,6 +41,7 @@ from geneval.folder import Sample, find_samples
 from geneval.settings import Evaluator
 from genloop.data.image_reader import ImageReader
 from genloop.environment import cpu_model, package_versions
+from genloop.runs.rows import EvaluatedRow
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 8  # images in one call of ours, the default of `evaluate`
@@ -48,14 +49,14 @@ BATCH = 8  # images in one call of ours, the default of `evaluate`
 
 def ours(samples: Sequence[Sample], images: Path, evaluator: Evaluator) -> list[dict[str, Any]]:
     """As a worker of `evaluate` does a unit."""
-    rows: list[dict[str, Any]] = []
+    rows: list[EvaluatedRow] = []
     names = [sample.image for sample in samples]
     with ImageReader(images) as reader:
         for start in range(0, len(samples), BATCH):
             pixels = reader.take(names[start : start + BATCH])
             reader.go_on(names[start + BATCH : start + 2 * BATCH])
             rows += judge_samples(samples[start : start + BATCH], pixels, evaluator)
-    return [{key: row[key] for key in ("correct", "reason", "details")} for row in rows]
+    return [row.model_dump(include={"correct", "reason", "details"}) for row in rows]
 
 
 WAYS = {"published": published, "ours": ours}

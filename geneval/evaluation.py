@@ -15,12 +15,13 @@ from genloop.data.image_reader import ImageReader, UnreadableImage
 from genloop.data.masks import encode_mask
 from genloop.job import note
 from genloop.records import Prompt, Verdict
+from genloop.runs.rows import EvaluatedRow
 
 UNREADABLE = "unreadable: "  # opens the reason of an image that does not decode; it counts as wrong
 _UNREAD = Judged(Verdict(False, ""), {}, (), None)
 
 
-def evaluate(samples: Sequence[Sample], images: Path, evaluator: Evaluator) -> list[dict[str, Any]]:
+def evaluate(samples: Sequence[Sample], images: Path, evaluator: Evaluator) -> list[EvaluatedRow]:
     """The row of every sample, in their order; all images go to the detector in one call."""
     with ImageReader(images) as reader:
         pixels = reader.take([sample.image for sample in samples])
@@ -34,7 +35,7 @@ def judge_samples(
     *,
     masks: bool = False,
     seen: Callable[[int], None] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[EvaluatedRow]:
     """The row of every sample from its pixels (H, W, 3), or from why there are none; with `masks` those of objects.
 
     `seen` is told how many more samples have been looked at, and may raise to stop.
@@ -51,11 +52,11 @@ def judge_samples(
             rows.append(_row(sample, None, _UNREAD, f"{UNREADABLE}{image}", masks=masks))
         else:
             found = next(judged)
-            rows.append(_row(sample, [image.shape[1], image.shape[0]], found, found.verdict.reason, masks=masks))
+            rows.append(_row(sample, (image.shape[1], image.shape[0]), found, found.verdict.reason, masks=masks))
     return rows
 
 
-def _row(sample: Sample, size: list[int] | None, judged: Judged, reason: str, *, masks: bool) -> dict[str, Any]:
+def _row(sample: Sample, size: tuple[int, int] | None, judged: Judged, reason: str, *, masks: bool) -> EvaluatedRow:
     row: dict[str, Any] = {
         "prompt_index": sample.prompt.index,
         "sample": sample.number,
@@ -75,7 +76,7 @@ def _row(sample: Sample, size: list[int] | None, judged: Judged, reason: str, *,
     }
     row |= {"masks": _masks(sample.prompt, judged)} if masks else {}
     row |= {} if sample.rewritten is None else {"rewritten_prompt": sample.rewritten}
-    return row | {"metadata": json.loads(sample.metadata)}
+    return EvaluatedRow(**row, metadata=json.loads(sample.metadata))
 
 
 def _masks(prompt: Prompt, judged: Judged) -> dict[str, list[str | None]]:

@@ -5,18 +5,18 @@ The overall score is the unweighted mean of the tasks that are present (Ghosh et
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from genloop.records import TAGS
+from genloop.runs.rows import EvaluatedRow
 from genloop.stats.nearness import WITHIN, Nearness, nearness
 from genloop.stats.rates import MARKS, Kind, Rate, legend, rates
 
 _ESCAPE = re.compile(r"\\(u007f|.)")  # pandas escapes what Python does, but for DEL
-Row = Mapping[str, Any]  # as `evaluate` writes it, or as the reference does: `metadata` an object or its JSON text
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +55,19 @@ class Summary:
         return plain
 
 
-def summarize(rows: Sequence[Row], *, unreadable: Sequence[str] = (), intervals: Kind = "bootstrap") -> Summary:
+def summarize(
+    rows: Sequence[EvaluatedRow], *, unreadable: Sequence[str] = (), intervals: Kind = "bootstrap"
+) -> Summary:
     """The numbers of an evaluation, with either kind of intervals. Raises ValueError without rows."""
     prompts = _by_prompt(rows)
     sizes = [len(found) for found in prompts.values()]
-    near = [row["distance"] for row in rows if "distance" in row]
-    tags = [row["tag"] for row in rows]
-    found = rates([float(row["correct"]) for row in rows], [_prompt_key(row) for row in rows], tags, kind=intervals)
-    tasks = tuple(_task(tag, [row for row in rows if row["tag"] == tag], found.tasks[tag]) for tag in found.tasks)
+    near = [row.distance for row in rows if row.tells_distance]
+    tags = [row.tag for row in rows]
+    found = rates([float(row.correct) for row in rows], [_prompt_key(row) for row in rows], tags, kind=intervals)
+    tasks = tuple(_task(tag, [row for row in rows if row.tag == tag], found.tasks[tag]) for tag in found.tasks)
     return Summary(
         num_images=len(rows),
-        num_correct=sum(row["correct"] for row in rows),
+        num_correct=sum(row.correct for row in rows),
         num_prompts=len(prompts),
         num_prompts_solved=sum(any(found) for found in prompts.values()),
         images_per_prompt=(min(sizes), max(sizes)),
@@ -100,18 +102,18 @@ def format_table(summary: Summary) -> str:
     return "\n".join(lines) + "\n"
 
 
-def format_reference(rows: Sequence[Row]) -> str:
+def format_reference(rows: Sequence[EvaluatedRow]) -> str:
     """What the reference's summary prints for these rows, byte for byte. Raises ValueError without rows."""
     prompts = _by_prompt(rows)
     tasks: dict[str, list[bool]] = {}  # in order of first appearance
     for row in rows:
-        tasks.setdefault(row["tag"], []).append(bool(row["correct"]))
+        tasks.setdefault(row.tag, []).append(row.correct)
     lines = [
         "Summary",
         "=======",
         f"Total images: {len(rows)}",
         f"Total prompts: {len(prompts)}",
-        f"% correct images: {np.mean([bool(row['correct']) for row in rows]):.2%}",
+        f"% correct images: {np.mean([row.correct for row in rows]):.2%}",
         f"% correct prompts: {np.mean([any(found) for found in prompts.values()]):.2%}",
         "",
         "Task breakdown",
@@ -123,39 +125,38 @@ def format_reference(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def reference_line(row: Row, images: str) -> bytes:
+def reference_line(row: EvaluatedRow, images: str) -> bytes:
     """Our row as a line of the reference's result file; `images` is the image folder as it was given."""
     values = {
-        "filename": f"{images}{'' if images.endswith('/') else '/'}{row['image']}",
-        "tag": row["tag"],
-        "prompt": row["metadata"].get("prompt", row["prompt"]),  # with the blanks around it
-        "correct": row["correct"],
-        "reason": row["reason"],
-        "metadata": json.dumps(row["metadata"]),
-        "details": json.dumps(row["details"]),
+        "filename": f"{images}{'' if images.endswith('/') else '/'}{row.image}",
+        "tag": row.tag,
+        "prompt": (row.metadata or {}).get("prompt", row.prompt),  # with the blanks around it
+        "correct": row.correct,
+        "reason": row.reason,
+        "metadata": json.dumps(row.metadata),
+        "details": json.dumps(row.details or {}),
     }
     text = json.dumps(values, separators=(",", ":")).replace("/", "\\/")
     return (_ESCAPE.sub(lambda found: "\x7f" if found[1] == "u007f" else found[0], text) + "\n").encode()
 
 
-def _task(tag: str, rows: Sequence[Row], accuracy: Rate) -> TaskScore:
+def _task(tag: str, rows: Sequence[EvaluatedRow], accuracy: Rate) -> TaskScore:
     prompts = {_prompt_key(row) for row in rows}
-    return TaskScore(tag, len(rows), sum(bool(row["correct"]) for row in rows), len(prompts), accuracy)
+    return TaskScore(tag, len(rows), sum(row.correct for row in rows), len(prompts), accuracy)
 
 
-def _by_prompt(rows: Sequence[Row]) -> dict[str, list[bool]]:
+def _by_prompt(rows: Sequence[EvaluatedRow]) -> dict[str, list[bool]]:
     """Equal metadata is one prompt, in whatever folder: {metadata: [correct, ...]}."""
     if not rows:
         raise ValueError("no rows to summarize: nothing was evaluated")
     prompts: dict[str, list[bool]] = {}
     for row in rows:
-        prompts.setdefault(_prompt_key(row), []).append(bool(row["correct"]))
+        prompts.setdefault(_prompt_key(row), []).append(row.correct)
     return prompts
 
 
-def _prompt_key(row: Row) -> str:
-    metadata = row["metadata"]
-    return metadata if isinstance(metadata, str) else json.dumps(metadata)
+def _prompt_key(row: EvaluatedRow) -> str:
+    return json.dumps(row.metadata)
 
 
 def _line(name: str, accuracy: Rate, correct: int, images: int, prompts: int) -> str:

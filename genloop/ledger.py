@@ -17,10 +17,10 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from genloop.config import IndependentConfig
 from genloop.distributed import World
@@ -29,6 +29,7 @@ from genloop.records import Unit
 from genloop.rundir import RunFailed, json_line, write_atomic, write_json
 
 log = logging.getLogger(__name__)
+R = TypeVar("R")  # a parsed row
 
 
 class UnitsFailed(RunFailed):
@@ -83,19 +84,27 @@ def plan_of(run: Path) -> dict[str, int]:
     return plan if all(type(plan.get(key)) is int for key in ("units", "items")) else {}
 
 
+def json_object(line: bytes) -> dict[str, Any]:
+    """A row of any job as a dictionary; ValueError when it is no JSON object."""
+    row = json.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError("no JSON object")
+    return row
+
+
 def read_rows(run: Path) -> Iterator[dict[str, Any]]:
     """All rows of the finished units, in unit order; ValueError names the line that is none."""
     for name in sorted(finished(run), key=int):
-        yield from rows_of_unit(run, name)
+        yield from rows_of_unit(run, name, json_object)
 
 
-def rows_of_units(run: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
-    """All rows of a run that has come to its end; RunFailed names a file that is torn or holds too few of them."""
-    found: list[dict[str, Any]] = []
+def rows_of_units(run: Path, units: Sequence[Unit], parse: Callable[[bytes], R]) -> list[R]:
+    """All rows of a finished run; RunFailed names a file that is torn or holds too few of them."""
+    found: list[R] = []
     for unit in units:
         path = run / "rows" / f"{unit.name}.jsonl"
         try:
-            rows = list(rows_of_unit(run, unit.name))
+            rows = list(rows_of_unit(run, unit.name, parse))
         except ValueError as error:
             raise RunFailed(f"{error}, or remove the file and run the same command again") from None
         if len(rows) != len(unit):
@@ -106,14 +115,12 @@ def rows_of_units(run: Path, units: Sequence[Unit]) -> list[dict[str, Any]]:
     return found
 
 
-def rows_of_unit(run: Path, name: str) -> Iterator[dict[str, Any]]:
-    """The rows of one finished unit."""
+def rows_of_unit(run: Path, name: str, parse: Callable[[bytes], R]) -> Iterator[R]:
+    """The rows of one finished unit, each parsed; a ValueError of `parse` is raised again with file and line."""
     path = run / "rows" / f"{name}.jsonl"
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise ValueError("no JSON object")
+            row = parse(line)
         except ValueError as error:
             raise ValueError(f"{path}:{number}: not a row ({error}); run `verify` on {run}") from None
         yield row

@@ -23,8 +23,8 @@ from pydantic import BeforeValidator, Field
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
+from genloop.runs.evaluations import Evaluation, check_evaluation, content_of, read_evaluation
 from genloop.stats.agreement.votes import SHEET, Rule, check_votes
-from genloop.stats.comparison.rows import Evaluation, check_evaluation, content_of, read_evaluation
 
 if TYPE_CHECKING:
     from genloop.stats.agreement.measure import AnnotatedImage

@@ -26,6 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from pydantic import Field
 
 from ckpts.resolve import registry, resolve
@@ -46,16 +47,14 @@ from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units
 from genloop.models.common.image_tokenizers import check_image_tokenizer
-from genloop.records import Prompt, Unit, color_names
+from genloop.records import Prompt, Seed, Unit, color_names
 from genloop.rewards.questions import read_questions
 from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
-from genloop.runs.generated import GeneratedRun, read_generated
+from genloop.runs.generated import GeneratedRun, read_generated_run
 from genloop.sampling.build import build_generator, generator_inputs, read_generator, recorded_hash
-from genloop.search.replay import RecordedPath, is_drawn_from_start, recorded_paths, replay
+from genloop.search.replay import UNKNOWN, RecordedPath, replay
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from geneval.labels import Labeller
     from genloop.protocols import Sampler
 
@@ -108,7 +107,7 @@ def check(config: Config) -> None:
                 "source: is null, scenes is 0 and conversations is null; there is nothing to make examples from"
             )
         return
-    source = read_generated(config.source, config.limit)
+    source = read_generated_run(config.source, config.limit)
     made = read_generator(source.folder)
     last = made.sampling.num_steps - 1
     if bad := [step for step in config.steps if not 1 <= step <= last]:
@@ -145,7 +144,7 @@ def _labelled(config: Config) -> LabelledFile | None:
 
 
 def main(config: Config, world: World, checked: None) -> None:
-    source = read_generated(config.source, config.limit) if config.source else None
+    source = read_generated_run(config.source, config.limit) if config.source else None
     prompts = source.prompts if source else []
     labelled = _labelled(config)
     units = plan(config, len(prompts), len(labelled.conversations) if labelled else 0)
@@ -200,7 +199,15 @@ def _paths(source: GeneratedRun, prompts: Sequence[Prompt]) -> list[RecordedPath
     options = read_generator(source.folder).generator.options
     masked = check_image_tokenizer(resolve(options.tokenizer))  # the number of codes stands for a mask
     run_seed = (read_run(source.folder) or {})["keys"]["seed"]
-    return [path for one in prompts for path in recorded_paths(one, source.rows[one.index], run_seed, masked)]
+    found = []
+    for prompt in prompts:
+        for row in source.rows[prompt.index]:
+            for candidate in row.candidates:
+                if candidate.parent is None:  # drawn from the start
+                    tokens = candidate.unpacked()
+                    seed = Seed(run_seed, prompt.index, row.sample, candidate.candidate)
+                    found.append(RecordedPath(prompt, seed, np.where(tokens == masked, UNKNOWN, tokens)))
+    return found
 
 
 def path_samples(
@@ -248,8 +255,6 @@ def _cell_names() -> dict[str, Sequence[str]]:
 
 def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") -> Iterator[tuple[str, Sample]]:
     """(split, sample) of every sentence about every scene of these contrasts."""
-    import numpy as np
-
     from geneval.reasons import in_words
     from genloop.data.images import encode_png
     from genloop.shapes.damage import spoil
@@ -314,9 +319,7 @@ def _about(config: Config, source: GeneratedRun | None) -> dict[str, list[str]]:
             "sampling": made.sampling.model_dump(),
         },
         weights={name: _licence(name) for name in names},
-        left_out=sum(
-            not is_drawn_from_start(c) for rows in source.rows.values() for row in rows for c in row["candidates"]
-        ),
+        left_out=sum(c.parent is not None for rows in source.rows.values() for row in rows for c in row.candidates),
     )
     rules = json.dumps(config.options.model_dump())
     judged = f"`{config.detector.kind}`, colours `{config.colors.kind}`, rules `{rules}`"

@@ -20,8 +20,8 @@ from pydantic import BeforeValidator, Field
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
+from genloop.runs.evaluations import Evaluation, check_evaluation, content_of, read_evaluation
 from genloop.stats.comparison.regime import Differing
-from genloop.stats.comparison.rows import Evaluation, check_evaluation, content_of, read_evaluation
 from genloop.stats.rates import Kind
 
 KIND = "independent"

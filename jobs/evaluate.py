@@ -24,7 +24,7 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -47,6 +47,9 @@ from genloop.ledger import Ledger, count, finished, plan_units
 from genloop.records import Unit
 from genloop.runs.folder import units_to_make
 from genloop.stats.rates import Kind
+
+if TYPE_CHECKING:
+    from genloop.runs.rows import EvaluatedRow
 
 KIND = "independent"
 log = logging.getLogger(__name__)
@@ -135,7 +138,8 @@ def main(config: Config, world: World, checked: None) -> None:
             evaluator = evaluator or _load(config, world)
             with ledger.working(unit):
                 ahead = _names(samples, _next_unit(config.out, units, unit))
-                ledger.complete(unit, _judge(config, samples[unit.start : unit.stop], evaluator, reader, ahead, ledger))
+                rows = _judge(config, samples[unit.start : unit.stop], evaluator, reader, ahead, ledger)
+                ledger.complete(unit, [row.to_json() for row in rows])
     if count(config.out, len(units)).done == len(units):
         _conclude(config, folders, units)
 
@@ -194,7 +198,7 @@ def _judge(
     reader: ImageReader,
     ahead: Sequence[str],
     ledger: Ledger,
-) -> list[dict[str, Any]]:
+) -> list["EvaluatedRow"]:
     """The rows of a unit; while its last images are looked at, those `ahead` are decoded."""
     from geneval.evaluation import judge_samples
 
@@ -225,18 +229,19 @@ def _names(samples: Sequence[Sample], unit: Unit | None) -> list[str]:
 
 def _conclude(config: Config, folders: Sequence[PromptFolder], units: Sequence[Unit]) -> None:
     """Write and print the summary; workers that end together write the same bytes."""
+    from geneval.card import remarks, result_card
     from geneval.evaluation import UNREADABLE
-    from geneval.regime import card, remarks
     from geneval.summary import format_reference, format_table, reference_line, summarize
     from genloop.ledger import rows_of_units
     from genloop.rundir import write_atomic, write_json
+    from genloop.runs.rows import EvaluatedRow
 
-    rows = rows_of_units(config.out, units)
-    unreadable = [row["image"] for row in rows if row["reason"].startswith(UNREADABLE)]
+    rows = rows_of_units(config.out, units, EvaluatedRow.from_json)
+    unreadable = [row.image for row in rows if row.reason.startswith(UNREADABLE)]
     summary = summarize(rows, unreadable=unreadable, intervals=config.intervals)
     lacks = _lacks(config, folders)
     samples = [sample for folder in folders for sample in folder.samples]
-    regime = card(config.out, config.folder, samples, rows, evaluator_facts(config, resolve))
+    regime = result_card(config.out, config.folder, samples, rows, evaluator_facts(config, resolve))
     write_json(config.out / "card.json", regime)
     more = {"intervals": config.intervals, "completeness": lacks.to_json(), "card": regime}
     write_json(config.out / "summary.json", summary.to_json() | more)

@@ -31,7 +31,6 @@ import numpy as np
 from pydantic import Field
 
 from ckpts.resolve import resolve
-from geneval.regime import CHUNK, image_chunk, regime_of
 from genloop.config import PromptConfig
 from genloop.data.prompts import Text, read_prompts
 from genloop.distributed import World, choose_device
@@ -41,6 +40,8 @@ from genloop.records import Candidate, Choice, Prompt, Unit, pack_tokens
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes, judge_inputs
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run, write_atomic
+from genloop.runs.provenance import CHUNK, image_chunk, regime_of
+from genloop.runs.rows import Answer, GeneratedRow, GenerationCost, RecordedCandidate
 from genloop.sampling.build import build_generator, check_generator, generator_inputs, warn_of_cuts
 from genloop.sampling.settings import GeneratorKeys
 from genloop.search.settings import SearchSettings, strategy_class
@@ -96,7 +97,7 @@ def main(config: Config, world: World, checked: None) -> None:
             with ledger.working(unit):
                 began = time.monotonic()
                 rows = _generate(config, prompts[unit.start : unit.stop], *work, regime, ledger, world)
-                ledger.complete(unit, rows)
+                ledger.complete(unit, [row.to_json() for row in rows])
                 _log_unit(config, unit, rows, time.monotonic() - began)
 
 
@@ -116,7 +117,7 @@ def _generate(
     regime: Mapping[str, Any],
     ledger: Ledger,
     world: World,
-) -> list[dict[str, Any]]:
+) -> list[GeneratedRow]:
     """All images of a unit's prompts, each written as soon as it is chosen -> their rows."""
     pairs = [(prompt, sample) for prompt in prompts for sample in range(config.images_per_prompt)]
     rows = []
@@ -124,7 +125,8 @@ def _generate(
         world.check_stop()
         with note(f"prompt {prompt.index} {prompt.text!r}, sample {sample}"):
             row = _row(config, prompt, sample, choice, sampler)
-            rows.append(row | _write_image(config, prompt, row, choice, sampler, regime, ledger.staging))
+            facts = _write_image(config, prompt, row, choice, sampler, regime, ledger.staging)
+            rows.append(row.model_copy(update=facts))
         ledger.advance(1)
     return rows
 
@@ -132,7 +134,7 @@ def _generate(
 def _write_image(
     config: Config,
     prompt: Prompt,
-    row: dict[str, Any],
+    row: GeneratedRow,
     choice: Choice,
     sampler: "Sampler[Any]",
     regime: Mapping[str, Any],
@@ -143,8 +145,8 @@ def _write_image(
 
     (image,) = _pixels([choice.candidates[choice.chosen].tokens], sampler)
     png = encode_png(image, {CHUNK: image_chunk(regime, row)})
-    path = config.out / row["image"]
-    if row["sample"] == 0:
+    path = config.out / row.image
+    if row.sample == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         line = (json.dumps(prompt.metadata()) + "\n").encode()
         write_atomic(path.parent.parent / "metadata.jsonl", line, staging=staging)
@@ -152,7 +154,7 @@ def _write_image(
     facts = {"sha256": hashlib.sha256(png).hexdigest()}
     sheet = _previews(choice, sampler) if config.previews == "judged" else None
     if sheet is not None:
-        facts["previews"] = f"paths/{prompt.index:05d}/{row['sample']:04d}.png"
+        facts["previews"] = f"paths/{prompt.index:05d}/{row.sample:04d}.png"
         (config.out / facts["previews"]).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(config.out / facts["previews"], encode_png(sheet), staging=staging)
     return facts
@@ -180,45 +182,44 @@ def _pixels(tokens: Sequence[np.ndarray], sampler: "Sampler[Any]") -> np.ndarray
     return np.concatenate([to_uint8(sampler.decode(part)) for part in codes.split(sampler.slots)])
 
 
-def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "Sampler[Any]") -> dict[str, Any]:
+def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "Sampler[Any]") -> GeneratedRow:
     best, cost = choice.candidates[choice.chosen], choice.cost
-    alone = sampler.num_steps * sampler.flops_per_step + sampler.flops_per_decode
     steps = int(cost.generator_steps) if cost.generator_steps == int(cost.generator_steps) else cost.generator_steps
     rewritten = {} if prompt.detailed_caption is None else {"rewritten_prompt": prompt.detailed_caption}
-    return {
-        "prompt_index": prompt.index,
-        "sample": sample,
-        "prompt": prompt.text,
+    return GeneratedRow(
+        prompt_index=prompt.index,
+        sample=sample,
+        prompt=prompt.text,
         **rewritten,
-        "tag": prompt.tag,
-        "image": f"images/{prompt.index:05d}/samples/{sample:04d}.png",
-        "sha256": "",
-        "grid": list(sampler.grid),
-        "strategy": config.search.strategy,
-        "chosen": best.index,
-        "tokens": pack_tokens(best.tokens),
-        "revealed_at": pack_tokens(best.revealed_at),
-        "num_steps": max(sampler.num_steps, 1 + int(best.revealed_at.max())),  # more when it was corrected
-        "cost": {
-            "generator_steps": steps,
-            "judge_calls": cost.judge_calls,
-            "flops": cost.flops,
-            "flops_without_search": alone,
-        },
-        "candidates": [_candidate(candidate) for candidate in choice.candidates],
-    }
+        tag=prompt.tag,
+        image=f"images/{prompt.index:05d}/samples/{sample:04d}.png",
+        sha256="",  # known once the image is encoded
+        grid=sampler.grid,
+        strategy=config.search.strategy,
+        chosen=best.index,
+        tokens=pack_tokens(best.tokens),
+        revealed_at=pack_tokens(best.revealed_at),
+        num_steps=max(sampler.num_steps, 1 + int(best.revealed_at.max())),  # more when it was corrected
+        cost=GenerationCost(
+            generator_steps=steps,
+            judge_calls=cost.judge_calls,
+            flops=cost.flops,
+            flops_without_search=sampler.num_steps * sampler.flops_per_step + sampler.flops_per_decode,
+        ),
+        candidates=tuple(_candidate(candidate) for candidate in choice.candidates),
+    )
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "candidate": candidate.index,
-        "tokens": pack_tokens(candidate.tokens),
-        "p_yes": {question: _known(p) for question, p in candidate.p_yes.items()},
-        "trace": [[seen.step, seen.question, _known(seen.p_yes)] for seen in candidate.trace],
-        "cut_at": candidate.cut_at,
-    }
-    row |= {} if candidate.parent is None else {"parent": candidate.parent}
-    return row | ({"reason": candidate.reason} if candidate.reason else {})
+def _candidate(candidate: Candidate) -> RecordedCandidate:
+    more: dict[str, Any] = {"parent": candidate.parent, "reason": candidate.reason}
+    return RecordedCandidate(
+        candidate=candidate.index,
+        tokens=pack_tokens(candidate.tokens),
+        p_yes={question: _known(p) for question, p in candidate.p_yes.items()},
+        trace=tuple(Answer(seen.step, seen.question, _known(seen.p_yes)) for seen in candidate.trace),
+        cut_at=candidate.cut_at,
+        **{key: value for key, value in more.items() if value not in (None, "")},
+    )
 
 
 def _known(p_yes: float) -> float | None:
@@ -226,11 +227,12 @@ def _known(p_yes: float) -> float | None:
     return None if math.isnan(p_yes) else p_yes
 
 
-def _log_unit(config: Config, unit: Unit, rows: Sequence[dict[str, Any]], seconds: float) -> None:
-    totals = {key: sum(row["cost"][key] for row in rows) for key in ("generator_steps", "judge_calls", "flops")}
-    answers = [seen[2] for row in rows for candidate in row["candidates"] for seen in candidate["trace"]]
+def _log_unit(config: Config, unit: Unit, rows: Sequence[GeneratedRow], seconds: float) -> None:
+    costs = [row.cost for row in rows]
+    answers = [answer.p_yes for row in rows for candidate in row.candidates for answer in candidate.trace]
     if unknown := answers.count(None):
         log.warning("unit %s: the judge gave no answer to %d of %d questions", unit.name, unknown, len(answers))
+    totals = {key: sum(getattr(cost, key) for cost in costs) for key in ("generator_steps", "judge_calls", "flops")}
     append_metrics(config.out, {"unit": unit.name, "images": len(rows), **totals, "seconds": round(seconds, 3)})
 
 

@@ -111,11 +111,11 @@ def _load(config: Config, what: Measurement, world: World) -> Work:
 
 def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
     """Write and print the numbers; workers that end together write the same bytes."""
-    from genloop.ledger import rows_of_units
+    from genloop.ledger import json_object, rows_of_units
     from genloop.metrics.summary import conclude, format_table, summary_of
     from genloop.rundir import RunFailed, write_atomic, write_json
 
-    rows = rows_of_units(config.out, units)
+    rows = rows_of_units(config.out, units, json_object)
     try:
         lines = conclude(what, units, rows, config.out, config.seed)
     except ValueError as error:  # too few images for a metric, a reference of other features

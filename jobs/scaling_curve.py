@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from geneval.judge import VerdictJudge
     from genloop.protocols import ImageTokenizer, Judge
     from genloop.records import Prompt
+    from genloop.runs.rows import GeneratedRow
 
 KIND = "independent"
-Row = Mapping[str, Any]
 
 
 class Config(IndependentConfig, EvaluatorKeys):
@@ -75,7 +75,10 @@ def check(config: Config) -> None:
         known &= set(judge_classes(settings) or known)
     read_prompts_of(config.run, rows, classes=known)
     check_image_tokenizer(resolve(_tokenizer(config)))
-    smallest = min(sum(len(row["candidates"]) for row in pool) for pool in pools_of(rows, config.pool))
+    smallest = min(
+        sum(len(row.candidates) for row in pool)
+        for pool in pools_of(rows, config.pool, lambda row: (row.prompt_index, row.sample))
+    )
     if config.max_k is not None and config.max_k > smallest:
         raise ValueError(f"max_k: found {config.max_k}, but the smallest pool has {smallest} candidates")
 
@@ -104,7 +107,7 @@ def main(config: Config, world: World, checked: None) -> None:
                 found: list[dict[str, Any]] = []
                 for batch in _batches(rows[unit.start : unit.stop], config.candidates_per_batch):
                     world.check_stop()
-                    with note("prompts " + ", ".join(f"{row['prompt_index']} {row['prompt']!r}" for row in batch)):
+                    with note("prompts " + ", ".join(f"{row.prompt_index} {row.prompt!r}" for row in batch)):
                         found += _judge(batch, prompts, parts, _recorded_name(config.run))
                     ledger.advance(len(batch))
                 ledger.complete(unit, found)
@@ -140,31 +143,30 @@ def _load(config: Config, world: World) -> Parts:
     )
 
 
-def _batches(rows: Sequence[Row], num_candidates: int) -> Iterator[Sequence[Row]]:
+def _batches(rows: Sequence["GeneratedRow"], num_candidates: int) -> Iterator[Sequence["GeneratedRow"]]:
     """Rows with about so many candidates together, one row at least."""
-    size = max(1, num_candidates // max(len(row["candidates"]) for row in rows))
+    size = max(1, num_candidates // max(len(row.candidates) for row in rows))
     yield from (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 def _judge(
-    rows: Sequence[Row], prompts: "Mapping[int, Prompt]", parts: Parts, recorded: str
+    rows: Sequence["GeneratedRow"], prompts: "Mapping[int, Prompt]", parts: Parts, recorded: str
 ) -> Iterator[dict[str, Any]]:
     """Decode all candidates of some rows, ask the detector and the judges about them -> a row each."""
     import numpy as np
     import torch
 
-    from genloop.records import unpack_tokens
     from genloop.runs.pools import recorded_judge, scored_row
 
-    tokens = np.stack([unpack_tokens(candidate["tokens"]) for row in rows for candidate in row["candidates"]])
-    asked = [prompts[row["prompt_index"]] for row in rows for _ in row["candidates"]]
-    images = parts.tokenizer.decode(torch.from_numpy(tokens).to(parts.device), tuple(rows[0]["grid"]))  # (B, 3, H, W)
+    tokens = np.stack([candidate.unpacked() for row in rows for candidate in row.candidates])
+    asked = [prompts[row.prompt_index] for row in rows for _ in row.candidates]
+    images = parts.tokenizer.decode(torch.from_numpy(tokens).to(parts.device), rows[0].grid)  # (B, 3, H, W)
     correct = parts.verdicts.p_yes("outcome", asked, images).tolist()
     scores = {name: judge.p_yes("outcome", asked, images).tolist() for name, judge in parts.judges.items()}
     start = 0
     for row in rows:
-        part = slice(start, start + len(row["candidates"]))
-        prompt, start = prompts[row["prompt_index"]], part.stop
+        part = slice(start, start + len(row.candidates))
+        prompt, start = prompts[row.prompt_index], part.stop
         mine = {name: values[part] for name, values in scores.items()}
         judging = {name: judge.flops(["outcome"], prompt) for name, judge in parts.judges.items()}
         if (known := recorded_judge(row)) is not None:

@@ -3,7 +3,7 @@
 P(yes) of judges is not comparable: one is sure of everything, another never leaves .2 to .35. So each member's answers
 are turned into logits, centred and scaled by its own mean and standard deviation of that question, averaged with the
 weights, and turned back by a sigmoid. Means and deviations are numbers in the config, not those of the batch: an answer
-must not depend on the images beside it. `scales_of` finds them in the rows of a run that used the member alone.
+must not depend on the images beside it. `scales_of` finds them in the answers that a run of the member alone recorded.
 
     judge.kind=ensemble judge.options.members="[{kind: llava, options: {checkpoint: A}, weight: 2,
       mean: {outcome: -1.3}, std: {outcome: 2.1}}, {kind: clip_score, options: {checkpoint: B}}]"
@@ -129,29 +129,20 @@ class EnsembleJudge:
         )
 
 
-def scales_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
-    """Rows of a `generate` run -> {question: (mean, std)} of the logits of its judge's answers.
+def scales_of(images: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, tuple[float, float]]:
+    """{question: P(yes) of the candidates} of each image -> {question: (mean, std)} of the logits.
 
-    The deviation is that between candidates of one image, for these are what a strategy chooses among. ValueError where
-    a question was never answered differently for two of them.
+    `GeneratedRow.answers` gives them for a row of `generate`; NaN is no answer. The deviation is that between
+    candidates of one image, for these are what a strategy chooses among. ValueError where a question was never
+    answered differently for two of them.
     """
     answers: dict[str, list[list[float]]] = {}
-    for row in rows:
-        for question, found in _answers_of(row).items():
-            answers.setdefault(question, []).append(found)
+    for image in images:
+        for question, found in image.items():
+            known = [min(max(p, CLOSEST), 1 - CLOSEST) for p in found if not math.isnan(p)]
+            if known:
+                answers.setdefault(question, []).append([math.log(p / (1 - p)) for p in known])
     return {question: _scale(question, groups) for question, groups in answers.items()}
-
-
-def _answers_of(row: Mapping[str, Any]) -> dict[str, list[float]]:
-    """{question: the logits of all candidates of one image}"""
-    found: dict[str, list[float]] = {}
-    for candidate in row["candidates"]:
-        asked = [(question, p) for _, question, p in candidate.get("trace", ())]
-        for question, p in asked or candidate["p_yes"].items():
-            if p is not None and not math.isnan(p):
-                p = min(max(p, CLOSEST), 1 - CLOSEST)
-                found.setdefault(question, []).append(math.log(p / (1 - p)))
-    return found
 
 
 def _scale(question: str, groups: Sequence[Sequence[float]]) -> tuple[float, float]:

@@ -10,14 +10,14 @@ from genloop.rundir import RunError, read_run
 def units_to_make(images: Path) -> int:
     """How many units the run of `generate` around a folder of images still lacks, be they open or failed."""
     run = images.resolve().parent
-    planned = plan_of(run).get("units", 0) if generate_mark(images) else 0
+    planned = plan_of(run).get("units", 0) if generate_fingerprint(images) else 0
     return max(0, planned - len(finished(run)))
 
 
-def generate_mark(images: Path) -> dict[str, Any] | None:
+def generate_fingerprint(images: Path) -> dict[str, Any] | None:
     """The fingerprint of the run of `generate` around a folder of images."""
     try:
-        mark = read_run(images.resolve().parent)
+        found = read_run(images.resolve().parent)
     except RunError:
         return None  # some other program's run.json
-    return mark if mark and mark["job"] == "generate" else None
+    return found if found and found["job"] == "generate" else None

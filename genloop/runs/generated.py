@@ -1,15 +1,34 @@
-"""A finished run of `generate` as data: its prompts as the generator read them, and the rows of each."""
+"""Runs of `generate`: their rows in order, and a finished run as data for what is made from it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genloop.data.prompts import Text, parse_metadata, read_object
-from genloop.ledger import read_rows, unsettled
+from genloop.ledger import finished, rows_of_unit, unsettled
 from genloop.records import Prompt
 from genloop.rundir import read_run
+from genloop.runs.rows import GeneratedRow
 
-_NEEDED = {"prompt_index", "sample", "candidates"}
+
+def read_generated(run: Path) -> Iterator[GeneratedRow]:
+    """The rows of the finished units of a run of generate, in order; ValueError names the line that is none."""
+    for name in sorted(finished(run), key=int):
+        yield from rows_of_unit(run, name, GeneratedRow.from_json)
+
+
+def check_generated(run: Path, key: str) -> dict[str, Any]:
+    """The fingerprint of a finished run of generate; ValueError that begins with the config key for anything else."""
+    found = read_run(run)
+    if found is None:
+        raise ValueError(f"{key}: {run} is not a run folder (it has no run.json); name a run of generate")
+    if found["job"] != "generate":
+        raise ValueError(f"{key}: {run} is a run of {found['job']}, not of generate")
+    left = unsettled(run)
+    if left or not finished(run):
+        raise ValueError(f"{key}: {run} is unfinished ({left} units are left); finish it first")
+    return found
 
 
 @dataclass(frozen=True)
@@ -20,26 +39,18 @@ class GeneratedRun:
     digest: str
     inputs: dict[str, str]
     prompts: list[Prompt]
-    rows: dict[int, list[dict[str, Any]]]  # prompt index -> its images
+    rows: dict[int, list[GeneratedRow]]  # prompt index -> its images
 
 
-def read_generated(folder: Path, limit: int | None = None) -> GeneratedRun:
-    """The first `limit` prompts of a finished run of generate; ValueError for any other folder."""
-    mark = read_run(folder)
-    if mark is None or mark["job"] != "generate":
-        what = "no run folder (no run.json)" if mark is None else f"a run of {mark['job']}"
-        raise ValueError(f"source: {folder} is {what}, not a run of generate")
-    left = unsettled(folder)
-    if left or not (folder / "plan.json").is_file():
-        raise ValueError(f"source: {folder} is not finished ({left} units left); finish it first")
-    rows: dict[int, list[dict[str, Any]]] = {}
-    for row in read_rows(folder):
-        if missing := _NEEDED - row.keys():
-            raise ValueError(f"source: a row of {folder} has no {sorted(missing)[0]}; generate the run again")
-        rows.setdefault(row["prompt_index"], []).append(row)
-    text: Text = mark["keys"].get("text", "prompt")
+def read_generated_run(folder: Path, limit: int | None = None, *, key: str = "source") -> GeneratedRun:
+    """The first `limit` prompts of a finished run of generate; errors of `check_generated`."""
+    fingerprint = check_generated(folder, key)
+    rows: dict[int, list[GeneratedRow]] = {}
+    for row in read_generated(folder):
+        rows.setdefault(row.prompt_index, []).append(row)
+    text: Text = fingerprint["keys"].get("text", "prompt")
     prompts = [_prompt(folder, index, text) for index in sorted(rows)[:limit]]
-    return GeneratedRun(folder, mark["digest"], mark["inputs"], prompts, rows)
+    return GeneratedRun(folder, fingerprint["digest"], fingerprint["inputs"], prompts, rows)
 
 
 def _prompt(folder: Path, index: int, text: Text) -> Prompt:

@@ -5,25 +5,19 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genloop import ledger, rundir
 from genloop.data.prompts import parse_metadata, read_object
 from genloop.records import Prompt
+from genloop.runs.generated import check_generated, read_generated
+from genloop.runs.rows import GeneratedRow
 
 EXCHANGEABLE = ("none", "best_of_n")  # strategies that finish every candidate, whatever a judge says
 
 
-def read_pool_rows(run: Path) -> list[dict[str, Any]]:
-    """The rows of a finished `generate` run whose candidates make pools; ValueError or FileNotFoundError otherwise."""
-    mark = rundir.read_run(run)
-    if mark is None:
-        raise FileNotFoundError(f"run: {run} is not a run folder: it has no run.json")
-    if mark["job"] != "generate":
-        raise ValueError(f"run: {run} is a run of {mark['job']}; candidates come from a run of generate")
-    left = ledger.unsettled(run)
-    if left or not ledger.finished(run):
-        raise ValueError(f"run: {run} is unfinished ({left} units are left); finish it first")
-    rows = list(ledger.read_rows(run))
-    for strategy in {row["strategy"] for row in rows}.difference(EXCHANGEABLE):
+def read_pool_rows(run: Path) -> list[GeneratedRow]:
+    """The rows of a finished `generate` run whose candidates make pools; ValueError otherwise."""
+    check_generated(run, "run")
+    rows = list(read_generated(run))
+    for strategy in {row.strategy for row in rows}.difference(EXCHANGEABLE):
         raise ValueError(
             f"run: strategy {strategy!r} of {run} treats candidates unlike each other; a pool needs a run of "
             f"{' or '.join(EXCHANGEABLE)}"
@@ -32,23 +26,23 @@ def read_pool_rows(run: Path) -> list[dict[str, Any]]:
 
 
 def read_prompts_of(
-    run: Path, rows: Sequence[Mapping[str, Any]], *, classes: Collection[str] | None = None
+    run: Path, rows: Sequence[GeneratedRow], *, classes: Collection[str] | None = None
 ) -> dict[int, Prompt]:
     """{prompt_index: prompt} of the rows, from the metadata beside the images; `classes` are those it may name."""
     found: dict[int, Prompt] = {}
     for row in rows:
-        index = row["prompt_index"]
+        index = row.prompt_index
         if index not in found:
             path = run / "images" / f"{index:05d}" / "metadata.jsonl"
             value = read_object(path)
-            if row["tag"] is None:
-                raise ValueError(f"{path}: prompt {index} {row['prompt']!r} has no GenEval metadata to judge by")
+            if row.tag is None:
+                raise ValueError(f"{path}: prompt {index} {row.prompt!r} has no GenEval metadata to judge by")
             found[index] = parse_metadata(value, index, where=f"{path}", classes=classes)
     return found
 
 
 def scored_row(
-    row: Mapping[str, Any],
+    row: GeneratedRow,
     prompt: Prompt,
     correct: Sequence[bool],
     scores: Mapping[str, Sequence[float]],
@@ -59,12 +53,12 @@ def scored_row(
     `judging`: the operations of asking a judge about one image. Scores are null where a judge gave none.
     """
     known = {name: [None if math.isnan(value) else value for value in values] for name, values in scores.items()}
-    cost = {"generator_steps": row["num_steps"], "flops": flops_of_one(row), "judging": dict(judging)}
+    cost = {"generator_steps": row.num_steps, "flops": flops_of_one(row), "judging": dict(judging)}
     return {
-        "prompt_index": row["prompt_index"],
-        "sample": row["sample"],
-        "prompt": row["prompt"],
-        "tag": row["tag"],
+        "prompt_index": row.prompt_index,
+        "sample": row.sample,
+        "prompt": row.prompt,
+        "tag": row.tag,
         "metadata": prompt.metadata(),
         "correct": [bool(value) for value in correct],
         "scores": known,
@@ -72,23 +66,23 @@ def scored_row(
     }
 
 
-def recorded_judge(row: Mapping[str, Any]) -> tuple[list[float], float] | None:
+def recorded_judge(row: GeneratedRow) -> tuple[list[float], float] | None:
     """The outcome scores that a row records for its candidates (NaN: none), and the operations of asking for one.
 
     None when it records no score.
     """
-    scores = [candidate["p_yes"].get("outcome") for candidate in row["candidates"]]
+    scores = [candidate.p_yes.get("outcome") for candidate in row.candidates]
     if all(score is None for score in scores):
         return None
     alone = flops_of_one(row) or 0.0
-    judging = row["cost"].get("flops", 0.0) / len(scores) - alone if alone else 0.0
+    judging = row.cost.flops / len(scores) - alone if alone else 0.0
     judging = judging if judging > 1e-9 * alone else 0.0  # the rest is rounding
     return [math.nan if score is None else score for score in scores], judging
 
 
-def flops_of_one(row: Mapping[str, Any]) -> float | None:
+def flops_of_one(row: GeneratedRow) -> float | None:
     """The operations of one candidate without any judging; None in rows that do not tell."""
-    cost = row["cost"]
-    if cost.get("flops_without_search"):
-        return float(cost["flops_without_search"])
-    return float(cost["flops"]) / len(row["candidates"]) if cost.get("flops") and not cost["judge_calls"] else None
+    cost = row.cost
+    if cost.flops_without_search:
+        return float(cost.flops_without_search)
+    return float(cost.flops) / len(row.candidates) if cost.flops and not cost.judge_calls else None

@@ -5,14 +5,14 @@ even beyond its cut; its end is compared with what the run recorded. B = paths, 
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from genloop.protocols import S, Sampler
-from genloop.records import Prompt, Seed, unpack_tokens
+from genloop.records import Prompt, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,25 +37,6 @@ class Replayed:
     final: "Tensor"
     previews: "dict[int, Tensor]" = field(default_factory=dict)
     branches: "dict[int, list[Tensor]]" = field(default_factory=dict)
-
-
-def recorded_paths(prompt: Prompt, rows: Iterable[Mapping[str, Any]], run: int, masked: int) -> list[RecordedPath]:
-    """The candidates of a prompt's rows that were drawn from the start, of a run with that seed.
-
-    `masked` is the code that stands for a mask: of cut candidates the tokens fixed so far are known.
-    """
-    found = []
-    for row in rows:
-        for candidate in filter(is_drawn_from_start, row["candidates"]):
-            tokens = unpack_tokens(candidate["tokens"])
-            seed = Seed(run, prompt.index, row["sample"], candidate["candidate"])
-            found.append(RecordedPath(prompt, seed, np.where(tokens == masked, UNKNOWN, tokens)))
-    return found
-
-
-def is_drawn_from_start(candidate: Mapping[str, Any]) -> bool:
-    """Whether a candidate of a row was drawn from the start, not from another one."""
-    return candidate.get("parent") is None
 
 
 def replay(

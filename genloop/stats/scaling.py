@@ -5,9 +5,9 @@ A row holds the candidates of one image: "correct" and, by judge, "scores", each
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from genloop.stats.intervals import Interval
 from genloop.stats.markdown import table_head, table_row
 
 Row = Mapping[str, Any]
+R = TypeVar("R")
 Grouping = Literal["prompt", "image"]
 CEILING = "oracle's ceiling"
 
@@ -65,7 +66,7 @@ def scale(rows: Sequence[Row], seed: int, *, grouping: Grouping = "prompt", max_
 
     A pool is all candidates of a prompt, or those of one image alone. ValueError when a pool is smaller than `max_k`.
     """
-    pools = pools_of(rows, grouping)
+    pools = pools_of(rows, grouping, lambda row: (row["prompt_index"], row["sample"]))
     sizes = [sum(len(row["correct"]) for row in pool) for pool in pools]
     smallest = min(sizes)
     if max_k is not None and max_k > smallest:
@@ -80,12 +81,11 @@ def scale(rows: Sequence[Row], seed: int, *, grouping: Grouping = "prompt", max_
     return Scaling(curves, bands, smallest, "flops" if costs_known else "generator_steps", one)
 
 
-def pools_of(rows: Sequence[Row], grouping: Grouping) -> list[list[Row]]:
-    """The rows of each pool, in the order of first appearance."""
-    pools: dict[tuple[int, ...], list[Row]] = {}
+def pools_of(rows: Sequence[R], grouping: Grouping, place: Callable[[R], tuple[int, int]]) -> list[list[R]]:
+    """The rows of each pool, in the order of first appearance; `place`: (prompt_index, sample) of a row."""
+    pools: dict[tuple[int, ...], list[R]] = {}
     for row in rows:
-        key = (row["prompt_index"],) if grouping == "prompt" else (row["prompt_index"], row["sample"])
-        pools.setdefault(key, []).append(row)
+        pools.setdefault(place(row)[: 1 if grouping == "prompt" else 2], []).append(row)
     return list(pools.values())
 
 

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from geneval.summary import format_reference, reference_line
+from genloop.runs.evaluations import read_result_file
+from genloop.runs.rows import EvaluatedRow
 from tests.goldens.roots import golden_name, golden_paths
 
 CASES = [
@@ -27,8 +29,9 @@ def lines_of(file: Path, expected: dict[str, Any]) -> list[bytes]:
     [(file, expected) for file, _, expected in CASES],
     ids=[f"{golden_name(file)}:{name}" for file, name, _ in CASES],
 )
-def test_the_printed_summary_is_the_references(file: Path, expected: dict[str, Any]) -> None:
-    rows = [json.loads(line) for line in lines_of(file, expected)]
+def test_the_printed_summary_is_the_references(file: Path, expected: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").write_bytes(b"".join(lines_of(file, expected)))
+    rows = list(read_result_file(tmp_path / "results.jsonl"))
     if expected["error"]:
         with pytest.raises(ValueError, match="no rows"):
             format_reference(rows)
@@ -46,4 +49,5 @@ def test_our_rows_turn_into_the_references_lines(file: Path) -> None:
         ours = {key: row[key] for key in ("tag", "prompt", "correct", "reason")}
         ours["metadata"], ours["details"] = json.loads(row["metadata"]), json.loads(row["details"])
         ours["image"] = row["filename"].partition("/")[2]
-        assert reference_line(ours, row["filename"].partition("/")[0]) == line
+        found = EvaluatedRow(prompt_index=0, sample=0, **ours)
+        assert reference_line(found, row["filename"].partition("/")[0]) == line

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop import rundir
-from genloop.stats.comparison.rows import Evaluation, read_evaluation
+from genloop.runs.evaluations import Evaluation, read_evaluation
 from tests.worlds.report_runs import CARD, complete_run, start_run
 
 

@@ -57,8 +57,12 @@ def _row(
         "sample": sample,
         "prompt": prompt.text,
         "tag": prompt.tag,
+        "image": f"images/{prompt.index:05d}/samples/{sample:04d}.png",
         "grid": list(codebook.grid),
         "strategy": strategy,
+        "chosen": 0,
+        "tokens": pack_tokens(tokens[0]),
+        "revealed_at": pack_tokens(np.zeros_like(tokens[0])),
         "num_steps": NUM_STEPS,
         "cost": {
             "generator_steps": NUM_STEPS * len(right),

@@ -19,7 +19,7 @@ from genloop.data.prompts import NUMBERS, plural
 from genloop.report.page.pictures import EmbeddedImage, embed
 from genloop.report.page.selection import deal
 from genloop.report.rendering import render
-from genloop.report.runs import JudgedImage, Run, read_runs
+from genloop.report.runs import ReportedImage, ReportedRun, read_runs
 from genloop.rundir import write_atomic
 from genloop.stats.agreement.votes import SHEET_COLUMNS
 
@@ -32,7 +32,7 @@ class AuditItem:
     """One image to judge: its cells of the CSV, and what to look for."""
 
     number: int
-    image: JudgedImage
+    image: ReportedImage
     picture: EmbeddedImage
     question: str
     demands: tuple[str, ...]
@@ -50,7 +50,7 @@ def write_sheet(folder: Path, out: Path, num_images: int, seed: int) -> Path:
     return out / "audit.html"
 
 
-def draw(folder: Path, num_images: int, seed: int) -> tuple[Run, list[JudgedImage]]:
+def draw(folder: Path, num_images: int, seed: int) -> tuple[ReportedRun, list[ReportedImage]]:
     """The run and the images to be shown; ValueError when none of them is there."""
     (run,) = read_runs([folder])
     images = sample(run, num_images, seed)
@@ -59,7 +59,7 @@ def draw(folder: Path, num_images: int, seed: int) -> tuple[Run, list[JudgedImag
     return run, images
 
 
-def sample(run: Run, num_images: int, seed: int) -> list[JudgedImage]:
+def sample(run: ReportedRun, num_images: int, seed: int) -> list[ReportedImage]:
     """So many images whose files are there, equally many of each task as far as there are, in a random order."""
     groups = [[i for i in run.images if i.tag == tag and i.path.is_file()] for tag in run.tags]
     chosen = []
@@ -94,7 +94,7 @@ def to_csv(rows: Sequence[Sequence[object]]) -> str:
     return stream.getvalue()
 
 
-def _items(images: Sequence[JudgedImage]) -> list[AuditItem]:
+def _items(images: Sequence[ReportedImage]) -> list[AuditItem]:
     found: list[AuditItem] = []
     for image in images:
         picture = embed(image.path, SIDE)
@@ -114,5 +114,5 @@ def _digest(items: Sequence[AuditItem]) -> str:
 def _cells(item: AuditItem) -> list[object]:
     """A line of the CSV without its answer; says nothing of the verdict."""
     image = item.image
-    place = image.evidence.get("image", image.path.name)
+    place = image.row.image or image.path.name
     return [place, image.prompt_index, image.sample, image.tag, image.prompt, item.question, ""]

@@ -9,7 +9,7 @@ from genloop.report.failures.outlines import outline
 from genloop.report.failures.reasons import failures
 from genloop.report.page.pictures import EmbeddedImage, embed, upright_size
 from genloop.report.page.selection import spread
-from genloop.report.runs import JudgedImage, Run
+from genloop.report.runs import ReportedImage, ReportedRun
 
 SIDE = 384  # px of an embedded image
 NUM_HUES = 4
@@ -38,7 +38,7 @@ class DetectedObject:
 class DetectedImage:
     """One image with all that was seen on it, asked-for objects first."""
 
-    image: JudgedImage
+    image: ReportedImage
     outcome: str  # right, or the kind of its first failure
     picture: EmbeddedImage
     width: int
@@ -57,20 +57,20 @@ class DetectedImage:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    image: JudgedImage
+    image: ReportedImage
     tag: str
     outcome: str
 
 
-def shots(run: Run, limit: int) -> list[DetectedImage]:
+def shots(run: ReportedRun, limit: int) -> list[DetectedImage]:
     """At most `limit` images, spread over tasks and kinds of failure; those whose files are gone are left out."""
-    known = [image for image in run.images if image.evidence.get("details") is not None]
+    known = [image for image in run.images if image.row.details is not None]
     choices = [_Choice(image, image.tag, _outcome(image)) for image in known]
     found = (_shot(choice) for choice in spread([c for c in choices if c.image.path.is_file()], limit))
     return [shot for shot in found if shot is not None]
 
 
-def _outcome(image: JudgedImage) -> str:
+def _outcome(image: ReportedImage) -> str:
     missed = failures(image.reason)
     return missed[0].kind if missed else RIGHT
 
@@ -82,15 +82,14 @@ def _shot(choice: _Choice) -> DetectedImage | None:
     return DetectedImage(choice.image, choice.outcome, picture, *size, tuple(_objects(choice.image, size)))
 
 
-def _objects(image: JudgedImage, size: tuple[int, int]) -> Iterator[DetectedObject]:
-    details, areas = image.evidence["details"], image.evidence.get("areas") or {}
+def _objects(image: ReportedImage, size: tuple[int, int]) -> Iterator[DetectedObject]:
+    details, areas, masks = image.row.details or {}, image.row.areas, image.row.masks
     include = json.loads(image.metadata).get("include") or ()
-    masks = image.evidence.get("masks") or {}
     asked = list(dict.fromkeys(clause["class"] for clause in include))
     named = {
-        (include[part["clause"]]["class"], place): (color, margin)
-        for part in image.evidence.get("colors") or ()
-        for place, (color, margin) in enumerate(zip(part["named"], part["margins"]))
+        (include[part.clause]["class"], place): (color, margin)
+        for part in image.row.colors
+        for place, (color, margin) in enumerate(zip(part.named, part.margins))
     }
     number = 0
     for name in [*(name for name in asked if name in details), *(name for name in details if name not in asked)]:
@@ -111,7 +110,7 @@ def _objects(image: JudgedImage, size: tuple[int, int]) -> Iterator[DetectedObje
                 color=color,
                 margin=margin,
                 area=None if area is None else area / (size[0] * size[1]),
-                outline="" if mask is None else _outline(mask, image.evidence["size"]),
+                outline="" if mask is None or image.row.size is None else _outline(mask, image.row.size),
             )
 
 

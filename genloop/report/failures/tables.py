@@ -11,7 +11,7 @@ from genloop.records import COLORS, RELATIONS
 from genloop.report.failures.reasons import ABOUT, KINDS, MISSING, RELATION, UNREADABLE, FailedClause, failures
 from genloop.report.page.pictures import EmbeddedImage, embed
 from genloop.report.page.selection import spread
-from genloop.report.runs import JudgedImage, Run
+from genloop.report.runs import ReportedImage, ReportedRun
 from genloop.stats.intervals import Interval, clustered_wilson
 
 NEITHER, UNSEEN = "neither", "an object is missing"
@@ -43,7 +43,7 @@ class FailedPrompt:
 
     prompt: str
     tag: str
-    images: tuple[JudgedImage, ...]
+    images: tuple[ReportedImage, ...]
 
     outcome = "wrong"
 
@@ -62,11 +62,11 @@ class FailedPrompt:
         return lines.most_common(4)
 
     @cached_property
-    def pictures(self) -> list[tuple[JudgedImage, EmbeddedImage | None]]:
+    def pictures(self) -> list[tuple[ReportedImage, EmbeddedImage | None]]:
         return [(image, embed(image.path, SHOWN_SIDE)) for image in self.images[:SHOWN_IMAGES]]
 
 
-def by_kind(run: Run) -> CountTable:
+def by_kind(run: ReportedRun) -> CountTable:
     """Images of each task that failed in each way; an image that failed in two ways counts in both columns."""
     found = [(image, {failure.kind for failure in failures(image.reason)}) for image in run.images]
     kinds = tuple(kind for kind in KINDS if any(kind in ours for _, ours in found))
@@ -88,18 +88,18 @@ def kinds_told(table: CountTable) -> list[tuple[str, str]]:
     return [(kind, ABOUT[kind]) for kind in table.columns]
 
 
-def colors(run: Run) -> CountTable:
+def colors(run: ReportedRun) -> CountTable:
     """Colours wanted by those named, object by object; rows of older runs and of GenEval's own do not tell."""
     pairs: Counter[tuple[str, str]] = Counter()
     for image in run.images:
         include = _include(image)
-        for part in image.evidence.get("colors") or ():
-            wanted = include[part["clause"]].get("color")
-            pairs.update((wanted, named) for named in part["named"])
+        for part in image.row.colors:
+            wanted = include[part.clause].get("color", "")
+            pairs.update((wanted, named) for named in part.named)
     return _matrix(pairs, COLORS, COLORS)
 
 
-def relations(run: Run) -> CountTable:
+def relations(run: ReportedRun) -> CountTable:
     """Relations wanted by those found, image by image; one that stands above and left of its target counts in both."""
     pairs: Counter[tuple[str, str]] = Counter()
     totals: Counter[str] = Counter()
@@ -113,7 +113,7 @@ def relations(run: Run) -> CountTable:
     return _matrix(pairs, RELATIONS, (*RELATIONS, NEITHER, UNSEEN), totals)
 
 
-def classes(run: Run, limit: int = 12) -> list[tuple[str, CountCell]]:
+def classes(run: ReportedRun, limit: int = 12) -> list[tuple[str, CountCell]]:
     """Classes that are missing most often where a prompt asks for them; of at least three images."""
     asked: dict[str, list[tuple[str, float]]] = {}
     for image in run.images:
@@ -129,7 +129,7 @@ def classes(run: Run, limit: int = 12) -> list[tuple[str, CountCell]]:
     return sorted(found, key=lambda item: (-item[1].heat, -item[1].count, item[0]))[:limit]
 
 
-def worst(run: Run, limit: int) -> tuple[list[FailedPrompt], int]:
+def worst(run: ReportedRun, limit: int) -> tuple[list[FailedPrompt], int]:
     """Prompts with the fewest right images, at most `limit`, and how many prompts have no right image at all.
 
     Where more prompts are equally bad than there is room, those shown are spread over the tasks.
@@ -144,7 +144,7 @@ def worst(run: Run, limit: int) -> tuple[list[FailedPrompt], int]:
     return sure + spread([prompt for prompt in bad if prompt.rate == cut], limit - len(sure)), hopeless
 
 
-def _include(image: JudgedImage) -> Sequence[dict[str, Any]]:
+def _include(image: ReportedImage) -> Sequence[dict[str, Any]]:
     return json.loads(image.metadata).get("include") or ()
 
 

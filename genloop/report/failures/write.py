@@ -9,7 +9,7 @@ from genloop.report.failures import tables
 from genloop.report.failures.objects import shots
 from genloop.report.failures.reasons import KINDS
 from genloop.report.rendering import render
-from genloop.report.runs import Run
+from genloop.report.runs import ReportedRun
 from genloop.rundir import write_atomic
 from genloop.stats.comparison.compare import nearness_of
 from genloop.stats.nearness import WITHIN
@@ -17,12 +17,12 @@ from genloop.stats.nearness import WITHIN
 NUM_WORST = 24
 
 
-def page_name(run: Run) -> str:
+def page_name(run: ReportedRun) -> str:
     """failures-a.html for the first run of a report."""
     return f"failures-{run.letter.lower()}.html"
 
 
-def write_failures(run: Run, out: Path, *, num_shots: int = 48, num_worst: int = NUM_WORST) -> Path:
+def write_failures(run: ReportedRun, out: Path, *, num_shots: int = 48, num_worst: int = NUM_WORST) -> Path:
     """Write the page of one run into the folder `out` -> its path."""
     shown = shots(run, num_shots)
     worst, hopeless = tables.worst(run, num_worst)

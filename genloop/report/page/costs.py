@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from genloop.report.runs import Making
+from genloop.report.runs import GenerationRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +23,21 @@ class Expense:
         return f"{_short(self.generator_steps)} steps{calls}{times}"
 
 
-def unit_of(makings: Iterable[Making | None]) -> float | None:
+def unit_of(records: Iterable[GenerationRecord | None]) -> float | None:
     """The operations of one image without search: what expenses are told in. None when no row says so."""
-    alone = (making.cost.get("flops_without_search") for making in makings if making is not None)
+    alone = (record.cost.flops_without_search for record in records if record is not None)
     return next((flops for flops in alone if flops), None)
 
 
-def expense(makings: Sequence[Making | None], unit: float | None) -> Expense | None:
+def expense(records: Sequence[GenerationRecord | None], unit: float | None) -> Expense | None:
     """The mean over images; None when one of them does not say what it cost."""
-    costs = [making.cost for making in makings if making is not None and "generator_steps" in making.cost]
-    if not costs or len(costs) < len(makings):
+    costs = [record.cost for record in records if record is not None and record.cost.generator_steps]
+    if not costs or len(costs) < len(records):
         return None
-    flops = [cost["flops"] for cost in costs if cost.get("flops")]
+    flops = [cost.flops for cost in costs if cost.flops]
     return Expense(
-        sum(cost["generator_steps"] for cost in costs) / len(costs),
-        sum(cost.get("judge_calls", 0) for cost in costs) / len(costs),
+        sum(cost.generator_steps for cost in costs) / len(costs),
+        sum(cost.judge_calls for cost in costs) / len(costs),
         sum(flops) / len(flops) / unit if unit and len(flops) == len(costs) else None,
     )
 

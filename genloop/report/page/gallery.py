@@ -8,7 +8,7 @@ from genloop.report.page.costs import Expense, expense
 from genloop.report.page.pictures import FRAME_WIDTH, EmbeddedImage, Frame, embed, filmstrip
 from genloop.report.page.selection import spread
 from genloop.report.page.trajectories import CandidateTrajectories, trajectories
-from genloop.report.runs import JudgedImage, Making, Run
+from genloop.report.runs import GenerationRecord, ReportedImage, ReportedRun
 
 BAR_HEIGHT = 36.0  # px for P(yes) = 1
 NUM_FRAMES = 8
@@ -20,7 +20,7 @@ class Case:
 
     prompt: str
     tag: str
-    images: tuple[tuple[Run, JudgedImage], ...]
+    images: tuple[tuple[ReportedRun, ReportedImage], ...]
 
     @property
     def outcome(self) -> str:
@@ -33,8 +33,8 @@ class Case:
 class GalleryImage:
     """One run's image of a card; `picture` is None when its file is missing."""
 
-    run: Run
-    image: JudgedImage
+    run: ReportedRun
+    image: ReportedImage
     picture: EmbeddedImage | None
     alt: str
 
@@ -61,8 +61,8 @@ class ImageHistory:
     """How one run made one image: the filmstrip, and the candidates when there were several."""
 
     name: str
-    run: Run
-    image: JudgedImage
+    run: ReportedRun
+    image: ReportedImage
     picture: EmbeddedImage
     frames: tuple[Frame, ...]
     width: int
@@ -81,7 +81,7 @@ class Closeup:
     histories: tuple[ImageHistory, ...]
 
 
-def cases(runs: Sequence[Run]) -> list[Case]:
+def cases(runs: Sequence[ReportedRun]) -> list[Case]:
     """Every (prompt, sample) of any run, in the order of the first run's prompt file, prompts of later runs last."""
     keys = dict.fromkeys(key for run in runs for key in run.by_prompt)
     found = []
@@ -100,7 +100,7 @@ def cards(found: Sequence[Case], limit: int) -> list[Card]:
 
 def closeups(found: Sequence[Case], limit: int, unit: float | None) -> list[Closeup]:
     """At most `limit` close-ups of images whose rows say how they came about; `unit` is that of their expenses."""
-    recorded = [case for case in found if any(image.making and image.path.is_file() for _, image in case.images)]
+    recorded = [case for case in found if any(image.record and image.path.is_file() for _, image in case.images)]
     shown = []
     for number, case in enumerate(spread(recorded, limit)):
         histories = [_history(f"path{number}-{run.number}", run, image, unit) for run, image in case.images]
@@ -108,7 +108,7 @@ def closeups(found: Sequence[Case], limit: int, unit: float | None) -> list[Clos
     return [closeup for closeup in shown if closeup.histories]
 
 
-def missing_images(run: Run) -> int:
+def missing_images(run: ReportedRun) -> int:
     """How many of a run's images are not where they were."""
     return sum(not image.path.is_file() for image in run.images)
 
@@ -118,33 +118,33 @@ def _gallery_images(case: Case) -> Iterator[GalleryImage]:
         yield GalleryImage(run, image, embed(image.path), f"{image.prompt}: sample {image.sample} of {run.name}")
 
 
-def _history(name: str, run: Run, image: JudgedImage, unit: float | None) -> ImageHistory | None:
-    making, picture = image.making, embed(image.path)
-    if making is None or picture is None:
+def _history(name: str, run: ReportedRun, image: ReportedImage, unit: float | None) -> ImageHistory | None:
+    record, picture = image.record, embed(image.path)
+    if record is None or picture is None:
         return None
-    rows, columns = making.grid
+    rows, columns = record.grid
     return ImageHistory(
         name=name,
         run=run,
         image=image,
         picture=picture,
-        frames=tuple(filmstrip(making.revealed_at, making.grid, making.num_steps, num_frames=NUM_FRAMES)),
+        frames=tuple(filmstrip(record.revealed_at, record.grid, record.num_steps, num_frames=NUM_FRAMES)),
         width=FRAME_WIDTH,
         height=round(FRAME_WIDTH * rows / columns, 2),
-        bars=_bars(making),
-        choice=_choice(making),
-        expense=expense([making], unit),
-        trajectories=trajectories(making, image.path),
+        bars=_bars(record),
+        choice=_choice(record),
+        expense=expense([record], unit),
+        trajectories=trajectories(record, image.path),
     )
 
 
-def _bars(making: Making) -> tuple[Bar, ...]:
+def _bars(record: GenerationRecord) -> tuple[Bar, ...]:
     """One bar a candidate; none when there was no choice or nobody judged."""
-    scores = making.p_yes
+    scores = record.p_yes
     if len(scores) < 2 or all(value is None for value in scores.values()):
         return ()
     return tuple(
-        Bar("dropped" if p is None else f"{p:.2f}", _bar_height(p), index == making.chosen)
+        Bar("dropped" if p is None else f"{p:.2f}", _bar_height(p), index == record.chosen)
         for index, p in scores.items()
     )
 
@@ -154,11 +154,11 @@ def _bar_height(p_yes: float | None) -> float:
     return 0.0 if p_yes is None else round(max(BAR_HEIGHT * p_yes, 2.0), 1)
 
 
-def _choice(making: Making) -> str:
-    known = [value for value in making.p_yes.values() if value is not None]
+def _choice(record: GenerationRecord) -> str:
+    known = [value for value in record.p_yes.values() if value is not None]
     if not known:
         return ""
-    best = making.p_yes.get(making.chosen)
+    best = record.p_yes.get(record.chosen)
     score = "not scored" if best is None else f"P(yes) {best:.2f}"
     mean = sum(known) / len(known)
-    return f"candidate {making.chosen} of {len(making.p_yes)} chosen: {score}; mean {mean:.2f}"
+    return f"candidate {record.chosen} of {len(record.p_yes)} chosen: {score}; mean {mean:.2f}"

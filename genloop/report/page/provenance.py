@@ -8,28 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from genloop import rundir
-from genloop.report.runs import Run
+from genloop.report.runs import ReportedRun
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenanceRecord:
     """One run folder: of evaluate, or of the generate run that made its images."""
 
-    run: Run
+    run: ReportedRun
     job: str
     name: str
     facts: tuple[tuple[str, str], ...]
     config: str
 
 
-def records(runs: Sequence[Run]) -> list[ProvenanceRecord]:
+def records(runs: Sequence[ReportedRun]) -> list[ProvenanceRecord]:
     """Every folder that had a part in the runs, evaluations first."""
     folders = [(run, run.folder) for run in runs] + [(run, run.generate) for run in runs if run.generate]
     unique = {folder.resolve(): (run, folder) for run, folder in reversed(folders)}
     return [_record(run, folder) for run, folder in folders if unique[folder.resolve()] == (run, folder)]
 
 
-def _record(run: Run, folder: Path) -> ProvenanceRecord:
+def _record(run: ReportedRun, folder: Path) -> ProvenanceRecord:
     mark = rundir.read_run(folder) or {}
     facts = [
         ("fingerprint", mark.get("digest", "")),

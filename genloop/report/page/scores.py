@@ -11,7 +11,7 @@ from pathlib import Path
 
 from genloop.records import TAGS
 from genloop.report.page.costs import Expense, expense, mean
-from genloop.report.runs import Run
+from genloop.report.runs import ReportedRun
 from genloop.stats.comparison.compare import Change, conditions_of, pair_up
 from genloop.stats.comparison.compare import compare as compare_evaluations
 from genloop.stats.comparison.regime import in_words, is_allowed
@@ -37,14 +37,14 @@ class Score:
 class RunComparison:
     """`run` against `base`; without differences `refusal` says why they are not compared, `command` how they can be."""
 
-    base: Run
-    run: Run
+    base: ReportedRun
+    run: ReportedRun
     differences: tuple[Change, ...]
     refusal: str = ""
     command: str = ""
 
 
-def score(run: Run, unit: float | None = None) -> list[Score]:
+def score(run: ReportedRun, unit: float | None = None) -> list[Score]:
     """Each task of a run in GenEval's order, then the overall score.
 
     `unit`: the operations of one image without search, for expenses.
@@ -59,7 +59,7 @@ def score(run: Run, unit: float | None = None) -> list[Score]:
     for tag, accuracy in found.tasks.items():
         images = [image for image in run.images if image.tag == tag]
         num_prompts = len({image.key for image in images})
-        cost = expense([image.making for image in images], unit)
+        cost = expense([image.record for image in images], unit)
         by_task.append(Score(tag, accuracy, sum(i.correct for i in images), len(images), num_prompts, cost))
     total = Score(
         OVERALL,
@@ -72,12 +72,12 @@ def score(run: Run, unit: float | None = None) -> list[Score]:
     return [*by_task, total]
 
 
-def missing_tasks(run: Run) -> list[str]:
+def missing_tasks(run: ReportedRun) -> list[str]:
     """The tasks of GenEval that the run has no image of: its overall score is not the mean of six."""
     return [tag for tag in TAGS if tag not in run.tags]
 
 
-def compare(base: Run, run: Run) -> RunComparison:
+def compare(base: ReportedRun, run: ReportedRun) -> RunComparison:
     """Paired differences by task and overall; a refusal where the job `compare` has one."""
     for one in (base, run):
         if one.counts.done < one.counts.total:
@@ -92,7 +92,7 @@ def compare(base: Run, run: Run) -> RunComparison:
     return RunComparison(base, run, differences(base, run))
 
 
-def differences(base: Run, run: Run) -> tuple[Change, ...]:
+def differences(base: ReportedRun, run: ReportedRun) -> tuple[Change, ...]:
     """By task and overall, of two runs over the same images: those that the job `compare` finds."""
     return compare_evaluations(base.evaluation, run.evaluation, BOOTSTRAP_SEED, kind=run.intervals).changes
 

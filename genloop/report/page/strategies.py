@@ -9,16 +9,16 @@ import numpy as np
 
 from genloop.report.figures.canvas import At
 from genloop.report.figures.frontier import Dot
-from genloop.report.runs import Run
+from genloop.report.runs import ReportedRun
 from genloop.stats.frontier import Curve
 
 
-def strategy(run: Run, unit: float) -> Curve:
+def strategy(run: ReportedRun, unit: float) -> Curve:
     """A run as a curve of one budget, costs in images of `unit` operations; clusters are those of scaling_curve.
 
     ValueError when an image's row does not say what it cost.
     """
-    costs = [0.0 if image.making is None else image.making.cost.get("flops", 0.0) for image in run.images]
+    costs = [0.0 if image.record is None else image.record.cost.flops for image in run.images]
     if not all(costs):
         raise ValueError(f"{run.folder}: {costs.count(0.0)} images do not tell their operations; generate them again")
     return Curve(

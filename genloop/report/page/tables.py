@@ -5,12 +5,14 @@ from dataclasses import asdict
 from typing import Any
 
 from genloop.report.page.scores import OVERALL, RunComparison, Score
-from genloop.report.runs import Run
+from genloop.report.runs import ReportedRun
 from genloop.stats.markdown import table_head, table_row
 from genloop.stats.rates import MARKS, legend
 
 
-def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons: Sequence[RunComparison]) -> str:
+def markdown(
+    runs: Sequence[ReportedRun], scores: Sequence[Sequence[Score]], comparisons: Sequence[RunComparison]
+) -> str:
     """Score by task of every run and what an image cost, then the paired differences; scores with 95 % intervals."""
     told = [any(score.expense for score in column) for column in scores]
     heads = [[f"{run.letter} {run.name}", *([f"{run.letter} cost"] if tells else [])] for run, tells in zip(runs, told)]
@@ -40,7 +42,7 @@ def markdown(runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons
 
 
 def as_json(
-    runs: Sequence[Run], scores: Sequence[Sequence[Score]], comparisons: Sequence[RunComparison]
+    runs: Sequence[ReportedRun], scores: Sequence[Sequence[Score]], comparisons: Sequence[RunComparison]
 ) -> dict[str, Any]:
     """The same numbers unrounded."""
     return {

@@ -15,7 +15,7 @@ from genloop.report.page import gallery, provenance, scores, tables
 from genloop.report.page.chart import Chart, dot_and_whisker
 from genloop.report.page.costs import Expense, unit_of
 from genloop.report.rendering import minus, percent, render, signed
-from genloop.report.runs import Run, read_runs
+from genloop.report.runs import ReportedRun, read_runs
 from genloop.rundir import write_atomic
 from genloop.stats.intervals import Interval
 from genloop.stats.rates import MARKS, legend
@@ -49,7 +49,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: in
     """
     found = read_runs(runs)
     out = out or runs[0] / "report"
-    unit = unit_of(image.making for run in found for image in run.images)
+    unit = unit_of(image.record for run in found for image in run.images)
     columns = [scores.score(run, unit) for run in found]
     comparisons = [scores.compare(found[0], run) for run in found[1:]]
     numbers = json.dumps(tables.as_json(found, columns, comparisons), indent=1, ensure_ascii=False) + "\n"
@@ -67,7 +67,7 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: in
 
 
 def _content(
-    runs: Sequence[Run],
+    runs: Sequence[ReportedRun],
     columns: Sequence[Sequence[scores.Score]],
     comparisons: Sequence[scores.RunComparison],
     unit: float | None,
@@ -108,14 +108,14 @@ def _content(
     }
 
 
-def _title(runs: Sequence[Run]) -> str:
+def _title(runs: Sequence[ReportedRun]) -> str:
     names = [run.name for run in runs]
     if len(names) == 1:
         return f"Evaluation of {names[0]}"
     return f"{', '.join(names[:-1])} and {names[-1]} compared"
 
 
-def _lead(runs: Sequence[Run], comparisons: Sequence[scores.RunComparison]) -> str:
+def _lead(runs: Sequence[ReportedRun], comparisons: Sequence[scores.RunComparison]) -> str:
     """The finding in one sentence."""
     compared = [c for c in comparisons if c.differences]
     if len(runs) != 2 or not compared:
@@ -131,7 +131,7 @@ def _lead(runs: Sequence[Run], comparisons: Sequence[scores.RunComparison]) -> s
     )
 
 
-def _notices(runs: Sequence[Run]) -> Iterator[str]:
+def _notices(runs: Sequence[ReportedRun]) -> Iterator[str]:
     """What a reader has to know before believing a number."""
     for run in runs:
         name = f"{run.letter} {run.name}" if len(runs) > 1 else run.name
@@ -158,12 +158,12 @@ def _refusals(comparisons: Sequence[scores.RunComparison]) -> Iterator[str]:
             yield f"{later} is not compared with {base}: {one.refusal}."
 
 
-def _origin(run: Run, cost: Expense | None) -> str:
+def _origin(run: ReportedRun, cost: Expense | None) -> str:
     """How the images of a run were made and at what cost, in a few words; empty when no row says so."""
-    makings = [image.making for image in run.images if image.making is not None]
-    if not makings:
+    records = [image.record for image in run.images if image.record is not None]
+    if not records:
         return ""
-    strategies = ", ".join(sorted({making.strategy for making in makings}))
+    strategies = ", ".join(sorted({record.strategy for record in records}))
     return f"strategy {strategies}; an image took {cost.words}" if cost else f"strategy {strategies}"
 
 

@@ -13,9 +13,9 @@ from PIL import Image, PngImagePlugin
 
 from geneval.completeness import ExpectSettings, check_complete, compare
 from geneval.folder import find_samples, read_folders
-from geneval.regime import CHUNK
 from genloop.job import run_command
 from genloop.records import TAGS
+from genloop.runs.provenance import CHUNK
 from jobs import evaluate
 from tests.runs import refusal
 from tests.worlds.image_folders import small_set, write_images

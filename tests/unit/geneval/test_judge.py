@@ -65,8 +65,8 @@ def test_files_are_judged_as_the_oracle_judged_the_pixels(tmp_path):
     pixels = np.stack([read_image(images / sample.image) for sample in samples])
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     said = shapes_oracle().p_yes("outcome", [sample.prompt for sample in samples], tensor)
-    assert [row["correct"] for row in rows] == [bool(p) for p in said]
-    assert {row["correct"] for row in rows} == {True, False}
+    assert [row.correct for row in rows] == [bool(p) for p in said]
+    assert {row.correct for row in rows} == {True, False}
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])

@@ -152,7 +152,7 @@ def test_a_reward_does_not_depend_on_the_images_beside_it_and_says_what_evaluate
     alone = [judge([folder / s.image], [s.prompt])[0] for s in samples]
     rows = evaluate(samples, folder, judge.evaluator)
     assert together == alone
-    assert [(r.strict, "\n".join(r.reasons)) for r in together] == [(row["correct"], row["reason"]) for row in rows]
+    assert [(r.strict, "\n".join(r.reasons)) for r in together] == [(row.correct, row.reason) for row in rows]
     words = shapes_oracle().reasons(
         [s.prompt for s in samples],
         torch.from_numpy(np.stack([read_image(folder / s.image) for s in samples])).permute(0, 3, 1, 2) / 255,

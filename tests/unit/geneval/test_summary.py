@@ -5,14 +5,15 @@ import json
 import pytest
 
 from geneval.summary import format_reference, format_table, reference_line, summarize
+from genloop.runs.rows import EvaluatedRow
 from genloop.stats.intervals import clustered_wilson
 
 
 def row(tag="colors", prompt="a", correct=True, sample=0, **changes):
     metadata = {"tag": tag, "include": [], "prompt": prompt}
     image = f"{prompt}/samples/{sample:04d}.png"
-    base = {"tag": tag, "prompt": prompt, "correct": correct, "reason": "", "image": image, "details": {}}
-    return {**base, "metadata": metadata, **changes}
+    base = {"prompt_index": 0, "sample": sample, "tag": tag, "prompt": prompt, "correct": correct, "reason": ""}
+    return EvaluatedRow(**{**base, "image": image, "details": {}, "metadata": metadata, **changes})
 
 
 ROWS = [
@@ -54,11 +55,6 @@ def test_the_summary_is_plain_json():
     assert plain["tasks"][1]["tag"] == "counting"
 
 
-def test_equal_metadata_is_one_prompt_whether_text_or_object():
-    text = row("counting", "a", metadata=json.dumps(row("counting", "a")["metadata"]))
-    assert summarize([row("counting", "a"), text]).num_prompts == 1
-
-
 def test_the_reference_lists_tasks_as_they_first_appear():
     lines = format_reference(ROWS).splitlines()
     assert lines[9:11] == ["counting         = 25.00% (1 / 4)", "single_object    = 100.00% (1 / 1)"]
@@ -87,7 +83,7 @@ def test_nothing_evaluated_is_an_error():
 
 def test_decisions_that_a_rounding_could_turn_are_counted_where_all_rows_tell():
     distances = [0.004, 0.005, 0.006, None]
-    rows = [row("colors", f"p{i}", sample=i) | {"distance": distance} for i, distance in enumerate(distances)]
+    rows = [row("colors", f"p{i}", sample=i, distance=distance) for i, distance in enumerate(distances)]
     told = summarize(rows)
     assert told.to_json()["near_threshold"] == {
         "within": 0.005,

@@ -210,11 +210,11 @@ def test_bad_sources_are_refused(source, built, tmp_path, capsys):
         path = sorted((tmp_path / name / "rows").iterdir())[0]
         path.write_text(path.read_text() + line)
     assert re.search(r"torn/rows/00000.jsonl:\d+: not a row \(", error(f"source={tmp_path / 'torn'}"))
-    assert "foreign has no candidates; generate the run again" in error(f"source={tmp_path / 'foreign'}")
+    assert "foreign/rows/00000.jsonl" in error(f"source={tmp_path / 'foreign'}")
     assert "there is nothing to make examples from" in error("scenes=0")
-    assert "is no run folder" in error(f"source={tmp_path / 'empty'}")
-    assert "is a run of build_judge_data, not a run of generate" in error(f"source={built}")
-    assert "is not finished (1 units left)" in error(f"source={tmp_path / 'unfinished'}")
+    assert "is not a run folder" in error(f"source={tmp_path / 'empty'}")
+    assert "is a run of build_judge_data, not of generate" in error(f"source={built}")
+    assert "is unfinished (1 units are left)" in error(f"source={tmp_path / 'unfinished'}")
     assert "generator.options.showo has another content now" in error(f"source={tmp_path / 'other'}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,8 @@ from genloop.report.failures.reasons import (
 )
 from genloop.report.failures.tables import UNSEEN, by_kind, classes, colors, relations, worst
 from genloop.report.failures.write import write_failures
-from genloop.report.runs import read_runs
+from genloop.report.runs import ReportedRun, read_runs
+from genloop.runs.rows import EvaluatedRow
 from tests.worlds.report_runs import Sketch, complete_run, start_run, write_runs
 
 RED = {"class": "dog", "count": 1, "color": "red"}
@@ -165,7 +167,7 @@ def test_boxes_colours_and_areas_are_those_of_the_rows(run):
 
 
 def test_images_on_which_nothing_was_found_are_shown_and_the_best_object_lies_on_top(tmp_path, run):
-    bare = next(image for image in run.images if image.evidence["details"] == {} and image.path.is_file())
+    bare = next(image for image in run.images if image.row.details == {} and image.path.is_file())
     assert next(shot for shot in shots(run, 10) if shot.image is bare).objects == ()
     page = write_failures(run, tmp_path).read_text()
     assert "<small>nothing was found</small>" in page
@@ -181,21 +183,26 @@ def test_masks_are_drawn_where_rows_have_them(tmp_path, run):
     mask = np.zeros((30, 40), bool)
     mask[6:26, 4:14] = True
     shown = next(shot.image for shot in shots(run, 10) if shot.outcome == COLOR)
-    shown.evidence.update(size=[40, 30], masks={"dog": [encode_mask(mask)]})
-    dog, cat = next(shot for shot in shots(run, 10) if shot.image is shown).objects
+    more = {"size": (40, 30), "masks": {"dog": [encode_mask(mask)]}}
+    masked = replace(shown, row=shown.row.model_copy(update=more))
+    run = replace(run, images=tuple(masked if image is shown else image for image in run.images))
+    dog, cat = next(shot for shot in shots(run, 10) if shot.image is masked).objects
     assert (dog.outline, cat.outline) == ("M4 6H14V26H4V6z", "")
     page = write_failures(run, tmp_path).read_text()
     assert page.count('<path class="mask run0" d="M4 6H14V26H4V6z"/>') == 1 == page.count('class="mask')
 
 
 def test_the_page_counts_decisions_near_a_threshold_where_all_rows_tell(tmp_path, run):
-    for image in run.images:
-        image.evidence["distance"] = 0.5
-    run.images[0].evidence["distance"] = 0.005
+    def at(distances: Sequence[float]) -> ReportedRun:
+        changed = [{**image.row.to_json(), "distance": d} for image, d in zip(run.images, distances)]
+        rows = [image.row.to_json() for image in run.images[len(distances) :]]
+        parsed = [EvaluatedRow.from_json(json.dumps(row).encode()) for row in [*changed, *rows]]
+        return replace(run, images=tuple(replace(i, row=row) for i, row in zip(run.images, parsed)))
+
+    distances = [0.005, *(0.5 for _ in run.images[1:])]
     told = "Decisions within 0.005 of a threshold, which a rounding could turn: 1 image, "
-    assert told in write_failures(run, tmp_path).read_text()
-    del run.images[1].evidence["distance"]
-    assert "of a threshold" not in write_failures(replace(run), tmp_path).read_text()
+    assert told in write_failures(at(distances), tmp_path).read_text()
+    assert "of a threshold" not in write_failures(at(distances[:-1]), tmp_path).read_text()
 
 
 def test_boxes_are_drawn_on_upright_images(tmp_path, run):

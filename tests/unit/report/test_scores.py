@@ -14,10 +14,12 @@ import jobs.compare
 from geneval.summary import summarize
 from genloop.config import read_yaml
 from genloop.job import run_command
-from genloop.ledger import Counts, read_rows
+from genloop.ledger import Counts
 from genloop.records import TAGS
 from genloop.report.page.scores import compare, differences, score
-from genloop.report.runs import JudgedImage, Run, read_runs
+from genloop.report.runs import ReportedImage, ReportedRun, read_runs
+from genloop.runs.evaluated import read_evaluated
+from genloop.runs.rows import EvaluatedRow
 from genloop.stats.paired import holm
 from genloop.stats.rates import Kind
 from tests.worlds.report_runs import CARD, Sketch, write_runs
@@ -30,7 +32,7 @@ def test_the_scores_are_those_that_evaluate_prints(tmp_path: Path, intervals: Ki
     run = write_runs(tmp_path, "a", sketch)
     config = read_yaml(run / "config.yaml") | {"intervals": intervals}
     (run / "config.yaml").write_text(json.dumps(config))
-    summary = summarize(list(read_rows(run)), intervals=intervals)
+    summary = summarize(list(read_evaluated(run)), intervals=intervals)
     assert [task.accuracy.method for task in summary.tasks] == ["wilson", intervals]
     scores = score(read_runs([run])[0])
     assert [(s.task, s.accuracy, s.correct, s.images, s.prompts) for s in scores[:-1]] == [
@@ -62,7 +64,7 @@ def test_one_prompt_proves_nothing(tmp_path: Path) -> None:
     assert (overall.difference.estimate, overall.p, overall.result) == (1, 1, "same")
 
 
-def run_of(number: int, right: Mapping[str, np.ndarray]) -> Run:
+def run_of(number: int, right: Mapping[str, np.ndarray]) -> ReportedRun:
     """{task: its images, right or wrong (P, S)} -> a run."""
     images = []
     for task, (tag, found) in enumerate(right.items()):
@@ -71,11 +73,11 @@ def run_of(number: int, right: Mapping[str, np.ndarray]) -> Run:
             row = {"prompt_index": 1000 * task + place, "sample": sample, "prompt": prompt, "tag": tag}
             row |= {"correct": correct, "reason": "", "metadata": {"tag": tag, "prompt": prompt}}
             where = (row["prompt_index"], sample, prompt, tag, json.dumps(row["metadata"]))
-            images.append(JudgedImage(*where, Path("0.png"), correct, "", None, row))
-    return Run(number, f"run {number}", Path("runs"), tuple(images), Counts(1, 1, 0, 0), None)
+            images.append(ReportedImage(*where, Path("0.png"), correct, "", None, EvaluatedRow(**row)))
+    return ReportedRun(number, f"run {number}", Path("runs"), tuple(images), Counts(1, 1, 0, 0), None)
 
 
-def coin(number: int, seed: int) -> Run:
+def coin(number: int, seed: int) -> ReportedRun:
     """A run whose every verdict is a fair coin: 15 prompts a task."""
     heads = np.random.default_rng(seed).random((len(TAGS), 15, 1)) < 0.5
     return run_of(number, dict(zip(TAGS, heads)))

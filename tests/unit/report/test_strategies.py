@@ -28,7 +28,7 @@ def test_a_run_is_compared_with_a_pool_over_the_same_prompts(tmp_path):
     (run,) = read_runs([folder])
     curve = strategy(run, UNIT)
     assert curve.score[0] == pytest.approx(score(run)[-1].accuracy.interval.estimate)
-    assert curve.cost[0] == pytest.approx(np.mean([image.making.cost["flops"] for image in run.images]) / UNIT)
+    assert curve.cost[0] == pytest.approx(np.mean([image.record.cost.flops for image in run.images]) / UNIT)
     pool = scale(pool_rows(folder), 0)
     gain = gain_at_equal_cost(curve, pool.curves[CEILING], 0)
     assert gain.place == pytest.approx(curve.cost[0])

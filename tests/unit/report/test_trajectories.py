@@ -3,8 +3,10 @@
 import base64
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +17,22 @@ from genloop.report import write_report
 from genloop.report.page.costs import Expense, expense, mean, unit_of
 from genloop.report.page.pictures import Sheet, embed_sheet
 from genloop.report.page.trajectories import CHART_HEIGHT, MAX_ROWS, trajectories
-from genloop.report.runs import Answer, Candidate, Making
+from genloop.report.runs import GenerationRecord
+from genloop.runs.rows import Answer, GenerationCost, RecordedCandidate
 from tests.unit.report.test_page import Page, page_of
 from tests.worlds.report_runs import NUM_STEPS, Sketch, write_runs
 
 SEARCHED = Sketch(num_candidates=4, searched=True, prompts_per_task=1)
 
 
-def making(*candidates: Candidate, chosen: int = 0, previews: Path | None = None) -> Making:
-    return Making("parm", (6, 6), 18, np.zeros(36, dtype=int), chosen, candidates, {}, previews)
+def candidate(index: int, p_yes: float | None, answers: Sequence[Answer] = (), **more: Any) -> RecordedCandidate:
+    known = {} if p_yes is None else {"outcome": p_yes}
+    return RecordedCandidate(candidate=index, tokens="", p_yes=known, trace=tuple(answers), **more)
+
+
+def record(*candidates: RecordedCandidate, chosen: int = 0, previews: Path | None = None) -> GenerationRecord:
+    steps = np.zeros(36, dtype=int)
+    return GenerationRecord("parm", (6, 6), 18, steps, chosen, candidates, GenerationCost(), previews=previews)
 
 
 def page(tmp_path: Path, sketch: Sketch = SEARCHED, closeups: int = 2) -> Page:
@@ -70,7 +79,7 @@ def test_a_sheet_that_does_not_fit_is_not_cut_up(tmp_path):
 
 def test_answers_lie_at_their_step_and_height():
     answers = (Answer(6, "clarity", 0.25), Answer(9, "clarity", 1.0), Answer(9, "potential", 0.5))
-    found = trajectories(making(Candidate(0, None, answers, cut_at=9)), Path("image.png"))
+    found = trajectories(record(candidate(0, None, answers, cut_at=9)), Path("image.png"))
     assert found is not None and found.questions == ("clarity", "potential") and found.steps == (6, 9)
     clarity, potential = found.trajectories
     assert clarity.points == ((33.33, 0.75 * CHART_HEIGHT), (50.0, 0.0))
@@ -81,16 +90,16 @@ def test_answers_lie_at_their_step_and_height():
 
 def test_a_question_without_an_answer_leaves_a_gap_and_says_so():
     answers = (Answer(6, "outcome", None), Answer(9, "outcome", 0.5))
-    found = trajectories(making(Candidate(0, 0.5, answers), Candidate(1, None, answers[:1])), Path("image.png"))
+    found = trajectories(record(candidate(0, 0.5, answers), candidate(1, None, answers[:1])), Path("image.png"))
     assert found is not None and [len(trajectory.points) for trajectory in found.trajectories] == [1]
     assert found.rows[0].cells[0].words == ("outcome not judged",)
 
 
 def test_a_correction_goes_on_from_what_it_corrects():
-    first = Candidate(0, 0.3, (Answer(18, "outcome", 0.3),), reason="expected red circle>=1, found 0 red; and 1 blue")
-    second = Candidate(1, 0.8, (Answer(22, "outcome", 0.8),), parent=0)
-    other = Candidate(2, 0.2, (Answer(18, "outcome", 0.2),))
-    found = trajectories(making(first, second, other, chosen=1), Path("image.png"))
+    first = candidate(0, 0.3, (Answer(18, "outcome", 0.3),), reason="expected red circle>=1, found 0 red; and 1 blue")
+    second = candidate(1, 0.8, (Answer(22, "outcome", 0.8),), parent=0)
+    other = candidate(2, 0.2, (Answer(18, "outcome", 0.2),))
+    found = trajectories(record(first, second, other, chosen=1), Path("image.png"))
     assert found is not None
     assert [(trajectory.candidate, trajectory.is_chosen) for trajectory in found.trajectories] == [
         (2, False),
@@ -108,15 +117,15 @@ def test_a_correction_goes_on_from_what_it_corrects():
 def test_candidates_that_descend_from_each_other_in_a_circle_do_not_hang():
     answers = (Answer(3, "outcome", 0.5), Answer(6, "outcome", 0.5))
     found = trajectories(
-        making(Candidate(0, 0.5, answers, parent=1), Candidate(1, 0.5, answers, parent=0)), Path("i.png")
+        record(candidate(0, 0.5, answers, parent=1), candidate(1, 0.5, answers, parent=0)), Path("i.png")
     )
     assert found is not None and all(trajectory.is_chosen for trajectory in found.trajectories)
 
 
 def test_many_candidates_are_shown_as_far_as_there_is_room_the_chosen_one_first():
     answers = (Answer(9, "outcome", 0.5), Answer(18, "outcome", 0.5))
-    many = [Candidate(i, 0.5, answers) for i in range(MAX_ROWS + 6)]
-    found = trajectories(making(*many, chosen=MAX_ROWS + 5), Path("image.png"))
+    many = [candidate(i, 0.5, answers) for i in range(MAX_ROWS + 6)]
+    found = trajectories(record(*many, chosen=MAX_ROWS + 5), Path("image.png"))
     assert found is not None and len(found.rows) == MAX_ROWS and found.num_hidden == 6
     assert [row.index for row in found.rows[:3]] == [MAX_ROWS + 5, 0, 1]
     assert len(found.trajectories) == MAX_ROWS + 6
@@ -124,13 +133,13 @@ def test_many_candidates_are_shown_as_far_as_there_is_room_the_chosen_one_first(
 
 def test_one_step_makes_no_chart_and_without_pictures_nothing(tmp_path):
     answers = (Answer(18, "outcome", 0.5),)
-    assert trajectories(making(Candidate(0, 0.5, answers)), Path("image.png")) is None
-    found = trajectories(making(Candidate(0, 0.5, answers), previews=Path("sheet.png")), Path("image.png"))
+    assert trajectories(record(candidate(0, 0.5, answers)), Path("image.png")) is None
+    found = trajectories(record(candidate(0, 0.5, answers), previews=Path("sheet.png")), Path("image.png"))
     assert found is not None and found.trajectories == () and found.rows[0].cells[0].words == ("outcome 0.50",)
 
 
 def test_rows_without_ways_show_none(tmp_path):
-    assert trajectories(making(Candidate(0, 0.5)), Path("image.png")) is None
+    assert trajectories(record(candidate(0, 0.5)), Path("image.png")) is None
     text = page(tmp_path, replace(SEARCHED, searched=False))
     assert "P(yes) by step" not in text.text and text.unbalanced == []
 
@@ -178,7 +187,7 @@ def test_expenses_are_means_of_images_and_of_tasks(tmp_path):
 
 
 def test_an_expense_that_some_images_do_not_tell_is_not_made_up():
-    told, untold = making(Candidate(0, None)), making(Candidate(0, None))
+    told, untold = record(candidate(0, None)), record(candidate(0, None))
     told = replace(told, cost={"generator_steps": 36, "judge_calls": 2, "flops": 4e6, "flops_without_search": 2e6})
     assert unit_of([None, untold, told]) == 2e6 and unit_of([untold]) is None
     assert expense([told, told], 2e6) == Expense(36, 2, 2.0) and expense([told], 1e6) == Expense(36, 2, 4.0)

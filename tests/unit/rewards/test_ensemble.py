@@ -152,29 +152,26 @@ def test_the_cache_of_an_ensemble_keeps_its_members_answers(server, tmp_path):
 
 
 def test_scales_are_the_mean_and_the_deviation_within_images():
-    rows = [
-        {"candidates": [{"p_yes": {"outcome": sigmoid(z)}, "trace": []} for z in (-1.0, 1.0)]},
-        {"candidates": [{"p_yes": {"outcome": sigmoid(z)}} for z in (4.0, 8.0)] + [{"p_yes": {"outcome": None}}]},
-        {"candidates": [{"p_yes": {}, "trace": [[3, "clarity", 0.5], [6, "clarity", sigmoid(2.0)]]}]},
-        {"candidates": [{"p_yes": {"outcome": math.nan}}]},
+    images = [
+        {"outcome": [sigmoid(-1.0), sigmoid(1.0)]},
+        {"outcome": [sigmoid(4.0), math.nan, sigmoid(8.0)]},
+        {"clarity": [0.5, sigmoid(2.0)]},
+        {"outcome": [math.nan]},
     ]
-    found = scales_of(rows)
+    found = scales_of(images)
     assert found["outcome"] == pytest.approx((3.0, math.sqrt((2 * 1.0 + 2 * 4.0) / 2)))
     assert found["clarity"] == pytest.approx((1.0, math.sqrt(2.0)))
     with pytest.raises(ValueError, match=r"^outcome: no two candidates of an image differ; use a run with search.n=2"):
-        scales_of([{"candidates": [{"p_yes": {"outcome": 0.5}}]}])
+        scales_of([{"outcome": [0.5]}])
     assert scales_of([]) == {}
 
 
 def test_normalised_members_have_scale_one(server):
     member = build_judge(JudgeSettings(**remote(server)), resolve)
-    rows = [{"candidates": [{"p_yes": {"outcome": p}} for p in member.p_yes("outcome", PROMPTS, IMAGES).tolist()]}]
-    mean, std = scales_of(rows)["outcome"]
+    mean, std = scales_of([{"outcome": member.p_yes("outcome", PROMPTS, IMAGES).tolist()}])["outcome"]
     scaled = {**remote(server), "mean": {"outcome": mean}, "std": {"outcome": std}}
     p_yes = build_judge(ensemble(scaled), resolve).p_yes("outcome", PROMPTS, IMAGES)
-    assert scales_of([{"candidates": [{"p_yes": {"outcome": p}} for p in p_yes.tolist()]}])["outcome"] == pytest.approx(
-        (0.0, 1.0), abs=1e-5
-    )
+    assert scales_of([{"outcome": p_yes.tolist()}])["outcome"] == pytest.approx((0.0, 1.0), abs=1e-5)
 
 
 def test_members_of_an_ensemble_see_the_prompts_and_images_as_they_are():

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from genloop.report.figures.forest import forest_svg
+from genloop.runs.evaluations import check_evaluation, read_evaluation
 from genloop.stats.comparison.compare import OVERALL, compare, coverage, pair_up
 from genloop.stats.comparison.regime import COVERAGE, Differing, conditions, differing, names_of, refuse
-from genloop.stats.comparison.rows import check_evaluation, read_evaluation
 from genloop.stats.comparison.tables import as_json, markdown, sentence
 from genloop.stats.paired import detectable, sign_flip_test, standard_error
 from genloop.stats.resampling import paired_bootstrap

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 from PIL import Image, PngImagePlugin
 
+from geneval.card import remarks, result_card
 from geneval.detectors.mask2former import Mask2FormerMaker, Mask2FormerOptions
 from geneval.folder import find_samples
-from geneval.regime import card, image_chunk, read_chunk, regime_of, remarks
 from genloop import rundir
 from genloop.job import run_command
 from genloop.ledger import read_rows
+from genloop.runs.provenance import image_chunk, read_chunk, regime_of
+from genloop.runs.rows import GeneratedRow
 from genloop.stats.comparison.regime import differing
 from jobs import evaluate, generate
 from tests.worlds.image_folders import small_set, write_images
 from tests.worlds.tiny_mask2former import SCALE, mask2former_folder
 
-OWN = {"prompt": "a café", "prompt_index": 3, "sample": 1}
+OWN = GeneratedRow.model_construct(prompt="a café", prompt_index=3, sample=1)
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +207,6 @@ def test_a_folder_that_nobody_converted_is_prepared_for_as_by_default(tmp_path):
 
 
 def test_a_card_without_a_run_is_still_a_card(images, tmp_path):
-    found = card(tmp_path, images, find_samples(images), [])
+    found = result_card(tmp_path, images, find_samples(images), [])
     assert found["detector"] == {"kind": None, "options": {}, "weights": {}}
     assert found["canary"] == {"detector": "not run", "colors": "not run"}

@@ -46,13 +46,13 @@ DAMAGES: dict[str, tuple[Change, str]] = {
     **{
         f"a row without {key}": (
             first_row(**{key: ...}),
-            rf"00000.jsonl:1: not a verdict on an image \({key}: field req",
+            rf"00000.jsonl:1: not a row \({key}: field req",
         )
         for key in ("prompt_index", "sample", "prompt", "tag", "correct", "reason")
     },
     "a verdict that is a text": (first_row(correct="false"), r"\(correct: input should be a valid boolean"),
     "an index that is a text": (first_row(prompt_index="x"), r"\(prompt_index: input should be a valid integer"),
-    "metadata that is a number": (first_row(metadata=5), r"not a verdict on an image \(metadata: "),
+    "metadata that is a number": (first_row(metadata=5), r"not a row \(metadata: "),
     "the metadata of another task": (
         first_row(metadata={"tag": "new"}),
         r"\(tag is 'single_object', its metadata's 'new'\)",
@@ -99,7 +99,7 @@ def test_a_damaged_card_is_not_taken_for_a_missing_one(run, tmp_path, capsys, te
     ("name", "text", "message"),
     [
         ("config.yaml", "seed: 0\n", r"config.yaml: does not say where the images are \(`images`\)"),
-        ("../a/rows/00000.jsonl", '{"image": "x"}\n', "a: has rows that are none of generate"),
+        ("../a/rows/00000.jsonl", '{"image": "x"}\n', "a/rows/00000.jsonl:1: not a row"),
     ],
 )
 def test_a_report_names_what_is_damaged_around_the_rows(run, tmp_path, name, text, message):
@@ -119,9 +119,9 @@ def test_no_number_depends_on_what_lies_around_the_rows(run, tmp_path, name, tex
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *(({key: ...}, f"results.jsonl:1: not a verdict on an image ({key}: ") for key in ("tag", "correct", "reason")),
-        ({"correct": None}, "results.jsonl:1: not a verdict on an image (correct: "),
-        ({"metadata": 5}, "results.jsonl:1: not a verdict on an image (metadata: "),
+        *(({key: ...}, f"results.jsonl:1: not a row ({key}: ") for key in ("tag", "correct", "reason")),
+        ({"correct": None}, "results.jsonl:1: not a row (correct: "),
+        ({"metadata": 5}, "results.jsonl:1: not a row (metadata: "),
         ({"filename": "0/samples/1.png"}, "results.jsonl:2: a second row of prompt 0, sample 1; keep one"),
     ],
 )

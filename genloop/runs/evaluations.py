@@ -1,4 +1,4 @@
-"""Verdicts as comparisons need them: of a finished run of `evaluate`, or of GenEval's own result file."""
+"""All verdicts of a finished run of `evaluate`, or of GenEval's own result file, and the card beside them."""
 
 import json
 import re
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from genloop import ledger, rundir
-from genloop.runs.verdicts import check_verdict, read_verdicts
+from genloop.runs.evaluated import read_evaluated
+from genloop.runs.rows import EvaluatedRow
 
 CARD = "card.json"  # of a run: how its images were made, and how they were judged
 IDENTITY = ("tag", "include", "exclude", "prompt")  # what of a prompt's metadata makes it that prompt
@@ -44,7 +45,7 @@ class Evaluation:
 def read_evaluation(path: Path) -> Evaluation:
     """A run folder of `evaluate`, or a result file as GenEval writes it; an error of one line for anything else."""
     check_evaluation(path)
-    rows = _reference_rows(path) if path.is_file() else read_verdicts(path)
+    rows = read_result_file(path) if path.is_file() else read_evaluated(path)
     images = sorted((judged_image(row) for row in rows), key=lambda image: (image.prompt_index, image.sample))
     if not images:
         raise ValueError(f"{path} holds no verdicts")
@@ -91,26 +92,26 @@ def read_card(path: Path) -> Mapping[str, Any] | None:
     return card
 
 
-def judged_image(row: Mapping[str, Any]) -> EvaluatedImage:
-    """A row of `evaluate`, or of a result file in that form."""
-    metadata = row.get("metadata") or {"tag": row["tag"], "prompt": row["prompt"]}
+def judged_image(row: EvaluatedRow) -> EvaluatedImage:
+    """A row as comparisons need it; one without metadata is known by its task and its text."""
+    metadata = row.metadata or {"tag": row.tag, "prompt": row.prompt}
     own = {key: metadata[key] for key in IDENTITY if key in metadata}
     return EvaluatedImage(
         prompt=json.dumps(own, sort_keys=True),
-        prompt_index=row["prompt_index"],
-        sample=row["sample"],
-        text=row["prompt"],
-        tag=row["tag"],
-        correct=bool(row["correct"]),
-        reason=row["reason"],
+        prompt_index=row.prompt_index,
+        sample=row.sample,
+        text=row.prompt,
+        tag=row.tag,
+        correct=row.correct,
+        reason=row.reason,
         metadata=metadata,
-        distance=row.get("distance"),
-        tells_distance="distance" in row,
+        distance=row.distance,
+        tells_distance=row.tells_distance,
     )
 
 
-def _reference_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """GenEval's rows in the form of ours: metadata is JSON text there, the place stands in the file's name."""
+def read_result_file(path: Path) -> Iterator[EvaluatedRow]:
+    """GenEval's result file: metadata and details are JSON text there, prompt and sample stand in the file's name."""
     seen: set[tuple[int, int]] = set()
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         where = f"{path}:{number}"
@@ -119,12 +120,15 @@ def _reference_rows(path: Path) -> Iterator[dict[str, Any]]:
             place = _PLACE.search(row["filename"])
             if place is None:
                 raise ValueError("no number of a prompt and of a sample")
-            metadata = json.loads(row["metadata"]) if isinstance(row["metadata"], str) else row["metadata"]
-            row |= {"prompt_index": int(place[1]), "sample": int(place[2]), "metadata": metadata}
+            row |= {key: json.loads(row[key]) for key in ("metadata", "details") if isinstance(row.get(key), str)}
+            row |= {"prompt_index": int(place[1]), "sample": int(place[2]), "image": place[0]}
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{where}: not a row of GenEval's result file (filename, metadata, ...)") from None
-        check_verdict(row, where)
-        if (image := (row["prompt_index"], row["sample"])) in seen:
+        try:
+            found = EvaluatedRow.from_json(json.dumps(row).encode())
+        except ValueError as error:
+            raise ValueError(f"{where}: not a row ({error})") from None
+        if (image := (found.prompt_index, found.sample)) in seen:
             raise ValueError(f"{where}: a second row of prompt {image[0]}, sample {image[1]}; keep one")
         seen.add(image)
-        yield row
+        yield found

@@ -1,0 +1,176 @@
+"""Rows of `generate` and `evaluate` as models: jobs write them, the readers of this folder read them, nobody else.
+
+A row is one line of RUN/rows/*.jsonl. Keys that a row does not have take the defaults below and are not written again
+(`model_fields_set` tells them apart). Unknown keys are ignored.
+"""
+
+from typing import Annotated, Any, NamedTuple, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from genloop.records import unpack_tokens
+
+Number = Annotated[int, Field(ge=0)]
+
+
+class RowPart(BaseModel):
+    """A frozen part of a row. Types are strict: a text is never taken for a number."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Self:
+        """Parse JSON; ValueError, one line that names the key, for anything else."""
+        try:
+            return cls.model_validate_json(line)
+        except ValidationError as error:
+            raise ValueError(problem(error)) from None
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys that were set, as plain values in the order of the fields."""
+        return self.model_dump(exclude_unset=True)
+
+
+class Answer(NamedTuple):
+    """What a judge said about a candidate after `step` of its steps; `p_yes` None: it gave no answer."""
+
+    step: int
+    question: str
+    p_yes: float | None
+
+
+class RecordedCandidate(RowPart):
+    """One candidate of an image: what it ended in, and every answer about it on the way."""
+
+    candidate: Number  # its number among all of this image
+    tokens: str  # packed image tokens (n,), see `genloop.records.pack_tokens`
+    p_yes: dict[str, float | None] = {}  # the last answer to each question; None: the judge gave none
+    trace: tuple[Answer, ...] = ()  # all answers, in order
+    cut_at: int | None = None  # steps after which it was given up; None: it was finished
+    parent: int | None = None  # the candidate that it branched off
+    reason: str = ""  # what was found wrong with it, in words
+
+    def unpacked(self) -> np.ndarray:
+        """Its image tokens: -> (n,) int64"""
+        return unpack_tokens(self.tokens)
+
+    def answers(self) -> list[tuple[str, float | None]]:
+        """(question, P(yes)) of all that it was asked; rows without a trace know the last answers only."""
+        return [(answer.question, answer.p_yes) for answer in self.trace] or list(self.p_yes.items())
+
+
+class GenerationCost(RowPart):
+    """What one image took. Flops are floating-point operations of generator, decoder and judge; 0: not known."""
+
+    generator_steps: int | float = 0  # decoding steps of single candidates
+    judge_calls: int = 0  # images shown to a judge
+    flops: int | float = 0.0
+    flops_without_search: int | float = 0.0  # of one candidate that nobody judges
+
+
+class GeneratedRow(RowPart):
+    """One image of `generate`; n = image tokens."""
+
+    prompt_index: Number
+    sample: Number
+    prompt: str
+    rewritten_prompt: str | None = None  # what the generator read instead of `prompt`
+    tag: str | None = None  # task of GenEval's metadata
+    image: str  # path below the run folder
+    sha256: str = ""  # of the PNG
+    grid: tuple[int, int]  # rows and columns of image tokens
+    strategy: str
+    chosen: int  # number of the chosen candidate
+    tokens: str  # packed (n,), of the chosen candidate
+    revealed_at: str  # packed (n,): the step, from 0, that fixed each token
+    num_steps: int
+    cost: GenerationCost
+    candidates: Annotated[tuple[RecordedCandidate, ...], Field(min_length=1)]
+    previews: str | None = None  # contact sheet of what judges were shown, below the run folder
+
+    def outcome_question(self) -> str:
+        """The question that decided: the outcome, else the last one that was asked; "" when nobody was."""
+        questions = list(dict.fromkeys(question for one in self.candidates for question in one.p_yes))
+        return "outcome" if "outcome" in questions else questions[-1] if questions else ""
+
+    def answers(self) -> dict[str, list[float]]:
+        """{question: P(yes) of all candidates of this image}, without what a judge did not answer."""
+        found: dict[str, list[float]] = {}
+        for question, p_yes in (answer for candidate in self.candidates for answer in candidate.answers()):
+            if p_yes is not None:
+                found.setdefault(question, []).append(p_yes)
+        return found
+
+
+class NamedColors(RowPart):
+    """The colours of the objects that one clause of a prompt asks for."""
+
+    clause: int  # its place in the metadata's `include`
+    named: list[str]
+    margins: list[float] = []  # of the best colour's score to the second
+
+
+class _Metadata(BaseModel):
+    """What of a prompt's metadata is looked at; other keys may be anything."""
+
+    model_config = ConfigDict(strict=True)
+
+    tag: str | None = None
+    include: list[dict[str, Any]] = []
+    exclude: list[dict[str, Any]] | None = None
+
+
+Box = Annotated[list[float], Field(min_length=5, max_length=5)]  # x1, y1, x2, y2 in pixels, score
+
+
+class EvaluatedRow(RowPart):
+    """The verdict on one image; docs/run-folder.md explains it. Rows of other tools hold fewer keys."""
+
+    prompt_index: Number
+    sample: Number
+    prompt: str
+    tag: str
+    image: str = ""  # path below the folder of images
+    size: tuple[int, int] | None = None  # width and height in pixels; None: it does not decode
+    correct: bool
+    reason: str  # a line for each failed clause
+    details: dict[str, list[Box]] | None = None  # {class: its kept objects}
+    areas: dict[str, list[int | None]] = {}  # {class: pixels of each object's mask}
+    colors: list[NamedColors] = []
+    distance: float | None = None  # of the nearest score to its threshold; None: none is near, or it is not known
+    prompt_source: str = "prompt"  # rewritten: images were made from the prompt in other words
+    masks: dict[str, list[str | None]] = {}  # {class: run-length code of each object's mask}
+    rewritten_prompt: str | None = None
+    metadata: dict[str, Any] | None = None  # of the prompt, in GenEval's form
+
+    @field_validator("metadata", mode="after")
+    @classmethod
+    def _is_metadata(cls, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+        try:
+            _Metadata.model_validate(metadata or {})
+        except ValidationError as error:
+            raise PydanticCustomError("metadata", "{problem}", {"problem": problem(error)}) from None
+        return metadata
+
+    @model_validator(mode="after")
+    def _has_one_tag(self) -> Self:
+        tag = (self.metadata or {}).get("tag")
+        if tag not in (None, self.tag):
+            raise PydanticCustomError("tag", "tag is '{ours}', its metadata's '{other}'", {"ours": self.tag, "other": tag})
+        return self
+
+    @property
+    def tells_distance(self) -> bool:
+        """Whether `distance` was recorded at all."""
+        return "distance" in self.model_fields_set
+
+
+def problem(error: ValidationError) -> str:
+    """The first thing that is wrong, as one line that begins with the key."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if not first["loc"] and first["type"] in ("model_type", "model_attributes_type"):
+        return "no JSON object"
+    key, what = ".".join(map(str, first["loc"])), f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    return " ".join((f"{key}: {what}" if key else what).split())
