@@ -19,6 +19,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,8 +78,8 @@ def unsettled(run: Path) -> int:
     return max(0, state.total - state.done - state.failed)
 
 
-def plan_of(run: Path) -> dict[str, int]:
-    """{"units", "items"}: how much there is to do; empty where no plan, or a torn one, says so."""
+def plan_of(run: Path) -> dict[str, Any]:
+    """{"units", "items", ...}: how much there is to do; empty where no plan, or a torn one, says so."""
     path = run / "plan.json"
     plan = read_object(path.read_text()) if path.is_file() else {}
     return plan if all(type(plan.get(key)) is int for key in ("units", "items")) else {}
@@ -138,17 +139,19 @@ class Ledger:
         lease_timeout: float = 120.0,
         max_attempts: int = 1,
         retry_failed: bool = False,
+        rows_per_item: int = 1,
     ) -> None:
         self.run, self.units, self.world = run, units, world
         self.lease_timeout, self.max_attempts, self.retry_failed = lease_timeout, max_attempts, retry_failed
+        self.rows_per_item = rows_per_item
         self._unit: Unit | None = None
-        self._items = self._done = 0
+        self._items = self._in_unit = self._done = 0
         self._started = time.time()
         self._closing = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="ledger-heartbeat", daemon=True)
 
     @classmethod
-    def of(cls, config: IndependentConfig, units: Sequence[Unit], world: World) -> "Ledger":
+    def of(cls, config: IndependentConfig, units: Sequence[Unit], world: World, *, rows_per_item: int = 1) -> "Ledger":
         """The ledger of a job's run folder under its launch settings."""
         return cls(
             config.out,
@@ -157,12 +160,15 @@ class Ledger:
             lease_timeout=config.lease_timeout,
             max_attempts=config.max_attempts,
             retry_failed=config.retry_failed,
+            rows_per_item=rows_per_item,
         )
 
     def __enter__(self) -> "Ledger":
         for folder in ("rows", "leases", "failed", "tmp", "logs"):
             (self.run / folder).mkdir(parents=True, exist_ok=True)
-        plan = json_line({"units": len(self.units), "items": sum(map(len, self.units))})
+        sizes = [[len(list(same)), size] for size, same in groupby(len(u) * self.rows_per_item for u in self.units)]
+        items = sum(number * size for number, size in sizes)
+        plan = json_line({"units": len(self.units), "items": items, "sizes": sizes})  # sizes: [number of units, items]
         if not (self.run / "plan.json").is_file() or (self.run / "plan.json").read_bytes() != plan:
             write_atomic(self.run / "plan.json", plan)
         self._write_status("looking")  # before another worker that gets nothing is the only one that is seen
@@ -224,6 +230,7 @@ class Ledger:
     def advance(self, items: int) -> None:
         """Tell the status display that so many more items are through."""
         self._items += items
+        self._in_unit += items
 
     def complete(self, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> None:
         """Put the unit's rows in place, atomically and durably, and give the lease back."""
@@ -236,7 +243,7 @@ class Ledger:
     def _claim(self, unit: Unit) -> bool:
         if self._is_done(unit) or not self._lease(unit).acquire():
             return False
-        self._unit = unit
+        self._unit, self._in_unit = unit, 0
         if self._is_done(unit):  # finished between the listing and the lease
             self._release(unit)
             return False
@@ -304,6 +311,7 @@ class Ledger:
             "state": state,
             "unit": asdict(self._unit) if self._unit else None,
             "items": self._items,
+            "items_in_unit": self._in_unit,
             "units": self._done,
             "started": self._started,
             "updated": time.time(),

@@ -89,7 +89,7 @@ def main(config: Config, world: World, checked: None) -> None:
     if world.rank == 0:
         warn_of_cuts(config.generator, resolve, prompts)
     units = plan_units(len(prompts), config.unit_size)
-    with Ledger.of(config, units, world) as ledger:
+    with Ledger.of(config, units, world, rows_per_item=config.images_per_prompt) as ledger:
         work: tuple[Sampler[Any], Strategy] | None = None
         regime = regime_of(read_run(config.out) or {})
         for unit in ledger.claims():

@@ -47,47 +47,51 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def command(arguments: list[str]) -> int:
     """Parse the command line and do what it says -> exit code."""
-    parser = _parser()
+    parser, known = _parser()
     if not arguments:
         parser.print_help()
         return 0
-    options, rest = parser.parse_known_args(_suggested(parser, arguments))
+    options, rest = parser.parse_known_args(_suggested(parser, known, arguments))
     unknown = [word for word in rest if word.startswith("-") or options.command != "run"]
     if unknown:
         parser.error(f"unknown argument {unknown[0]!r}")
     if options.command == "run":
         options.words += rest
-    actions = {"jobs": _jobs, "run": _run, "status": _status, "report": _report, "ckpts": _ckpts}
-    return actions[options.command](options)
+    code: int = options.execute(options)
+    return code
 
 
-def _parser() -> Parser:
+def _parser() -> tuple[Parser, list[str]]:
+    """The parser, and the names of its commands."""
     parser = Parser(prog="genloop", description="Batch jobs for text-to-image generation.", epilog=EXAMPLES)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    commands.add_parser("jobs", help="what there is, one line each")
+    jobs = commands.add_parser("jobs", help="what there is, one line each")
+    jobs.set_defaults(execute=_jobs)
     run = commands.add_parser("run", help="run a job: JOB PRESET [key=value ...] [--procs N]", add_help=False)
     run.add_argument("job", nargs="?", metavar="JOB", help="a name of `genloop jobs`, or a dotted module path")
     run.add_argument("words", nargs="*", metavar="PRESET key=value", help="a preset, then what differs from it")
     run.add_argument("--procs", type=int, default=1, metavar="N", help="workers on this machine (1)")
     run.add_argument("-h", "--help", action="store_true", help="the manual of the job and its config keys")
-    run.set_defaults(parser=run)
+    run.set_defaults(execute=_run, parser=run)
     status = commands.add_parser("status", help="progress of all workers, rate, time left, failures")
     status.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     status.add_argument("--watch", action="store_true", help="keep looking until the run is over")
     status.add_argument("--json", action="store_true", help="one JSON object")
+    status.set_defaults(execute=_status)
     report = commands.add_parser("report", help="one self-contained HTML file; several runs are compared")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate")
     report.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: RUN/report of the first)")
+    report.set_defaults(execute=_report)
     checkpoints.add_parser(commands)
-    return parser
+    commands.choices["ckpts"].set_defaults(execute=_ckpts)
+    return parser, list(commands.choices)
 
 
-def _suggested(parser: Parser, arguments: list[str]) -> list[str]:
+def _suggested(parser: Parser, known: list[str], arguments: list[str]) -> list[str]:
     """The same arguments; an unknown command ends here, with the one that was probably meant."""
     from genloop.registry import did_you_mean
 
-    known = ["jobs", "run", "status", "report", "ckpts"]
     if not arguments[0].startswith("-") and arguments[0] not in known:
         parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], known)} ({', '.join(known)})")
     return arguments

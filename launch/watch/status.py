@@ -2,6 +2,7 @@
 
 import json
 import time
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ class WorkerState:
     state: str
     unit: str | None
     items: int
+    items_in_unit: int  # of the unit that it works on
     units: int
     rate: float  # items a second
     silent: float  # seconds since its last sign of life
@@ -75,34 +77,30 @@ class RunState:
 
 def read_state(run: Path) -> RunState:
     """Look at a run folder; ValueError when it is none."""
-    mark = read_run(run)
-    if mark is None:
+    fingerprint = read_run(run)
+    if fingerprint is None:
         raise ValueError(f"{run} is not a run folder (it has no run.json)")
     config, plan = read_yaml(run / "config.yaml"), _read_json(run / "plan.json")
     workers = tuple(_workers(run))
-    units, prompts = plan.get("units", 0), plan.get("items", 0)
+    units, items = plan.get("units", 0), plan.get("items", 0)
     done, failed = _settled(run)
     steps = _steps(run, config.get("train", {}))
     over = (run / "done.json").exists()
     state = "done" if over else _state(units, len(done), len(failed), workers, steps)
     alive = [worker for worker in workers if worker.alive] if state == "running" else []
-    each = config.get("images_per_prompt", 1)
-    in_unit = config.get("unit_size", 1) * each
-    short = units * in_unit - prompts * each if f"{units - 1:05d}" in done else 0  # the last unit may be shorter
-    under_way = sum(max(0, worker.items - worker.units * in_unit) for worker in alive)
-    items_done = len(done) * in_unit - short + under_way
+    items_done = _items_of(done, plan) + sum(worker.items_in_unit for worker in alive)
     rate = sum(worker.rate for worker in alive)
-    left = prompts * each - items_done - len(failed) * in_unit
+    left = items - items_done - _items_of(failed, plan)
     if steps and state == "running":
         rate, left = steps.rate, steps.total - steps.done
     return RunState(
         run=str(run),
-        job=mark["job"],
+        job=fingerprint["job"],
         state=state,
         units=units,
         units_done=len(done),
         units_failed=len(failed),
-        items=prompts * each,
+        items=items,
         items_done=items_done,
         rate=rate,
         seconds_left=left / rate if rate and left > 0 else None,
@@ -174,6 +172,15 @@ def _settled(run: Path) -> tuple[set[str], set[str]]:
     return done, {path.stem for path in (run / "failed").glob("*.json") if not path.name.startswith(".")} - done
 
 
+def _items_of(units: set[str], plan: Mapping[str, Any]) -> int:
+    """How many items these units hold; plan["sizes"] counts units of equal size: [[number of units, items], ...]"""
+    numbers, total, start = sorted(map(int, units)), 0, 0
+    for count, size in plan.get("sizes", ()):
+        total += size * (bisect_left(numbers, start + count) - bisect_left(numbers, start))
+        start += count
+    return total
+
+
 def _workers(run: Path) -> Iterator[WorkerState]:
     """The workers of the last start and all that still live, by rank."""
     now = time.time()
@@ -192,6 +199,7 @@ def _workers(run: Path) -> Iterator[WorkerState]:
             state=status["state"] if over or silent < SILENT_AFTER else "lost",
             unit=status["unit"]["name"] if status["unit"] else None,
             items=status["items"],
+            items_in_unit=status.get("items_in_unit", 0) if status["unit"] else 0,
             units=status["units"],
             rate=status["items"] / max(status["updated"] - status["started"], 1e-3),
             silent=silent,

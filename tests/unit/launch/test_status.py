@@ -9,6 +9,7 @@ import pytest
 from genloop.distributed import World
 from genloop.job import execute, parse, prepare, run_command
 from genloop.ledger import Ledger, plan_units
+from genloop.records import Unit
 from jobs import make_prompts
 from launch.watch.progress import PlainView, table
 from launch.watch.status import as_json, duration, lines, read_state, totals
@@ -75,6 +76,7 @@ def test_a_worker_that_went_silent_is_lost_and_a_new_one_has_the_time_left(tmp_p
     assert [worker.state for worker in lost.workers] == ["lost"]
     assert "silent for 1m0" in lines(lost)[1]
     living = {**working, "worker": "another", "rank": 1, "started": status["updated"] - 10, "items": 3, "units": 1}
+    living["items_in_unit"] = 1
     path.with_name("another.status.json").write_text(json.dumps(living))
     state = read_state(out)
     assert state.state == "running"
@@ -82,6 +84,22 @@ def test_a_worker_that_went_silent_is_lost_and_a_new_one_has_the_time_left(tmp_p
     assert state.items_done == 3  # a whole unit and one item of the next
     assert state.seconds_left == pytest.approx((6 - 3 - 2) / 0.3)
     assert totals(state).endswith("0.3 items/s, 3s left, 1 failed, 1 worker")
+
+
+def test_units_of_different_sizes_count_with_their_own_items(tmp_path):
+    out = tmp_path / "run"
+    config = parse(counting_job, [f"out={out}", "limit=2"])
+    prepare(counting_job, config)
+    units = [Unit("00000", 0, 2), Unit("00001", 2, 514), Unit("00002", 514, 1026)]
+    with Ledger.of(config, units, World(), rows_per_item=4) as ledger:
+        for unit in ledger.claims():
+            if unit.name == "00002":
+                break
+            ledger.complete(unit, [])
+        ledger.advance(5)
+        ledger._write_status("working")
+        state = read_state(out)
+    assert (state.items, state.items_done) == (4 * 1026, 4 * 514 + 5)
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
