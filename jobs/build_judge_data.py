@@ -198,14 +198,13 @@ def _paths(source: GeneratedRun, prompts: Sequence[Prompt]) -> list[RecordedPath
     """The candidates of these prompts that can be replayed."""
     options = read_generator(source.folder).generator.options
     masked = check_image_tokenizer(resolve(options.tokenizer))  # the number of codes stands for a mask
-    run_seed = (read_run(source.folder) or {})["keys"]["seed"]
     found = []
     for prompt in prompts:
         for row in source.rows[prompt.index]:
             for candidate in row.candidates:
                 if candidate.parent is None:  # drawn from the start
                     tokens = candidate.unpacked()
-                    seed = Seed(run_seed, prompt.index, row.sample, candidate.candidate)
+                    seed = Seed(source.keys["seed"], prompt.index, row.sample, candidate.candidate)
                     found.append(RecordedPath(prompt, seed, np.where(tokens == masked, UNKNOWN, tokens)))
     return found
 
@@ -313,9 +312,9 @@ def _about(config: Config, source: GeneratedRun | None) -> dict[str, list[str]]:
     paths = datasheet.about_paths(
         digest=source.digest,
         settings={
-            "search": {"strategy": made.search.strategy, "n": made.search.n},
-            "images_per_prompt": made.images_per_prompt,
-            "seed": made.seed,
+            "search": {"strategy": source.keys["search.strategy"], "n": source.keys["search.n"]},
+            "images_per_prompt": source.keys["images_per_prompt"],
+            "seed": source.keys["seed"],
             "sampling": made.sampling.model_dump(),
         },
         weights={name: _licence(name) for name in names},

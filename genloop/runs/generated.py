@@ -33,10 +33,11 @@ def check_generated(run: Path, key: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class GeneratedRun:
-    """What a run made, and from what: its fingerprint's digest, and the sha256 of each of its inputs."""
+    """What a run made, and from what: its fingerprint's digest and config, and the sha256 of each of its inputs."""
 
     folder: Path
     digest: str
+    keys: dict[str, Any]  # its config as dotted keys, without launch settings
     inputs: dict[str, str]
     prompts: list[Prompt]
     rows: dict[int, list[GeneratedRow]]  # prompt index -> its images
@@ -50,7 +51,7 @@ def read_generated_run(folder: Path, limit: int | None = None, *, key: str = "so
         rows.setdefault(row.prompt_index, []).append(row)
     text: Text = fingerprint["keys"].get("text", "prompt")
     prompts = [_prompt(folder, index, text) for index in sorted(rows)[:limit]]
-    return GeneratedRun(folder, fingerprint["digest"], fingerprint["inputs"], prompts, rows)
+    return GeneratedRun(folder, fingerprint["digest"], fingerprint["keys"], fingerprint["inputs"], prompts, rows)
 
 
 def _prompt(folder: Path, index: int, text: Text) -> Prompt:

@@ -188,11 +188,11 @@ def test_expenses_are_means_of_images_and_of_tasks(tmp_path):
 
 def test_an_expense_that_some_images_do_not_tell_is_not_made_up():
     told, untold = record(candidate(0, None)), record(candidate(0, None))
-    told = replace(told, cost={"generator_steps": 36, "judge_calls": 2, "flops": 4e6, "flops_without_search": 2e6})
+    told = replace(told, cost=GenerationCost(generator_steps=36, judge_calls=2, flops=4e6, flops_without_search=2e6))
     assert unit_of([None, untold, told]) == 2e6 and unit_of([untold]) is None
     assert expense([told, told], 2e6) == Expense(36, 2, 2.0) and expense([told], 1e6) == Expense(36, 2, 4.0)
     assert expense([told, untold], 2e6) is None and expense([told, None], 2e6) is None and expense([], 2e6) is None
-    old = replace(told, cost={"generator_steps": 18, "judge_calls": 1})
+    old = replace(told, cost=GenerationCost(generator_steps=18, judge_calls=1))
     assert expense([told, old], 2e6) == Expense(27, 1.5, None)
     assert mean([Expense(10, 1, 2.0), Expense(20, 3, None)]) == Expense(15, 2, None)
     assert mean([Expense(10, 1, 2.0), None]) is None
