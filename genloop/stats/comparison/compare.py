@@ -8,7 +8,7 @@ images stands beside it because everybody knows it; it takes the images of a pro
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from genloop.runs.evaluations import Evaluation, JudgedImage
+from genloop.runs.evaluations import EvaluatedImage, Evaluation
 from genloop.stats.comparison.regime import COVERAGE, Differing, differing
 from genloop.stats.intervals import Interval
 from genloop.stats.nearness import Nearness, is_near, nearness
