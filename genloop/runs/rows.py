@@ -104,7 +104,7 @@ class GeneratedRow(RowPart):
         return found
 
 
-class NamedColors(RowPart):
+class ColorRow(RowPart):
     """The colours of the objects that one clause of a prompt asks for."""
 
     clause: int  # its place in the metadata's `include`
@@ -138,7 +138,7 @@ class EvaluatedRow(RowPart):
     reason: str  # a line for each failed clause
     details: dict[str, list[Box]] | None = None  # {class: its kept objects}
     areas: dict[str, list[int | None]] = {}  # {class: pixels of each object's mask}
-    colors: list[NamedColors] = []
+    colors: list[ColorRow] = []
     distance: float | None = None  # of the nearest score to its threshold; None: none is near, or it is not known
     prompt_source: str = "prompt"  # rewritten: images were made from the prompt in other words
     masks: dict[str, list[str | None]] = {}  # {class: run-length code of each object's mask}
