@@ -28,7 +28,6 @@ from ckpts.resolve import resolve
 from genloop.config import LAUNCH, InputPath, JobConfig
 from genloop.data.judge.conversations import Conversation, check_images, read_conversations
 from genloop.data.judge.examples import QUESTIONS
-from genloop.data.shards import content_digest
 from genloop.distributed import World
 from genloop.job import run
 from genloop.models.llava.config import LlavaConfig, check_llava_folder
@@ -38,6 +37,7 @@ from genloop.rewards.questions import FILE, Questions, check_wording, read_quest
 from genloop.rundir import sha256_file, write_atomic, write_json
 from genloop.stats.judges.summary import format_judge, point_estimates, summarize_judge
 from genloop.training.objectives.judge import checks
+from genloop.training.objectives.judge.data import JudgeShards, open_shards, read_sides, split_conversations
 from genloop.training.objectives.judge.settings import BatchSettings, DataConfig, LossSettings, ModelShape
 from genloop.training.settings import LoopSettings, LoraSettings
 
@@ -82,13 +82,14 @@ class Config(JobConfig):
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check` read: questions and their file, the checkpoint to start from, the sides of the conversations."""
+    """What `check` read: questions and their file, the checkpoint to start from, shards, sides of conversations."""
 
     questions: Questions
     questions_file: Path | None  # None: the released wording
     start: Path | None
     start_tokenizer: LlavaTokenizer | None
-    conversations: dict[str, list[Conversation]]
+    shards: dict[str, JudgeShards]  # by the name of the data set
+    conversations: dict[str, list[Conversation]]  # train, val
 
 
 def check(config: Config) -> Checked:
@@ -105,19 +106,20 @@ def check(config: Config) -> Checked:
 
 
 def _read(config: Config, start: Path | None) -> Checked:
-    from genloop.training.objectives.judge.data import split_conversations
-
     wording = config.questions
     if wording is None and start is not None and (start / FILE).is_file():
         wording = start / FILE
     questions = read_questions(wording)
-    files = []
+    shards, files = {}, []
     for name, data in config.data.items():
+        if data.shards is not None:
+            shards[name] = open_shards(data.shards, f"data.{name}.shards", data.weight)
         if data.conversations is not None and data.images is not None:
             files.append((read_conversations(data.conversations, data.images), data.val_share))
             check_images(files[-1][0], f"data.{name}.images")
     sides = split_conversations(files, questions.recognize, config.seed)
-    return Checked(questions, wording, start, None if start is None else LlavaTokenizer(start), sides)
+    tokenizer = None if start is None else LlavaTokenizer(start)
+    return Checked(questions, wording, start, tokenizer, shards, sides)
 
 
 def _sizes(config: Config, start: Path | None) -> LlavaConfig:
@@ -129,29 +131,27 @@ def _sizes(config: Config, start: Path | None) -> LlavaConfig:
 
 
 def _check_data(config: Config, checked: Checked, sizes: LlavaConfig) -> None:
-    """Shards hold examples; they and the conversations fill a batch and fit the model."""
-    shards = {name: data.shards for name, data in config.data.items() if data.shards is not None}
-    folders = {folder: checks.check_shards(folder, f"data.{name}.shards") for name, folder in shards.items()}
-    checks.check_batch(config.batch, folders, has_conversations=bool(checked.conversations["train"]))
-    has_held_out = bool(checked.conversations["val"]) or any((folder / "val").is_dir() for folder in folders)
-    if config.eval_every and not has_held_out:
+    """Shards and conversations fill a batch and fit the model."""
+    sets, conversations = checked.shards.values(), checked.conversations
+    checks.check_batch(config.batch, sets, has_conversations=bool(conversations["train"]))
+    if config.eval_every and not conversations["val"] and all(one.val is None for one in sets):
         raise ValueError("eval_every: nothing is held out to measure on; set eval_every=0")
-    for name, folder in shards.items() if config.loss.cells else ():
-        checks.check_cells(folder, sizes.vision.grid, f"data.{name}")
+    for name, one in checked.shards.items() if config.loss.cells else ():
+        checks.check_cells(one, sizes.vision.grid, f"data.{name}")
     checks.check_adapters(config.lora, sizes)
 
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """Shards (by their sidecars), conversations, the checkpoint."""
-    found: dict[str, Path | str] = {}
+    found: dict[str, Path | str] = {} if checked.start is None else {"start": checked.start}
     for name, data in config.data.items():
-        if data.shards is not None:
-            for split in ("train", "val"):
-                if (data.shards / split).is_dir():
-                    found[f"data.{name}.{split}"] = content_digest(data.shards / split)
-        elif data.conversations is not None:
+        if data.conversations is not None:
             found[f"data.{name}.conversations"] = sha256_file(data.conversations)
-    return found if checked.start is None else found | {"start": checked.start}
+    for name, one in checked.shards.items():
+        found[f"data.{name}.train"] = one.train.digest()
+        if one.val is not None:
+            found[f"data.{name}.val"] = one.val.digest()
+    return found
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
@@ -216,7 +216,6 @@ def objective_of(
     from genloop.models.llava.model import llava_config
     from genloop.rewards.llava.pixels import pad_tile
     from genloop.training.objectives.judge.branches import Branches
-    from genloop.training.objectives.judge.data import read_sides
     from genloop.training.objectives.judge.held_out import HeldOut
     from genloop.training.objectives.judge.items import ItemPlans
     from genloop.training.objectives.judge.objective import JudgeObjective
@@ -224,8 +223,8 @@ def objective_of(
     from genloop.training.precision import Precision
     from genloop.training.reductions import largest_over_ranks
 
-    shards = [data for data in config.data.values() if data.shards is not None]
-    train, val = read_sides([data.shards for data in shards if data.shards is not None], checked.conversations)
+    sets = list(checked.shards.values())
+    train, val = read_sides(sets, checked.conversations)
     names = [name for plane in train.cell_names for name in plane] if config.loss.names else []
     branches, size = Branches(checked.questions, tokenizer, names), llava_config(model).vision.image_size
     held_out = HeldOut(val, branches, lambda image: pad_tile(image, size), checked.questions.recognize)
@@ -237,7 +236,7 @@ def objective_of(
             return point_estimates(held_out.answers(model, world), config.seed)
 
     reasons, cells = config.loss.reason > 0, config.loss.cells > 0
-    weights = [data.weight for data in shards]
+    weights = [one.weight for one in sets]
     is_sharded = config.train.zero_stage == 3 and world.world_size > 1
     objective = JudgeObjective(
         model,

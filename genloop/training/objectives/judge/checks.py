@@ -1,13 +1,12 @@
 """What can be said against a judge's training data before anything is loaded. No torch."""
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection
 
 from genloop.data.judge.dataset import PATHS, holds
-from genloop.data.judge.examples import JudgeExample, from_sample, read_cells
-from genloop.data.shards import Shards
+from genloop.data.judge.examples import read_cells
 from genloop.models.llava.config import LlavaConfig, llava_manifest
 from genloop.registry import check_installed
+from genloop.training.objectives.judge.data import JudgeShards
 from genloop.training.objectives.judge.settings import BatchSettings, LossSettings
 from genloop.training.settings import LoraSettings
 
@@ -16,35 +15,21 @@ ADAPTED = "model.language_model.layers."  # adapters stand beside layers whose n
 _SOURCES = {"groups": (PATHS, "images of generate or of conversations"), "scenes": (("scenes",), "drawn scenes")}
 
 
-def check_shards(folder: Path, where: str) -> JudgeExample:
-    """Refuse shards that are torn or hold no examples -> the first example that is trained on."""
-    if not (folder / "train").is_dir():
-        raise ValueError(f"{where}: {folder} holds no folder train; build_judge_data writes it")
-    found = []
-    for side in (folder / "train", folder / "val"):
-        if side.is_dir():
-            try:
-                found.append(from_sample(Shards(side)[0]))
-            except ValueError as error:
-                raise ValueError(f"{where}: {side}: {error}") from None
-    return found[0]
-
-
-def check_batch(batch: BatchSettings, folders: Mapping[Path, JudgeExample], *, has_conversations: bool) -> None:
-    """Refuse a batch that the data cannot fill. `folders`: each with its first example."""
+def check_batch(batch: BatchSettings, sets: Collection[JudgeShards], *, has_conversations: bool) -> None:
+    """Refuse a batch that the data cannot fill."""
     if not batch.num_items:
         raise ValueError("batch: groups, scenes and conversations are all 0; a step needs at least one of them")
     if batch.conversations and not has_conversations:
         raise ValueError(_lacks("conversations", batch.conversations, "conversations to train on"))
     for key, (sources, what) in _SOURCES.items():
         number = getattr(batch, key)
-        if number and not _has(folders, sources):
+        if number and not _has(sets, sources):
             raise ValueError(_lacks(key, number, what))
 
 
-def check_cells(folder: Path, grid: int, where: str) -> None:
+def check_cells(shards: JudgeShards, grid: int, where: str) -> None:
     """Refuse images whose cells are not the patches of a tower with `grid` of them a side."""
-    cells = read_cells(Shards(folder / "train")[0])
+    cells = read_cells(shards.train[0])
     if cells is not None and cells.shape[:2] != (grid, grid):
         raise ValueError(
             f"loss.cells: images of {where} have {cells.shape[0]} x {cells.shape[1]} cells, the vision tower {grid} x "
@@ -73,10 +58,10 @@ def check_adapters(lora: LoraSettings, model: LlavaConfig) -> None:
         lora.layers_of(name.removesuffix(".weight") for name in weights)
 
 
-def _has(folders: Mapping[Path, JudgeExample], sources: Collection[str]) -> bool:
-    """Mostly the first example tells."""
-    is_first = any(example.source in sources for example in folders.values())
-    return is_first or any(holds(folder / "train", sources) for folder in folders)
+def _has(sets: Collection[JudgeShards], sources: Collection[str]) -> bool:
+    """Whether any set has examples of these sources; mostly the first example tells."""
+    is_first = any(one.first.source in sources for one in sets)
+    return is_first or any(holds(one.train, sources) for one in sets)
 
 
 def _lacks(key: str, number: int, what: str) -> str:

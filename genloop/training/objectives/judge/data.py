@@ -1,14 +1,25 @@
 """What a judge is trained and measured on: examples in shards, published conversations, both split by prompt."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from genloop.data.judge.conversations import Conversation
 from genloop.data.judge.dataset import JudgeSet, read_judge_set
-from genloop.data.judge.examples import SPLITS, split_of
+from genloop.data.judge.examples import SPLITS, JudgeExample, from_sample, split_of
+from genloop.data.shards import Shards
 
 Recognize = Callable[[str], tuple[str, str] | None]  # text -> the question it asks and the prompt it is about
+
+
+@dataclass(frozen=True, eq=False)
+class JudgeShards:
+    """The opened shards of one data set, the first example that is trained on, and how often they are drawn from."""
+
+    train: Shards
+    val: Shards | None
+    first: JudgeExample
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +40,32 @@ class JudgeData:
         return not (any(self.sets) or self.conversations)
 
 
-def read_sides(folders: Sequence[Path], conversations: dict[str, list[Conversation]]) -> tuple[JudgeData, JudgeData]:
-    """The data to train on and the held-out data of some folders of shards; ValueError for cells of two worlds."""
-    sides = [
-        JudgeData([read_judge_set(folder / split) for folder in folders if (folder / split).is_dir()], said)
-        for split, said in conversations.items()
-    ]
-    names = sides[0].cell_names
-    if any(list(s.cell_names.values()) != names for side in sides for s in side.sets if s.cell_names):
+def open_shards(folder: Path, where: str, weight: float = 1.0) -> JudgeShards:
+    """Open FOLDER/train and FOLDER/val; ValueError when shards are torn or their first sample is no example."""
+    if not (folder / "train").is_dir():
+        raise ValueError(f"{where}: {folder} holds no folder train; build_judge_data writes it")
+    found: list[tuple[Shards, JudgeExample]] = []
+    for side in (folder / "train", folder / "val"):
+        if side.is_dir():
+            try:
+                shards = Shards(side)
+                found.append((shards, from_sample(shards[0])))
+            except ValueError as error:
+                raise ValueError(f"{where}: {side}: {error}") from None
+    train, first = found[0]
+    return JudgeShards(train, found[1][0] if len(found) > 1 else None, first, weight)
+
+
+def read_sides(
+    sets: Sequence[JudgeShards], conversations: Mapping[str, Sequence[Conversation]]
+) -> tuple[JudgeData, JudgeData]:
+    """The data to train on and the held-out data; ValueError for cells of two worlds."""
+    train = JudgeData([read_judge_set(one.train) for one in sets], conversations["train"])
+    val = JudgeData([read_judge_set(one.val) for one in sets if one.val is not None], conversations["val"])
+    names = train.cell_names
+    if any(list(one.cell_names.values()) != names for one in (*train.sets, *val.sets) if one.cell_names):
         raise ValueError("data: the shards name their cells differently; train on one world")
-    return sides[0], sides[1]
+    return train, val
 
 
 def split_conversations(
