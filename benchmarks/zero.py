@@ -1,4 +1,4 @@
-"""What ranks hold and how long a step takes when moments, gradients and weights are shared out (train.zero_stage).
+"""What ranks hold and how long a step takes when moments, gradients and weights are sharded (train.zero_stage).
 
     python benchmarks/zero.py
 
@@ -64,10 +64,13 @@ def work(stage: int) -> None:
     from genloop.training.loop import train
     from genloop.training.passes import checkpoint_activations
     from genloop.training.settings import LoopSettings
+    from genloop.training.sharded import sharded_learner
     from genloop.training.task import Loss, Objective, Plan
 
     if stage:
-        require("deepspeed", "train")  # its code is no part of what is measured
+        sharded_learner(stage)  # code is no part of what is measured
+    if stage in (1, 2):
+        require("deepspeed", "train")
     torch.set_num_threads(1)
     world = World.from_environment()
     with process_group(world), tempfile.TemporaryDirectory() as run:

@@ -103,8 +103,8 @@ def supervised_hidden(
     Where layers are sharded every rank must call them equally often: `max_passes_over_ranks` turns the number of passes
     here into the largest of all ranks, and missing passes are run on one row with a weight of zero.
     """
-    hidden = torch.cat([_run(model, features, one) for one in packed.passes])[packed.order]
     wanted = len(packed.passes) if max_passes_over_ranks is None else max_passes_over_ranks(len(packed.passes))
+    hidden = torch.cat([_run(model, features, one) for one in packed.passes])[packed.order]
     for _ in range(len(packed.passes), wanted):
         hidden = hidden + 0 * _run(model, features, _first_row(packed.passes[0])).sum()
     return hidden
