@@ -1,8 +1,8 @@
 """Best-of-k for every k <= N from one pool of N scored candidates: unbiased, no candidate is drawn twice.
 
 Of the k-subsets of a pool C(i-1, k-1) / C(N, k) have their highest score at rank i from below, so a single pool gives
-the expected value of the best for all k at once, with far less variance than drawing k anew. Equal scores are chosen
-with equal chances, which is what taking the first of them amounts to when candidates are exchangeable.
+the expected value of the best for all k at once, with far less variance than drawing k anew. Ties are broken with
+equal chances, as taking the first does when candidates are exchangeable.
 N = candidates of a pool, K = the largest k.
 """
 

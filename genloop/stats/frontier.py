@@ -1,6 +1,6 @@
 """Score against cost: curves of rising budgets, and what another strategy gains over a curve at equal cost.
 
-Between two budgets a curve is a straight line, which is what mixing the two at random would give. Scores and costs are
+Between two budgets a curve is interpolated linearly, the score of a random mixture of the two. Scores and costs are
 means by task, and unweighted means of the tasks, as everywhere in the suite. Resampling draws prompts within their
 task, the same ones for both sides of a comparison, and their costs with them.
 P = items (images or pools of candidates), K = budgets, C = prompts of a task, R = resamples, T = tasks.
@@ -23,7 +23,7 @@ _ROUNDING = 1e-9  # by how much of itself a cost may miss a curve's end
 class Curve:
     """What each of K rising budgets buys on P items. A single strategy is a curve with K = 1.
 
-    `clusters` say which items are of the same prompt: its text and metadata, not its line in a file.
+    `clusters` identify the prompt of each item by text and metadata, not by its line in a file.
     """
 
     values: np.ndarray  # (P, K) expected score of an item at a budget
@@ -127,14 +127,14 @@ def join(curves: Sequence[Curve]) -> Curve:
 def gain_at_equal_cost(strategy: Curve, curve: Curve, seed: int, *, num_resamples: int = 4000) -> Gain:
     """A strategy (K = 1) minus the point of `curve` that costs as much, all tasks together.
 
-    The place on the curve is found anew in every resample, so the interval covers the doubt about the costs too.
+    The place on the curve is found anew in every resample, so the interval includes the uncertainty of the costs.
     ValueError when the two are over other prompts, or when the curve has no such cost.
     """
     return _gain(strategy, curve, None, seed, num_resamples)
 
 
 def gain_at(strategy: Curve, curve: Curve, place: float, seed: int, *, num_resamples: int = 4000) -> Gain:
-    """A strategy (K = 1) minus `curve` at a place, whatever the two cost; `cost_ratio` says how that compares."""
+    """A strategy (K = 1) minus `curve` at a place, even if costs differ; `cost_ratio` is the ratio of the costs."""
     if not 1 <= place <= len(curve.cost):
         raise ValueError(f"place must be between 1 and {len(curve.cost)}, found {place:g}")
     return _gain(strategy, curve, place, seed, num_resamples)

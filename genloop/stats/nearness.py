@@ -1,4 +1,4 @@
-"""How many decisions of an evaluation lie so close to a threshold that a rounding, or another GPU, could turn them."""
+"""How many decisions of an evaluation lie so close to a threshold that rounding, or another GPU, could change them."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass

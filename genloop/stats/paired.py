@@ -1,7 +1,7 @@
-"""Tests of paired differences whose pairs come in clusters, and what they could have found.
+"""Tests of paired differences in clusters, their standard error, and the difference they can detect.
 
-A cluster is a prompt: its images are not independent, so a test that turns single pairs around finds too much. Turning
-whole prompts around (Fisher 1935) is exact under the null hypothesis that which run is which does not matter.
+A cluster is a prompt. Its images are not independent, so flipping the signs of single pairs gives p-values that are too
+small. Flipping those of whole prompts (Fisher 1935) is exact under the null hypothesis that the runs are exchangeable.
 C = prompts, R = draws.
 """
 
@@ -23,7 +23,7 @@ def mcnemar(b: int, c: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many there are (Holm 1979): the smallest counts m times, the next m - 1 times, ..."""
+    """p-values corrected for multiple testing (Holm 1979): the smallest times m, the next times m - 1, ..."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     corrected, floor = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(order):
@@ -33,7 +33,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def sign_flip_test(differences: Sequence[int]) -> float:
-    """Two-sided p-value of the sum of whole numbers, one a prompt, when each may bear the other sign; exact."""
+    """Two-sided p-value of the sum of whole numbers, one a prompt, under random sign flips; exact."""
     values = [abs(int(value)) for value in differences if value]
     chances = np.ones(1)  # of a sum of -reach, ..., reach
     for value in values:
@@ -47,7 +47,7 @@ def sign_flip_test(differences: Sequence[int]) -> float:
 
 
 def weighted_sign_flip_test(differences: Sequence[float], seed: int, *, num_draws: int = 20_000) -> float:
-    """The same of any numbers, from random signs: (1 + as extreme) / (1 + R), which is never 0."""
+    """The same for any numbers, by R random sign flips: (1 + number as extreme) / (1 + R)."""
     values = np.array([value for value in differences if value], dtype=np.float64)
     if not len(values):
         return 1.0
@@ -61,9 +61,10 @@ def weighted_sign_flip_test(differences: Sequence[float], seed: int, *, num_draw
 
 
 def standard_error(differences: Sequence[float], counts: Sequence[float]) -> float:
-    """Of sum(differences) / sum(counts) over prompts, from the spread between prompts.
+    """Standard error of sum(differences) / sum(counts), estimated from the spread between prompts.
 
-    Where all prompts differ by the same amount two more are thought of, one better and one worse. Infinite for one.
+    Where all prompts differ by the same amount, two pseudo-prompts are added, one better and one worse. Infinite for
+    a single prompt.
     """
     d, n = np.asarray(differences, dtype=np.float64), np.asarray(counts, dtype=np.float64)
     if len(d) < 2:
@@ -77,11 +78,10 @@ def standard_error(differences: Sequence[float], counts: Sequence[float]) -> flo
 
 
 def detectable(error: float, freedom: int, *, step: float = 0, power: float = 0.8, level: float = 0.95) -> float:
-    """The true difference that a two-sided test finds with that power, given the standard error and its freedom.
+    """The true difference that a two-sided t-test detects with that power, given standard error and degrees of freedom.
 
-    Of one of m claims, corrected for their number, `level` is 1 - 0.05 / m.
-
-    `step`: half the distance between two values that the difference can have, which an exact test cannot use up.
+    With m tests, corrected for their number, `level` is 1 - 0.05 / m. `step` is half the distance between two possible
+    values of the difference, by which an exact test is conservative.
     """
     from scipy.special import stdtrit
 

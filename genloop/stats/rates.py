@@ -2,7 +2,7 @@
 
 Measured on simulated evaluations with several images a prompt (benchmarks/geneval_intervals.md): a task's bootstrap
 covers as little as 84 % with 5 prompts and 91 % with 20, Wilson's interval at the effective sample size 93 to 100 %;
-with 50 prompts and more both cover about 95 %. Hence `kind` "bootstrap" is that from FEW prompts on only.
+with 50 prompts and more both cover about 95 %. Hence `kind` "bootstrap" uses it from FEW prompts on.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from genloop.stats.resampling import cluster_bootstrap
 
 Kind = Literal["wilson", "bootstrap"]
 Method = Literal["wilson", "bootstrap", "combined"]
-FEW = 50  # prompts below which a task's bootstrap promises too much
+FEW = 50  # prompts below which a task's bootstrap interval is too narrow
 MARKS: Mapping[Method, str] = {"bootstrap": "", "wilson": " w", "combined": " c"}  # behind an interval in a table
 _LEGEND: Mapping[Method, str] = {
     "bootstrap": "bootstrap over prompts",
@@ -54,10 +54,10 @@ def rates(
     num_resamples: int = 4000,
     few: int = FEW,
 ) -> Rates:
-    """0/1 values, each with its prompt and its task. With `kind` "bootstrap" prompts are drawn again within tasks.
+    """0/1 values with the prompt and task of each. With `kind` "bootstrap" prompts are resampled within tasks.
 
-    A task has Wilson's interval all the same if it has fewer than `few` prompts, or if drawing again changes nothing:
-    all right, all wrong, or every prompt alike. If one task has it, the overall interval is combined from the tasks'.
+    A task still gets Wilson's interval if it has fewer than `few` prompts or if resamples have no spread (all right,
+    all wrong, all prompts equal). If one task does, the overall interval is combined from those of the tasks.
     """
     tasks: dict[str, Rate] = {}
     for number, tag in enumerate(in_order(tags)):

@@ -3,9 +3,9 @@
 Clusters are prompts, because images of one prompt are not independent; strata are tasks. A statistic takes how often
 each cluster counts, (R, C), and returns a number, or several, for each row.
 
-Where every resample gives the same number, as when all images are right, the interval would have no width. Then there
-is one rule: the statistic is resampled once more with two more clusters of average size in each stratum, one at either
-end of the scale, after Bonett and Price (2012).
+Where every resample gives the same number, as when all images are right, the interval would have no width. Then the
+statistic is resampled with two pseudo-clusters of average size added to each stratum, one at either end of the scale
+(after Bonett and Price 2012). All intervals share this rule.
 R = resamples, C = clusters, S = strata.
 """
 

@@ -29,7 +29,7 @@ class Scaling:
     curves: dict[str, Curve]
     bands: dict[str, list[Interval]]  # the score at k = 1, 2, ... with its interval
     pool_size: int  # of the smallest pool
-    cost_unit: str  # "flops", or "generator_steps" where rows do not tell the former
+    cost_unit: str  # "flops", or "generator_steps" where rows hold no flops
     one_image: dict[str, float]  # what one image without search costs
 
     @property
@@ -116,7 +116,7 @@ def shown(max_k: int) -> list[int]:
 
 
 def _curve(pools: Sequence[Sequence[Row]], judge: str, max_k: int, costs_known: bool) -> Curve:
-    """One judge's best-of-k over all pools; a single candidate is taken without asking anybody."""
+    """One judge's best-of-k over all pools; a single candidate needs no judge call."""
     values, costs = [], []
     for pool in pools:
         correct = [float(value) for row in pool for value in row["correct"]]

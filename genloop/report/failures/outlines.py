@@ -8,9 +8,8 @@ MAX_SIDE = 256  # masks with a longer side are thinned out: a page shows them no
 def outline(mask: np.ndarray) -> str:
     """(H, W) bool -> the `d` of a path in pixels: a closed loop around each region and each hole, "" for no pixel.
 
-    At a corner of the outline a horizontal edge meets a vertical one. In every row of corners the first and second are
-    joined, the third and fourth, and so on; likewise in every column. Where two pixels touch at a point only, there
-    are two corners.
+    Corners are where a horizontal and a vertical edge meet. Within a row (and within a column) of corners, edges join
+    the first and second, the third and fourth, and so on. A point where two pixels touch diagonally holds two corners.
     """
     step = -(-max(mask.shape) // MAX_SIDE)
     corners = _corners(mask[step // 2 :: step, step // 2 :: step])  # (C, 2) of y, x, by rows

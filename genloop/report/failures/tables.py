@@ -89,7 +89,7 @@ def kinds_told(table: CountTable) -> list[tuple[str, str]]:
 
 
 def colors(run: ReportedRun) -> CountTable:
-    """Colours wanted by those named, object by object; rows of older runs and of GenEval's own do not tell."""
+    """Requested by classified colour, per object; rows of older runs and of GenEval's own do not record colours."""
     pairs: Counter[tuple[str, str]] = Counter()
     for image in run.images:
         include = _include(image)
@@ -100,7 +100,7 @@ def colors(run: ReportedRun) -> CountTable:
 
 
 def relations(run: ReportedRun) -> CountTable:
-    """Relations wanted by those found, image by image; one that stands above and left of its target counts in both."""
+    """Requested by detected relation, per image; above and left of the target counts in both columns."""
     pairs: Counter[tuple[str, str]] = Counter()
     totals: Counter[str] = Counter()
     for image in run.images:
@@ -132,7 +132,7 @@ def classes(run: ReportedRun, limit: int = 12) -> list[tuple[str, CountCell]]:
 def worst(run: ReportedRun, limit: int) -> tuple[list[FailedPrompt], int]:
     """Prompts with the fewest right images, at most `limit`, and how many prompts have no right image at all.
 
-    Where more prompts are equally bad than there is room, those shown are spread over the tasks.
+    Ties at the cut-off are spread over the tasks.
     """
     prompts = [FailedPrompt(ours[0].prompt, ours[0].tag, tuple(ours)) for ours in run.by_prompt.values()]
     bad = sorted((prompt for prompt in prompts if prompt.rate < 1), key=lambda prompt: prompt.rate)
@@ -149,7 +149,7 @@ def _include(image: ReportedImage) -> Sequence[dict[str, Any]]:
 
 
 def _found(name: str, wanted: str, missed: Sequence[FailedClause]) -> Iterator[str]:
-    """Where the object of a clause stood, as far as the verdict says it."""
+    """The detected relations of the object of a clause, as far as the verdict records them."""
     ours = [failure for failure in missed if failure.class_name == name]
     if any(failure.kind != RELATION for failure in ours):
         yield UNSEEN
@@ -162,7 +162,7 @@ def _found(name: str, wanted: str, missed: Sequence[FailedClause]) -> Iterator[s
 def _matrix(
     pairs: Counter[tuple[str, str]], rows: Sequence[str], columns: Sequence[str], totals: Counter[str] | None = None
 ) -> CountTable:
-    """Rows that have something; a row's counts are shares of its total."""
+    """The non-empty rows; each count is a share of its row's total."""
     whole = totals or Counter(
         {row: sum(count for (wanted, _), count in pairs.items() if wanted == row) for row in rows}
     )

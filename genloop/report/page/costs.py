@@ -8,7 +8,7 @@ from genloop.report.runs import GenerationRecord
 
 @dataclass(frozen=True, slots=True)
 class Expense:
-    """Means an image. `relative`: operations, in images without search; None where rows do not tell."""
+    """Means an image. `relative`: operations, in images without search; None where rows hold no operations."""
 
     generator_steps: float
     judge_calls: float
@@ -16,7 +16,7 @@ class Expense:
 
     @property
     def words(self) -> str:
-        """The expense in a few words."""
+        """For example "36 steps, 8 judge calls, 2.4x operations"."""
         calls = f", {_short(self.judge_calls)} judge call{'' if self.judge_calls == 1 else 's'}"
         calls = calls if self.judge_calls else ""
         times = f", {_short(self.relative)}× operations" if self.relative is not None else ""
@@ -24,13 +24,13 @@ class Expense:
 
 
 def unit_of(records: Iterable[GenerationRecord | None]) -> float | None:
-    """The operations of one image without search: what expenses are told in. None when no row says so."""
+    """Operations of one image without search, the unit of relative costs; None when no row records them."""
     alone = (record.cost.flops_without_search for record in records if record is not None)
     return next((flops for flops in alone if flops), None)
 
 
 def expense(records: Sequence[GenerationRecord | None], unit: float | None) -> Expense | None:
-    """The mean over images; None when one of them does not say what it cost."""
+    """The mean over images; None when one of them has no recorded cost."""
     costs = [record.cost for record in records if record is not None and record.cost.generator_steps]
     if not costs or len(costs) < len(records):
         return None
@@ -43,7 +43,7 @@ def expense(records: Sequence[GenerationRecord | None], unit: float | None) -> E
 
 
 def mean(expenses: Sequence[Expense | None]) -> Expense | None:
-    """The unweighted mean of the tasks, as the overall score is; None when a task does not tell."""
+    """The unweighted mean of the tasks, as the overall score is; None when a task has none."""
     known = [found for found in expenses if found is not None]
     if not known or len(known) < len(expenses):
         return None

@@ -1,4 +1,4 @@
-"""What a run was made from: config, code, versions, hardware, input hashes, time. Read from its folder, as text."""
+"""Provenance of runs as text: config, code, versions, hardware, hashes of inputs, time. Read from run folders."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,7 +91,7 @@ def _short(value: Any) -> str:
 
 
 def _work(folder: Path) -> Iterator[tuple[str, str]]:
-    """What the workers did: sums of metrics.jsonl, and the time between the first start and the last sign of life."""
+    """What the workers did: sums of metrics.jsonl, and the time between the first start and the last heartbeat."""
     totals: dict[str, float] = {}
     for row in _lines(folder / "metrics.jsonl"):
         for name, value in row.items():
@@ -101,11 +101,11 @@ def _work(folder: Path) -> Iterator[tuple[str, str]]:
     workers = [_read_json(path) for path in sorted((folder / "logs").glob("*.status.json"))]
     if workers:
         seconds = max(worker["updated"] for worker in workers) - min(worker["started"] for worker in workers)
-        yield "time", f"{seconds:.0f} s from the first start to the last sign of life, {len(workers)} workers"
+        yield "time", f"{seconds:.0f} s from the first start to the last heartbeat, {len(workers)} workers"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object of a small file; nothing where it is torn, since no number depends on it."""
+    """The object of a small JSON file; {} when it is damaged, since no number depends on it."""
     try:
         return _group(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     except ValueError:
@@ -117,7 +117,7 @@ def _group(value: Any) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON-lines file, less those that a kill or a full disk has torn."""
+    """The rows of a JSON-lines file, without incomplete lines left by a kill or a full disk."""
     for line in path.read_bytes().splitlines() if path.is_file() else ():
         with suppress(ValueError):
             yield _group(json.loads(line))

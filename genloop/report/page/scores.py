@@ -35,7 +35,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class RunComparison:
-    """`run` against `base`; without differences `refusal` says why they are not compared, `command` how they can be."""
+    """`run` minus `base`. When not comparable: no differences, the reason, and the command that compares anyway."""
 
     base: ReportedRun
     run: ReportedRun
@@ -78,7 +78,7 @@ def missing_tasks(run: ReportedRun) -> list[str]:
 
 
 def compare(base: ReportedRun, run: ReportedRun) -> RunComparison:
-    """Paired differences by task and overall; a refusal where the job `compare` has one."""
+    """Paired differences by task and overall; a refusal where the job `compare` would refuse."""
     for one in (base, run):
         if one.counts.done < one.counts.total:
             return RunComparison(base, run, (), f"{one.letter} {one.name} is unfinished")

@@ -17,8 +17,8 @@ T = TypeVar("T", bound=Showable)
 
 
 def spread(items: Sequence[T], limit: int) -> list[T]:
-    """At most `limit` items, in their order: places are dealt in turn to the tasks, within a task to the outcomes
-    (each task begins with another one), and the items of an outcome are taken at even distances."""
+    """At most `limit` items in their order, spread over tasks, then over the outcomes of a task (each starts with a
+    different one), then at equal distances within an outcome."""
     groups: dict[str, dict[str, list[int]]] = {}
     for position, item in enumerate(items):
         groups.setdefault(item.tag, {}).setdefault(item.outcome, []).append(position)
@@ -34,7 +34,7 @@ def spread(items: Sequence[T], limit: int) -> list[T]:
 
 
 def deal(sizes: Sequence[int], places: int) -> list[int]:
-    """How many places each group gets when they are dealt in turn and no group gets more than its size."""
+    """Places for each group: assigned round-robin, none gets more than its size."""
     given = [0] * len(sizes)
     while places > 0 and given != list(sizes):
         for i, size in enumerate(sizes):

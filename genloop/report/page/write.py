@@ -28,8 +28,8 @@ COST_METHOD = (
 )
 DIFFERENCE_METHOD = (
     "Runs are compared image by image, prompts being the clusters. Intervals are a paired bootstrap over prompts; p is "
-    "that of turning whole prompts around, of a task corrected for the number of tasks (Holm). A task or the overall "
-    "score counts as better or worse when p < 0.05."
+    "that of a sign-flip permutation test over prompts, of a task Holm-corrected for the number of tasks. A difference "
+    "counts as better or worse when p < 0.05."
 )
 
 
@@ -132,7 +132,7 @@ def _lead(runs: Sequence[ReportedRun], comparisons: Sequence[scores.RunCompariso
 
 
 def _notices(runs: Sequence[ReportedRun]) -> Iterator[str]:
-    """What a reader has to know before believing a number."""
+    """Warnings about incomplete or incomparable runs."""
     for run in runs:
         name = f"{run.letter} {run.name}" if len(runs) > 1 else run.name
         state = run.counts
@@ -159,7 +159,7 @@ def _refusals(comparisons: Sequence[scores.RunComparison]) -> Iterator[str]:
 
 
 def _origin(run: ReportedRun, cost: Expense | None) -> str:
-    """How the images of a run were made and at what cost, in a few words; empty when no row says so."""
+    """Strategy and cost of the images of a run; empty when its rows do not record them."""
     records = [image.record for image in run.images if image.record is not None]
     if not records:
         return ""

@@ -74,7 +74,7 @@ class PairedAgreement:
     only_first: int  # images on which only the first agrees with people
     only_other: int
     mcnemar: float  # p over images
-    p: float  # turning whole prompts around; of a task Holm-corrected for the number of tasks
+    p: float  # sign-flip test over prompts; of a task Holm-corrected for the number of tasks
 
 
 @dataclass(frozen=True, slots=True)

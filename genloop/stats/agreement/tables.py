@@ -15,11 +15,16 @@ def markdown(found: Agreement, names: Sequence[str], facts: Mapping[str, object]
     lines += [f"{key}: {value}  " for key, value in facts.items()]
     lines += [
         "",
-        *table_head(["task", "images", "right by people", "right by it", "agreement", "kappa", "precision", "recall"]),
+        *table_head(
+            ["task", "images", "right by people", "right by evaluator", "agreement", "kappa", "precision", "recall"]
+        ),
     ]
     lines += [table_row(_of_task(task)) for task in found.tasks]
     if any(margin.majority + margin.minority > 1 for margin in found.margins):
-        lines += ["", f"One person agrees with the majority, of which that person is one, in {percent(found.person)}."]
+        lines += [
+            "",
+            f"One annotator agrees with the majority (which includes that annotator) in {percent(found.person)}.",
+        ]
     lines.append("")
     lines += table_head(["people", "images", "agreement"])
     for margin in found.margins:
@@ -28,13 +33,13 @@ def markdown(found: Agreement, names: Sequence[str], facts: Mapping[str, object]
         )
     if found.paired:
         lines += ["", f"{names[1]} minus {names[0]}, in points of agreement and in kappa:", ""]
-        lines += table_head(["task", "images", "agreement", "kappa", "only the first / other agrees", "McNemar p", "p"])
+        lines += table_head(["task", "images", "agreement", "kappa", "only first / second agrees", "McNemar p", "p"])
         lines += [table_row(_of_pair(pair)) for pair in found.paired]
         lines += [
             "",
-            "p: whole prompts turned around, of a task Holm-corrected for the number of tasks. McNemar's test takes ",
+            "p: sign-flip permutation test over prompts, of a task Holm-corrected for the number of tasks. McNemar's "
+            "test assumes that images of a prompt are independent.",
         ]
-        lines[-1] += "the images of a prompt for independent."
     return "\n".join(lines) + "\n"
 
 

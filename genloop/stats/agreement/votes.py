@@ -1,8 +1,8 @@
 """People's answers about images: GenEval's published annotations, their consensus, or a filled audit sheet -> votes.
 
 The published files ask for counts, colours and the position of the second object; an answer is a yes when it says what
-the prompt asks for. Loosely there may be more objects than asked for, but for counting prompts; strictly there may not.
-Rows that a line break in a free text has torn are left out and counted.
+the prompt asks for. With the rule "loose" more objects than asked for are accepted, except for counting prompts; with
+"strict" they are not. Rows broken by a line break in a free-text answer are skipped and counted.
 """
 
 import csv
@@ -52,7 +52,7 @@ class Annotations:
     """The votes of one set of images, by place, and what could not be used."""
 
     votes: Mapping[Place, Votes]
-    malformed: int = 0  # torn rows
+    malformed: int = 0  # rows broken by a line break
     unanswered: int = 0  # rows without a yes or no
     elsewhere: int = 0  # images of prompts that were not evaluated
 

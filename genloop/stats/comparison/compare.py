@@ -1,8 +1,8 @@
-"""Two evaluations of the same prompts, image by image: what differs, how surely, and what could have been found.
+"""Paired comparison of two evaluations of the same prompts: differences, intervals, p-values, detectable differences.
 
-Images are paired by (prompt, sample). Prompts are the clusters: the interval of a difference is a paired bootstrap over
-prompts, the claim a test that turns whole prompts around, corrected for the number of tasks. McNemar's exact test over
-images stands beside it because everybody knows it; it takes the images of a prompt for independent and claims too much.
+Images are paired by (prompt, sample). Prompts are the clusters: intervals of differences are paired bootstraps over
+prompts, p-values those of a sign-flip permutation test, Holm-corrected for the number of tasks. McNemar's
+exact test over images is given because it is well known; it assumes independent images, so its p-values are too small.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,12 +37,12 @@ class Change:
     better: int  # prompts
     worse: int
     sign: float  # p of the exact sign test over prompts
-    p: float  # turning prompts around; of a task Holm-corrected for the number of tasks
-    detectable: float | None  # the true difference that is claimed in 80 % of cases; None: prompts are too few
+    p: float  # sign-flip test over prompts; of a task Holm-corrected for the number of tasks
+    detectable: float | None  # the true difference found with 80 % power; None: too few prompts
 
     @property
     def result(self) -> str:
-        """better, worse or same: what may be claimed of b."""
+        """better, worse or same: the sign of a significant difference."""
         if self.p >= SIGNIFICANT:
             return "same"
         return "better" if self.difference.estimate > 0 else "worse"
@@ -66,7 +66,7 @@ class Comparison:
     """The whole comparison; changes by task, "overall" last."""
 
     changes: tuple[Change, ...]
-    near: tuple[Nearness | None, Nearness | None]  # None: rows do not tell
+    near: tuple[Nearness | None, Nearness | None]  # None: rows hold no distances
     near_flips: int | None  # of the images whose verdicts differ, those near a threshold in either run
     flips: tuple[ChangedPrompt, ...]  # the greatest changes first
     unpaired: tuple[int, int]  # images that only one run has
@@ -82,7 +82,7 @@ def pair_up(a: Evaluation, b: Evaluation) -> tuple[list[Pair], tuple[int, int]]:
 
 
 def coverage(a: Evaluation, b: Evaluation) -> tuple[str, str]:
-    """What each run covers, in words; "" twice when they have the same prompts and samples."""
+    """A description of the images of each run; "" twice when prompts and samples are the same."""
     ours, theirs = _places(a.images), _places(b.images)
     if ours.keys() == theirs.keys():
         return "", ""
@@ -92,7 +92,7 @@ def coverage(a: Evaluation, b: Evaluation) -> tuple[str, str]:
 
 
 def conditions_of(a: Evaluation, b: Evaluation) -> list[Differing]:
-    """What is not the same in how two runs were made and judged, and in what they cover; `refuse` says what may not."""
+    """Conditions in which two runs differ: generation, judging, and coverage. `refuse` decides which are an error."""
     covers = coverage(a, b)
     return differing(a.card, b.card) + ([Differing(COVERAGE, *covers, "making")] if any(covers) else [])
 
@@ -119,7 +119,7 @@ def compare(
 
 
 def nearness_of(images: Sequence[EvaluatedImage]) -> Nearness | None:
-    """How many decisions a rounding could turn; None when the rows do not tell, as GenEval's own do not."""
+    """How many decisions rounding could change; None when rows hold no distances, as in GenEval's result files."""
     if not all(image.tells_distance for image in images):
         return None
     return nearness([image.distance for image in images], [image.prompt for image in images])

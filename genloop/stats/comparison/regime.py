@@ -1,10 +1,9 @@
-"""Under which conditions two evaluations were made, and whether their numbers may stand side by side.
+"""Conditions of two evaluations, and whether their numbers are comparable.
 
 A run's card says how its images were made (`images`) and how they were judged (`detector`, `colors`, `options`).
-Models and strategies are what one compares. But another guidance, number of steps, size, seed, or rewritten prompts,
-and another judging, make the numbers answers to different questions: they have to be allowed. "all" allows every one
-in the making of images; one in the judging has to be named, and so has a card that is missing or that does not know how
-its images were made ("card").
+Models and strategies are the subject of a comparison and may differ. Other conditions of generation (guidance, steps,
+size, seed, rewritten prompts) and of judging must be equal, or be allowed by name. "all" allows every condition of
+generation; one of judging has to be named, and so has a card that is missing or incomplete ("card").
 """
 
 import re
@@ -14,8 +13,8 @@ from typing import Any, Literal, NamedTuple
 from genloop.registry import did_you_mean
 
 ALL = "all"
-NO_CARD = "card"  # the name of "one of them does not say", for want of a card or of what the images say
-COVERAGE = "coverage"  # the name of "not the same images on both sides"
+NO_CARD = "card"  # the condition of a missing or incomplete card
+COVERAGE = "coverage"  # the condition of different sets of images
 EVALUATOR = ("detector", "colors", "options")
 MAKING = "images"
 COMPARED = ("search", "judge", "weights")  # groups of the making that comparisons are about, whatever is in them
@@ -28,7 +27,7 @@ _UNKNOWN = object()
 
 
 class Differing(NamedTuple):
-    """One condition that is not the same. A subject needs no leave; `judging` needs one by name."""
+    """One condition that differs. A `subject` is always allowed; `judging` has to be allowed by name."""
 
     name: str
     a: str
@@ -42,8 +41,8 @@ class Differing(NamedTuple):
 def differing(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> list[Differing]:
     """What differs between two cards, in the order of the first.
 
-    A missing card, or one that does not know how its images were made, is one difference of its own; it stands for all
-    that only the other card tells of the making.
+    A missing card, or one without a known source of its images, counts as one difference, which replaces those in
+    conditions of generation that only the other card holds.
     """
     unknown = [Differing(NO_CARD, _there(a), _there(b), "judging")] if not (_is_known(a) and _is_known(b)) else []
     if a is None or b is None:
@@ -79,7 +78,7 @@ def refuse(found: Sequence[Differing], allow: Sequence[str], names: tuple[str, s
 
 
 def in_words(found: Sequence[Differing]) -> str:
-    """What is not the same, as the rest of a sentence about two runs."""
+    """The differing conditions as the predicate of a sentence about two runs."""
     differ = [str(one) for one in found if one.name != NO_CARD]
     said = [f"differ in {', '.join(differ)}"] if differ else []
     said += [f"do not both tell how their images were made ({one.a} / {one.b})" for one in found if one.name == NO_CARD]
@@ -87,7 +86,7 @@ def in_words(found: Sequence[Differing]) -> str:
 
 
 def is_allowed(one: Differing, allow: Sequence[str]) -> bool:
-    """A subject is; others by name, by that of their group ("options" for "options.threshold"), or by "all"."""
+    """Whether a difference is a subject, or allowed by name, by its group ("options"), or by "all"."""
     return (
         one.kind == "subject"
         or any(_covers(word, one.name) for word in allow if word != ALL)
@@ -102,7 +101,7 @@ def names_of(*cards: Mapping[str, Any] | None) -> list[str]:
 
 
 def _is_known(card: Mapping[str, Any] | None) -> bool:
-    """Whether a card tells how its images were made; one of another kind need not name a source."""
+    """Whether a card records how its images were generated."""
     making = (card or {}).get(MAKING) or {}
     return bool(making) and making.get("source") != "unknown"
 
@@ -135,7 +134,7 @@ def _flatten(value: Any, name: str, found: dict[str, Any]) -> None:
 
 
 def _shown(values: Mapping[str, Any], name: str) -> str:
-    """A value in a few characters; hashes by their beginnings. An option that a strategy lacks is no secret."""
+    """A value in at most 40 characters, hashes in 8; "none" for an option that a strategy does not have."""
     text = str(values.get(name, "none" if name.partition(".")[0] in COMPARED else "unknown"))
     if re.fullmatch(r"[0-9a-f]{40,}", text):
         return text[:8]

@@ -31,7 +31,7 @@ def markdown(found: Comparison, names: tuple[str, str], conditions: Sequence[Dif
 
 
 def as_json(found: Comparison, names: tuple[str, str], conditions: Sequence[Differing]) -> dict[str, Any]:
-    """The same numbers unrounded, and every flip."""
+    """The same numbers unrounded, and every prompt whose verdicts differ."""
     return {
         "a": names[0],
         "b": names[1],
@@ -55,7 +55,7 @@ def as_json(found: Comparison, names: tuple[str, str], conditions: Sequence[Diff
 
 
 def sentence(overall: Change, names: tuple[str, str]) -> str:
-    """The finding in one line."""
+    """The overall difference, its interval and its p-value in one sentence."""
     points, low, high = overall.difference
     if overall.result == "same":
         claim = f"not significant (p {_is(overall.p)})"
@@ -94,18 +94,17 @@ def _of_signs(change: Change) -> list[str]:
 def _legend(changes: Sequence[Change]) -> str:
     methods = [side.method for change in changes for side in (change.a, change.b)]
     return (
-        f"{legend(methods)}; of b - a: paired bootstrap over prompts. n: images of prompts. p: whole prompts turned "
-        "around, of a task Holm-corrected for the number of tasks. detectable: the true difference in points that is "
-        "found in 80 % of cases, correction included, when only this task differs; none: prompts are too few. "
-        f"McNemar's test takes the images of a prompt for independent. {OVERALL}: mean of the tasks; McNemar's and the "
-        "sign test take them for one."
+        f"{legend(methods)}; of b - a: paired bootstrap over prompts. n: images of prompts. p: sign-flip permutation "
+        "test over prompts, Holm-corrected for the number of tasks. detectable: the true difference in points that "
+        "this test finds with 80 % power when only this task differs; none: too few prompts. McNemar's test assumes "
+        f"that images of a prompt are independent. {OVERALL}: mean of the tasks; McNemar's and the sign test pool them."
     )
 
 
 def _nearness(found: Comparison) -> list[str]:
     lines = []
     for side, near in zip("ab", found.near):
-        lines.append(f"- {side}: {near or 'its rows do not say how near scores are to a threshold'}")
+        lines.append(f"- {side}: {near or 'its rows hold no distances of scores to thresholds'}")
     if found.near_flips is not None:
         turned = sum(len(flip.turned) for flip in found.flips)
         lines.append(f"- of the {turned} images whose verdicts differ: {found.near_flips}")

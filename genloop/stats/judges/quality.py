@@ -1,8 +1,8 @@
 """How good a judge is: accuracy, area under the ROC curve, calibration; each with n and an interval over prompts.
 
-Labels may be soft: 0.75 counts as three quarters of a yes and one quarter of a no. The pooled AUC mixes two things, how
-hard prompts are and which image of a prompt is better; a search only uses the second, which is what the AUC within
-prompts measures (0.5 = useless there, however high the pooled one). Intervals resample prompts, since images of one
+Labels may be soft: 0.75 counts as three quarters of a yes and one quarter of a no. The pooled AUC mixes how
+hard prompts are with which image of a prompt is better. A search uses only the second, which the AUC within prompts
+measures (0.5 = no information, however high the pooled AUC). Intervals resample prompts, since images of one
 prompt are not independent. n = answers, C = clusters (prompts), R = resamples.
 """
 
@@ -22,7 +22,7 @@ NUM_RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class JudgeAnswers:
-    """JudgeAnswers of a judge: labels (n,) and p_yes (n,) in [0, 1], the prompt of each, and who is compared with whom.
+    """JudgeAnswers of a judge: labels (n,) and p_yes (n,) in [0, 1], the prompt of each, and its comparison group.
 
     `groups` (default: `prompts`) are the images of one prompt that a search would choose among, e.g. at one step.
     """

@@ -126,7 +126,7 @@ def test_one_persons_agreement_with_itself_is_not_told(place):
     alone = annotate(place / "one.csv", ROWS, people=1)
     assert run_command(agreement, words(place, f"annotations={alone}")) == 0
     text = (place / "out" / "agreement.md").read_text()
-    assert "One person agrees" not in text and "| 1 : 0 | " in text and "| 24 of 12 prompts | " in text
+    assert "One annotator agrees" not in text and "| 1 : 0 | " in text and "| 24 of 12 prompts | " in text
     assert "-0.0" not in text
 
 

@@ -103,7 +103,7 @@ def test_nearness_to_thresholds_is_counted_where_rows_tell(tmp_path):
     found = compare(a, b, 0, num_resamples=100)
     assert found.near[0].images == 2 and found.near[0].share.estimate == pytest.approx(2 / 96)
     assert found.near[1] is None and found.near_flips is None
-    assert "do not say how near" in markdown(found, ("a", "b"), [])
+    assert "no distances" in markdown(found, ("a", "b"), [])
 
 
 def test_images_are_paired_by_prompt_and_sample_wherever_they_stand(tmp_path):
