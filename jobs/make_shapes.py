@@ -4,7 +4,7 @@
     genloop run make_shapes shapes out=runs/shapes-data --procs 2
 
 Reads   an image tokenizer (for `codes.npy`), unless tokenizer is null.
-Writes  RUN/shards/00000.tar + 00000.index.json, one shard a unit: txt, json, codes.npy and (images=true) png;
+Writes  RUN/shards/00000.tar + its index, one shard a unit: txt, json, codes.npy and (images=true) png;
         RUN/text_tokenizer/, the world's word-level tokenizer; RUN/rows/*.jsonl, one line a shard.
 Resume  the same command; finished shards are kept, any number of workers may join or leave. A shard depends on the
         config alone and its bytes are reproducible.
