@@ -1,8 +1,9 @@
 """Start time and memory of a process that opens a million samples: python benchmarks/shards.py [--tree FOLDER]
 
 Makes sets of 1,000,000 samples with three fields in 250 shards, then opens each in a new process and reads 10,000
-samples of its first 65,536 (a block of the training order). The tars are holes: what is measured is the index, of schema 2 (arrays) and of schema 1 (JSON,
-as versions before it wrote). `--tree` measures another checkout, which may read schema 1 only (--schemas 1).
+samples of its first 65,536 (a block of the training order). The tars are holes: what is measured is the index, of
+schema 2 (arrays) and of schema 1 (JSON). `--tree` measures another checkout, which may read schema 1 only
+(--schemas 1).
 """
 
 import argparse
