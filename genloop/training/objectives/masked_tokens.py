@@ -58,6 +58,7 @@ class MaskedTokens(Objective[MaskedCaption, TokenRows]):
         self.seed, self.batch_size, self.drop_captions, self.ends = seed, batch_size, drop_captions, ends
         self._num_tokens = layout.config.num_vq_tokens
         self._order = Order(shards.sizes, seed)
+        self._num_codes = model.config.codebook_size
 
     def plan(self, step: int) -> Plan[MaskedCaption]:
         """Rows, masks and dropped captions of a step; the weight is the number of labels."""
@@ -75,7 +76,7 @@ class MaskedTokens(Objective[MaskedCaption, TokenRows]):
         """
         config = self.layout.config
         samples = [self.shards[item.row] for item in items]
-        codes = torch.stack([read_codes(sample, self._num_tokens) for sample in samples])
+        codes = torch.stack([read_codes(sample, self._num_tokens, self._num_codes) for sample in samples])
         masked = torch.from_numpy(np.stack([item.masked for item in items]))
         captions = [sample.fields[CAPTION].decode() for sample in samples]
         ids, labels = self.layout.t2i_training(
@@ -98,13 +99,17 @@ class MaskedTokens(Objective[MaskedCaption, TokenRows]):
         return masked_token_loss(self.model, batch)
 
 
-def read_codes(sample: Sample, num_tokens: int) -> Tensor:
-    """The codes of a sample, (n,) int64; ValueError names a sample without codes or with another number of them."""
+def read_codes(sample: Sample, num_tokens: int, num_codes: int | None = None) -> Tensor:
+    """The codes of a sample, (n,) int64; ValueError names a sample whose codes are missing, too many or no codes."""
     if CODES not in sample.fields or CAPTION not in sample.fields:
         raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; training needs {CODES} and {CAPTION}")
     codes = np.load(io.BytesIO(sample.fields[CODES]), allow_pickle=False)
     if codes.shape != (num_tokens,):
         raise ValueError(f"sample {sample.key} has codes of shape {list(codes.shape)}, the model takes [{num_tokens}]")
+    if codes.dtype.kind not in "iu":
+        raise ValueError(f"sample {sample.key} has codes of type {codes.dtype}, needs integers")
+    if codes.min() < 0 or (num_codes is not None and codes.max() >= num_codes):
+        raise ValueError(f"sample {sample.key} has codes {codes.min()} to {codes.max()}, the model has {num_codes}")
     return torch.from_numpy(codes.astype(np.int64))
 
 

@@ -1,5 +1,6 @@
 """Show-o's masked-token training: the public loss, keyed batches, fresh weights."""
 
+import io
 import math
 
 import numpy as np
@@ -130,3 +131,11 @@ def test_embeddings_of_codes_are_a_projection_of_their_pixels():
     residual = torch.cat([patches, torch.ones(len(patches), 1)], dim=1).double() @ fit.solution - after[first:last]
     assert residual.abs().max() < 1e-4
     assert after[first:last].std().item() == pytest.approx(EMBEDDING_STD, rel=0.01)
+
+
+@pytest.mark.parametrize("codes", [np.full(4, 0.5), np.array([0, 1, -1, 2]), np.array([0, 1, 8, 2], np.uint16)])
+def test_codes_that_the_model_does_not_have_are_refused(codes):
+    stream = io.BytesIO()
+    np.save(stream, codes)
+    with pytest.raises(ValueError, match="sample 7 has codes"):
+        read_codes(Sample("7", {"txt": b"", "codes.npy": stream.getvalue()}), 4, 8)
