@@ -160,9 +160,9 @@ def outcome(setup: Setup, prompt: Prompt, choice: Choice, sampler: Remembering) 
     found: dict[str, Any] = {"steps": cost.generator_steps, "calls": cost.judge_calls, "flops": cost.flops}
     if setup.is_pool:
         found["p_yes"] = [candidate.p_yes["outcome"] for candidate in choice.candidates]
-        found["correct"] = correct(sampler, [prompt] * len(choice.candidates), [c.tokens for c in choice.candidates])
+        found["correct"] = correct(sampler, [prompt] * len(choice.candidates), [c.content for c in choice.candidates])
     else:
-        found["correct"] = correct(sampler, [prompt], [choice.candidates[choice.chosen].tokens])[0]
+        found["correct"] = correct(sampler, [prompt], [choice.candidates[choice.chosen].content])[0]
     return found
 
 

@@ -205,7 +205,7 @@ class Bench:
         began = time.process_time()
         images, choices = [], []
         for choice in searching.search([(self.prompt(index), 0) for index in range(self.images)], 0):
-            tokens = torch.from_numpy(choice.candidates[choice.chosen].tokens)[None]
+            tokens = torch.from_numpy(choice.candidates[choice.chosen].content)[None]
             (image,) = to_uint8(sampler.decode(tokens))
             encode_png(image)
             images.append(image)

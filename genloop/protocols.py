@@ -1,10 +1,10 @@
 """The contracts between the parts: a strategy knows a Sampler and a Judge, an evaluation a Detector, nobody a model.
 
-B = rows (candidates), n = image tokens, H, W = pixels.
+B = rows (candidates), n = cells of a content (of Show-o: image tokens), H, W = pixels.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -15,13 +15,26 @@ if TYPE_CHECKING:
 
 
 class State(Protocol):
-    """Paths in the middle of decoding, one row a candidate. Rows may be at different steps; none refers to another."""
+    """Paths in the middle of sampling, one row a candidate. Rows may be at different steps; none refers to another.
 
-    tokens: "Tensor"  # (B, n) int64 codes; the sampler's `mask_code` where still masked
-    guess: "Tensor"  # (B, n) int64: every token as the last step would fill it; `tokens` before the first
-    revealed_at: "Tensor"  # (B, n) int64: step at which a token was fixed; -1 while masked
-    steps: tuple[int, ...]  # done, of each row, since it was started or masked again
-    lengths: tuple[int, ...]  # steps until each row is done
+    The content is what a sampler works on: tokens, or latents. It has n cells, those of the sampler's `grid`.
+    """
+
+    @property
+    def content(self) -> "Tensor":
+        """(B, ...) as far as it is decided; what `Sampler.decode` takes once a row is done."""
+
+    @property
+    def guess(self) -> "Tensor":
+        """(B, ...): the whole content as the last step would end it; `content` before the first."""
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """Done, of each row, since it was started or reopened."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Steps until each row is done."""
 
     def __len__(self) -> int: ...
 
@@ -33,16 +46,16 @@ S = TypeVar("S", bound=State)
 
 
 class Sampler(Protocol[S]):
-    """Turns prompts into image tokens step by step; S is its kind of state."""
+    """Turns prompts into images step by step; S is its kind of state."""
 
     num_steps: int
-    grid: tuple[int, int]  # rows, columns of image tokens
+    grid: tuple[int, int]  # rows, columns of the cells of a content
     slots: int  # how many paths it walks side by side at most
     flops_per_step: float  # operations (2 a multiply-add) of one guided step of one path
-    flops_per_decode: float  # of one image from tokens to pixels
+    flops_per_decode: float  # of one image from content to pixels
 
     def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed]) -> S:
-        """One row for each (prompt, seed) pair, all image tokens masked; what is read is a prompt's `condition`."""
+        """One row for each (prompt, seed) pair, nothing decided; what is read is a prompt's `condition`."""
 
     def join(self, states: Sequence[S]) -> S:
         """All rows of the states, in order."""
@@ -51,28 +64,37 @@ class Sampler(Protocol[S]):
         """The same paths with other noise from here on; one seed a row."""
 
     def remask(self, state: S, drop: "Tensor", num_steps: int) -> S:
-        """Mask the tokens where `drop` (B, n) is True again; `num_steps` steps fill them, the others stay."""
+        """Reopen the cells where `drop` (B, n) is True: tokens are masked again, latents noised again.
+
+        `num_steps` steps fill them, the others stay.
+        """
 
     def correct(self, state: S, prompts: Sequence[Prompt], reasons: Sequence[str]) -> S:
-        """Mask every token again, to be drawn knowing the finished image that was there and what is wrong with it.
+        """Reopen every cell, to be drawn knowing the finished image that was there and what is wrong with it.
 
         Only generators that were tuned for it make sense of that.
         """
 
     def step(self, state: S) -> S:
-        """One decoding step for every row."""
+        """One step for every row."""
 
     def confidence(self, state: S) -> "Tensor":
-        """How well each token of the guess fits the text and the other tokens: (B, n), the lowest fit worst.
+        """How well each cell of the guess fits the text and the other cells: (B, n), the lowest fit worst.
 
         Counts as one and a half guided steps.
         """
 
     def preview(self, state: S) -> "Tensor":
-        """The current full guess of every row as pixels: (B, 3, H, W) in [0, 1]."""
+        """The current guess of every row as pixels: (B, 3, H, W) in [0, 1]."""
 
-    def decode(self, tokens: "Tensor") -> "Tensor":
-        """(B, n) codes -> (B, 3, H, W) pixels in [0, 1]."""
+    def decode(self, content: "Tensor") -> "Tensor":
+        """(B, ...) finished contents or guesses -> (B, 3, H, W) pixels in [0, 1]."""
+
+    def history(self, state: S, row: int) -> Mapping[str, np.ndarray]:
+        """What a run records about how a row came about, beside its content; by name."""
+
+    def pack(self, content: np.ndarray, history: Mapping[str, np.ndarray] | None = None) -> Mapping[str, Any]:
+        """One content, and its history, as fields of a run's row; values that JSON can hold."""
 
 
 class Judge(Protocol):

@@ -119,7 +119,7 @@ class Seed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judgement:
-    """One answer about a path: after how many of its steps, to which question, and the full guess (n,) that was shown.
+    """One answer about a path: after how many of its steps, to which question, and the guess that was shown.
 
     `p_yes` is NaN where the judge gave no answer.
     """
@@ -132,15 +132,16 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
-    """One path: its image tokens (n,), the step that revealed each (n,), its last P(yes) by question, and its way.
+    """One path: its content, which its sampler can decode and pack, its last P(yes) by question, and all answers.
 
-    A path that was cut has been walked for `cut_at` steps; its masked tokens hold the sampler's mask code, their step
-    is -1. `parent` is the candidate that a path branched off. `reason`: what was found wrong with it, in words.
+    A path that was cut has been walked for `cut_at` steps; what of its content is undecided its sampler knows. `parent`
+    is the candidate that a path branched off. `reason`: what was found wrong with it, in words.
     """
 
     index: int
-    tokens: np.ndarray
-    revealed_at: np.ndarray
+    content: np.ndarray  # image tokens (n,), or latents
+    history: Mapping[str, np.ndarray]  # how it came about, by the sampler's names: {"revealed_at": (n,)} of tokens
+    num_steps: int  # that it was walked, corrections included
     p_yes: Mapping[str, float] = field(default_factory=dict)
     trace: Sequence[Judgement] = ()
     cut_at: int | None = None

@@ -36,7 +36,7 @@ from genloop.data.prompts import Text, read_prompts
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
-from genloop.records import Candidate, Choice, Prompt, Unit, pack_tokens
+from genloop.records import Candidate, Choice, Prompt, Unit
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes, judge_inputs
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run, write_atomic
@@ -143,7 +143,7 @@ def _write_image(
     """The chosen image, its metadata, its previews -> what the row says about them."""
     from genloop.data.images import encode_png
 
-    (image,) = _pixels([choice.candidates[choice.chosen].tokens], sampler)
+    (image,) = _pixels([choice.candidates[choice.chosen].content], sampler)
     png = encode_png(image, {CHUNK: image_chunk(regime, row)})
     path = config.out / row.image
     if row.sample == 0:
@@ -172,14 +172,14 @@ def _previews(choice: Choice, sampler: "Sampler[Any]") -> np.ndarray | None:
     return contact_sheet([[pictures.get((c.index, step)) for step in steps] for c in choice.candidates])
 
 
-def _pixels(tokens: Sequence[np.ndarray], sampler: "Sampler[Any]") -> np.ndarray:
-    """Tokens (n,) of B images -> (B, H, W, 3) uint8"""
+def _pixels(contents: Sequence[np.ndarray], sampler: "Sampler[Any]") -> np.ndarray:
+    """Contents of B images -> (B, H, W, 3) uint8"""
     import torch
 
     from genloop.data.images import to_uint8
 
-    codes = torch.from_numpy(np.stack(tokens))
-    return np.concatenate([to_uint8(sampler.decode(part)) for part in codes.split(sampler.slots)])
+    stacked = torch.from_numpy(np.stack(contents))
+    return np.concatenate([to_uint8(sampler.decode(part)) for part in stacked.split(sampler.slots)])
 
 
 def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "Sampler[Any]") -> GeneratedRow:
@@ -197,24 +197,23 @@ def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "
         grid=sampler.grid,
         strategy=config.search.strategy,
         chosen=best.index,
-        tokens=pack_tokens(best.tokens),
-        revealed_at=pack_tokens(best.revealed_at),
-        num_steps=max(sampler.num_steps, 1 + int(best.revealed_at.max())),  # more when it was corrected
+        **sampler.pack(best.content, best.history),
+        num_steps=best.num_steps,  # more than the sampler's when it was corrected
         cost=GenerationCost(
             generator_steps=steps,
             judge_calls=cost.judge_calls,
             flops=cost.flops,
             flops_without_search=sampler.num_steps * sampler.flops_per_step + sampler.flops_per_decode,
         ),
-        candidates=tuple(_candidate(candidate) for candidate in choice.candidates),
+        candidates=tuple(_candidate(candidate, sampler) for candidate in choice.candidates),
     )
 
 
-def _candidate(candidate: Candidate) -> RecordedCandidate:
+def _candidate(candidate: Candidate, sampler: "Sampler[Any]") -> RecordedCandidate:
     more: dict[str, Any] = {"parent": candidate.parent, "reason": candidate.reason}
     return RecordedCandidate(
         candidate=candidate.index,
-        tokens=pack_tokens(candidate.tokens),
+        **sampler.pack(candidate.content),
         p_yes={question: _known(p) for question, p in candidate.p_yes.items()},
         trace=tuple(Answer(seen.step, seen.question, _known(seen.p_yes)) for seen in candidate.trace),
         cut_at=candidate.cut_at,

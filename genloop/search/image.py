@@ -4,7 +4,7 @@ A strategy is written for one image, as a Python generator: `yield from` one of 
 the scheduler, which serves the requests of many images together, and comes back with the answer. A generator sees its
 own answers only, so what it decides cannot depend on what is decoded beside it.
 
-n = image tokens, B = paths or images, H, W = pixels.
+n = cells of a content (of Show-o: image tokens), B = paths or images, H, W = pixels.
 """
 
 import math
@@ -22,19 +22,19 @@ NOT_JUDGED = "not judged: the judge gave no answer"
 
 
 @dataclass(eq=False, slots=True)
-class Moment:
+class PathSnapshot:
     """A path after one of its steps: what there is to look at. It stays when the path goes on."""
 
     path: "Path"
     state: Any  # of the sampler
     row: int  # in `state`
-    before: int = 0  # steps before the path was masked again
+    before: int = 0  # steps before the path was reopened
     pixels: "Tensor | None" = None  # (3, H, W), once somebody looked
     asked: tuple[str, ...] = ()  # questions about these pixels so far: a judge shares work between them
 
     @property
     def steps(self) -> int:
-        """Steps done since the path was started or masked again."""
+        """Steps done since the path was started or reopened."""
         return self.state.steps[self.row]
 
     @property
@@ -44,7 +44,7 @@ class Moment:
 
     @property
     def guess(self) -> "Tensor":
-        """Every token (n,) as the last step would fill it; the tokens themselves once the path is done."""
+        """The whole content as the last step would end it; the content itself once the path is done."""
         return self.state.guess[self.row]
 
 
@@ -53,7 +53,7 @@ class Path:
     """One candidate on its way. Its index keys its noise and is its place among the candidates."""
 
     index: int
-    now: Moment = field(init=False)
+    now: PathSnapshot = field(init=False)
     parent: int | None = None
     p_yes: dict[str, float] = field(default_factory=dict)  # the last answer to each question
     trace: list[Judgement] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Path:
 
     @property
     def steps(self) -> int:
-        """Steps done since the path was started or masked again."""
+        """Steps done since the path was started or reopened."""
         return self.now.steps
 
     @property
@@ -71,16 +71,22 @@ class Path:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is masked any more."""
+        """Whether everything is decided."""
         return self.steps == self.length
 
-    def record(self) -> Candidate:
+    def record(self, sampler: Sampler[Any]) -> Candidate:
         """What is kept of it; an unfinished path counts as cut where it stands."""
-        state, row = self.now.state, self.now.row
-        tokens, revealed_at = state.tokens[row].cpu().numpy(), state.revealed_at[row].cpu().numpy()
-        cut_at = None if self.is_done else self.now.total
+        now = self.now
         return Candidate(
-            self.index, tokens, revealed_at, dict(self.p_yes), tuple(self.trace), cut_at, self.parent, self.reason
+            index=self.index,
+            content=now.state.content[now.row].cpu().numpy(),
+            history=sampler.history(now.state, now.row),
+            num_steps=now.total,
+            p_yes=dict(self.p_yes),
+            trace=tuple(self.trace),
+            cut_at=None if self.is_done else now.total,
+            parent=self.parent,
+            reason=self.reason,
         )
 
 
@@ -94,43 +100,43 @@ class Walk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ask:
-    """P(yes) to a question about moments (their previews; the image where a path is done), or about given images."""
+    """P(yes) to a question about snapshots (their previews; the image where a path is done), or about given images."""
 
     question: str
-    moments: Sequence[Moment]
-    images: "Tensor | None"  # (B, 3, H, W), one a moment, instead of what it shows; such answers are not recorded
+    snapshots: Sequence[PathSnapshot]
+    images: "Tensor | None"  # (B, 3, H, W), one a snapshot, instead of what it shows; such answers are not recorded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
-    """The pixels of moments, (B, 3, H, W)."""
+    """The pixels of snapshots, (B, 3, H, W)."""
 
-    moments: Sequence[Moment]
+    snapshots: Sequence[PathSnapshot]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compare:
-    """P(the first is better) of pairs of moments; only of a judge that compares."""
+    """P(the first is better) of pairs of snapshots; only of a judge that compares."""
 
-    first: Sequence[Moment]
-    second: Sequence[Moment]
+    first: Sequence[PathSnapshot]
+    second: Sequence[PathSnapshot]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explain:
-    """What is wrong with moments, in words; only of a judge that gives reasons."""
+    """What is wrong with snapshots, in words; only of a judge that gives reasons."""
 
-    moments: Sequence[Moment]
+    snapshots: Sequence[PathSnapshot]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Doubt:
-    """How well each token fits the others, (B, n)."""
+class TokenConfidence:
+    """How well each cell of the contents fits the others, (B, n)."""
 
     paths: Sequence[Path]
 
 
-Request = Walk | Ask | Look | Compare | Explain | Doubt
+Request = Walk | Ask | Look | Compare | Explain | TokenConfidence
 T = TypeVar("T")
 Steps = Generator[Request, Any, T]  # of a strategy: ends in T
 
@@ -163,7 +169,7 @@ class ImageSearch:
         return Seed(self.run_seed, self.prompt.index, self.sample, index)
 
     def start(self, count: int = 1) -> list[Path]:
-        """New paths, all masked."""
+        """New paths, nothing of which is decided."""
         first = len(self.paths)
         state = self.sampler.start([self.prompt] * count, [self.seed(first + i) for i in range(count)])
         return [self._add(state, row) for row in range(count)]
@@ -176,42 +182,46 @@ class ImageSearch:
         return [self._add(state, row, path) for row in range(count)]
 
     def remask(self, path: Path, drop: "Tensor", num_steps: int) -> None:
-        """Mask the tokens of `path` where `drop` (n,) is True again; the next `num_steps` of its steps fill them."""
+        """Reopen the cells of `path` where `drop` (n,) is True; the next `num_steps` of its steps fill them."""
         state = self.sampler.remask(path.now.state.select([path.now.row]), drop[None], num_steps)
-        path.now = Moment(path, state, 0, path.now.total)
+        path.now = PathSnapshot(path, state, 0, path.now.total)
 
     def correct(self, path: Path, reason: str) -> None:
-        """Mask all of `path`, to be drawn anew by a generator that knows what it was and what is wrong with it.
+        """Reopen all of `path`, to be drawn anew by a generator that knows what it was and what is wrong with it.
 
         Reading the old image is one pass without guidance: half a step.
         """
         self.generator_steps += 0.5
         state = path.now.state.select([path.now.row])
-        path.now = Moment(path, self.sampler.correct(state, [self.prompt], [reason]), 0, path.now.total)
+        path.now = PathSnapshot(path, self.sampler.correct(state, [self.prompt], [reason]), 0, path.now.total)
 
     def walk(self, paths: Sequence[Path], to: int | None = None) -> Steps[None]:
         """Go on with `paths`, each until it has done `to` steps; to its end without."""
         yield Walk(paths, to)
 
-    def ask(self, question: str, about: Sequence[Path | Moment], images: "Tensor | None" = None) -> Steps[list[float]]:
-        """P(yes) about each path as it stands, or each moment, or about `images` (B, 3, H, W); NaN: no answer."""
-        return (yield Ask(question, _moments(about), images))
+    def ask(
+        self, question: str, about: Sequence[Path | PathSnapshot], images: "Tensor | None" = None
+    ) -> Steps[list[float]]:
+        """P(yes) about each path as it stands, or each snapshot, or about `images` (B, 3, H, W); NaN: no answer."""
+        return (yield Ask(question, _snapshots(about), images))
 
-    def look(self, about: Sequence[Path | Moment]) -> "Steps[Tensor]":
-        """Pixels (B, 3, H, W) in [0, 1] of each path as it stands, or each moment."""
-        return (yield Look(_moments(about)))
+    def look(self, about: Sequence[Path | PathSnapshot]) -> "Steps[Tensor]":
+        """Pixels (B, 3, H, W) in [0, 1] of each path as it stands, or each snapshot."""
+        return (yield Look(_snapshots(about)))
 
-    def compare(self, first: Sequence[Path | Moment], second: Sequence[Path | Moment]) -> Steps[list[float]]:
+    def compare(
+        self, first: Sequence[Path | PathSnapshot], second: Sequence[Path | PathSnapshot]
+    ) -> Steps[list[float]]:
         """P(the first is better) of each pair."""
-        return (yield Compare(_moments(first), _moments(second)))
+        return (yield Compare(_snapshots(first), _snapshots(second)))
 
-    def explain(self, about: Sequence[Path | Moment]) -> Steps[list[str]]:
+    def explain(self, about: Sequence[Path | PathSnapshot]) -> Steps[list[str]]:
         """What is wrong with each, in words."""
-        return (yield Explain(_moments(about)))
+        return (yield Explain(_snapshots(about)))
 
     def confidence(self, paths: Sequence[Path]) -> "Steps[Tensor]":
-        """How well each token of each path fits the others: (B, n)."""
-        return (yield Doubt(paths))
+        """How well each cell of each path fits the others: (B, n)."""
+        return (yield TokenConfidence(paths))
 
     def best(self, question: str, paths: Sequence[Path]) -> Path:
         """The path with the highest last answer; the first of equals. Unknown answers come last."""
@@ -232,7 +242,7 @@ class ImageSearch:
         sampler = self.sampler
         flops = self.generator_steps * sampler.flops_per_step + self.decodes * sampler.flops_per_decode
         cost = Cost(self.generator_steps, self.judge_calls, flops + self.judge_flops)
-        return Choice(chosen.index, [path.record() for path in self.paths], cost)
+        return Choice(chosen.index, [path.record(sampler) for path in self.paths], cost)
 
     def _flops(self, questions: tuple[str, ...]) -> float:
         assert self.judge is not None
@@ -242,7 +252,7 @@ class ImageSearch:
 
     def _add(self, state: Any, row: int, parent: Path | None = None) -> Path:
         path = Path(len(self.paths), parent=None if parent is None else parent.index)
-        path.now = Moment(path, state, row, 0 if parent is None else parent.now.before)
+        path.now = PathSnapshot(path, state, row, 0 if parent is None else parent.now.before)
         self.paths.append(path)
         return path
 
@@ -254,5 +264,5 @@ def ranking(scores: Sequence[float]) -> list[int]:
     )
 
 
-def _moments(about: Sequence[Path | Moment]) -> list[Moment]:
+def _snapshots(about: Sequence[Path | PathSnapshot]) -> list[PathSnapshot]:
     return [one.now if isinstance(one, Path) else one for one in about]

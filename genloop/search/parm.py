@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from genloop.config import Settings
-from genloop.search.image import ImageSearch, Moment, Path, Steps, ranking
+from genloop.search.image import ImageSearch, Path, PathSnapshot, Steps, ranking
 from genloop.search.strategy import Search, check_step
 
 INVALID_NO = 50.0  # P(no) of an invalid answer, as published
@@ -135,7 +135,7 @@ def _survivors_by_bisection(image: ImageSearch, paths: Sequence[Path], options: 
     end = image.sampler.num_steps  # stands for: never clear
     unclear = dict.fromkeys(paths, options.start - 1)  # the last step known to be unclear
     clear = dict.fromkeys(paths, end)  # the first step known to be clear
-    seen: dict[tuple[Path, int], Moment] = {}
+    seen: dict[tuple[Path, int], PathSnapshot] = {}
     while searching := [path for path in paths if clear[path] - unclear[path] > 1]:
         middle = {path: (unclear[path] + clear[path]) // 2 for path in searching}
         for step in range(1, max(middle.values()) + 1):
@@ -145,15 +145,15 @@ def _survivors_by_bisection(image: ImageSearch, paths: Sequence[Path], options: 
         answers = yield from image.ask("clarity", [seen[path, middle[path]] for path in searching])
         for path, p_yes in zip(searching, answers):
             (clear if p_yes >= options.clear else unclear)[path] = middle[path]
-    moments = [seen[path, clear[path]] for path in paths if clear[path] < end]
-    cut = (yield from _without_potential(image, moments, options.threshold)) if moments else []
+    snapshots = [seen[path, clear[path]] for path in paths if clear[path] < end]
+    cut = (yield from _without_potential(image, snapshots, options.threshold)) if snapshots else []
     return [path for path in paths if path not in cut] or [image.best("potential", paths)]
 
 
-def _without_potential(image: ImageSearch, moments: Sequence[Moment], threshold: float) -> Steps[list[Path]]:
+def _without_potential(image: ImageSearch, snapshots: Sequence[PathSnapshot], threshold: float) -> Steps[list[Path]]:
     """The paths that are answered with no; an unknown answer is none."""
-    answers = yield from image.ask("potential", moments)
-    return [moment.path for moment, p_yes in zip(moments, answers) if p_yes < threshold]
+    answers = yield from image.ask("potential", snapshots)
+    return [snapshot.path for snapshot, p_yes in zip(snapshots, answers) if p_yes < threshold]
 
 
 def _released(image: ImageSearch, num_paths: int) -> Steps[Path]:

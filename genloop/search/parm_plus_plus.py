@@ -11,6 +11,7 @@ correction=layout draws the whole image anew instead, behind the criticised one 
 that was tuned on `genloop.models.showo.prompting`'s correction layout, as the paper tunes its own.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -94,7 +95,7 @@ class ParmPlusPlus(Search):
             image.correct(again, path.reason)
             yield from image.walk([again])
             return again
-        count = max(1, round(options.fraction * len(path.now.guess)))
+        count = max(1, round(options.fraction * math.prod(self.sampler.grid)))
         if options.region == "confidence":
             drop = yield from least_confident(image, again, count)
         elif options.region == "occlusion":

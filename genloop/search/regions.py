@@ -1,6 +1,7 @@
-"""Which tokens of a finished image to draw again. n = image tokens, H, W = pixels."""
+"""Which cells of a finished image to draw again. n = cells of a content (of Show-o: image tokens), H, W = pixels."""
 
 import hashlib
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,23 +15,23 @@ GREY = 0.5
 
 
 def least_confident(image: ImageSearch, path: Path, count: int) -> "Steps[Tensor]":
-    """The `count` tokens that fit the text and the others worst, by the generator: (n,) bool."""
+    """The `count` cells that fit the text and the others worst, by the generator: (n,) bool."""
     (fit,) = yield from image.confidence([path])
     return _marked(np.argsort(fit.float().cpu().numpy(), kind="stable")[:count], fit.shape[0])
 
 
 def at_random(image: ImageSearch, path: Path, count: int) -> "Tensor":
-    """Any `count` tokens, keyed by the path: (n,) bool. A control."""
+    """Any `count` cells, keyed by the path: (n,) bool. A control."""
     seed = image.seed(path.index)
     text = f"{seed.run}/{seed.prompt}/{seed.sample}/{seed.candidate}/region"
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     chance = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-    size = len(path.now.guess)
+    size = math.prod(image.sampler.grid)
     return _marked(chance.permutation(size)[:count], size)
 
 
 def occluded(image: ImageSearch, path: Path, count: int, blocks: int) -> "Steps[Tensor]":
-    """The `count` tokens of those blocks without which the judge likes the image best: (n,) bool.
+    """The `count` cells of those blocks without which the judge likes the image best: (n,) bool.
 
     The image is cut into `blocks` x `blocks`; each is greyed out in turn and the outcome asked (Zeiler & Fergus 2014).
     """

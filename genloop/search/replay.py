@@ -54,9 +54,9 @@ def replay(
         if step in steps:
             previews[step] = sampler.preview(state)
             others[step] = [_other_end(sampler, state, paths, step, number, key) for number in range(branches)]
-    for path, tokens in zip(paths, state.tokens.cpu().numpy(), strict=True):
+    for path, tokens in zip(paths, state.content.cpu().numpy(), strict=True):
         _compare(path, tokens)
-    return Replayed(sampler.decode(state.tokens), previews, others)
+    return Replayed(sampler.decode(state.content), previews, others)
 
 
 def branch_seed(seed: Seed, key: int, step: int, number: int) -> Seed:
@@ -72,7 +72,7 @@ def _other_end(
     state = sampler.branch(state, [branch_seed(path.seed, key, step, number) for path in paths])
     for _ in range(step, sampler.num_steps):
         state = sampler.step(state)
-    return sampler.decode(state.tokens)
+    return sampler.decode(state.content)
 
 
 def _compare(path: RecordedPath, tokens: np.ndarray) -> None:

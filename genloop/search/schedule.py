@@ -14,7 +14,7 @@ from genloop.job import note
 from genloop.protocols import Judge, Sampler
 from genloop.records import Choice, Prompt
 from genloop.search.answers import SERVE, gather
-from genloop.search.image import Compare, Doubt, ImageSearch, Moment, Path, Request, Steps, Walk
+from genloop.search.image import Compare, ImageSearch, Path, PathSnapshot, Request, Steps, TokenConfidence, Walk
 
 
 @dataclass(eq=False)
@@ -95,7 +95,7 @@ class Scheduler:
             state = self.sampler.step(gather(self.sampler, [path.now for _, path in going]))
         there: set[Path] = set()
         for row, (task, path) in enumerate(going):
-            path.now = Moment(path, state, row, path.now.before)
+            path.now = PathSnapshot(path, state, row, path.now.before)
             task.image.generator_steps += 1
             assert isinstance(task.request, Walk)
             if path.steps >= _end(path, task.request):
@@ -134,7 +134,7 @@ def _rows(task: _Task) -> int:
     assert request is not None and not isinstance(request, Walk)
     if isinstance(request, Compare):
         return len(request.first)
-    return len(request.paths if isinstance(request, Doubt) else request.moments)
+    return len(request.paths if isinstance(request, TokenConfidence) else request.snapshots)
 
 
 def _names(tasks: Sequence[_Task]) -> str:

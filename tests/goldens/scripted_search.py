@@ -26,8 +26,8 @@ class ScriptedState:
         return self.tokens
 
     @property
-    def revealed_at(self) -> Tensor:
-        return self.tokens[:, 1:].expand(-1, 2) - 1
+    def content(self) -> Tensor:
+        return self.tokens
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -60,6 +60,9 @@ class ScriptedSampler:
 
     def step(self, state: ScriptedState) -> ScriptedState:
         return replace(state, tokens=state.tokens + torch.tensor([0, 1]))
+
+    def history(self, state: ScriptedState, row: int) -> dict[str, Any]:
+        return {}
 
     def decode(self, tokens: Tensor) -> Tensor:
         return (tokens / SCALE)[:, None, None].expand(-1, 3, 1, -1)

@@ -116,8 +116,9 @@ def content(choice: Choice) -> dict[str, Any]:
     candidates = [
         {
             "index": one.index,
-            "tokens": one.tokens.tolist(),
-            "revealed_at": one.revealed_at.tolist(),
+            "content": one.content.tolist(),
+            "history": {name: values.tolist() for name, values in one.history.items()},
+            "num_steps": one.num_steps,
             "p_yes": {question: known(p) for question, p in one.p_yes.items()},
             "trace": [(seen.step, seen.question, known(seen.p_yes), seen.guess.tolist()) for seen in one.trace],
             "rest": (one.cut_at, one.parent, one.reason),

@@ -9,7 +9,7 @@ fixed number of threads that holds to the last bit; on a GPU kernels may differ 
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from genloop.models.showo.model import ShowO
 from genloop.models.showo.prefix import MIN_GEMM_ROWS, Prefix, encode_correction, encode_text, image_hidden
 from genloop.models.showo.prompting import Layout
 from genloop.protocols import ImageTokenizer
-from genloop.records import Prompt, Seed
+from genloop.records import Prompt, Seed, pack_tokens
 from genloop.sampling.maskgit.flops import step_flops
 from genloop.sampling.maskgit.schedule import choice_temperature, masked_after
 from genloop.sampling.maskgit.settings import SamplingConfig
@@ -62,12 +62,14 @@ class MaskGitSampler:
         self.background_code: int | None = getattr(tokenizer, "background_code", None)
         self._layout = Layout(model.config, model.text_tokenizer)
         self._prefixes: weakref.WeakValueDictionary[str, Prefix] = weakref.WeakValueDictionary()
-        self._unconditional = self._prefix("") if settings.guidance_scale > 0 else None
+        self._unconditional: Prefix | None = None
+        self._weights: list[float] = []  # the norms of the weights that the prefixes were computed with
 
     def start(
         self, prompts: Sequence[Prompt], seeds: Sequence[Seed], known: Tensor | None = None, *, round: int = 0
     ) -> MaskGitState:
         """One row for each (prompt, seed) pair: all masked, or `known` (B, n) with `mask_code` where to draw."""
+        self._follow_weights()
         n, device, rows = self.model.config.num_vq_tokens, self.model.device, len(prompts)
         tokens = torch.full((rows, n), self.mask_code, device=device)
         if known is not None:
@@ -105,6 +107,7 @@ class MaskGitSampler:
 
         The layout is `Layout.correction_text`; without guidance's text a row is that of an empty prompt, as always.
         """
+        self._follow_weights()
         prefixes = []
         for codes, prompt, reason in zip(state.tokens.tolist(), prompts, reasons, strict=True):
             if self.mask_code in codes:
@@ -166,6 +169,23 @@ class MaskGitSampler:
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, n) codes -> (B, 3, H, W) pixels in [0, 1]."""
         return self.tokenizer.decode(tokens, self.grid)
+
+    def history(self, state: MaskGitState, row: int) -> dict[str, np.ndarray]:
+        """How a row came about: the step that fixed each token (n,)."""
+        return {"revealed_at": state.revealed_at[row].cpu().numpy()}
+
+    def pack(self, content: np.ndarray, history: Mapping[str, np.ndarray] | None = None) -> dict[str, str]:
+        """Tokens (n,) as a row of a run holds them; of the chosen candidate with its history."""
+        return {"tokens": pack_tokens(content), **{name: pack_tokens(of) for name, of in (history or {}).items()}}
+
+    def _follow_weights(self) -> None:
+        """Forget prefixes of other weights: an optimizer, a checkpoint or an adapter may have changed them in place."""
+        norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in self.model.parameters()]
+        weights = torch.stack(norms).tolist()
+        if weights != self._weights:
+            self._weights = weights
+            self._prefixes.clear()
+            self._unconditional = self._prefix("") if self.settings.guidance_scale > 0 else None
 
     def _prefix(self, text: str) -> Prefix:
         """The text part in front of the image; kept for as long as a path needs it."""

@@ -34,6 +34,11 @@ class MaskGitState:
     def __len__(self) -> int:
         return len(self.seeds)
 
+    @property
+    def content(self) -> Tensor:
+        """`tokens`, by the name that all samplers share."""
+        return self.tokens
+
     def select(self, rows: Sequence[int]) -> "MaskGitState":
         """The given rows, in that order."""
         index = torch.as_tensor(list(rows), dtype=torch.int64, device=self.tokens.device)

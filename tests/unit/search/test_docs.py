@@ -39,8 +39,8 @@ def test_candidate_zero_is_the_image_without_a_search(sampler, pairs):
     assert len(single) == len(best) == len(pairs)
     for one, many in zip(single, best):
         assert [candidate.index for candidate in many.candidates] == [0, 1, 2, 3]
-        assert (one.candidates[0].tokens == many.candidates[0].tokens).all()
-        assert (one.candidates[0].revealed_at == many.candidates[0].revealed_at).all()
+        assert (one.candidates[0].content == many.candidates[0].content).all()
+        assert (one.candidates[0].history["revealed_at"] == many.candidates[0].history["revealed_at"]).all()
 
 
 def test_the_first_of_the_best_scores_is_chosen(sampler, pairs):
@@ -52,7 +52,7 @@ def test_the_first_of_the_best_scores_is_chosen(sampler, pairs):
 def test_scores_are_the_judges_answers_for_the_decoded_tokens(sampler, pairs):
     judge = shapes_oracle()
     (choice, *_) = BestOfN(sampler, judge, 4, Settings()).search(pairs, run_seed=0)
-    tokens = torch.stack([torch.from_numpy(candidate.tokens) for candidate in choice.candidates])
+    tokens = torch.stack([torch.from_numpy(candidate.content) for candidate in choice.candidates])
     expected = judge.p_yes("outcome", [pairs[0][0]] * 4, sampler.decode(tokens)).tolist()
     assert [candidate.p_yes["outcome"] for candidate in choice.candidates] == expected
 

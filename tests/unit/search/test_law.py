@@ -51,10 +51,10 @@ def test_neighbours_and_order_change_nothing(name: str, judge: str) -> None:
 def test_candidate_zero_is_the_image_without_a_search(name: str) -> None:
     for choice, plain in zip(run(name, PAIRS), run("none", PAIRS)):
         first, image = choice.candidates[0], plain.candidates[0]
-        known = first.revealed_at >= 0
+        known = first.history["revealed_at"] >= 0
         assert known.any()
-        assert (first.tokens[known] == image.tokens[known]).all()
-        assert (first.revealed_at[known] == image.revealed_at[known]).all()
+        assert (first.content[known] == image.content[known]).all()
+        assert (first.history["revealed_at"][known] == image.history["revealed_at"][known]).all()
 
 
 @pytest.mark.parametrize("judge", JUDGES)
@@ -62,7 +62,7 @@ def test_candidate_zero_is_the_image_without_a_search(name: str) -> None:
 def test_a_chosen_path_is_finished_and_never_unknown_beside_a_known_one(name: str, judge: str) -> None:
     for choice in run(name, PAIRS, unknown=JUDGES[judge]):
         best = choice.candidates[choice.chosen]
-        assert best.cut_at is None and best.revealed_at.min() >= 0
+        assert best.cut_at is None and best.history["revealed_at"].min() >= 0
         assert [one.index for one in choice.candidates] == list(range(len(choice.candidates)))
         done = [one for one in choice.candidates if one.cut_at is None]
         if np.isnan(best.p_yes.get("outcome", 0.0)) and name != "prm path" and name != "parm released":

@@ -156,7 +156,8 @@ def test_an_image_pays_for_its_own_steps_decodes_and_questions():
     assert choice.cost.flops == pytest.approx(choice.cost.generator_steps * walker.flops_per_step + judged)
     cut = choice.candidates[1]
     assert (cut.cut_at, choice.candidates[0].cut_at) == (2, None)
-    assert (cut.tokens == walker.mask_code).any() and (cut.revealed_at.max(), cut.revealed_at.min()) == (1, -1)
+    revealed_at = cut.history["revealed_at"]
+    assert (cut.content == walker.mask_code).any() and (revealed_at.max(), revealed_at.min()) == (1, -1)
     assert [(seen.step, seen.question) for seen in choice.candidates[0].trace] == [
         (2, "clarity"),
         (2, "potential"),
@@ -188,7 +189,7 @@ def test_a_child_says_where_it_comes_from_and_goes_on_counting(reference):
         child = row["candidates"][-1]
         cut_at, origin, reason = child["rest"]
         assert (cut_at, reason) == (None, "") and row["candidates"][origin]["rest"][2].startswith("reason")
-        assert max(child["revealed_at"]) >= STEPS + 1
+        assert max(child["history"]["revealed_at"]) >= STEPS + 1
         assert child["trace"][-1][0] > STEPS
 
 

@@ -156,8 +156,8 @@ def test_prm_keeps_the_best_of_every_step() -> None:
         assert choice.chosen == max(last, key=lambda one: one.p_yes["outcome"]).index
         assert choice.cost.generator_steps == 3 * STEPS
         for child in choice.candidates[5:]:
-            shared = second.revealed_at < 4
-            assert (child.tokens[shared] == second.tokens[shared]).all()
+            shared = second.history["revealed_at"] < 4
+            assert (child.content[shared] == second.content[shared]).all()
 
 
 def test_halving_cuts_a_share_at_every_rung() -> None:
@@ -228,15 +228,15 @@ def test_a_correction_never_ends_below_its_start_and_keeps_the_rest() -> None:
     improved = 0
     started = run("best_of_n", 2)
     for choice, start in zip(run("parm_plus_plus", 2, start="best_of_n", accept=1.0, rounds=4), started):
-        assert [c.tokens.tolist() for c in choice.candidates[:2]] == [c.tokens.tolist() for c in start.candidates]
+        assert [c.content.tolist() for c in choice.candidates[:2]] == [c.content.tolist() for c in start.candidates]
         best = start.chosen
         for child in choice.candidates[2:]:
             parent = choice.candidates[best]
             assert child.parent == best
-            changed = child.revealed_at >= parent.revealed_at.max() + 1
+            changed = child.history["revealed_at"] >= parent.history["revealed_at"].max() + 1
             assert changed.sum() == round(0.3 * 16)
-            assert (child.tokens[~changed] == parent.tokens[~changed]).all()
-            assert (child.revealed_at[~changed] == parent.revealed_at[~changed]).all()
+            assert (child.content[~changed] == parent.content[~changed]).all()
+            assert (child.history["revealed_at"][~changed] == parent.history["revealed_at"][~changed]).all()
             improved += child.p_yes["outcome"] > parent.p_yes["outcome"]
             best = child.index if child.p_yes["outcome"] > parent.p_yes["outcome"] else best
         assert choice.chosen == best
@@ -262,10 +262,10 @@ def test_the_least_confident_tokens_are_drawn_again() -> None:
     first, again = choice.candidates
     walker = sampler()
     prompt, sample = PAIRS[3]
-    state = walker.start([prompt], [Seed(5, prompt.index, sample, 1)], torch.from_numpy(first.tokens)[None])
+    state = walker.start([prompt], [Seed(5, prompt.index, sample, 1)], torch.from_numpy(first.content)[None])
     fit = walker.confidence(state)[0]
     assert half_masks(state.seeds[0], 0, 16).any(0).all()
-    changed = torch.from_numpy(again.revealed_at >= STEPS)
+    changed = torch.from_numpy(again.history["revealed_at"] >= STEPS)
     assert fit[changed].max() <= fit[~changed].min()
 
 
@@ -275,7 +275,7 @@ def test_occlusion_draws_the_block_again_without_which_the_image_is_liked() -> N
 
     options = {"start": "none", "region": "occlusion", "blocks": 2, "fraction": 0.25, "rounds": 1}
     for choice in run("parm_plus_plus", 1, Rule(hates_what_is_below_right), **options):
-        changed = (choice.candidates[1].revealed_at >= STEPS).reshape(4, 4)
+        changed = (choice.candidates[1].history["revealed_at"] >= STEPS).reshape(4, 4)
         assert changed[2:, 2:].all() and changed.sum() == 4
         assert choice.cost.judge_calls == 1 + 4 + 1
         assert len(choice.candidates[0].trace) == 1  # images with a hole are nobody's preview
@@ -289,10 +289,10 @@ def test_a_tuned_generator_draws_all_anew_behind_the_image_and_the_reason() -> N
     for choice, other in zip(words, plain):
         first, again, *_ = choice.candidates
         assert first.reason.startswith("reason") and again.parent == 0
-        assert again.revealed_at.min() == STEPS and again.revealed_at.max() == 2 * STEPS - 1
+        assert again.history["revealed_at"].min() == STEPS and again.history["revealed_at"].max() == 2 * STEPS - 1
         assert choice.cost.generator_steps == STEPS + 2 * (STEPS + 0.5)
-        assert (again.tokens != other.candidates[1].tokens).any()  # the reason was heard
-        assert (first.tokens == other.candidates[0].tokens).all()
+        assert (again.content != other.candidates[1].content).any()  # the reason was heard
+        assert (first.content == other.candidates[0].content).all()
 
 
 def test_only_a_finished_image_is_corrected_behind_itself() -> None:

@@ -1,5 +1,6 @@
 """What each sampling setting does, and what a state may be used for."""
 
+import copy
 from dataclasses import replace
 from itertools import pairwise
 
@@ -295,3 +296,15 @@ def test_equal_keys_are_not_masked_by_chance() -> None:
 def test_settings_that_make_no_sense_are_refused(keys: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(keys))):
         SamplingConfig(**keys)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 3.0])
+def test_samples_follow_weights_that_were_changed_in_place(guidance: float) -> None:
+    settings = SamplingConfig(steps=4, guidance_scale=guidance)
+    kept = sampler_of(settings, copy.deepcopy(tiny_showo()))
+    before = start(kept)  # a path that goes on holding the prefixes of the old weights
+    walk(kept, before)
+    for parameter in kept.model.parameters():  # through .data, as adapters are merged: no version counter tells
+        parameter.data.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)), alpha=0.3)
+    fresh = MaskGitSampler(kept.model, kept.tokenizer, settings)
+    assert torch.equal(walk(kept, start(kept))[-1].tokens, walk(fresh, start(fresh))[-1].tokens)
