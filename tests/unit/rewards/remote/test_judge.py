@@ -174,7 +174,7 @@ def test_a_missing_package_is_named_with_its_extra(server, monkeypatch):
         check_judge(settings(server), Path)
 
 
-@pytest.mark.parametrize("retry_after", ["3600", IN_AN_HOUR, "inf"])
+@pytest.mark.parametrize("retry_after", ["3600", IN_AN_HOUR, "inf"], ids=["seconds", "date", "endless"])
 def test_a_longer_retry_after_than_the_patience_is_not_waited_for(server, retry_after, caplog):
     server.moods = [(429, {"Retry_After": retry_after})]
     assert math.isnan(ask(server, patience=5.0)[0])
