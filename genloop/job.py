@@ -34,9 +34,10 @@ from genloop.config import (
     preset_roots,
 )
 from genloop.distributed import EXIT_STOPPED, StopRequested, World
+from genloop.hashing import sha256_tree
 from genloop.ledger import unsettled
 from genloop.registry import MissingPackage
-from genloop.rundir import BadInput, RunFailed, check_run, fingerprint, sha256_tree, start_run, write_json
+from genloop.rundir import BadInput, RunFailed, await_run, check_run, fingerprint_of, start_run, write_json
 
 log = logging.getLogger(__name__)
 EXIT_FAILED = 1
@@ -68,7 +69,7 @@ def run_command(module: ModuleType, arguments: Sequence[str]) -> int:
         config = parse(module, arguments)
         prepared = prepare(module, config, world)
     except (ValueError, OSError, MissingPackage) as error:
-        if "world" not in locals() or world.rank == 0:
+        if "world" not in locals() or world.rank == 0 or isinstance(error, TimeoutError):
             print(f"genloop: {one_line(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return execute(module, config, world, prepared.checked)
@@ -83,15 +84,21 @@ def parse(module: ModuleType, arguments: Sequence[str]) -> Any:
 
 
 def prepare(module: ModuleType, config: JobConfig, world: World | None = None) -> Prepared:
-    """Check input and run folder, then write the provenance. Nothing is written on an error."""
+    """Check input and run folder, then write the provenance. Nothing is written on an error.
+
+    Rank 0 alone hashes the inputs; the other ranks wait for its fingerprint.
+    """
     check = getattr(module, "check", None)
     checked = check(config) if check else None
     if digest := os.environ.get(PREPARED):
         return Prepared(digest, checked)
-    mark = fingerprint(job_name(module), computing_keys(config), _input_hashes(module, config, checked))
-    check_run(config.out, mark)
-    start_run(config.out, dump_yaml(plain(config)), mark, environment.describe())
-    return Prepared(mark["digest"], checked)
+    job, keys = job_name(module), computing_keys(config)
+    if world is not None and world.rank > 0:
+        return Prepared(await_run(config.out, job, keys)["digest"], checked)
+    fingerprint = fingerprint_of(job, keys, _input_hashes(module, config, checked))
+    check_run(config.out, fingerprint)
+    start_run(config.out, dump_yaml(plain(config)), fingerprint, environment.describe())
+    return Prepared(fingerprint["digest"], checked)
 
 
 def execute(module: ModuleType, config: JobConfig, world: World, checked: Any) -> int:

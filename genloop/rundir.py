@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -137,50 +139,51 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_tree(path: Path) -> str:
-    """Hex digest of a file, or of a folder's relative names and contents."""
-    if path.is_file():
-        return sha256_file(path)
-    digest = hashlib.sha256()
-    for file in sorted(p for p in files_below(path) if not p.name.startswith(".")):
-        digest.update(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[Path]:
-    """Every file in a folder at any depth, also behind links to folders, but not behind one that leads back up."""
-    here = folder.resolve()
-    if here in above:
-        return
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            yield from files_below(entry, (*above, here))
-        elif entry.is_file():
-            yield entry
-
-
-def fingerprint(job: str, keys: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
+def fingerprint_of(job: str, keys: Mapping[str, Any], inputs: Mapping[str, str]) -> dict[str, Any]:
     """What a run computes: its job, its config without launch settings, the hash of every input."""
     body = {"job": job, "keys": dict(keys), "inputs": dict(inputs)}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return {**body, "digest": digest}
 
 
-def check_run(run: Path, mark: Mapping[str, Any]) -> None:
+def check_run(run: Path, fingerprint: Mapping[str, Any]) -> None:
     """Refuse a folder that cannot be written, has no room, or was started with another fingerprint."""
     _check_place(run)
     existing = read_run(run)
-    if existing is None:
-        strangers = [p.name for p in run.iterdir() if not p.name.startswith(".")] if run.is_dir() else []
-        if "rows" in strangers:
-            raise RunError(f"{run} holds results but no run.json; use another `out`")
+    if existing is not None:
+        _require_same(run, existing, fingerprint)
+    elif (run / "rows").exists():
+        raise RunError(f"{run} holds results but no run.json; use another `out`")
+
+
+def await_run(run: Path, job: str, keys: Mapping[str, Any], *, seconds: float = 600.0) -> dict[str, Any]:
+    """What ranks above 0 do instead of hashing the inputs: wait for the fingerprint that rank 0 writes, and return it.
+
+    RunError when it is of another job or config; its inputs are not compared, rank 0 does that. TimeoutError after
+    `seconds` without one. A damaged file counts as none yet: without hard links a file is there before its content.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        with suppress(RunError):
+            if existing := read_run(run):
+                break
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"rank 0 wrote no usable {run / 'run.json'} within {seconds:.0f} s; see its output")
+        time.sleep(0.1)
+    _require_same(run, existing, fingerprint_of(job, keys, existing["inputs"]))
+    return existing
+
+
+def _require_same(run: Path, existing: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> None:
+    """RunError that lists what differs, unless both fingerprints are one."""
+    if existing["digest"] == fingerprint["digest"]:
         return
-    if existing["digest"] == mark["digest"]:
-        return
-    differences = [f"job {existing['job']}, this is {mark['job']}"] if existing["job"] != mark["job"] else []
+    differences = []
+    if existing["job"] != fingerprint["job"]:
+        differences.append(f"job {existing['job']}, this is {fingerprint['job']}")
     for group in ("keys", "inputs"):
-        for key in sorted({*existing[group], *mark[group]}):
-            old, new = existing[group].get(key), mark[group].get(key)
+        for key in sorted({*existing[group], *fingerprint[group]}):
+            old, new = existing[group].get(key), fingerprint[group].get(key)
             if old != new and group == "keys":
                 differences.append(f"{key}={old}, this config has {key}={new}")
             elif old != new:
@@ -199,25 +202,26 @@ def _holds_results(run: Path) -> bool:
 def read_run(run: Path) -> dict[str, Any] | None:
     """The fingerprint of a run folder, or None when it has none."""
     try:
-        mark = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        fingerprint = json.loads((run / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError:
-        mark = None
+        fingerprint = None
     kinds = {"job": str, "keys": dict, "inputs": dict, "digest": str}
-    if not isinstance(mark, dict) or not all(isinstance(mark.get(key), kind) for key, kind in kinds.items()):
+    found = fingerprint if isinstance(fingerprint, dict) else {}
+    if not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
         raise RunError(f"{run / 'run.json'} is damaged; use another `out`")
-    return mark
+    return fingerprint
 
 
-def start_run(run: Path, config_text: str, mark: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+def start_run(run: Path, config_text: str, fingerprint: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
     """Create the run folder with its provenance; a resumed one only gets a line in logs/starts.jsonl.
 
     Of several that start one folder at the same moment the first decides; RunError for one with another config.
     """
     (run / "logs").mkdir(parents=True, exist_ok=True)
-    if not write_new(run / "run.json", _json_bytes(mark)):
-        check_run(run, mark)
+    if not write_new(run / "run.json", _json_bytes(fingerprint)):
+        check_run(run, fingerprint)
     for name, data in (("config.yaml", config_text.encode()), ("env.json", _json_bytes(environment))):
         if not (run / name).exists():
             write_atomic(run / name, data)

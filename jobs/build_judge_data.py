@@ -44,12 +44,13 @@ from genloop.data.judge.examples import JudgeExample, split_of, to_sample
 from genloop.data.judge.shards import pairs_of, read_sides, write_sides
 from genloop.data.shards import Sample
 from genloop.distributed import World, choose_device
+from genloop.hashing import sha256_tree
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units
 from genloop.models.common.image_tokenizers import check_image_tokenizer
 from genloop.records import Prompt, Seed, Unit, color_names
 from genloop.rewards.questions import read_questions
-from genloop.rundir import json_line, read_run, sha256_tree, write_atomic, write_json
+from genloop.rundir import json_line, read_run, write_atomic, write_json
 from genloop.runs.generated import GeneratedRun, read_generated_run
 from genloop.sampling.build import build_generator, generator_inputs, read_generator, recorded_hash
 from genloop.search.replay import UNKNOWN, RecordedPath, replay

@@ -157,19 +157,19 @@ def _lacks(config: Config, folders: Sequence[PromptFolder]) -> Completeness:
 
 def _load(config: Config, world: World) -> Evaluator:
     """The detector and the colour classifier, after they have been held against the canary's pictures."""
-    from geneval.canary.check import hold
+    from geneval.canary.check import run_canary
     from geneval.canary.records import parts_of
     from genloop.rundir import read_run, write_json
 
     with loading():
         device = choose_device(config.device, world)
         evaluator = build_evaluator(config, resolve, device)
-    mark = read_run(config.out)
-    if config.canary == "off" or mark is None:
+    fingerprint = read_run(config.out)
+    if config.canary == "off" or fingerprint is None:
         return evaluator
     log.info("canary: known pictures come before the first image")
-    parts = parts_of(config, resolve, mark)
-    outcomes = hold(evaluator, parts, recording=config.canary == "record", seen=lambda _: world.check_stop())
+    parts = parts_of(config, resolve, fingerprint)
+    outcomes = run_canary(evaluator, parts, recording=config.canary == "record", seen=lambda _: world.check_stop())
     if not (config.out / "canary.json").exists() or not config.has_images:
         write_json(config.out / "canary.json", {name: outcome.to_json() for name, outcome in outcomes.items()})
     if not config.has_images:

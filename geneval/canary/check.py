@@ -62,7 +62,7 @@ class Outcome:
         return {"kind": self.part.kind, "weights": dict(self.part.weights), "outcome": self.outcome, "seen": self.seen}
 
 
-def hold(
+def run_canary(
     evaluator: Evaluator,
     parts: Mapping[str, Part],
     *,

@@ -46,14 +46,18 @@ class Record:
     place: Path | None = None
 
 
-def parts_of(keys: EvaluatorKeys, resolve: Resolve, mark: Mapping[str, Any]) -> dict[str, Part]:
+def parts_of(keys: EvaluatorKeys, resolve: Resolve, fingerprint: Mapping[str, Any]) -> dict[str, Part]:
     """Both parts of an evaluation, with the weights' hashes from the fingerprint of its run."""
     found = {}
     for name, place in _places(keys, resolve).items():
         prefix = f"{name}.options."
-        options = {key.removeprefix(prefix): value for key, value in mark["keys"].items() if key.startswith(prefix)}
-        weights = {key.removeprefix(prefix): sha for key, sha in mark["inputs"].items() if key.startswith(prefix)}
-        found[name] = Part(name, mark["keys"][f"{name}.kind"], options, weights, place)
+        options = {
+            key.removeprefix(prefix): value for key, value in fingerprint["keys"].items() if key.startswith(prefix)
+        }
+        weights = {
+            key.removeprefix(prefix): sha for key, sha in fingerprint["inputs"].items() if key.startswith(prefix)
+        }
+        found[name] = Part(name, fingerprint["keys"][f"{name}.kind"], options, weights, place)
     return found
 
 

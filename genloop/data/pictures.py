@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from genloop.data.prompts import parse_json, parse_metadata, read_object, read_texts, read_utf8
+from genloop.hashing import files_below
 from genloop.records import Prompt
-from genloop.rundir import files_below
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _NUMBERED = re.compile(r"(\d+)(?:\D+(\d+))?\D*")

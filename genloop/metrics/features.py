@@ -14,10 +14,11 @@ from pydantic import Field
 
 from genloop.config import INPUT, Settings, computing_keys, marked
 from genloop.factories import Resolve
+from genloop.hashing import sha256_tree
 from genloop.metrics.clip_source import ClipUser, MetricClip, load_clip_source
 from genloop.metrics.makers import Extractor, FeatureMaker, FeatureSettings, feature_maker
 from genloop.metrics.statistics import npy_bytes
-from genloop.rundir import sha256_tree, write_atomic
+from genloop.rundir import write_atomic
 
 
 class PixelOptions(Settings):

@@ -9,12 +9,12 @@ from typing import Any
 from genloop import __version__
 from genloop.config import INPUT, computing_keys, marked
 from genloop.factories import Resolve
+from genloop.hashing import sha256_tree
 from genloop.protocols import Judge
 from genloop.records import Prompt
 from genloop.rewards import JUDGES
 from genloop.rewards.cache import ScoreStore, cached
 from genloop.rewards.settings import JudgeSettings, judge_maker
-from genloop.rundir import sha256_tree
 
 ABILITIES = {"compare": "p_first", "reason": "reasons"}  # question -> the method that asks it
 
@@ -88,8 +88,8 @@ def build_judge(settings: JudgeSettings, resolve: Resolve, device: str = "cpu") 
     judge = _with_abilities(maker.load(settings.options, resolve, device), answers)
     if settings.cache is None:
         return judge
-    mark = judge_fingerprint(settings, resolve, device)
-    return cached(judge, ScoreStore(settings.cache), mark, by_metadata=needs_metadata(settings))
+    fingerprint = judge_fingerprint(settings, resolve, device)
+    return cached(judge, ScoreStore(settings.cache), fingerprint, by_metadata=needs_metadata(settings))
 
 
 def judge_fingerprint(settings: JudgeSettings, resolve: Resolve, device: str) -> str:

@@ -56,11 +56,11 @@ def check_evaluation(path: Path) -> None:
     """ValueError or FileNotFoundError unless it is a result file, or a run of evaluate whose units are all done."""
     if path.is_file():
         return
-    mark = rundir.read_run(path)
-    if mark is None:
+    fingerprint = rundir.read_run(path)
+    if fingerprint is None:
         raise FileNotFoundError(f"{path} is neither a run of evaluate (no run.json) nor a result file")
-    if mark["job"] != "evaluate":
-        raise ValueError(f"{path} is a run of {mark['job']}; name the `out` of an evaluate run")
+    if fingerprint["job"] != "evaluate":
+        raise ValueError(f"{path} is a run of {fingerprint['job']}; name the `out` of an evaluate run")
     if not ledger.finished(path):
         raise ValueError(f"{path} has no finished unit; finish the evaluation first")
     if left := ledger.unsettled(path):

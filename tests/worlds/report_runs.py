@@ -195,8 +195,8 @@ def start_run(run: Path, job: str, config: dict[str, Any]) -> None:
         "command": ["genloop", "run", job],
         "started": "2026-01-01T00:00:00Z",
     }
-    mark = rundir.fingerprint(job, {"seed": 0}, {"prompts": "ab" * 32})
-    rundir.start_run(run, json.dumps(config, indent=1), mark, environment)
+    fingerprint = rundir.fingerprint_of(job, {"seed": 0}, {"prompts": "ab" * 32})
+    rundir.start_run(run, json.dumps(config, indent=1), fingerprint, environment)
 
 
 def complete_run(run: Path, rows: Sequence[dict[str, Any]], unit_size: int, *, limit: int | None = None) -> None:

@@ -30,18 +30,18 @@ def records(runs: Sequence[ReportedRun]) -> list[ProvenanceRecord]:
 
 
 def _record(run: ReportedRun, folder: Path) -> ProvenanceRecord:
-    mark = rundir.read_run(folder) or {}
+    fingerprint = rundir.read_run(folder) or {}
     facts = [
-        ("fingerprint", mark.get("digest", "")),
+        ("fingerprint", fingerprint.get("digest", "")),
         *_environment(folder),
-        *_inputs(mark),
+        *_inputs(fingerprint),
         *_card(folder),
         *_work(folder),
     ]
     config = folder / "config.yaml"
     return ProvenanceRecord(
         run,
-        mark.get("job", ""),
+        fingerprint.get("job", ""),
         run.name if folder == run.folder else folder.resolve().name,
         tuple((name, value) for name, value in facts if value),
         config.read_text(encoding="utf-8").rstrip() if config.is_file() else "",
@@ -63,8 +63,8 @@ def _environment(folder: Path) -> Iterator[tuple[str, str]]:
     yield "started", str(env.get("started", ""))
 
 
-def _inputs(mark: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, digest in mark.get("inputs", {}).items():
+def _inputs(fingerprint: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, digest in fingerprint.get("inputs", {}).items():
         yield f"input {key}", str(digest)
 
 

@@ -1,5 +1,6 @@
 """The job runner: every outcome has its exit code, bad input leaves nothing behind."""
 
+import hashlib
 import json
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from genloop.distributed import LAUNCHERS, World, choose_device
 from genloop.job import run_command
 from genloop.ledger import finished, read_rows
-from tests.runs import ROOT, refusal
+from tests.runs import ROOT, refusal, start
 from tests.worlds import counting_job
 
 
@@ -170,9 +171,29 @@ def test_workers_of_a_machine_take_its_gpus_in_turn(monkeypatch):
 
 def test_the_fingerprint_is_on_record(tmp_path):
     run_command(counting_job, [f"out={tmp_path}", "limit=4"])
-    mark = json.loads((Path(tmp_path) / "run.json").read_text())
-    assert mark["job"] == "counting_job"
-    assert mark["keys"]["limit"] == 4
-    assert "out" not in mark["keys"]
-    assert len(mark["digest"]) == 64
+    fingerprint = json.loads((Path(tmp_path) / "run.json").read_text())
+    assert fingerprint["job"] == "counting_job"
+    assert fingerprint["keys"]["limit"] == 4
+    assert "out" not in fingerprint["keys"]
+    assert len(fingerprint["digest"]) == 64
     assert os.environ.get("GENLOOP_PREPARED") is None
+
+
+def test_rank_0_alone_reads_the_content_of_inputs(tmp_path):
+    out, source = tmp_path / "run", tmp_path / "source"
+    words = ["tests.worlds.counting_job", f"out={out}", f"source={source}"]
+    source.write_text("1")
+    second = start(*words, rank=1, world_size=2)
+    time.sleep(0.5)
+    assert second.poll() is None
+    assert not out.exists()
+    source.write_text("22")
+    first = start(*words, rank=0, world_size=2)
+    assert [first.communicate(60)[0], second.communicate(60)[0]] == ["", ""]
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert json.loads((out / "run.json").read_text())["inputs"] == {"source": hashlib.sha256(b"22").hexdigest()}
+    source.write_text("333")  # rank 0 refuses it, rank 1 does not look
+    again = [start(*words, rank=rank, world_size=2) for rank in range(2)]
+    assert "another content of `source`" in again[0].communicate(60)[1]
+    assert again[1].communicate(60)[1] == ""
+    assert [worker.returncode for worker in again] == [2, 0]

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from genloop import environment
+from genloop.hashing import sha256_tree
 from genloop.rundir import (
     RunError,
     append_metrics,
+    await_run,
     check_run,
-    fingerprint,
+    fingerprint_of,
     read_run,
-    sha256_tree,
     start_run,
     write_atomic,
     write_new,
@@ -62,7 +63,7 @@ def test_the_hash_of_a_folder_knows_what_lies_behind_links_to_folders(tmp_path):
 
 
 def test_a_refused_run_that_holds_no_results_says_so(tmp_path):
-    first, second = (fingerprint("generate", {"seed": seed}, {}) for seed in (0, 1))
+    first, second = (fingerprint_of("generate", {"seed": seed}, {}) for seed in (0, 1))
     start_run(tmp_path, "seed: 0\n", first, {})
     (tmp_path / "rows").mkdir()
     with pytest.raises(RunError, match=r"start from that config, or remove this one, which holds no results$"):
@@ -86,17 +87,17 @@ def test_one_of_many_creates_a_file_whether_or_not_there_are_hard_links(tmp_path
 
 
 def test_a_start_that_was_killed_half_way_goes_on(tmp_path):
-    mark = fingerprint("generate", {"seed": 0}, {})
+    fingerprint = fingerprint_of("generate", {"seed": 0}, {})
     (tmp_path / "config.yaml").write_text("seed: 0\n")
-    check_run(tmp_path, mark)
-    start_run(tmp_path, "seed: 0\n", mark, {})
+    check_run(tmp_path, fingerprint)
+    start_run(tmp_path, "seed: 0\n", fingerprint, {})
     (tmp_path / "config.yaml").unlink()
-    start_run(tmp_path, "seed: 0\n", mark, {})
+    start_run(tmp_path, "seed: 0\n", fingerprint, {})
     assert {path.name for path in tmp_path.iterdir()} == {"config.yaml", "env.json", "logs", "run.json"}
 
 
 def test_the_second_of_two_starts_with_different_configs_is_refused(tmp_path):
-    first, second = (fingerprint("generate", {"seed": seed}, {}) for seed in (0, 1))
+    first, second = (fingerprint_of("generate", {"seed": seed}, {}) for seed in (0, 1))
     check_run(tmp_path, first)
     check_run(tmp_path, second)  # nothing is there yet
     start_run(tmp_path, "seed: 0\n", first, {})
@@ -109,27 +110,39 @@ def test_the_second_of_two_starts_with_different_configs_is_refused(tmp_path):
 def test_a_damaged_fingerprint_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(RunError, match=r"run.json is damaged; use another `out`"):
-        check_run(tmp_path, fingerprint("generate", {}, {}))
+        check_run(tmp_path, fingerprint_of("generate", {}, {}))
 
 
 def test_a_run_resumes_with_its_own_config_only(tmp_path):
     run = tmp_path / "run"
-    mark = fingerprint("generate", {"search.n": 20, "seed": 0}, {"prompts": "aa"})
-    check_run(run, mark)
+    fingerprint = fingerprint_of("generate", {"search.n": 20, "seed": 0}, {"prompts": "aa"})
+    check_run(run, fingerprint)
     assert not run.exists()
-    start_run(run, "seed: 0\n", mark, environment.describe())
-    check_run(run, mark)
+    start_run(run, "seed: 0\n", fingerprint, environment.describe())
+    check_run(run, fingerprint)
     with pytest.raises(RunError, match=r"started with search.n=20, this config has search.n=8; use another `out`"):
-        check_run(run, fingerprint("generate", {"search.n": 8, "seed": 0}, {"prompts": "aa"}))
+        check_run(run, fingerprint_of("generate", {"search.n": 8, "seed": 0}, {"prompts": "aa"}))
     with pytest.raises(RunError, match="another content of `prompts`"):
-        check_run(run, fingerprint("generate", {"search.n": 20, "seed": 0}, {"prompts": "bb"}))
+        check_run(run, fingerprint_of("generate", {"search.n": 20, "seed": 0}, {"prompts": "bb"}))
     with pytest.raises(RunError, match="job generate, this is evaluate"):
-        check_run(run, fingerprint("evaluate", {"search.n": 20, "seed": 0}, {"prompts": "aa"}))
+        check_run(run, fingerprint_of("evaluate", {"search.n": 20, "seed": 0}, {"prompts": "aa"}))
     assert read_run(run)["keys"] == {"search.n": 20, "seed": 0}
 
 
+def test_a_rank_waits_for_the_fingerprint_of_rank_0_and_compares_its_own_keys(tmp_path):
+    with pytest.raises(TimeoutError, match=r"rank 0 wrote no usable .*run.json within 0 s"):
+        await_run(tmp_path, "generate", {"seed": 0}, seconds=0.2)
+    fingerprint = fingerprint_of("generate", {"seed": 0}, {"prompts": "aa"})
+    start_run(tmp_path, "seed: 0\n", fingerprint, {})
+    assert await_run(tmp_path, "generate", {"seed": 0}) == fingerprint
+    with pytest.raises(RunError, match="started with seed=0, this config has seed=1"):
+        await_run(tmp_path, "generate", {"seed": 1})
+    with pytest.raises(RunError, match="job generate, this is evaluate"):
+        await_run(tmp_path, "evaluate", {"seed": 0})
+
+
 def test_provenance_names_code_packages_and_hardware(tmp_path):
-    start_run(tmp_path, "seed: 0\n", fingerprint("generate", {}, {}), environment.describe())
+    start_run(tmp_path, "seed: 0\n", fingerprint_of("generate", {}, {}), environment.describe())
     found = json.loads((tmp_path / "env.json").read_text())
     assert found["packages"]["torch"].startswith("2.")
     assert found["cpu"]["cores"] >= 1
@@ -140,18 +153,18 @@ def test_provenance_names_code_packages_and_hardware(tmp_path):
 def test_an_out_below_a_file_is_refused(tmp_path, below):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="is a file; a run needs a folder"):
-        check_run(tmp_path / "file" / below, fingerprint("generate", {}, {}))
+        check_run(tmp_path / "file" / below, fingerprint_of("generate", {}, {}))
 
 
 def test_a_place_without_write_access_is_refused():
     with pytest.raises(RunError, match="cannot write below /proc"):
-        check_run(Path("/proc/genloop-run"), fingerprint("generate", {}, {}))
+        check_run(Path("/proc/genloop-run"), fingerprint_of("generate", {}, {}))
 
 
 def test_results_of_unknown_origin_are_not_overwritten(tmp_path):
     (tmp_path / "rows").mkdir()
     with pytest.raises(RunError, match="holds results but no"):
-        check_run(tmp_path, fingerprint("generate", {}, {}))
+        check_run(tmp_path, fingerprint_of("generate", {}, {}))
 
 
 def test_a_torn_last_line_makes_way_for_the_next(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from geneval.canary.check import hold
+from geneval.canary.check import run_canary
 from geneval.canary.records import Part
 from geneval.judging import judge_images
 from geneval.settings import Evaluator
@@ -52,7 +52,7 @@ def test_a_stop_does_not_wait_for_the_rest_of_a_batch_nor_for_the_canary():
     with pytest.raises(InterruptedError):
         judged(detector, stop)
     with pytest.raises(InterruptedError):
-        hold(evaluator_with(detector), {"detector": Part("detector", "shapes", {}, {})}, seen=stop)
+        run_canary(evaluator_with(detector), {"detector": Part("detector", "shapes", {}, {})}, seen=stop)
     assert detector.calls == [1, 1]
 
 

@@ -202,9 +202,9 @@ def test_bad_sources_are_refused(source, built, tmp_path, capsys):
     shutil.copytree(source, tmp_path / "unfinished")
     sorted((tmp_path / "unfinished/rows").iterdir())[0].unlink()
     shutil.copytree(source, tmp_path / "other")
-    mark = json.loads((tmp_path / "other/run.json").read_text())
-    mark["inputs"]["generator.options.showo"] = "0" * 64
-    (tmp_path / "other/run.json").write_text(json.dumps(mark))
+    fingerprint = json.loads((tmp_path / "other/run.json").read_text())
+    fingerprint["inputs"]["generator.options.showo"] = "0" * 64
+    (tmp_path / "other/run.json").write_text(json.dumps(fingerprint))
     for name, line in (("torn", '{"prompt_index": 0, "sam'), ("foreign", '{"prompt_index": 0, "sample": 0}')):
         shutil.copytree(source, tmp_path / name)
         path = sorted((tmp_path / name / "rows").iterdir())[0]

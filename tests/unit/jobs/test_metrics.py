@@ -376,8 +376,8 @@ def test_images_that_would_be_measured_twice_or_in_part_are_refused(images, tmp_
     shutil.copytree(own / "00000", own / "0")
     assert "0 and 00000 are the same number" in refusal(metrics, words, tmp_path, capsys)
     shutil.rmtree(own / "0")
-    mark = {"job": "generate", "keys": {}, "inputs": {}, "digest": ""}
-    (tmp_path / "run" / "run.json").write_text(json.dumps(mark))
+    fingerprint = {"job": "generate", "keys": {}, "inputs": {}, "digest": ""}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(fingerprint))
     (tmp_path / "run" / "plan.json").write_text('{"units": 3, "items": 36}')
     assert "the run of generate around them is unfinished, 3 units to make" in refusal(metrics, words, tmp_path, capsys)
 

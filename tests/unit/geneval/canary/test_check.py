@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from geneval.canary.check import AS_RECORDED, PLAUSIBLE, CanaryFailed, differences, hold
+from geneval.canary.check import AS_RECORDED, PLAUSIBLE, CanaryFailed, differences, run_canary
 from geneval.canary.pictures import VALUES, color_requests, noise, pictures
 from geneval.canary.records import Part, Record, find_record, write_record
 from geneval.settings import Evaluator
@@ -76,7 +76,7 @@ def evaluator(detector=None, colors=None) -> Evaluator:
 def refusal(evaluator: Evaluator, ours: dict[str, Part]) -> str:
     """The one line of a canary that fails."""
     with pytest.raises(CanaryFailed) as error:
-        hold(evaluator, ours)
+        run_canary(evaluator, ours)
     assert error.value.exit_code == 2 and "\n" not in str(error.value)
     return str(error.value)
 
@@ -91,7 +91,7 @@ def test_the_pictures_are_the_same_bytes_everywhere():
 
 def test_the_exact_detector_is_held_against_its_record_exactly():
     shapes = ShapesDetector()
-    outcomes = hold(Evaluator(shapes, shapes, VerdictOptions()), SHAPES)
+    outcomes = run_canary(Evaluator(shapes, shapes, VerdictOptions()), SHAPES)
     assert {name: outcome.outcome for name, outcome in outcomes.items()} == dict.fromkeys(SHAPES, AS_RECORDED)
     record = find_record(SHAPES["detector"])
     assert record is not None and record.tolerance == 0
@@ -109,7 +109,7 @@ def test_another_detector_under_a_recorded_name_is_refused():
 
 
 def test_unknown_weights_must_be_plausible():
-    outcomes = hold(evaluator(), parts())
+    outcomes = run_canary(evaluator(), parts())
     assert {outcome.outcome for outcome in outcomes.values()} == {PLAUSIBLE}
 
 
@@ -146,10 +146,10 @@ def test_a_part_may_check_itself():
 
 def test_answers_that_were_noted_bind_what_comes_after(tmp_path):
     ours = parts(tmp_path / "weights.canary.json", preprocess="a")
-    for outcome in hold(evaluator(), ours).values():
+    for outcome in run_canary(evaluator(), ours).values():
         assert write_record(outcome.part, outcome.seen, {"device": "cpu"}) == tmp_path / "weights.canary.json"
     near = evaluator(Everyday(0.905, shift=1.0), ByTable(gain=10.05))
-    assert {outcome.outcome for outcome in hold(near, ours).values()} == {AS_RECORDED}
+    assert {outcome.outcome for outcome in run_canary(near, ours).values()} == {AS_RECORDED}
     line = refusal(evaluator(Everyday(0.8)), ours)
     assert "gives 'stop sign' in picture 'sign' 0.800, recorded 0.900; likely another config or preprocessing" in line
     assert "canary=record (another out) takes this for right" in line
@@ -158,9 +158,9 @@ def test_answers_that_were_noted_bind_what_comes_after(tmp_path):
     )
     assert "puts 'stop sign' in picture 'sign' at [80.0," in refusal(evaluator(Everyday(shift=40.0)), ours)
     assert "likely another CLIP variant or activation (QuickGELU)" in refusal(evaluator(colors=ByTable(gain=11)), ours)
-    assert hold(evaluator(Everyday(0.8)), ours, recording=True)["detector"].outcome == PLAUSIBLE
+    assert run_canary(evaluator(Everyday(0.8)), ours, recording=True)["detector"].outcome == PLAUSIBLE
     others = {name: replace(part, options={"preprocess": "b"}) for name, part in ours.items()}
-    assert hold(evaluator(Everyday(0.8)), others)["detector"].outcome == PLAUSIBLE  # nothing is known of those options
+    assert run_canary(evaluator(Everyday(0.8)), others)["detector"].outcome == PLAUSIBLE  # of options not recorded
 
 
 def test_a_note_about_other_weights_is_no_licence_for_these(tmp_path):
@@ -172,8 +172,8 @@ def test_a_note_about_other_weights_is_no_licence_for_these(tmp_path):
         "canary: detector everyday has weights cdcdcdcd, " in line and "weights.canary.json is about abababab" in line
     )
     assert "canary=record (another out) takes these for right" in line
-    write_record(changed["detector"], hold(evaluator(), changed, recording=True)["detector"].seen, {})
-    assert hold(evaluator(), changed)["detector"].outcome == AS_RECORDED  # and the first weights still have theirs
+    write_record(changed["detector"], run_canary(evaluator(), changed, recording=True)["detector"].seen, {})
+    assert run_canary(evaluator(), changed)["detector"].outcome == AS_RECORDED
     assert find_record(ours["detector"]) is not None
 
 
@@ -186,7 +186,7 @@ def test_a_note_about_other_weights_is_no_licence_for_these(tmp_path):
 )
 def test_a_record_does_not_excuse_what_is_broken(tmp_path, wrong, message):
     ours = parts(tmp_path / "weights.canary.json")
-    write_record(ours["detector"], hold(evaluator(), ours)["detector"].seen, {})
+    write_record(ours["detector"], run_canary(evaluator(), ours)["detector"].seen, {})
     assert message in refusal(evaluator(wrong), ours)
 
 

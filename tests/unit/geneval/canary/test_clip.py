@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from geneval.canary.check import AS_RECORDED, PLAUSIBLE, CanaryFailed, hold, observe_colors
+from geneval.canary.check import AS_RECORDED, PLAUSIBLE, CanaryFailed, observe_colors, run_canary
 from geneval.canary.records import Part, write_record
 from geneval.colors.clip import ClipColorMaker, ClipOptions
 from geneval.settings import Evaluator
@@ -65,11 +65,11 @@ def test_only_a_record_tells_plain_gelu_from_quick_gelu(folder, tmp_path):
     part = Part("colors", "clip", {}, {"checkpoint": "ab" * 32}, tmp_path / "clip.canary.json")
     classifier = ClipColorMaker.load(options(folder), Path, "cpu")
     evaluator = Evaluator(ShapesDetector(), classifier, VerdictOptions())
-    write_record(part, hold(evaluator, {"colors": part})["colors"].seen, {})
-    assert hold(evaluator, {"colors": part})["colors"].outcome == AS_RECORDED
+    write_record(part, run_canary(evaluator, {"colors": part})["colors"].seen, {})
+    assert run_canary(evaluator, {"colors": part})["colors"].outcome == AS_RECORDED
     for module in classifier.embedder.network.modules():
         if hasattr(module, "activation_fn"):
             module.activation_fn = torch.nn.GELU()
     assert not observe_colors(classifier).problems
     with pytest.raises(CanaryFailed, match=r"likely another CLIP variant or activation \(QuickGELU\)"):
-        hold(evaluator, {"colors": part})
+        run_canary(evaluator, {"colors": part})

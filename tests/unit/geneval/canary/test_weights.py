@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from geneval.canary.check import CanaryFailed, differences, hold, observe_objects
+from geneval.canary.check import CanaryFailed, differences, observe_objects, run_canary
 from geneval.canary.records import Part, Record
 from geneval.settings import Evaluator, detector_maker
 from geneval.verdict import VerdictOptions
@@ -34,4 +34,4 @@ def test_untrained_weights_do_not_pass(folders):
     evaluator = Evaluator(detector(folders[0], "mmdet3"), ShapesDetector(), VerdictOptions())
     part = Part("detector", "hf_mask2former", {"preprocess": "mmdet3"}, {"checkpoint": "ab" * 32})
     with pytest.raises(CanaryFailed, match=r"gives a drawn stop sign, ball and clock at most 0\.\d+; likely weights"):
-        hold(evaluator, {"detector": part})
+        run_canary(evaluator, {"detector": part})

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from geneval.canary.check import AS_RECORDED, CanaryFailed, hold, observe_colors
+from geneval.canary.check import AS_RECORDED, CanaryFailed, observe_colors, run_canary
 from geneval.canary.records import Part, write_record
 from geneval.colors.clip import ClipColorMaker, ClipOptions
 from geneval.colors.zero_shot import color_texts
@@ -93,13 +93,13 @@ def test_both_pass_the_canary_and_each_is_held_by_the_record_of_the_other(folder
         return Evaluator(ShapesDetector(), ClipColorMaker.load(options, Path, "cpu"), VerdictOptions())
 
     for recorded, other in (("open_clip", "transformers"), ("transformers", "open_clip")):
-        write_record(part, hold(shown(recorded), {"colors": part}, recording=True)["colors"].seen, {})
-        assert hold(shown(other), {"colors": part})["colors"].outcome == AS_RECORDED
+        write_record(part, run_canary(shown(recorded), {"colors": part}, recording=True)["colors"].seen, {})
+        assert run_canary(shown(other), {"colors": part})["colors"].outcome == AS_RECORDED
     monkeypatch.setattr("genloop.models.clip.load._network", lambda library, config, quick_gelu: library.CLIP(**config))
     monkeypatch.setattr("genloop.models.clip.load._is_quick", lambda library, network: True)
     assert not observe_colors(shown("open_clip").colors).problems  # plain GELU looks as plausible
     with pytest.raises(CanaryFailed, match=r"activation \(QuickGELU\)"):
-        hold(shown("open_clip"), {"colors": part})
+        run_canary(shown("open_clip"), {"colors": part})
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
