@@ -10,12 +10,7 @@ from pydantic import Field
 
 from genloop.config import LAUNCH, Settings
 from genloop.factories import Resolve
-from genloop.models.clip.config import (
-    Precision,
-    check_clip_folder,
-    check_transformers_folder,
-    is_transformers_folder,
-)
+from genloop.models.clip.config import Precision, check_clip_folder, is_transformers_folder
 from genloop.registry import check_installed
 
 if TYPE_CHECKING:
@@ -45,6 +40,8 @@ class ClipUser:
         """The folder's config and headers, the activation, and the package that reads it."""
         folder = resolve(options.checkpoint)
         if options.backend == "transformers":
+            from genloop.models.clip.folder import check_transformers_folder
+
             check_transformers_folder(folder, options.architecture, options.pretrained)
             return
         if is_transformers_folder(folder):

