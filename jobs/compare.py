@@ -12,6 +12,8 @@ Writes  RUN/comparison.md (also printed), RUN/comparison.json with every image w
 Resume  the same command computes it again; the bytes depend on the two evaluations and the config alone.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +22,7 @@ from pydantic import BeforeValidator, Field
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
-from genloop.runs.evaluations import Evaluation, check_evaluation, content_of, read_evaluation
+from genloop.runs.evaluations import Evaluation, content_of, read_evaluation
 from genloop.stats.comparison.regime import Differing
 from genloop.stats.rates import Kind
 
@@ -42,19 +44,36 @@ class Config(JobConfig):
     num_flips: Annotated[int, LAUNCH] = Field(20, ge=0, description="changed prompts shown in the table")
 
 
-def check(config: Config) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """Both evaluations, what to call them, and the conditions that differ, all of them allowed."""
+
+    a: Evaluation
+    b: Evaluation
+    names: tuple[str, str]
+    conditions: Sequence[Differing]
+
+
+def check(config: Config) -> Checked:
     """Both evaluations, and that they may be compared, before anything is written."""
-    for path in (config.a, config.b):
-        check_evaluation(path)
-    _conditions(config, read_evaluation(config.a), read_evaluation(config.b))
+    from genloop.report.runs import short_names
+    from genloop.stats.comparison.compare import conditions_of, pair_up
+    from genloop.stats.comparison.regime import names_of, refuse
+
+    a, b = read_evaluation(config.a), read_evaluation(config.b)
+    first, second = short_names([config.a, config.b])  # the shortest parts of their paths that tell them apart
+    conditions = conditions_of(a, b)
+    refuse(conditions, config.allow, (first, second), names_of(a.card, b.card))
+    pair_up(a, b)
+    return Checked(a, b, (first, second), conditions)
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path]:
+def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """The verdicts of both and what they say of their making, wherever they lie."""
     return content_of(config.a, "a") | content_of(config.b, "b")
 
 
-def main(config: Config, world: World, checked: None) -> None:
+def main(config: Config, world: World, checked: Checked) -> None:
     from genloop.report.figures.forest import forest_svg
     from genloop.rundir import write_atomic, write_json
     from genloop.stats.comparison.compare import compare
@@ -62,34 +81,14 @@ def main(config: Config, world: World, checked: None) -> None:
 
     if world.rank != 0:
         return
-    a, b = read_evaluation(config.a), read_evaluation(config.b)
-    conditions, names = _conditions(config, a, b), _names(config)
-    found = compare(a, b, config.seed, kind=config.intervals, num_resamples=config.num_resamples)
+    conditions, names = checked.conditions, checked.names
+    found = compare(checked.a, checked.b, config.seed, kind=config.intervals, num_resamples=config.num_resamples)
     text = markdown(found, names, conditions, num_flips=config.num_flips)
     figure = forest_svg(found.changes, f"{names[1]} minus {names[0]}")
     write_json(config.out / "comparison.json", as_json(found, names, conditions))
     write_atomic(config.out / "comparison.md", text.encode())
     write_atomic(config.out / "forest.svg", figure.encode())
     print(text, end="", flush=True)
-
-
-def _conditions(config: Config, a: Evaluation, b: Evaluation) -> list[Differing]:
-    """What differs, all of it allowed; ValueError otherwise."""
-    from genloop.stats.comparison.compare import conditions_of, pair_up
-    from genloop.stats.comparison.regime import names_of, refuse
-
-    found = conditions_of(a, b)
-    refuse(found, config.allow, _names(config), names_of(a.card, b.card))
-    pair_up(a, b)
-    return found
-
-
-def _names(config: Config) -> tuple[str, str]:
-    """What to call the two: the shortest part of their paths that tells them apart."""
-    from genloop.report.runs import short_names
-
-    first, second = short_names([config.a, config.b])
-    return first, second
 
 
 if __name__ == "__main__":

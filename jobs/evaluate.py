@@ -21,8 +21,8 @@ Resume  the same command; finished units are kept, any number of workers may joi
 """
 
 import logging
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -98,7 +98,14 @@ class Config(IndependentConfig, EvaluatorKeys):
         return Path(self.images or "")
 
 
-def check(config: Config) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """The prompt folders in order; none when the canary alone is run."""
+
+    folders: Sequence[PromptFolder] = ()
+
+
+def check(config: Config) -> Checked:
     """Names, layout, every metadata file and completeness, before anything is loaded or written."""
     from geneval.canary.records import check_records
     from geneval.completeness import check_complete
@@ -108,29 +115,30 @@ def check(config: Config) -> None:
     if config.canary != "off":
         check_records(config, resolve)
     if not config.has_images:
-        return
+        return Checked()
     if not config.images:
         raise ValueError("images: needs a value, unless canary=only")
-    folders = _folders(config, known if config.unknown_classes == "refuse" else None)
+    classes = known if config.unknown_classes == "refuse" else None
+    folders = read_folders(config.folder, classes=classes, limit=config.limit, layout=config.layout)
     if config.expect.on_missing == "error" or not any(folder.samples for folder in folders):
         check_samples(config.folder, folders, config.layout)
         check_complete(config.folder, _lacks(config, folders))
+    return Checked(folders)
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path]:
+def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """The images and the weights, whose content enters the fingerprint wherever they lie."""
     return ({"images": config.folder} if config.has_images else {}) | evaluator_inputs(config, resolve)
 
 
-def main(config: Config, world: World, checked: None) -> None:
+def main(config: Config, world: World, checked: Checked) -> None:
     import torch
 
     torch.set_num_threads(config.threads)
     if not config.has_images:
         _load(config, world)
         return
-    folders = _folders(config)
-    samples = [sample for folder in folders for sample in folder.samples]
+    samples = [sample for folder in checked.folders for sample in folder.samples]
     units = plan_units(len(samples), config.unit_size)
     with ImageReader(config.folder, config.decoders) as reader, Ledger.of(config, units, world) as ledger:
         evaluator = None
@@ -141,12 +149,7 @@ def main(config: Config, world: World, checked: None) -> None:
                 rows = _judge(config, samples[unit.start : unit.stop], evaluator, reader, ahead, ledger)
                 ledger.complete(unit, [row.to_json() for row in rows])
     if count(config.out, len(units)).done == len(units):
-        _conclude(config, folders, units)
-
-
-def _folders(config: Config, classes: Collection[str] | None = None) -> list[PromptFolder]:
-    """The prompt folders in order; metadata may name `classes` only."""
-    return read_folders(config.folder, classes=classes, limit=config.limit, layout=config.layout)
+        _conclude(config, checked.folders, samples, units)
 
 
 def _lacks(config: Config, folders: Sequence[PromptFolder]) -> Completeness:
@@ -156,7 +159,7 @@ def _lacks(config: Config, folders: Sequence[PromptFolder]) -> Completeness:
 
 
 def _load(config: Config, world: World) -> Evaluator:
-    """The detector and the colour classifier, after they have been held against the canary's pictures."""
+    """The detector and the colour classifier, after the canary: pictures whose answers are known."""
     from geneval.canary.check import run_canary
     from geneval.canary.records import parts_of
     from genloop.rundir import read_run, write_json
@@ -227,7 +230,9 @@ def _names(samples: Sequence[Sample], unit: Unit | None) -> list[str]:
     return [sample.image for sample in samples[unit.start : unit.stop]] if unit else []
 
 
-def _conclude(config: Config, folders: Sequence[PromptFolder], units: Sequence[Unit]) -> None:
+def _conclude(
+    config: Config, folders: Sequence[PromptFolder], samples: Sequence[Sample], units: Sequence[Unit]
+) -> None:
     """Write and print the summary; workers that end together write the same bytes."""
     from geneval.card import remarks, result_card
     from geneval.evaluation import UNREADABLE
@@ -240,7 +245,6 @@ def _conclude(config: Config, folders: Sequence[PromptFolder], units: Sequence[U
     unreadable = [row.image for row in rows if row.reason.startswith(UNREADABLE)]
     summary = summarize(rows, unreadable=unreadable, intervals=config.intervals)
     lacks = _lacks(config, folders)
-    samples = [sample for folder in folders for sample in folder.samples]
     regime = result_card(config.out, config.folder, samples, rows, evaluator_facts(config, resolve))
     write_json(config.out / "card.json", regime)
     more = {"intervals": config.intervals, "completeness": lacks.to_json(), "card": regime}

@@ -23,7 +23,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,31 +62,34 @@ class Config(PromptConfig, GeneratorKeys):
     previews: Literal["none", "judged"] = Field("none", description="keep pictures of what judges were shown")
 
 
-def check(config: Config) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """The prompts to generate images for, in order."""
+
+    prompts: Sequence[Prompt]
+
+
+def check(config: Config) -> Checked:
     """Prompts, names and checkpoint headers, before anything is loaded or written."""
     config.search.check(config.sampling.num_steps)
     questions = config.search.questions
     classes = judge_classes(config.judge) if questions else None
-    prompts = _prompts(config, classes)
+    prompts = read_prompts(config.prompts, config.metadata, limit=config.limit, classes=classes, text=config.text)
     if questions:
         check_judge(config.judge, resolve, questions)
         check_prompts(config.judge, prompts)
     check_generator(config.generator, resolve)
+    return Checked(prompts)
 
 
-def _prompts(config: Config, classes: Collection[str] | None = None) -> list[Prompt]:
-    """The prompts of the config; metadata may name `classes` only."""
-    return read_prompts(config.prompts, config.metadata, limit=config.limit, classes=classes, text=config.text)
-
-
-def inputs(config: Config, checked: None) -> dict[str, Path]:
+def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """Checkpoints, whose content enters the fingerprint."""
     found = generator_inputs(config.generator, resolve)
     return found | (judge_inputs(config.judge, resolve) if config.search.questions else {})
 
 
-def main(config: Config, world: World, checked: None) -> None:
-    prompts = _prompts(config)
+def main(config: Config, world: World, checked: Checked) -> None:
+    prompts = checked.prompts
     if world.rank == 0:
         warn_of_cuts(config.generator, resolve, prompts)
     units = plan_units(len(prompts), config.unit_size)

@@ -38,29 +38,32 @@ class Config(IndependentConfig):
     threads: Annotated[int, LAUNCH] = Field(1, ge=1, description="CPU threads of a worker")
 
 
-def check(config: Config) -> None:
-    """Weights and tokenizer, before anything is written."""
+def check(config: Config) -> Path | None:
+    """Weights and tokenizer, before anything is written -> the folder of the tokenizer, if one is used."""
     if len(config.weights) != len(TAGS) or min(config.weights) < 0 or sum(config.weights) == 0:
         raise ValueError(f"weights: needs {len(TAGS)} numbers >= 0, not all 0, found {config.weights}")
     if config.tokenizer is not None:
-        check_image_tokenizer(resolve(config.tokenizer))
-    elif not config.images:
+        folder = resolve(config.tokenizer)
+        check_image_tokenizer(folder)
+        return folder
+    if not config.images:
         raise ValueError("tokenizer: is null and images is false; the shards would hold captions only")
+    return None
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path]:
+def inputs(config: Config, checked: Path | None) -> dict[str, Path]:
     """The tokenizer's content enters the fingerprint."""
-    return {} if config.tokenizer is None else {"tokenizer": resolve(config.tokenizer)}
+    return {} if checked is None else {"tokenizer": checked}
 
 
-def main(config: Config, world: World, checked: None) -> None:
+def main(config: Config, world: World, checked: Path | None) -> None:
     import torch
 
     from genloop.shapes.samples import training_samples
     from genloop.shapes.text import write_text_tokenizer
 
     torch.set_num_threads(config.threads)
-    tokenizer = None if config.tokenizer is None else load_image_tokenizer(resolve(config.tokenizer))
+    tokenizer = None if checked is None else load_image_tokenizer(checked)
     write_text_tokenizer(config.out / "text_tokenizer")  # the same bytes from every worker
     total = min(config.num_samples, config.limit or config.num_samples)
     with Ledger.of(config, plan_units(total, config.unit_size), world) as ledger:

@@ -56,15 +56,10 @@ class Config(IndependentConfig):
         """A run folder stands for the images in it."""
         return images / "images" if (images / "run.json").is_file() else images
 
-    @property
-    def measurement(self) -> Measurement:
-        """What is measured."""
-        return Measurement(self.metrics, self.images, self.reference, self.prompts, self.limit, resolve)
 
-
-def check(config: Config) -> None:
+def check(config: Config) -> Measurement:
     """Options, weights, folders, prompts, the judge and the reference, before anything is loaded or written."""
-    what = config.measurement
+    what = Measurement(config.metrics, config.images, config.reference, config.prompts, config.limit, resolve)
     what.check()
     for name in what.needs("judge"):
         maker: Any = metric_maker(name)
@@ -74,32 +69,31 @@ def check(config: Config) -> None:
         check_judge(config.judge, resolve, [question for question in questions if question != ANY_QUESTION])
         if "outcome" in questions:
             check_prompts(config.judge, [picture.prompt for picture in what.pictures if picture.prompt])
+    return what
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path | str]:
+def inputs(config: Config, checked: Measurement) -> dict[str, Path | str]:
     """Images, reference and weights, whose content enters the fingerprint wherever they lie."""
-    what = config.measurement
-    return what.inputs() | (judge_inputs(config.judge, resolve) if what.needs("judge") else {})
+    return checked.inputs() | (judge_inputs(config.judge, resolve) if checked.needs("judge") else {})
 
 
-def main(config: Config, world: World, checked: None) -> None:
+def main(config: Config, world: World, checked: Measurement) -> None:
     import torch
 
     from genloop.data.image_reader import ImageReader
 
     torch.set_num_threads(config.threads)
-    what = config.measurement
-    units = plan_units(len(what.pictures) + len(what.others), config.unit_size)
+    units = plan_units(len(checked.pictures) + len(checked.others), config.unit_size)
     with ImageReader(Path(), config.decoders) as reader, Ledger.of(config, units, world) as ledger:
         work: Work | None = None
         for unit in ledger.claims():
-            work = work or _load(config, what, world)
+            work = work or _load(config, checked, world)
             with ledger.working(unit), note(f"items {unit.start} to {unit.stop - 1}"):
-                rows = measure(what, unit, work, reader, config.out, ledger.staging)
+                rows = measure(checked, unit, work, reader, config.out, ledger.staging)
                 ledger.advance(len(unit))
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):
-        _conclude(config, what, units)
+        _conclude(config, checked, units)
 
 
 def _load(config: Config, what: Measurement, world: World) -> Work:

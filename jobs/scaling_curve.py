@@ -13,6 +13,7 @@ Resume  the same command; finished units are kept, any number of workers may joi
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -60,64 +61,68 @@ class Parts(NamedTuple):
     judges: dict[str, "Judge"]
 
 
-def check(config: Config) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """The run's rows, their prompts by index, the folder of the image tokenizer, the name of the recorded judge."""
+
+    rows: "Sequence[GeneratedRow]"
+    prompts: "Mapping[int, Prompt]"
+    tokenizer: Path
+    recorded: str
+
+
+def check(config: Config) -> Checked:
     """The run, names and checkpoint headers, before anything is loaded or written."""
     from genloop.models.common.image_tokenizers import check_image_tokenizer
     from genloop.rewards.build import check_judge, judge_classes
     from genloop.runs.pools import read_pool_rows, read_prompts_of, recorded_judge
 
     rows = read_pool_rows(config.run)[: config.limit]
-    known = set(check_evaluator(config, resolve))
+    known, recorded = set(check_evaluator(config, resolve)), _recorded_name(config.run)
     for name, settings in config.judges.items():
-        if name == CEILING or (name == _recorded_name(config.run) and recorded_judge(rows[0])):
+        if name == CEILING or (name == recorded and recorded_judge(rows[0])):
             raise ValueError(f"judges.{name}: that name is taken by scores of the run; use another one")
         check_judge(settings, resolve, ["outcome"])
         known &= set(judge_classes(settings) or known)
-    read_prompts_of(config.run, rows, classes=known)
-    check_image_tokenizer(resolve(_tokenizer(config)))
+    prompts = read_prompts_of(config.run, rows, classes=known)
+    tokenizer = resolve(config.tokenizer or read_generator(config.run).generator.options.tokenizer)
+    check_image_tokenizer(tokenizer)
     smallest = min(
         sum(len(row.candidates) for row in pool)
         for pool in pools_of(rows, config.pool, lambda row: (row.prompt_index, row.sample))
     )
     if config.max_k is not None and config.max_k > smallest:
         raise ValueError(f"max_k: found {config.max_k}, but the smallest pool has {smallest} candidates")
+    return Checked(rows, prompts, tokenizer, recorded)
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path]:
+def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """The run's rows, the tokenizer and the judges' files, whose content enters the fingerprint."""
     from genloop.rewards.build import judge_inputs
 
-    found = {"run": config.run / "rows", "tokenizer": resolve(_tokenizer(config))} | evaluator_inputs(config, resolve)
+    found = {"run": config.run / "rows", "tokenizer": checked.tokenizer} | evaluator_inputs(config, resolve)
     for name, settings in config.judges.items():
         found |= judge_inputs(settings, resolve, f"judges.{name}")
     return found
 
 
-def main(config: Config, world: World, checked: None) -> None:
-    from genloop.runs.pools import read_pool_rows, read_prompts_of
-
-    rows = read_pool_rows(config.run)[: config.limit]
-    prompts = read_prompts_of(config.run, rows)
+def main(config: Config, world: World, checked: Checked) -> None:
+    rows = checked.rows
     units = plan_units(len(rows), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
         parts: Parts | None = None
         for unit in ledger.claims():
-            parts = parts or _load(config, world)  # a finished run loads nothing
+            parts = parts or _load(config, checked.tokenizer, world)  # a finished run loads nothing
             with ledger.working(unit):
                 found: list[dict[str, Any]] = []
                 for batch in _batches(rows[unit.start : unit.stop], config.candidates_per_batch):
                     world.check_stop()
                     with note("prompts " + ", ".join(f"{row.prompt_index} {row.prompt!r}" for row in batch)):
-                        found += _judge(batch, prompts, parts, _recorded_name(config.run))
+                        found += _judge(batch, checked.prompts, parts, checked.recorded)
                     ledger.advance(len(batch))
                 ledger.complete(unit, found)
     if count(config.out, len(units)).done == len(units):
         _conclude(config)
-
-
-def _tokenizer(config: Config) -> str:
-    """The configured image tokenizer, else the one that the run was made with."""
-    return config.tokenizer or read_generator(config.run).generator.options.tokenizer
 
 
 def _recorded_name(run: Path) -> str:
@@ -126,7 +131,7 @@ def _recorded_name(run: Path) -> str:
     return str(made.get("judge", {}).get("kind") or made.get("search", {}).get("judge") or "recorded")
 
 
-def _load(config: Config, world: World) -> Parts:
+def _load(config: Config, tokenizer: Path, world: World) -> Parts:
     import torch
 
     from geneval.judge import VerdictJudge
@@ -137,7 +142,7 @@ def _load(config: Config, world: World) -> Parts:
     device = choose_device(config.device, world)
     return Parts(
         device=device,
-        tokenizer=load_image_tokenizer(resolve(_tokenizer(config)), device=device),
+        tokenizer=load_image_tokenizer(tokenizer, device=device),
         verdicts=VerdictJudge(build_evaluator(config, resolve, device)),
         judges={name: build_judge(settings, resolve, device) for name, settings in config.judges.items()},
     )
