@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.search_sets import PROBED, SETS, Setup
 from ckpts.resolve import resolve
-from geneval.judge import shapes_oracle
+from geneval.judge import ShapesOracle
 from genloop.config import dump_yaml
 from genloop.data.prompts import read_prompts
 from genloop.models.common.image_tokenizers import load_image_tokenizer
@@ -169,7 +169,7 @@ def outcome(setup: Setup, prompt: Prompt, choice: Choice, sampler: Remembering) 
 def correct(sampler: Remembering, prompts: Sequence[Prompt], tokens: Sequence[np.ndarray]) -> list[float]:
     """Whether finished images show their prompts, by the exact detector and GenEval's rules."""
     images = sampler.decode(torch.from_numpy(np.stack(tokens)))
-    return shapes_oracle().p_yes("outcome", prompts, images).tolist()
+    return ShapesOracle().p_yes("outcome", prompts, images).tolist()
 
 
 def probe(
@@ -194,7 +194,7 @@ def probe(
                 images = sampler.preview(state)
                 for judge, asks in asked.items():
                     scores[judge][state.steps[0]] = asks.p_yes("potential", prompts, images).tolist()
-                scores["oracle"][state.steps[0]] = shapes_oracle().p_yes("outcome", prompts, images).tolist()
+                scores["oracle"][state.steps[0]] = ShapesOracle().p_yes("outcome", prompts, images).tolist()
         final = correct(sampler, prompts, list(state.tokens.numpy()))
         for number, row in enumerate(rows):
             part = slice(number * PROBED.n, (number + 1) * PROBED.n)

@@ -5,7 +5,7 @@
 With the exact detector of the embedded world this is that world's oracle, `shapes_oracle`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,7 @@ from geneval.settings import (
 from geneval.verdict import VerdictOptions
 from genloop.config import Settings
 from genloop.data.images import to_uint8
+from genloop.factories import Maker, Resolve
 from genloop.records import Prompt
 
 if TYPE_CHECKING:
@@ -82,17 +83,17 @@ class GenevalJudge:
     needs_metadata = True
 
     @classmethod
-    def check(cls, options: GenevalJudgeOptions, resolve: Callable[[str], Path]) -> None:
+    def check(cls, options: GenevalJudgeOptions, resolve: Resolve) -> None:
         """The options of both parts."""
         check_evaluator(options, resolve)
 
     @classmethod
-    def inputs(cls, options: GenevalJudgeOptions, resolve: Callable[[str], Path]) -> dict[str, Path]:
+    def inputs(cls, options: GenevalJudgeOptions, resolve: Resolve) -> dict[str, Path]:
         """The weights of both parts."""
         return evaluator_inputs(options, resolve)
 
     @classmethod
-    def questions(cls, options: GenevalJudgeOptions, resolve: Callable[[str], Path]) -> tuple[str, ...]:
+    def questions(cls, options: GenevalJudgeOptions, resolve: Resolve) -> tuple[str, ...]:
         """Only a finished image shows its prompt or does not; what it lacks can be said."""
         return ("outcome", "reason")
 
@@ -102,31 +103,21 @@ class GenevalJudge:
         return detector_maker(options.detector.kind).classes(options.detector.options)
 
     @classmethod
-    def load(cls, options: GenevalJudgeOptions, resolve: Callable[[str], Path], device: str) -> VerdictJudge:
+    def load(cls, options: GenevalJudgeOptions, resolve: Resolve, device: str) -> VerdictJudge:
         """Both parts on `device`."""
         return VerdictJudge(build_evaluator(options, resolve, device), options.credit)
 
 
-class ShapesOracle(VerdictJudge):
+class ShapesOracle(VerdictJudge, Maker):
     """The oracle of the embedded world, and its maker: no options, nothing to load."""
 
-    Options = Settings
     needs_metadata = True
 
     def __init__(self) -> None:
         super().__init__(build_evaluator(_SHAPES, Path))
 
     @classmethod
-    def check(cls, options: Settings, resolve: Callable[[str], Path]) -> None:
-        """There is nothing to refuse."""
-
-    @classmethod
-    def inputs(cls, options: Settings, resolve: Callable[[str], Path]) -> dict[str, Path]:
-        """It reads no file."""
-        return {}
-
-    @classmethod
-    def questions(cls, options: Settings, resolve: Callable[[str], Path]) -> tuple[str, ...]:
+    def questions(cls, options: Settings, resolve: Resolve) -> tuple[str, ...]:
         """Only a finished image shows its prompt or does not; what it lacks can be said."""
         return ("outcome", "reason")
 
@@ -136,11 +127,6 @@ class ShapesOracle(VerdictJudge):
         return detector_maker("shapes").classes(options)
 
     @classmethod
-    def load(cls, options: Settings, resolve: Callable[[str], Path], device: str) -> "ShapesOracle":
+    def load(cls, options: Settings, resolve: Resolve, device: str) -> "ShapesOracle":
         """It is the same on every device."""
         return cls()
-
-
-def shapes_oracle() -> VerdictJudge:
-    """The oracle of the embedded world."""
-    return ShapesOracle()

@@ -12,7 +12,19 @@ from typing import Any
 import numpy as np
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+PALETTE = {  # GenEval's ten colours, as pictures of the suite show them
+    "red": (220, 40, 40),
+    "orange": (255, 140, 20),
+    "yellow": (250, 230, 60),
+    "green": (40, 160, 70),
+    "blue": (40, 80, 220),
+    "purple": (130, 50, 180),
+    "pink": (255, 150, 200),
+    "brown": (120, 70, 30),
+    "black": (15, 15, 15),
+    "white": (245, 245, 245),
+}
+COLORS = tuple(PALETTE)
 RELATIONS = ("left of", "right of", "above", "below")
 
 

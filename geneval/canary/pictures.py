@@ -4,25 +4,11 @@ Two hold things that detectors of everyday objects know (a stop sign, a ball, a 
 one noise; their sizes differ, and one is not square. Noise is the raw stream of a keyed counter-based generator.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from genloop.records import COLORS, Detection
+from genloop.records import COLORS, PALETTE, Detection
 
 Rgb = tuple[int, int, int]
-VALUES: Mapping[str, Rgb] = {
-    "red": (220, 40, 40),
-    "orange": (255, 140, 20),
-    "yellow": (250, 230, 60),
-    "green": (40, 160, 70),
-    "blue": (40, 80, 220),
-    "purple": (130, 50, 180),
-    "pink": (255, 150, 200),
-    "brown": (120, 70, 30),
-    "black": (15, 15, 15),
-    "white": (245, 245, 245),
-}
 GRAY = (150, 150, 150)
 PATCH = 64  # pixels along a side of a colour patch
 CLASS = "sports ball"  # what the patches are called where a class has to be named
@@ -43,9 +29,9 @@ def color_requests() -> dict[str, tuple[np.ndarray, list[Detection]]]:
         top, left = place // 5 * PATCH, place % 5 * PATCH
         mask = np.zeros(discs.shape[:2], dtype=bool)
         mask[top : top + PATCH, left : left + PATCH] = _disc(PATCH, PATCH, PATCH / 2, PATCH / 2, 0.45 * PATCH)
-        discs[mask] = VALUES[name]
+        discs[mask] = PALETTE[name]
         inner = slice(top + 8, top + PATCH - 8), slice(left + 8, left + PATCH - 8)
-        squares[inner] = VALUES[name]
+        squares[inner] = PALETTE[name]
         ours.append(Detection(CLASS, 1.0, _box(*np.where(mask)), mask, int(mask.sum())))
         plain.append(Detection(CLASS, 1.0, (left + 8.0, top + 8.0, left + PATCH - 8.0, top + PATCH - 8.0)))
     return {"discs": (discs, ours), "squares": (squares, plain)}
@@ -68,12 +54,12 @@ def _sign() -> np.ndarray:
     image[180:, 120:136] = (90, 90, 95)
     y, x = np.mgrid[:256, :256]
     reach = np.maximum(np.maximum(abs(x - 128), abs(y - 104)), (abs(x - 128) + abs(y - 104)) / np.sqrt(2))
-    image[reach < 88] = VALUES["white"]
-    image[reach < 80] = VALUES["red"]
+    image[reach < 88] = PALETTE["white"]
+    image[reach < 80] = PALETTE["red"]
     for column in range(4):
         left = 72 + 30 * column
-        image[88:120, left : left + 8] = VALUES["white"]
-        image[100:107, left : left + 22] = VALUES["white"]
+        image[88:120, left : left + 8] = PALETTE["white"]
+        image[100:107, left : left + 22] = PALETTE["white"]
     return image
 
 
@@ -82,16 +68,16 @@ def _ball() -> np.ndarray:
     image = _sky(224, 320)
     image[130:] = (70, 140, 60)
     y, x = np.mgrid[:224, :320]
-    image[_disc(224, 320, 156, 90, 46)] = VALUES["orange"]
+    image[_disc(224, 320, 156, 90, 46)] = PALETTE["orange"]
     seams = (abs(x - 90) < 2) | (abs(y - 156) < 2) | (abs(np.hypot(x - 40, y - 156) - 34) < 2)
-    image[seams & _disc(224, 320, 156, 90, 46)] = VALUES["black"]
-    image[_disc(224, 320, 84, 232, 62)] = VALUES["brown"]
-    image[_disc(224, 320, 84, 232, 54)] = VALUES["white"]
-    image[(abs(x - 232) < 3) & (y > 44) & (y < 86)] = VALUES["black"]
-    image[(abs(y - 84) < 3) & (x > 231) & (x < 264)] = VALUES["black"]
+    image[seams & _disc(224, 320, 156, 90, 46)] = PALETTE["black"]
+    image[_disc(224, 320, 84, 232, 62)] = PALETTE["brown"]
+    image[_disc(224, 320, 84, 232, 54)] = PALETTE["white"]
+    image[(abs(x - 232) < 3) & (y > 44) & (y < 86)] = PALETTE["black"]
+    image[(abs(y - 84) < 3) & (x > 231) & (x < 264)] = PALETTE["black"]
     for hour in range(12):
         angle = hour * np.pi / 6
-        image[_disc(224, 320, 84 - 46 * np.cos(angle), 232 + 46 * np.sin(angle), 4)] = VALUES["black"]
+        image[_disc(224, 320, 84 - 46 * np.cos(angle), 232 + 46 * np.sin(angle), 4)] = PALETTE["black"]
     return image
 
 
@@ -104,7 +90,7 @@ def _tiles() -> np.ndarray:
     for place, name in enumerate(COLORS):
         top, left = 4 + place // 5 * 20, 4 + place % 5 * 12
         tile = image[top : top + 7, left : left + 7]
-        tile[~corners if place % 2 else np.ones_like(corners)] = VALUES[name]
+        tile[~corners if place % 2 else np.ones_like(corners)] = PALETTE[name]
     return image
 
 

@@ -202,11 +202,6 @@ class Shards:
         return digest.hexdigest()
 
 
-def content_digest(source: Path) -> str:
-    """`Shards.digest` of a folder."""
-    return Shards(source).digest()
-
-
 def _shards_of(source: Path) -> list[Path]:
     if source.is_dir():
         shards = sorted(path for path in source.glob("*.tar") if not path.name.startswith("."))

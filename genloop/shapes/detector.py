@@ -5,14 +5,14 @@ compared with the ten templates at nine shifts; the best intersection over union
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
 
 from genloop.config import Settings
+from genloop.factories import Maker, Resolve
 from genloop.records import COLORS, Detection
 from genloop.shapes.render import BACKGROUND, COLOR_VALUES, TEMPLATES
 from genloop.shapes.scenes import SHAPES
@@ -67,19 +67,8 @@ class ShapesDetector:
         return found
 
 
-class Shapes:
+class Shapes(Maker):
     """Makes that detector, as which it also names colours; there is nothing to choose and nothing to load."""
-
-    Options = Settings
-
-    @classmethod
-    def check(cls, options: Settings, resolve: Callable[[str], Path]) -> None:
-        """There is nothing to refuse."""
-
-    @classmethod
-    def inputs(cls, options: Settings, resolve: Callable[[str], Path]) -> dict[str, Path]:
-        """It reads no file."""
-        return {}
 
     @classmethod
     def classes(cls, options: Settings) -> Sequence[str]:
@@ -87,7 +76,7 @@ class Shapes:
         return SHAPES
 
     @classmethod
-    def load(cls, options: Settings, resolve: Callable[[str], Path], device: str) -> ShapesDetector:
+    def load(cls, options: Settings, resolve: Resolve, device: str) -> ShapesDetector:
         """It is the same on every device."""
         return ShapesDetector()
 

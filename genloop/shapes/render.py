@@ -8,23 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from genloop.records import COLORS
+from genloop.records import COLORS, PALETTE
 from genloop.shapes.scenes import CELL, GRID, SHAPES, Scene
 
 SIZE = GRID * CELL  # pixels
 BACKGROUND = (150, 150, 150)
-PALETTE = {
-    "red": (220, 40, 40),
-    "orange": (255, 140, 20),
-    "yellow": (250, 230, 60),
-    "green": (40, 160, 70),
-    "blue": (40, 80, 220),
-    "purple": (130, 50, 180),
-    "pink": (255, 150, 200),
-    "brown": (120, 70, 30),
-    "black": (15, 15, 15),
-    "white": (245, 245, 245),
-}
 
 _DRAWINGS = {
     "circle": "..###.. .#####. ####### ####### ####### .#####. ..###..",

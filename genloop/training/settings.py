@@ -62,35 +62,6 @@ class TrainSettings(LoopSettings):
     batch_size: int = Field(32, ge=1, description="rows in a step, over all ranks together")
 
 
-class BatchSettings(Settings):
-    """What a step of judge training looks at."""
-
-    groups: int = Field(10, ge=0, description="sentences with generated images")
-    paths: int = Field(6, ge=1, description="paths of a sentence")
-    previews: int = Field(2, ge=0, description="steps whose previews are shown beside the final images")
-    scenes: int = Field(48, ge=0, multiple_of=2, description="drawn scenes of the embedded world")
-    conversations: int = Field(0, ge=0, description="conversations from published files")
-
-    @property
-    def num_items(self) -> int:
-        """What the ranks share among each other: groups, pairs of scenes, conversations."""
-        return self.groups + self.scenes // 2 + self.conversations
-
-
-class LossSettings(Settings):
-    """Weights of the terms of a judge's loss; each is a mean over the batch."""
-
-    outcome: float = Field(1.0, ge=0, description="is the image right; soft cross-entropy of the first answer token")
-    potential: float = Field(1.0, ge=0, description="can the preview still become right")
-    clarity: float = Field(0.3, ge=0, description="can the preview be judged")
-    pairs: float = Field(0.5, ge=0, description="rank images of one sentence at one step: logistic loss of the margin")
-    scenes: float = Field(1.0, ge=0, description="outcome of drawn scenes")
-    cells: float = Field(1.0, ge=0, description="name shape and colour of every cell, by the words' own embeddings")
-    names: float = Field(0.0, ge=0, description="at every shape and colour word of a sentence: is it in the image")
-    reason: float = Field(0.0, ge=0, description="say what is wrong; needs a question `reason`")
-    words: float = Field(1.0, ge=0, description="answers of conversations")
-
-
 class LoraSettings(Settings):
     """Low-rank adapters (Hu et al. 2022) beside linear layers, whose own weights then stay as they are."""
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
 from genloop.models.llava.load import build_llava, save_llava
-from genloop.models.llava.model import Llava
+from genloop.models.llava.model import Llava, language_hidden
 from genloop.records import Prompt
 from genloop.rewards.questions import RELEASED
 
@@ -75,3 +75,13 @@ def some_images(count: int, *, height: int = 40, width: int = 32) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     colors = torch.rand(count, 3, 1, 1, generator=generator)
     return (colors + 0.3 * torch.rand(count, 3, height, width, generator=generator)).clamp(0, 1)
+
+
+def first_token_logits(model: Llava, embeds: Tensor, lengths: Tensor) -> Tensor:
+    """Embeddings (B, L, D) of rows of `lengths` (B,), pads on the right -> logits of the answer's first token (B, V).
+
+    The head sees each row's last position only. fp32, differentiable.
+    """
+    hidden = language_hidden(model, embeds)
+    last = hidden[torch.arange(len(hidden), device=hidden.device), lengths.to(hidden.device) - 1]
+    return model.lm_head(last).float()

@@ -80,16 +80,6 @@ def language_hidden(
     return language.norm(hidden)
 
 
-def first_token_logits(model: Llava, embeds: Tensor, lengths: Tensor) -> Tensor:
-    """Embeddings (B, L, D) of rows of `lengths` (B,), pads on the right -> logits of the answer's first token (B, V).
-
-    The head sees each row's last position only. fp32, differentiable.
-    """
-    hidden = language_hidden(model, embeds)
-    last = hidden[torch.arange(len(hidden), device=hidden.device), lengths.to(hidden.device) - 1]
-    return model.lm_head(last).float()
-
-
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:

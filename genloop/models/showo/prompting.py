@@ -118,13 +118,6 @@ def omni_mask(ids: Tensor, config: ShowOConfig, *, see_pads: bool = False) -> Te
     return allow[:, None]
 
 
-def mmu_mask(ids: Tensor, config: ShowOConfig) -> Tensor:
-    """ids (B, L) of mmu rows -> (B, 1, L, L): causal, and every row sees the image part up to its eoi."""
-    is_eoi = ids == config.eoi_id
-    image = (is_eoi.cumsum(1) == 0) | is_eoi
-    return prefix_mask(image)
-
-
 def prefix_mask(prefix: Tensor) -> Tensor:
     """prefix (B, L) bool -> (B, 1, L, L): causal, and every row sees the columns of the prefix.
 

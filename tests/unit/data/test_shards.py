@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from genloop.data.shards import Sample, Shards, content_digest, index_path, table_path, write_shard
+from genloop.data.shards import Sample, Shards, index_path, table_path, write_shard
 
 
 def samples(start: int, count: int) -> list[Sample]:
@@ -35,7 +35,7 @@ def test_the_same_samples_give_the_same_bytes(tmp_path):
         write_shard(tmp_path / name / "00000.tar", samples(0, 7))
     for file in ("00000.tar", "00000.index.json"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert content_digest(tmp_path / "a") == content_digest(tmp_path / "b")
+    assert Shards(tmp_path / "a").digest() == Shards(tmp_path / "b").digest()
 
 
 def test_any_sample_is_read_in_any_order(tmp_path):
@@ -180,18 +180,18 @@ def test_a_changed_shard_is_noticed_and_a_copied_one_is_not_taken_for_changed(tm
     (tmp_path / "a").mkdir()
     shard = tmp_path / "a/x.tar"
     write_shard(shard, samples(0, 3))
-    digest = content_digest(tmp_path / "a")
+    digest = Shards(tmp_path / "a").digest()
     assert shard.stat().st_mtime_ns == index_path(shard).stat().st_mtime_ns
     shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
     os.utime(index_path(tmp_path / "b/x.tar"), ns=(1, 1))
-    assert content_digest(tmp_path / "b") == digest
+    assert Shards(tmp_path / "b").digest() == digest
     assert shard.stat().st_size and index_path(tmp_path / "b/x.tar").stat().st_mtime_ns > 1  # hashed once, and noted
     data = shard.read_bytes()
     shard.write_bytes(data.replace(b"caption 1", b"caption 9"))
     with pytest.raises(ValueError, match="changed since it was written"):
-        content_digest(tmp_path / "a")
+        Shards(tmp_path / "a").digest()
     index_path(shard).unlink()
-    assert content_digest(tmp_path / "a") != digest  # used as it is
+    assert Shards(tmp_path / "a").digest() != digest  # used as it is
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 
 from geneval.evaluation import evaluate
 from geneval.folder import find_samples
-from geneval.judge import ShapesOracle, shapes_oracle
+from geneval.judge import ShapesOracle
 from genloop.data.image_reader import UnreadableImage, read_image
 from genloop.data.images import encode_png
 from genloop.records import Prompt
@@ -26,7 +26,7 @@ def drawn(prompts):
 
 def test_the_oracle_says_yes_to_true_scenes_and_no_to_swapped_ones():
     prompts = prompt_set("test", 3, 10)
-    judge, images = shapes_oracle(), drawn(prompts)
+    judge, images = ShapesOracle(), drawn(prompts)
     assert judge.p_yes("outcome", prompts, images).tolist() == [1.0] * len(prompts)
     single = [prompt for prompt in prompts if prompt.tag == "single_object"]
     swapped = judge.p_yes("outcome", single[1:] + single[:1], images[: len(single)])
@@ -36,7 +36,7 @@ def test_the_oracle_says_yes_to_true_scenes_and_no_to_swapped_ones():
 
 def test_the_oracle_judges_the_same_whatever_the_batch():
     prompts = small_set()
-    judge, images = shapes_oracle(), drawn(prompts).roll(1, dims=0)
+    judge, images = ShapesOracle(), drawn(prompts).roll(1, dims=0)
     together = judge.p_yes("outcome", prompts, images)
     alone = [judge.p_yes("outcome", [prompt], image[None]).item() for prompt, image in zip(prompts, images)]
     assert together.tolist() == alone
@@ -53,18 +53,18 @@ def test_the_oracle_says_what_is_wrong_where_it_says_no():
 
 def test_other_questions_and_prompts_without_metadata_are_refused():
     with pytest.raises(ValueError, match="'outcome' only, not 'clarity'"):
-        shapes_oracle().p_yes("clarity", small_set()[:1], torch.zeros(1, 3, 24, 24))
+        ShapesOracle().p_yes("clarity", small_set()[:1], torch.zeros(1, 3, 24, 24))
     with pytest.raises(ValueError, match="prompt 4 'a dog' has no GenEval metadata"):
-        shapes_oracle().p_yes("outcome", [Prompt(4, "a dog")], torch.zeros(1, 3, 24, 24))
+        ShapesOracle().p_yes("outcome", [Prompt(4, "a dog")], torch.zeros(1, 3, 24, 24))
 
 
 def test_files_are_judged_as_the_oracle_judged_the_pixels(tmp_path):
     images = write_images(tmp_path / "images", small_set(), samples=2)
     samples = find_samples(images)
-    rows = evaluate(samples, images, shapes_oracle().evaluator)
+    rows = evaluate(samples, images, ShapesOracle().evaluator)
     pixels = np.stack([read_image(images / sample.image) for sample in samples])
     tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    said = shapes_oracle().p_yes("outcome", [sample.prompt for sample in samples], tensor)
+    said = ShapesOracle().p_yes("outcome", [sample.prompt for sample in samples], tensor)
     assert [row.correct for row in rows] == [bool(p) for p in said]
     assert {row.correct for row in rows} == {True, False}
 

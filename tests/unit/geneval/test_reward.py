@@ -14,7 +14,7 @@ from PIL import Image
 
 from geneval.evaluation import evaluate
 from geneval.folder import find_samples
-from geneval.judge import VerdictJudge, shapes_oracle
+from geneval.judge import ShapesOracle, VerdictJudge
 from geneval.judging import Judged, NamedColors
 from geneval.reward import GenevalReward, Reward, partial_credit, preference_pairs
 from geneval.settings import DetectorSettings
@@ -153,7 +153,7 @@ def test_a_reward_does_not_depend_on_the_images_beside_it_and_says_what_evaluate
     rows = evaluate(samples, folder, judge.evaluator)
     assert together == alone
     assert [(r.strict, "\n".join(r.reasons)) for r in together] == [(row.correct, row.reason) for row in rows]
-    words = shapes_oracle().reasons(
+    words = ShapesOracle().reasons(
         [s.prompt for s in samples],
         torch.from_numpy(np.stack([read_image(folder / s.image) for s in samples])).permute(0, 3, 1, 2) / 255,
     )
@@ -247,7 +247,7 @@ def test_as_a_judge_it_answers_the_outcome_strictly_or_in_part():
     assert strict.p_yes("outcome", prompts, images).tolist() == [float(one.strict) for one in expected]
     assert partial.p_yes("outcome", prompts, images).tolist() == pytest.approx([one.partial for one in expected])
     assert strict.reasons(prompts, images) == [one.words for one in expected]
-    assert strict.p_yes("outcome", prompts, images).equal(shapes_oracle().p_yes("outcome", prompts, images))
+    assert strict.p_yes("outcome", prompts, images).equal(ShapesOracle().p_yes("outcome", prompts, images))
 
 
 def test_as_a_judge_it_needs_metadata_of_classes_that_its_detector_knows():
@@ -263,8 +263,8 @@ def test_as_a_judge_it_needs_metadata_of_classes_that_its_detector_knows():
 def test_the_oracle_takes_prompts_of_classes_that_it_does_not_know():
     prompt = replace(small_set()[0], include=(Clause("dog", 1),))
     image = images_of(small_set())[:1]
-    assert isinstance(shapes_oracle(), VerdictJudge)
-    assert shapes_oracle().p_yes("outcome", [prompt], image).tolist() == [0.0]
+    assert isinstance(ShapesOracle(), VerdictJudge)
+    assert ShapesOracle().p_yes("outcome", [prompt], image).tolist() == [0.0]
 
 
 def test_a_search_by_partial_credit_never_chooses_less_than_another_candidate_has(tmp_path):

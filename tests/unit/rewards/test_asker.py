@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genloop.data.images import to_uint8
 from genloop.models.llava.load import load_llava
-from genloop.models.llava.model import embed_tokens, first_token_logits, image_features
+from genloop.models.llava.model import embed_tokens, image_features
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.rewards.build import build_judge, check_asker
 from genloop.rewards.cache import ScoreStore, cached
@@ -20,7 +20,7 @@ from genloop.rewards.questions import Questions, spellings
 from genloop.rewards.remote.judge import probability_of_answer
 from genloop.rewards.settings import JudgeSettings
 from tests.worlds.chat_server import MODEL, brightness, looking_server, pictures
-from tests.worlds.tiny_llava import known_words, some_images, some_prompts, tiny_folder
+from tests.worlds.tiny_llava import first_token_logits, known_words, some_images, some_prompts, tiny_folder
 
 TEXTS = [f"Does this {word} ?" for word in ("image", "potential", "prompt")]
 WORDS = [*known_words(), "two", "Two", "2", "four", "circles", "Does", "this", "?", "Yes"]

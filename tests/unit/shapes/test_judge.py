@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ckpts.resolve import resolve, verify
-from geneval.judge import shapes_oracle
+from geneval.judge import ShapesOracle
 from genloop.models.common.image_tokenizers import load_image_tokenizer
 from genloop.models.showo.load import load_showo
 from genloop.records import Seed
@@ -43,7 +43,7 @@ def paths():
     while state.steps[0] < sampler.num_steps:
         state = sampler.step(state)
     final = sampler.decode(state.tokens)
-    return prompts, previews, final, shapes_oracle().p_yes("outcome", prompts, final).numpy()
+    return prompts, previews, final, ShapesOracle().p_yes("outcome", prompts, final).numpy()
 
 
 def within(labels: np.ndarray, p_yes: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from geneval.judge import shapes_oracle
+from geneval.judge import ShapesOracle
 from geneval.labels import Labeller, step_labels
 from geneval.reasons import in_words
 from genloop.data.judge.examples import split_of
@@ -27,7 +27,7 @@ CONTRASTS = [contrast(0, index, side) for index in range(400)]
 
 
 def labeller() -> Labeller:
-    return Labeller(shapes_oracle().evaluator)
+    return Labeller(ShapesOracle().evaluator)
 
 
 def test_a_contrast_depends_on_its_number_alone():
@@ -149,7 +149,7 @@ def test_equal_images_are_detected_once():
 
     images = render([(), (Thing("star", "red", 0, 0),), ()])
     star, ring = Prompt(0, "a star", "x", (Clause("star", 1),)), Prompt(0, "a ring", "x", (Clause("ring", 1),))
-    judge = Labeller(shapes_oracle().evaluator._replace(detector=Counting()))
+    judge = Labeller(ShapesOracle().evaluator._replace(detector=Counting()))
     verdicts = judge.verdicts([star, star, star, ring, star], images[[0, 1, 2, 1, 1]])
     assert [verdict.correct for verdict in verdicts] == [False, True, False, False, True]
     assert Counting.seen == 3

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ckpts.resolve import resolve
-from geneval.judge import shapes_oracle
+from geneval.judge import ShapesOracle
 from geneval.judging import judge_images
 from genloop.data.images import to_uint8
 from genloop.models.common.image_tokenizers import load_image_tokenizer
@@ -29,7 +29,7 @@ def accuracy(sampler: MaskGitSampler, name: str, tag: str, images: int) -> float
     for _ in range(sampler.num_steps):
         state = sampler.step(state)
     pictures = list(to_uint8(sampler.decode(state.tokens)))
-    return sum(one.verdict.correct for one in judge_images(pictures, prompts, shapes_oracle().evaluator)) / images
+    return sum(one.verdict.correct for one in judge_images(pictures, prompts, ShapesOracle().evaluator)) / images
 
 
 @pytest.mark.parametrize(

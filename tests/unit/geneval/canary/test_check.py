@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from geneval.canary.check import AS_RECORDED, PLAUSIBLE, CanaryFailed, differences, run_canary
-from geneval.canary.pictures import VALUES, color_requests, noise, pictures
+from geneval.canary.pictures import color_requests, noise, pictures
 from geneval.canary.records import Part, Record, find_record, write_record
 from geneval.settings import Evaluator
 from geneval.verdict import VerdictOptions
-from genloop.records import COLORS, Detection
+from genloop.records import COLORS, PALETTE, Detection
 from genloop.shapes.detector import ShapesDetector
 from jobs import evaluate
 from tests import runs
@@ -53,7 +53,7 @@ class ByTable:
         self.order, self.gain = list(order), gain
 
     def scores(self, requests):
-        values = np.array([VALUES[color] for color in COLORS], dtype=np.float32)
+        values = np.array([PALETTE[color] for color in COLORS], dtype=np.float32)
         found = []
         for image, detections in requests:
             centers = [((one.box[1] + one.box[3]) / 2, (one.box[0] + one.box[2]) / 2) for one in detections]

@@ -17,11 +17,10 @@ from genloop.models.llava.model import (
     Llava,
     WholeVectors,
     embed_tokens,
-    first_token_logits,
     image_features,
     llava_config,
 )
-from tests.worlds.tiny_llava import tiny_dims, tiny_llava
+from tests.worlds.tiny_llava import first_token_logits, tiny_dims, tiny_llava
 
 TOLERANCE = 1e-5
 

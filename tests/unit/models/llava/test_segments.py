@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from genloop.models.llava.model import Llava, embed_tokens, first_token_logits, image_features
+from genloop.models.llava.model import Llava, embed_tokens, image_features
 from genloop.models.llava.segments import (
     Segment,
     continue_greedily,
@@ -13,7 +13,7 @@ from genloop.models.llava.segments import (
     next_logits,
     padded_length,
 )
-from tests.worlds.tiny_llava import tiny_llava
+from tests.worlds.tiny_llava import first_token_logits, tiny_llava
 
 BEFORE = [5, 9, 11]
 QUESTIONS = [[20 + row, 30, 31, 32, *range(40, 40 + row)] for row in range(6)]  # 4 to 9 ids

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from genloop.models.showo.config import ShowOConfig
-from genloop.models.showo.prompting import IGNORE, Layout, mmu_mask, omni_mask, prefix_mask
+from genloop.models.showo.prompting import IGNORE, Layout, omni_mask
 from tests.worlds.tiny_showo import LetterTokenizer, tiny_config
 
 CONFIG = tiny_config()
@@ -87,16 +87,6 @@ def test_the_mask_follows_the_rule(pads: int, words: int, has_image: bool, see_p
     mask = omni_mask(torch.tensor([ids]), CONFIG, see_pads=see_pads)
     assert mask.tolist() == [[allowed(ids, CONFIG, see_pads)]]
     assert mask.any(-1).all(), "a row that sees nothing has no softmax"
-
-
-def test_everyone_sees_the_image_of_a_question() -> None:
-    ids, _ = LAYOUT.mmu(["ab", "abcd"], torch.zeros(2, N, dtype=torch.int64))
-    mask = mmu_mask(ids, CONFIG)
-    seen = torch.arange(ids.shape[1]) <= N + 2
-    assert torch.equal(mask, prefix_mask(seen.expand(2, -1)))
-    assert mask[0, 0, 0, : N + 3].all()
-    assert not mask[0, 0, N + 3, N + 4]
-    assert mask[0, 0, -1].all()
 
 
 def test_a_question_is_asked_as_the_model_was_tuned() -> None:
