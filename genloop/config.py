@@ -2,6 +2,7 @@
 
 `LAUNCH` marks keys that say how a run is started, not what it computes: they are left out of its fingerprint.
 `InputPath` marks files and folders that are read: their content, not their place, enters the fingerprint.
+`ADDED` marks keys that are younger than runs that may be resumed: their default is left out of the fingerprint.
 """
 
 import io
@@ -31,6 +32,7 @@ INSTALLED = Path(__file__).resolve().parent.parent  # holds configs/ and ckpts/,
 _PART_KEYS = ("kind", "strategy")  # keys that name a part, whose `options` stand beside them
 LAUNCH = "launch"
 INPUT = "input"
+ADDED = "added"
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -223,7 +225,7 @@ def _walk(config: Settings, prefix: str = "") -> Iterator[tuple[str, Any, set[An
         elif isinstance(value, dict) and value and all(isinstance(part, Settings) for part in value.values()):
             for key, part in value.items():
                 yield from _walk(part, f"{prefix}{name}.{key}.")
-        else:
+        elif ADDED not in marks or value != info.default:
             yield f"{prefix}{name}", value, marks
 
 

@@ -4,16 +4,20 @@
     genloop run generate tiny out=runs/b search.strategy=best_of_n search.n=8 --procs 2
     genloop run generate tiny out=runs/c search.strategy=best_of_n search.n=8 previews=judged
     genloop run generate showo_256 out=runs/r prompts=rewritten.jsonl text=detailed_caption
+    genloop run generate inpaint_tiny out=runs/i
+    genloop run generate extrapolate_tiny out=runs/e
     torchrun --nproc-per-node 8 -m jobs.generate showo_256 out=runs/d prompts=prompts.txt
 
 Reads   a prompt file (and its GenEval metadata), the generator's checkpoints (of Show-o: also its image tokenizer);
-        a judge's checkpoint when the strategy asks one.
+        a judge's checkpoint when the strategy asks one; with mode.kind=inpaint or extrapolate folders of images and
+        masks, the i-th file by name for line i.
 Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads); RUN/rows/*.jsonl, one line an
         image: tokens, scores and way of all candidates, the chosen one, its sha256, what it cost. Each PNG says in a
         text chunk how it was made. With previews=judged RUN/paths/00017/0000.png: a row a candidate, a column a step
         at which a judge was asked. With text=detailed_caption the generator reads the rewritten prompt that a line of
         metadata holds beside the original one; judges and evaluations go on seeing the original. Rows, PNGs and
-        metadata.jsonl then hold both.
+        metadata.jsonl then hold both. Inpainting keeps the tokens around the hole and can be searched as any image;
+        extrapolation makes larger images, mode.options.directions=[right,up], without a search.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image depends on the
         config and its prompt's line alone: not on workers, slots or restarts.
 """
@@ -33,6 +37,7 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.config import PromptConfig
+from genloop.data.given import GivenFolder
 from genloop.data.prompts import Text, read_prompts
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
@@ -43,7 +48,15 @@ from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run, write_atomic
 from genloop.runs.provenance import CHUNK, image_chunk, regime_of
 from genloop.runs.rows import Answer, GeneratedRow, GenerationCost, RecordedCandidate
-from genloop.sampling.build import build_generator, check_generator, generator_inputs, warn_of_cuts
+from genloop.sampling.build import (
+    build_generator,
+    check_generator,
+    check_mode,
+    generator_inputs,
+    set_mode,
+    warn_of_cuts,
+)
+from genloop.sampling.modes import TEXT, GivenImage, ModeSettings
 from genloop.sampling.settings import GeneratorKeys
 from genloop.search.settings import SearchSettings, strategy_class
 
@@ -56,6 +69,7 @@ KIND = "independent"
 
 class Config(PromptConfig, GeneratorKeys):
     text: Text = Field("prompt", description="what the generator reads: the prompt, or its metadata's detailed_caption")
+    mode: ModeSettings = ModeSettings()
     images_per_prompt: int = Field(4, ge=1, description="samples of each prompt; each is searched for on its own")
     search: SearchSettings = SearchSettings()
     judge: JudgeSettings = JudgeSettings()
@@ -64,13 +78,14 @@ class Config(PromptConfig, GeneratorKeys):
 
 @dataclass(frozen=True)
 class Checked:
-    """The prompts to generate images for, in order."""
+    """What there is to draw."""
 
-    prompts: Sequence[Prompt]
+    prompts: list[Prompt]
+    given: GivenFolder | None  # what the mode starts from
 
 
 def check(config: Config) -> Checked:
-    """Prompts, names and checkpoint headers, before anything is loaded or written."""
+    """Prompts, names, given images and checkpoint headers, before anything is loaded or written."""
     config.search.check(config.sampling.num_steps)
     questions = config.search.questions
     classes = judge_classes(config.judge) if questions else None
@@ -79,7 +94,21 @@ def check(config: Config) -> Checked:
         check_judge(config.judge, resolve, questions)
         check_prompts(config.judge, prompts)
     check_generator(config.generator, resolve)
-    return Checked(prompts)
+    check_mode(config.generator, config.mode, resolve)
+    if config.mode.kind == "extrapolate" and config.search.strategy != "none":
+        raise ValueError(f"search.strategy: mode.kind=extrapolate has no search, found {config.search.strategy!r}")
+    if given := _given(config, len(prompts)):
+        given.check()
+    return Checked(prompts, given)
+
+
+def _given(config: Config, num_prompts: int) -> GivenFolder | None:
+    """The images that the mode starts from, one a prompt."""
+    mode = config.mode
+    if mode.kind == TEXT:
+        return None
+    masks = getattr(mode.options, "masks", None)
+    return GivenFolder(mode.options.images, masks, num_prompts, all_lines=config.limit is None)
 
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
@@ -89,7 +118,7 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path]:
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
-    prompts = checked.prompts
+    prompts, given = checked.prompts, checked.given
     if world.rank == 0:
         warn_of_cuts(config.generator, resolve, prompts)
     units = plan_units(len(prompts), config.unit_size)
@@ -97,18 +126,26 @@ def main(config: Config, world: World, checked: Checked) -> None:
         work: tuple[Sampler[Any], Strategy] | None = None
         regime = regime_of(read_run(config.out) or {})
         for unit in ledger.claims():
-            work = work or _load(config, world)  # a finished run loads nothing
+            work = work or _load(config, given, world)  # a finished run loads nothing
             with ledger.working(unit):
                 began = time.monotonic()
                 rows = _generate(config, prompts[unit.start : unit.stop], *work, regime, ledger, world)
+                if given:
+                    rows = [row.model_copy(update={"given": given.names[row.prompt_index]}) for row in rows]
                 ledger.complete(unit, [row.to_json() for row in rows])
                 _log_unit(config, unit, rows, time.monotonic() - began)
 
 
-def _load(config: Config, world: World) -> "tuple[Sampler[Any], Strategy]":
+def _load(config: Config, given: GivenFolder | None, world: World) -> "tuple[Sampler[Any], Strategy]":
     """The sampler, and the search over it with its judge when it asks one."""
     search, device = config.search, choose_device(config.device, world)
     sampler = build_generator(config, resolve, device, before_step=world.check_stop)
+    if given:
+        sampler, drawn = set_mode(
+            sampler, config.generator, config.mode, lambda line: GivenImage(given.image(line), given.hole(line))
+        )
+        if drawn is not None:
+            return sampler, drawn
     judge = build_judge(config.judge, resolve, device) if search.questions else None
     return sampler, strategy_class(search.strategy)(sampler, judge, search.n, search.options)
 

@@ -39,6 +39,8 @@ def regime_of(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     }
     if keys.get("text") not in (None, "prompt"):
         regime["text"] = keys["text"]
+    if mode := keys_below(keys, "mode."):
+        regime["mode"] = mode | {key: digest for key, digest in inputs.items() if key.startswith("mode.")}
     if keys.get("search.strategy") not in (None, "none"):
         regime["judge"] = keys_below(keys, "judge.")
     return regime

@@ -89,6 +89,7 @@ class GeneratedRow(RowPart):
     cost: GenerationCost
     candidates: Annotated[tuple[RecordedCandidate, ...], Field(min_length=1)]
     previews: str | None = None  # contact sheet of what judges were shown, below the run folder
+    given: str | None = None  # the image that it was drawn from, below mode.options.images
 
     def outcome_question(self) -> str:
         """The question that decided: the outcome, else the last one that was asked; "" when nobody was."""

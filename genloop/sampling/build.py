@@ -7,8 +7,10 @@ from typing import Any
 
 from genloop.config import read_yaml
 from genloop.factories import Resolve
-from genloop.protocols import Sampler
+from genloop.protocols import Sampler, Strategy
 from genloop.records import Prompt
+from genloop.registry import load
+from genloop.sampling.modes import TEXT, Answerer, ModeSettings, ReadGiven
 from genloop.sampling.settings import GeneratorKeys, GeneratorSettings, Runtime, generator_maker
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,37 @@ def build_generator(
     return generator_maker(settings.kind).load(settings.options, keys.sampling, resolve, runtime)
 
 
+def check_mode(settings: GeneratorSettings, mode: ModeSettings, resolve: Resolve) -> None:
+    """Refuse a mode that this kind of generator does not have, or that its checkpoint does not fit."""
+    if mode.kind != TEXT:
+        _mode_of(settings, mode.kind)
+        generator_maker(settings.kind).check_mode(settings.options, mode, resolve)
+
+
+def set_mode(
+    sampler: Sampler[Any], settings: GeneratorSettings, mode: ModeSettings, given: ReadGiven
+) -> tuple[Sampler[Any], Strategy | None]:
+    """The sampler in a mode that starts from images; and what draws with it, where no search can."""
+    return load(_mode_of(settings, mode.kind))(sampler, mode.options, given)
+
+
+def check_answers(settings: GeneratorSettings) -> None:
+    """Refuse a kind of generator that does not answer questions."""
+    _mode_of(settings, "answer")
+
+
+def build_answerer(keys: GeneratorKeys, resolve: Resolve, device: str = "cpu") -> Answerer:
+    """The generator as one that answers questions about images."""
+    return load(_mode_of(keys.generator, "answer"))(build_generator(keys, resolve, device))
+
+
+def _mode_of(settings: GeneratorSettings, mode: str) -> str:
+    modes = generator_maker(settings.kind).modes
+    if mode not in modes:
+        raise ValueError(f"generator {settings.kind!r} has no mode {mode!r} ({', '.join((TEXT, *modes))})")
+    return modes[mode]
+
+
 def warn_of_cuts(settings: GeneratorSettings, resolve: Resolve, prompts: Sequence[Prompt]) -> None:
     """Log which texts the generator will not read to their ends; rewritten prompts are easily too long."""
     limit = generator_maker(settings.kind).text_limit(settings.options, resolve, [p.condition for p in prompts])
@@ -56,7 +89,11 @@ def warn_of_cuts(settings: GeneratorSettings, resolve: Resolve, prompts: Sequenc
 def read_generator(run: Path) -> GeneratorKeys:
     """The generator that a run of `generate` used, from its config.yaml; ValueError when it cannot be read."""
     wanted = {*GeneratorKeys.model_fields, "model"}
-    given = {key: value for key, value in read_yaml(run / "config.yaml").items() if key in wanted}
+    config = read_yaml(run / "config.yaml")
+    mode = config.get("mode")
+    if isinstance(mode, dict) and mode.get("kind", TEXT) != TEXT:
+        raise ValueError(f"{run} was made with mode.kind={mode['kind']}; only images of texts can be drawn again")
+    given = {key: value for key, value in config.items() if key in wanted}
     return GeneratorKeys.model_validate(given)
 
 

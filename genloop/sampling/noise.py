@@ -55,6 +55,11 @@ def half_masks(seed: Seed, round: int, num_tokens: int) -> np.ndarray:
     return np.stack([first, ~first, other])
 
 
+def word_uniforms(seed: Seed, num_tokens: int) -> Tensor:
+    """(num_tokens,) float64 in [0, 1) for the words of an answer; the first ones are the same for any number."""
+    return torch.from_numpy(_generator(seed, 0, 0, "answer").random(num_tokens))
+
+
 def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """probs (R, K), uniform (R,) float64 in [0, 1) -> the first code whose cumulated probability exceeds it, (R,)"""
     cumulated = probs.cumsum(-1, dtype=torch.float64)

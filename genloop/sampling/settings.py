@@ -16,6 +16,7 @@ from genloop.protocols import Sampler
 from genloop.registry import lookup
 from genloop.sampling import GENERATORS
 from genloop.sampling.maskgit.settings import SamplingConfig
+from genloop.sampling.modes import ModeSettings
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,11 @@ class GeneratorMaker(Maker, Protocol):
     """What stands behind a name in `GENERATORS`."""
 
     Sampling: ClassVar[type[Settings]] = Settings  # its `sampling` keys; an instance has `num_steps`
+    modes: ClassVar[Mapping[str, str]] = {}  # what it can do beside images of texts: {mode: "module:attribute"}
+
+    @classmethod
+    def check_mode(cls, options: Any, mode: ModeSettings, resolve: Resolve) -> None:
+        """Refuse options of one of its modes that do not fit the checkpoint; reads headers at most."""
 
     @classmethod
     def text_limit(cls, options: Any, resolve: Resolve, texts: Sequence[str]) -> TextLimit | None:

@@ -42,7 +42,7 @@ def answer(
     """codes (B, n) and one question each -> the answers.
 
     top_k=1 is greedy. Otherwise `uniforms` (B, max_new_tokens) in [0, 1) decide among the top_k likeliest tokens.
-    Rows of equal question length share forward passes.
+    Image codes are ruled out. Rows of equal question length share forward passes.
     """
     if top_k > 1 and uniforms is None:
         raise ValueError(f"top_k={top_k} draws tokens: give uniforms (B, max_new_tokens)")
@@ -57,8 +57,7 @@ def answer(
         text = torch.tensor([asked[row] for row in rows], device=model.device)
         numbers = None if uniforms is None else uniforms[rows].to(model.device)
         for row, ids in zip(rows, _generate(model, image, text, max_new_tokens, top_k, temperature, numbers)):
-            known = [index for index in ids if index < model.config.llm_vocab_size]
-            answers[row] = model.text_tokenizer.decode(known)
+            answers[row] = model.text_tokenizer.decode(ids)
     return answers
 
 
@@ -81,7 +80,7 @@ def _generate(
     for step in range(max_new_tokens):
         hidden = run_layers(model, new, position, cache, is_causal=False, mask=_causal(new, position, model.dtype))
         position += new.shape[1]
-        logits = model.showo.lm_head(hidden[:, -1])[: len(image)].float() / temperature
+        logits = model.showo.lm_head(hidden[:, -1])[: len(image), : model.config.llm_vocab_size].float() / temperature
         choice = _choose(logits, top_k, None if uniforms is None else uniforms[:, step])
         for row, index in enumerate(choice.tolist()):
             if row in open_rows and index == model.text_tokenizer.eos_id:

@@ -3,14 +3,92 @@
 B = images, H, W = pixels, n = tokens of the model's grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genloop.protocols import Sampler
 from genloop.records import Prompt, Seed
-from genloop.sampling.maskgit.sampler import MaskGitSampler, MaskGitState
+from genloop.sampling.maskgit.sampler import MaskGitSampler
+from genloop.sampling.maskgit.state import MaskGitState
+from genloop.sampling.modes import ReadGiven
+
+_REMEMBERED = 1024  # images whose tokens are kept, as their candidates come one after the other
+
+
+def inpainting(sampler: MaskGitSampler, options: Any, given: ReadGiven) -> tuple[Sampler[Any], None]:
+    """mode=inpaint: a sampler whose paths begin with the tokens around the hole; every strategy searches with it."""
+
+    def known(index: int) -> Tensor:
+        image, hole = given(index)
+        assert hole is not None
+        codes = encode_square(sampler, image)
+        holes = fit_square(np.stack([hole] * 3, axis=2), pixel_side(sampler))[:1]
+        drop = hole_tokens(holes, sampler.grid)[0].to(codes.device)
+        if not drop.any():
+            raise ValueError("the mask is too small: no token has half of its area in the hole")
+        return codes.masked_fill(drop, sampler.mask_code)
+
+    return InpaintingSampler(sampler, lru_cache(_REMEMBERED)(known)), None
+
+
+class InpaintingSampler(MaskGitSampler):
+    """Draws the holes of images; what is around them stays, whatever a strategy reopens."""
+
+    def __init__(self, sampler: MaskGitSampler, known: Callable[[int], Tensor]) -> None:
+        """known: the index of a prompt -> its tokens (n,), `mask_code` where to draw."""
+        super().__init__(
+            sampler.model,
+            sampler.tokenizer,
+            sampler.settings,
+            rows_per_forward=sampler.rows_per_forward,
+            slots=sampler.slots,
+            before_step=sampler.before_step,
+            noise=sampler.noise,
+        )
+        self.known = known
+
+    def start(
+        self, prompts: Sequence[Prompt], seeds: Sequence[Seed], known: Tensor | None = None, *, round: int = 0
+    ) -> MaskGitState:
+        """One row for each (prompt, seed) pair, masked where its image has its hole."""
+        if known is None:
+            known = torch.stack([self.known(prompt.index) for prompt in prompts])
+        return super().start(prompts, seeds, known, round=round)
+
+    def remask(self, state: MaskGitState, drop: Tensor, num_steps: int) -> MaskGitState:
+        """As of any sampler, inside of the holes alone."""
+        return super().remask(state, drop.to(state.tokens.device) & self._holes(state), num_steps)
+
+    def correct(self, state: MaskGitState, prompts: Sequence[Prompt], reasons: Sequence[str]) -> MaskGitState:
+        """As of any sampler, inside of the holes alone."""
+        again, holes = super().correct(state, prompts, reasons), self._holes(state)
+        tokens = torch.where(holes, again.tokens, state.tokens)
+        revealed_at = torch.where(holes, again.revealed_at, state.revealed_at)
+        return replace(again, tokens=tokens, guess=tokens, revealed_at=revealed_at)
+
+    def _holes(self, state: MaskGitState) -> Tensor:
+        """True (B, n) for the tokens to draw."""
+        known = torch.stack([self.known(seed.prompt) for seed in state.seeds])
+        return (known == self.mask_code).to(state.tokens.device)
+
+
+def encode_square(sampler: MaskGitSampler, image: np.ndarray) -> Tensor:
+    """(H, W, 3) uint8 -> the tokens (n,) of its middle square; encoded by itself, so that nothing beside it matters."""
+    pixels = fit_square(image, pixel_side(sampler))
+    return sampler.tokenizer.encode(pixels[None].to(sampler.model.device))[0]
+
+
+@lru_cache(8)
+def pixel_side(sampler: MaskGitSampler) -> int:
+    """Width of the images that a sampler makes."""
+    codes = torch.zeros(1, sampler.grid[0] * sampler.grid[1], dtype=torch.int64, device=sampler.model.device)
+    return int(sampler.decode(codes).shape[3])
 
 
 def fit_square(image: np.ndarray, side: int) -> Tensor:
@@ -30,23 +108,6 @@ def hole_tokens(holes: Tensor, grid: tuple[int, int]) -> Tensor:
     """holes (B, H, W) in [0, 1], 1 where to paint -> (B, n) bool, True for the tokens to draw."""
     small = torch.nn.functional.interpolate(holes[:, None].float(), size=grid, mode="bicubic")
     return (small[:, 0] >= 0.5).flatten(1)
-
-
-def inpaint(
-    sampler: MaskGitSampler, prompts: Sequence[Prompt], seeds: Sequence[Seed], images: Tensor, holes: Tensor
-) -> MaskGitState:
-    """images (B, 3, H, W) in [0, 1], holes (B, H, W) in [0, 1] -> the finished paths.
-
-    As published, the schedule counts all n tokens: small holes are filled one token a step at first. For a schedule
-    over the hole alone, `sampler.remask` a state of the whole image.
-    """
-    codes = sampler.tokenizer.encode(images)
-    if codes.shape[1] != sampler.grid[0] * sampler.grid[1]:
-        raise ValueError(
-            f"images of {images.shape[2]}x{images.shape[3]} pixels make {codes.shape[1]} tokens, "
-            f"the model has a grid of {sampler.grid[0]}x{sampler.grid[1]}; use fit_square"
-        )
-    return fill(sampler, prompts, seeds, codes.masked_fill(hole_tokens(holes, sampler.grid), sampler.mask_code))
 
 
 def fill(

@@ -1,8 +1,8 @@
 """What stands behind generator=showo: its config keys, what it needs, how it is loaded. No torch until loading."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ from genloop.models.common.image_tokenizers import check_image_tokenizer, load_i
 from genloop.models.common.text import FileTokenizer, check_text_tokenizer, with_bos
 from genloop.models.showo.config import check_showo_folder
 from genloop.sampling.maskgit.settings import SamplingConfig
+from genloop.sampling.maskgit.windows import check_growth
+from genloop.sampling.modes import ModeSettings
 from genloop.sampling.settings import GeneratorMaker, Runtime, TextLimit
 
 if TYPE_CHECKING:
@@ -37,6 +39,11 @@ class ShowoGenerator(GeneratorMaker):
 
     Options = ShowoOptions
     Sampling = SamplingConfig
+    modes: ClassVar[Mapping[str, str]] = {
+        "inpaint": "genloop.sampling.maskgit.inpaint:inpainting",
+        "extrapolate": "genloop.sampling.maskgit.extrapolate:extrapolation",
+        "answer": "genloop.sampling.maskgit.answers:ShowoAnswers",
+    }
 
     @classmethod
     def check(cls, options: ShowoOptions, resolve: Resolve) -> None:
@@ -49,6 +56,12 @@ class ShowoGenerator(GeneratorMaker):
                 f"generator.options.tokenizer: {options.tokenizer} has {num_codes} codes, "
                 f"{options.showo} was trained on {showo.codebook_size}"
             )
+
+    @classmethod
+    def check_mode(cls, options: ShowoOptions, mode: ModeSettings, resolve: Resolve) -> None:
+        """Images grow from a square grid, by less than its side."""
+        if mode.kind == "extrapolate":
+            check_growth(check_showo_folder(resolve(options.showo)).grid, mode.options.overlap)
 
     @classmethod
     def inputs(cls, options: ShowoOptions, resolve: Resolve) -> dict[str, Path]:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from genloop.records import Prompt
+from genloop.sampling.maskgit import windows
 from genloop.sampling.maskgit.extrapolate import extrapolate
 from genloop.sampling.maskgit.inpaint import fill
 from genloop.sampling.maskgit.sampler import MaskGitSampler
@@ -29,7 +30,7 @@ def grown(directions: list[str], overlap: int = 0) -> tuple[Tensor, Tensor]:
     """The canvas before and after."""
     grow = sampler()
     canvas = square(grow)
-    return canvas, extrapolate(grow, [TWO] * len(directions), seeds_of(TWO), canvas, directions, overlap=overlap)
+    return canvas, extrapolate(grow, [TWO] * len(directions), seeds_of(TWO), canvas, directions, overlap=overlap).tokens
 
 
 @pytest.mark.parametrize("overlap", [0, 1])
@@ -57,14 +58,25 @@ def test_one_direction_is_decoding_behind_the_border() -> None:
     window[:, :, 0] = canvas[:, :, -1]
     expected = fill(grow, TWO, seeds_of(TWO), window.flatten(1)).tokens.view(2, SIDE, SIDE)
     after = extrapolate(grow, [TWO], seeds_of(TWO), canvas, ["right"], overlap=1)
-    assert torch.equal(after, torch.cat([canvas[:, :, :-1], expected], dim=2))
+    assert torch.equal(after.tokens, torch.cat([canvas[:, :, :-1], expected], dim=2))
+
+
+@pytest.mark.parametrize("directions", [["right"], ["right", "down"], ["up", "left", "up", "right"]])
+def test_every_token_tells_its_step_and_the_size_is_known_before(directions: list[str]) -> None:
+    grow = sampler()
+    after = extrapolate(grow, [TWO] * len(directions), seeds_of(TWO), square(grow), directions)
+    size, num_windows = windows.grown(grow.grid, directions, 0)
+    assert after.tokens.shape[1:] == after.revealed_at.shape[1:] == size
+    assert (after.revealed_at == 0).sum() >= 2 * SIDE * SIDE
+    last = (num_windows - 1) * grow.num_steps
+    assert last <= after.revealed_at.max() < last + grow.num_steps and after.revealed_at.min() == 0
 
 
 def test_a_second_step_down_stands_on_the_first() -> None:
     grow = sampler()
     canvas = square(grow)
-    once = extrapolate(grow, [TWO], seeds_of(TWO), canvas, ["down"])
-    twice = extrapolate(grow, [TWO, TWO], seeds_of(TWO), canvas, ["down", "down"])
+    once = extrapolate(grow, [TWO], seeds_of(TWO), canvas, ["down"]).tokens
+    twice = extrapolate(grow, [TWO, TWO], seeds_of(TWO), canvas, ["down", "down"]).tokens
     assert torch.equal(twice[:, : SIDE + 2], once)
 
 
@@ -73,7 +85,7 @@ def test_every_direction_has_its_own_prompt() -> None:
     canvas = square(grow)
     other = [Prompt(prompt.index, "a") for prompt in TWO]
     same, changed = (
-        extrapolate(grow, [TWO, second], seeds_of(TWO), canvas, ["right", "down"]) for second in (TWO, other)
+        extrapolate(grow, [TWO, second], seeds_of(TWO), canvas, ["right", "down"]).tokens for second in (TWO, other)
     )
     assert torch.equal(same[:, :SIDE], changed[:, :SIDE])
     assert not torch.equal(same[:, SIDE:], changed[:, SIDE:])

@@ -3,11 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from genloop.sampling.maskgit.inpaint import fill, fit_square, hole_tokens, inpaint
+from genloop.data.images import to_uint8
+from genloop.sampling.maskgit.inpaint import encode_square, fill, fit_square, hole_tokens, inpainting
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig
+from genloop.sampling.modes import GivenImage
 from tests.worlds.tiny_showo import PROMPTS, pixels_of, random_codes, seeds_of, tiny_showo
+
+TWO = PROMPTS[2:4]
 
 
 def sampler() -> MaskGitSampler:
@@ -15,41 +20,52 @@ def sampler() -> MaskGitSampler:
     return MaskGitSampler(model, pixels_of(model), SamplingConfig(steps=4))
 
 
-def test_only_the_hole_is_painted() -> None:
-    paint = sampler()
+def holed(paint: MaskGitSampler, box: tuple[slice, slice]) -> tuple[MaskGitSampler, Tensor, Tensor]:
+    """A sampler of two images with a hole -> it, their codes (2, n), and where the hole is (n,)."""
     codes = random_codes(paint.model, 2)
-    images = paint.decode(codes)
-    holes = torch.zeros(2, 8, 8)
-    holes[:, :4, 4:] = 1
-    final = inpaint(paint, PROMPTS[:2], seeds_of(PROMPTS[:2]), images, holes)
-    hole = torch.zeros(2, 4, 4, dtype=torch.bool)
-    hole[:, :2, 2:] = True
-    assert torch.equal(hole_tokens(holes, (4, 4)), hole.flatten(1))
-    assert torch.equal(final.tokens[~hole.flatten(1)], codes[~hole.flatten(1)])
-    assert not torch.equal(final.tokens, codes)
-    assert torch.equal(paint.decode(final.tokens)[:, :, 4:], images[:, :, 4:])
+    images = to_uint8(paint.decode(codes))
+    hole = np.zeros((8, 8), np.uint8)
+    hole[box] = 255
+    painting, _ = inpainting(paint, None, lambda index: GivenImage(images[index - 2], hole))
+    codes = torch.stack([encode_square(paint, image) for image in images])
+    return painting, codes, torch.from_numpy(hole[::2, ::2] > 0).flatten()
+
+
+def test_only_the_hole_is_painted_whatever_is_reopened() -> None:
+    painting, codes, hole = holed(sampler(), (slice(0, 4), slice(4, 8)))
+    state = painting.start(TWO, seeds_of(TWO))
+    assert torch.equal(state.tokens == painting.mask_code, hole.expand(2, -1))
+    everything = torch.ones(2, len(hole), dtype=torch.bool)
+    for reopen in (lambda s: s, lambda s: painting.remask(s, everything, 3), lambda s: painting.correct(s, TWO, "ab")):
+        state = reopen(state)
+        assert torch.equal(state.tokens == painting.mask_code, hole.expand(2, -1))
+        while state.steps[0] < state.lengths[0]:
+            state = painting.step(state)
+        assert torch.equal(state.tokens[:, ~hole], codes[:, ~hole])
+        assert not torch.equal(state.tokens, codes) and (state.tokens < painting.mask_code).all()
 
 
 def test_inpainting_is_decoding_with_known_tokens() -> None:
     paint = sampler()
-    codes = random_codes(paint.model, 2)
-    holes = torch.zeros(2, 8, 8)
-    holes[:, 2:6, 2:6] = 1
-    known = codes.masked_fill(hole_tokens(holes, (4, 4)), paint.mask_code)
-    seeds = seeds_of(PROMPTS[:2])
-    expected = fill(paint, PROMPTS[:2], seeds, known)
-    assert torch.equal(inpaint(paint, PROMPTS[:2], seeds, paint.decode(codes), holes).tokens, expected.tokens)
+    painting, codes, hole = holed(paint, (slice(2, 6), slice(2, 6)))
+    seeds = seeds_of(TWO)
+    expected = fill(paint, TWO, seeds, codes.masked_fill(hole, paint.mask_code))
+    state = painting.start(TWO, seeds)
+    for _ in range(painting.num_steps):
+        state = painting.step(state)
+    assert torch.equal(state.tokens, expected.tokens)
+
+
+def test_a_hole_without_a_token_is_refused() -> None:
+    painting, _, _ = holed(sampler(), (slice(0, 1), slice(0, 1)))
+    with pytest.raises(ValueError, match="the mask is too small"):
+        painting.start(TWO, seeds_of(TWO))
 
 
 def test_a_cell_is_painted_when_half_of_it_is() -> None:
     holes = torch.zeros(1, 64, 64)
     holes[:, :, 24:] = 1  # the middle of column 1 of 4
     assert hole_tokens(holes, (4, 4)).view(4, 4).tolist() == [[False, True, True, True]] * 4
-
-
-def test_an_image_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="10x10 pixels make 25 tokens, the model has a grid of 4x4"):
-        inpaint(sampler(), PROMPTS[:1], seeds_of(PROMPTS[:1]), torch.zeros(1, 3, 10, 10), torch.zeros(1, 10, 10))
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 30), (30, 40), (24, 24), (25, 33)])

@@ -1,0 +1,95 @@
+"""What images are drawn from: a text alone, an image with a hole, or an image that is to grow; and answers. No torch.
+
+H, W = pixels. A generator's maker says which modes it has, see `GeneratorMaker.modes`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+from pydantic import Field
+
+from genloop.config import ADDED, InputPath, Settings, part_name, part_options
+from genloop.factories import PartSettings
+from genloop.records import Seed
+from genloop.registry import did_you_mean
+
+TEXT = "text"
+Direction = Literal["left", "right", "up", "down"]
+
+
+class GivenImage(NamedTuple):
+    """What one prompt starts from."""
+
+    image: np.ndarray  # (H, W, 3) uint8
+    hole: np.ndarray | None  # (H, W) uint8, bright where to paint; None without a mask
+
+
+ReadGiven = Callable[[int], GivenImage]
+"""The index of a prompt -> what it starts from."""
+
+
+class AnswerSettings(Settings):
+    """How the words of an answer are drawn."""
+
+    max_new_tokens: int = Field(100, ge=1, description="an answer ends there at the latest")
+    top_k: int = Field(1, ge=1, description="draw among so many likeliest tokens; 1: always the likeliest")
+    temperature: float = Field(1.0, gt=0, description="divides the logits")
+
+
+class Answerer(Protocol):
+    """Answers questions about images in words; no answer depends on the images beside it."""
+
+    def answer(
+        self, images: Sequence[np.ndarray], questions: Sequence[str], seeds: Sequence[Seed], settings: AnswerSettings
+    ) -> list[str]:
+        """Images (H, W, 3) uint8 of any sizes, a question and a seed for each -> the answers."""
+
+
+class TextMode:
+    """Images of texts alone."""
+
+    Options: ClassVar[type[Settings]] = Settings
+
+
+class InpaintMode:
+    """Images with a hole that is drawn anew."""
+
+    class Options(Settings):
+        """Folders; the i-th file by name belongs to line i of the prompts. Images are cropped to squares."""
+
+        images: InputPath = Field(description="folder of images, one a prompt")
+        masks: InputPath = Field(description="folder of masks of the same sizes, white where to paint")
+
+
+class ExtrapolateMode:
+    """Images that grow beyond their borders."""
+
+    class Options(Settings):
+        """A folder as for inpainting, and where to go; S = side of the grid. A direction adds S/2 + overlap tokens."""
+
+        images: InputPath = Field(description="folder of images, one a prompt")
+        directions: tuple[Direction, ...] = Field(("right",), min_length=1, description="one after the other")
+        overlap: int = Field(0, ge=0, description="so many more tokens a direction, from as many fewer at the border")
+
+
+_MODES: dict[str, type[TextMode | InpaintMode | ExtrapolateMode]] = {
+    TEXT: TextMode,
+    "inpaint": InpaintMode,
+    "extrapolate": ExtrapolateMode,
+}
+
+
+def _mode(kind: str) -> type[TextMode | InpaintMode | ExtrapolateMode]:
+    if kind not in _MODES:
+        raise ValueError(f"unknown mode {kind!r}{did_you_mean(kind, _MODES)} ({', '.join(_MODES)})")
+    return _MODES[kind]
+
+
+class ModeSettings(PartSettings):
+    """What images are drawn from. After validation `options` is an instance of the mode's `Options`."""
+
+    kind: Annotated[str, ADDED, part_name(_mode)] = Field(TEXT, description=", ".join(_MODES))
+    options: Annotated[Any, part_options("kind", _mode)] = Field(
+        {}, validate_default=True, description="keys of that mode"
+    )
