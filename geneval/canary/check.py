@@ -27,7 +27,6 @@ DRAWN = {"sign": ("stop sign",), "ball": ("sports ball", "clock")}  # what detec
 SEEN = 0.1  # a score that one of those must reach
 NUM_RIGHT = 7  # of ten colours, at least
 AS_RECORDED, PLAUSIBLE = "as recorded", "plausible, no record"
-Found = dict[str, dict[str, list[Any]]]  # picture -> class -> [best score, its box, how many]
 
 
 class CanaryFailed(BadInput):

@@ -8,7 +8,6 @@ import numpy as np
 
 from genloop.records import COLORS, PALETTE, Detection
 
-Rgb = tuple[int, int, int]
 GRAY = (150, 150, 150)
 PATCH = 64  # pixels along a side of a colour patch
 CLASS = "sports ball"  # what the patches are called where a class has to be named

@@ -67,10 +67,6 @@ class Curve:
             raise ValueError(f"a cost of {cost:g} lies outside the curve, which goes from {first:g} to {last:g}{hint}")
         return float(np.interp(cost, self.cost, np.arange(1, len(self.cost) + 1)))
 
-    def score_at(self, cost: float) -> float:
-        """The score that so much buys. ValueError outside of the curve."""
-        return float(np.interp(self.place_of(cost), np.arange(1, len(self.cost) + 1), self.score))
-
     def cost_of(self, score: float) -> float | None:
         """The least cost at which the curve reaches a score; None when it never does."""
         if self.score[0] >= score:
