@@ -109,17 +109,6 @@ class Gain:
     tasks: dict[str, Interval]
 
 
-def join(curves: Sequence[Curve]) -> Curve:
-    """One curve through strategies of one family over the same items, cheapest first."""
-    first = curves[0]
-    for other in curves:
-        if list(other.clusters) != list(first.clusters) or list(other.tags) != list(first.tags):
-            raise ValueError("only curves over the same items in the same order make one curve")
-    values, costs = (np.hstack([getattr(curve, name) for curve in curves]) for name in ("values", "costs"))
-    order = np.argsort([cost for curve in curves for cost in curve.cost], kind="stable")
-    return Curve(values[:, order], costs[:, order], first.clusters, first.tags)
-
-
 def gain_at_equal_cost(strategy: Curve, curve: Curve, seed: int, *, num_resamples: int = 4000) -> Gain:
     """A strategy (K = 1) minus the point of `curve` that costs as much, all tasks together.
 

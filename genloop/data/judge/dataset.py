@@ -185,11 +185,6 @@ def holds(source: Path | Shards, sources: Collection[str]) -> bool:
     return any(example.source in sources for example in Examples(shards))
 
 
-def chunks(rows: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """`rows` in pieces of at most `size`."""
-    return (rows[start : start + size] for start in range(0, len(rows), size))
-
-
 class _Numbers(dict[str, int]):
     """Texts numbered as they come up."""
 

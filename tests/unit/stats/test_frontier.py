@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genloop.stats.best_of_k import best_of_k
-from genloop.stats.frontier import Curve, gain_at, gain_at_equal_cost, join
+from genloop.stats.frontier import Curve, gain_at, gain_at_equal_cost
 from genloop.stats.resampling import cluster_bootstrap, paired_bootstrap
 
 
@@ -117,15 +117,6 @@ def test_gains_depend_on_their_seed_alone():
     curve, rates = made_up(np.random.default_rng(4))
     strategy = curve_of(rates[:, None], [33.0], tags=curve.tags)
     assert gain_at_equal_cost(strategy, curve, 5) == gain_at_equal_cost(strategy, curve, 5)
-
-
-def test_strategies_of_one_family_make_a_curve_in_the_order_of_their_costs():
-    rows = {"clusters": ["p", "q"], "tags": ["a", "b"]}
-    curve = join([curve_of([[0.5], [0.7]], [20], **rows), curve_of([[0.1], [0.3]], [10], **rows)])
-    assert curve.score == pytest.approx([0.2, 0.6])
-    assert score_at(curve, 15) == pytest.approx(0.4)
-    with pytest.raises(ValueError, match="same items in the same order"):
-        join([curve_of([[0.5]], [20]), curve_of([[0.5]], [10], clusters=["other"])])
 
 
 def test_bands_are_those_of_each_budget():
