@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -57,15 +58,12 @@ def work(stage: int) -> None:
     """One rank: train, then rank 0 prints the largest memory of all ranks and its seconds a step."""
     import torch
     import torch.distributed as dist
-    import torch.nn.functional as F
 
     from genloop.models.llava.load import build_llava
-    from genloop.models.llava.model import embed_tokens, image_features, language_hidden
     from genloop.training.loop import train
     from genloop.training.passes import checkpoint_activations
     from genloop.training.settings import LoopSettings
     from genloop.training.sharded import sharded_learner
-    from genloop.training.task import Loss, Objective, Plan
 
     if stage:
         sharded_learner(stage)  # code is no part of what is measured
@@ -75,47 +73,55 @@ def work(stage: int) -> None:
     world = World.from_environment()
     with process_group(world), tempfile.TemporaryDirectory() as run:
         dist.barrier()
-        before, begun = _resident("VmRSS"), [0.0]
+        before = _resident("VmRSS")
         peaks: list[int] = []
         seconds: list[float] = []
         model = build_llava(SIZES, seed=0)
         checkpoint_activations(model)
-
-        weight = float(ROWS * (LENGTH - 1))
-
-        class Words(Objective[int, torch.Tensor]):
-            """Next words of random text behind a white image."""
-
-            def plan(self, step: int) -> Plan[int]:
-                if step > FIRST:
-                    dist.barrier()
-                    seconds.append(time.perf_counter() - begun[0])
-                    peaks.append(_resident("VmHWM"))
-                if step == FIRST:
-                    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-                dist.barrier()
-                begun[0] = time.perf_counter()
-                return Plan(range(ROWS), weight, step)
-
-            def load(self, items: Sequence[int], plan: Plan[int]) -> torch.Tensor:
-                generator = torch.Generator().manual_seed(plan.shared)
-                return torch.randint(8192, (ROWS, LENGTH), generator=generator)[list(items)]
-
-            def loss(self, batch: torch.Tensor) -> Loss:
-                seen = image_features(model, torch.zeros(len(batch), 3, 24, 24))
-                hidden = language_hidden(model, torch.cat([seen, embed_tokens(model, batch)], dim=1))
-                logits = model.lm_head(hidden[:, -LENGTH:-1])
-                total = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum")
-                return Loss(total, float(batch[:, 1:].numel()))
-
-        objective = Words()
-        objective.model = model
         settings = LoopSettings(num_steps=STEPS, rows_per_forward=2, save_every=STEPS, zero_stage=stage)
-        train(objective, settings, Path(run), world)
+        train(_next_words(model, peaks, seconds), settings, Path(run), world)
         largest = torch.tensor(peaks[-1] - before)
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         if world.rank == 0:
             print(int(largest) // 10**6, f"{statistics.median(seconds):.1f}")
+
+
+def _next_words(model: Any, peaks: list[int], seconds: list[float]) -> Any:
+    """The objective: next words of random text behind a white image; notes the peak and the time of every step."""
+    import torch
+    import torch.distributed as dist
+    import torch.nn.functional as F
+
+    from genloop.models.llava.model import embed_tokens, image_features, language_hidden
+    from genloop.training.task import Loss, Objective, Plan
+
+    class NextWords(Objective[int, torch.Tensor]):
+        def __init__(self) -> None:
+            self.model, self.begun = model, 0.0
+
+        def plan(self, step: int) -> Plan[int]:
+            if step > FIRST:
+                dist.barrier()
+                seconds.append(time.perf_counter() - self.begun)
+                peaks.append(_resident("VmHWM"))
+            if step == FIRST:
+                Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+            dist.barrier()
+            self.begun = time.perf_counter()
+            return Plan(range(ROWS), float(ROWS * (LENGTH - 1)), step)
+
+        def load(self, items: Sequence[int], plan: Plan[int]) -> torch.Tensor:
+            generator = torch.Generator().manual_seed(plan.shared)
+            return torch.randint(8192, (ROWS, LENGTH), generator=generator)[list(items)]
+
+        def loss(self, batch: torch.Tensor) -> Loss:
+            seen = image_features(model, torch.zeros(len(batch), 3, 24, 24))
+            hidden = language_hidden(model, torch.cat([seen, embed_tokens(model, batch)], dim=1))
+            logits = model.lm_head(hidden[:, -LENGTH:-1])
+            total = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), reduction="sum")
+            return Loss(total, float(batch[:, 1:].numel()))
+
+    return NextWords()
 
 
 def _resident(key: str) -> int:

@@ -17,4 +17,5 @@ def set_up(rank: int, *, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [stream]
     root.setLevel(level)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for name in ("httpx", "httpx2", "openai"):  # a line for each request
+        logging.getLogger(name).setLevel(logging.WARNING)

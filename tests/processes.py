@@ -56,11 +56,15 @@ class Worker:
         if self._process.exitcode is None:
             os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
         """Wait for its end -> standard output, standard error."""
         self._process.join(timeout)
         if self._process.exitcode is None:
-            self.send_signal(signal.SIGKILL)
+            self.kill()
             self._process.join()
             raise TimedOut(f"still running after {timeout} s: {self._texts()}")
         return self._texts()

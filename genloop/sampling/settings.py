@@ -4,6 +4,7 @@
 `sampling` keys it has, and how it is loaded.
 """
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
@@ -103,7 +104,7 @@ class GeneratorKeys(Settings):
 
 def translate_model_keys(given: Mapping[str, Any]) -> dict[str, Any]:
     """Presets and runs from before there was more than one generator: `model.KEY` -> `generator.options.KEY`."""
-    log.warning("model.* is an old name: use generator.options.showo, .tokenizer, .text_tokenizer, .dtype, and device")
+    _warn_of_old_names()
     data = dict(given)
     model, generator = data.pop("model"), data.get("generator") or {}
     generator = {"kind": generator} if isinstance(generator, str) else dict(generator)
@@ -112,3 +113,8 @@ def translate_model_keys(given: Mapping[str, Any]) -> dict[str, Any]:
         data["device"] = old.pop("device")
     generator["options"] = {**(generator.get("options") or {}), **old}
     return data | {"generator": generator}
+
+
+@functools.cache  # once a process, however often a config is parsed
+def _warn_of_old_names() -> None:
+    log.warning("model.* is an old name: use generator.options.showo, .tokenizer, .text_tokenizer, .dtype, and device")

@@ -29,7 +29,9 @@ def write_pool(
     limit: int | None = None,
 ) -> Path:
     """`right` and `scores` by prompt, sample and candidate; wrong candidates are empty images -> the run folder."""
-    start_run(run, "generate", {"model": {"tokenizer": "shapes/tokenizer"}, "search": {"judge": "made_up"}})
+    start_run(
+        run, "generate", {"generator": {"options": {"tokenizer": "shapes/tokenizer"}}, "search": {"judge": "made_up"}}
+    )
     rows = []
     for number, prompt in enumerate(prompts):
         place = run / "images" / f"{prompt.index:05d}"

@@ -68,7 +68,10 @@ def test_images_of_generate_say_how_they_were_made_wherever_they_lie(made, tmp_p
         "size": [[24, 24]],
     }
     assert images["judge"] == {"kind": "shapes_oracle"}
-    assert images["weights"] == {key: sha for key, sha in rundir.read_run(made)["inputs"].items() if key[:5] == "model"}
+    inputs = rundir.read_run(made)["inputs"]
+    assert images["weights"] == {
+        f"model.{name}": inputs[f"generator.options.{name}"] for name in ("showo", "tokenizer")
+    }
     metadata = rundir.sha256_file(Path("configs/prompts/shapes_tiny/evaluation_metadata.jsonl"))
     assert images["prompts"] == metadata  # the folders hold its lines
     assert here["detector"] == {"kind": "shapes", "options": {}, "weights": {}}
