@@ -15,7 +15,7 @@ from geneval.judging import judge_images
 from geneval.reasons import in_words
 from geneval.settings import Evaluator
 from genloop.data.judge.examples import JudgeExample
-from genloop.records import Prompt, Seed, Verdict
+from genloop.records import Detection, Prompt, Seed, Verdict, color_names
 
 
 class Labeller:
@@ -32,6 +32,17 @@ class Labeller:
         found = judge_images([pixels[row] for row in rows], [prompts[row] for row in rows], self.evaluator)
         known = {keys[row]: judged.verdict for row, judged in zip(rows, found, strict=True)}
         return [known[key] for key in keys]
+
+    def reason(self, prompt: Prompt, verdict: Verdict) -> str:
+        """What is wrong with an image, in plain words; "" when nothing is."""
+        return in_words(prompt, verdict)
+
+    def objects(self, images: Sequence[np.ndarray]) -> list[tuple[Sequence[Detection], list[str]]]:
+        """For each image (H, W, 3) uint8 its detections and the names of their colours."""
+        detector, colors, _ = self.evaluator
+        found = detector.detect(images)
+        scores = colors.scores(list(zip(images, found, strict=True)))
+        return [(detections, color_names(of)) for detections, of in zip(found, scores, strict=True)]
 
 
 def step_labels(

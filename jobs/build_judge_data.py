@@ -21,8 +21,9 @@ Resume  the same command; finished units are kept, any number of workers may joi
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,20 +40,21 @@ from geneval.settings import (
     evaluator_inputs,
 )
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
-from genloop.data.judge.conversation_examples import LabelledFile, conversation_samples, read_labelled
-from genloop.data.judge.examples import JudgeExample, split_of, to_sample
+from genloop.data.judge.conversation_examples import LabelledFile, read_labelled
+from genloop.data.judge.examples import split_of, to_sample
 from genloop.data.judge.shards import pairs_of, read_sides, write_sides
-from genloop.data.shards import Sample
+from genloop.data.judge.sources import ConversationSource, Plan, Samples, Source
 from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
 from genloop.job import note, run
-from genloop.ledger import Ledger, count, plan_units
+from genloop.ledger import Ledger, count
 from genloop.models.common.image_tokenizers import check_image_tokenizer
-from genloop.records import Prompt, Seed, Unit, color_names
+from genloop.records import Seed
 from genloop.rewards.questions import read_questions
-from genloop.rundir import json_line, read_run, write_atomic, write_json
+from genloop.rundir import json_line, write_atomic, write_json
 from genloop.runs.generated import GeneratedRun, read_generated_run
 from genloop.sampling.build import build_generator, generator_inputs, read_generator, recorded_hash
+from genloop.sampling.settings import GeneratorKeys
 from genloop.search.replay import UNKNOWN, RecordedPath, replay
 
 if TYPE_CHECKING:
@@ -93,21 +95,29 @@ class Config(IndependentConfig, EvaluatorKeys):
     paths_per_batch: Annotated[int, LAUNCH] = Field(64, ge=1, description="paths replayed side by side")
 
 
-def check(config: Config) -> None:
-    """Names, the source run and its weights, before anything is written."""
+@dataclass(frozen=True)
+class Checked:
+    """The source run and what it was generated with; the labelled conversations. None where there are none."""
+
+    source: GeneratedRun | None
+    made: GeneratorKeys | None
+    labelled: LabelledFile | None
+
+
+def check(config: Config) -> Checked:
+    """Names, the source run and the conversations, before anything is written."""
     known = check_evaluator(config, resolve)
     if config.cells and config.detector.kind != "shapes":
         raise ValueError(f"cells: only the detector shapes knows cells, not {config.detector.kind!r}; set cells=false")
     if config.conversations is None and config.conversation_images is not None:
         raise ValueError("conversation_images: there are no conversations about them; name their file")
-    if labelled := _labelled(config):
-        labelled.check()
+    labelled = _read_labelled(config)
+    if config.source is None and not config.scenes and labelled is None:
+        raise ValueError(
+            "source: is null, scenes is 0 and conversations is null; there is nothing to make examples from"
+        )
     if config.source is None:
-        if not config.scenes and config.conversations is None:
-            raise ValueError(
-                "source: is null, scenes is 0 and conversations is null; there is nothing to make examples from"
-            )
-        return
+        return Checked(None, None, labelled)
     source = read_generated_run(config.source, config.limit)
     made = read_generator(source.folder)
     last = made.sampling.num_steps - 1
@@ -120,169 +130,124 @@ def check(config: Config) -> None:
             raise ValueError(
                 f"detector: {config.detector.kind!r} does not know {strange[0]!r} of prompt {prompt.index}"
             )
-    for key, path in generator_inputs(made.generator, resolve).items():
-        if sha256_tree(path) != recorded_hash(source.inputs, key):
-            raise ValueError(f"{config.source}: {key} has another content now ({path}); replay needs the same weights")
+    return Checked(source, made, labelled)
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path | str]:
-    """The detector's weights; the source run's fingerprint and rows; the sizes of the conversations' images."""
-    found: dict[str, Path | str] = {**evaluator_inputs(config, resolve)}
-    if config.source is not None:
-        found |= {"source": (read_run(config.source) or {})["digest"], "source.rows": config.source / "rows"}
-    labelled = _labelled(config)
-    return found | {"conversation_images": labelled.image_sizes()} if labelled else found
-
-
-def _labelled(config: Config) -> LabelledFile | None:
-    """What the conversations say; None without any."""
+def _read_labelled(config: Config) -> LabelledFile | None:
+    """What the conversations say, whose images are all there; None without any."""
     if config.conversations is None:
         return None
     if config.conversation_images is None:
         raise ValueError("conversation_images: needs the folder that the conversations' image names are below")
     questions = read_questions(config.questions)
-    return read_labelled(config.conversations, config.conversation_images, questions.recognize)
+    labelled = read_labelled(config.conversations, config.conversation_images, questions.recognize)
+    labelled.check()
+    return labelled
 
 
-def main(config: Config, world: World, checked: None) -> None:
-    source = read_generated_run(config.source, config.limit) if config.source else None
-    prompts = source.prompts if source else []
-    labelled = _labelled(config)
-    units = plan(config, len(prompts), len(labelled.conversations) if labelled else 0)
-    scenes_from, said_from = len(prompts), len(prompts) + config.scenes // 2
+def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
+    """The detector's weights; the source run's digest and rows; the sizes of the conversations' images.
+
+    ValueError when the generator's weights are not those of the source run: replay needs the same.
+    """
+    found: dict[str, Path | str] = {**evaluator_inputs(config, resolve)}
+    if checked.source is not None and checked.made is not None:
+        for key, path in generator_inputs(checked.made.generator, resolve).items():
+            if sha256_tree(path) != recorded_hash(checked.source.inputs, key):
+                raise ValueError(
+                    f"{config.source}: {key} has another content now ({path}); replay needs the same weights"
+                )
+        found |= {"source": checked.source.digest, "source.rows": checked.source.folder / "rows"}
+    return found | ({"conversation_images": checked.labelled.image_sizes()} if checked.labelled else {})
+
+
+def main(config: Config, world: World, checked: Checked) -> None:
+    plan = Plan(_sources(config, world, checked))
+    units = plan.units()
     with Ledger.of(config, units, world) as ledger:
-        sampler, labeller = None, None
         for unit in ledger.claims():
-            labeller = labeller or _labeller(config, world)
             with ledger.working(unit):
-                if labelled and unit.start >= said_from:
-                    said = labelled.conversations[unit.start - said_from : unit.stop - said_from]
-                    samples = conversation_samples(said, config.seed, config.val_share)
-                elif unit.start >= scenes_from:
-                    samples = scene_samples(config, range(unit.start - scenes_from, unit.stop - scenes_from), labeller)
-                else:
-                    assert source is not None
-                    sampler = sampler or _sampler(source, world)
-                    paths = _paths(source, prompts[unit.start : unit.stop])
-                    samples = path_samples(config, paths, sampler, labeller, world)
-                ledger.complete(unit, write_sides(config.out / "shards", unit.name, samples))
+                ledger.complete(unit, write_sides(config.out / "shards", unit.name, plan.samples(unit)))
                 ledger.advance(len(unit))
     if count(config.out, len(units)).done == len(units):
-        _conclude(config, source, labelled)
+        _conclude(config, checked)
 
 
-def plan(config: Config, num_prompts: int, num_conversations: int) -> list[Unit]:
-    """Units of prompts, then of pairs of scenes, then of conversations; items are numbered through."""
-    num_pairs, pairs_per_unit = config.scenes // 2, config.scenes_per_unit // 2
-    spans = [(u.start, u.stop) for u in plan_units(num_prompts, config.unit_size)]
-    first = num_prompts
-    for number, size in ((num_pairs, pairs_per_unit), (num_conversations, config.conversations_per_unit)):
-        spans += [(first + u.start, first + u.stop) for u in plan_units(number, size)]
-        first += number
-    width = max(5, len(str(len(spans) - 1)))
-    return [Unit(f"{number:0{width}d}", *span) for number, span in enumerate(spans)]
+def _sources(config: Config, world: World, checked: Checked) -> list[Source]:
+    """The source run, the scenes, the conversations, in this order; each loads what it needs at its first unit."""
+    from genloop.shapes.judge_source import SceneSource
 
+    @cache
+    def labeller() -> "Labeller":
+        from geneval.labels import Labeller
 
-def _labeller(config: Config, world: World) -> "Labeller":
-    from geneval.labels import Labeller
+        return Labeller(build_evaluator(config, resolve, choose_device(config.device, world)))
 
-    return Labeller(build_evaluator(config, resolve, choose_device(config.device, world)))
-
-
-def _sampler(source: GeneratedRun, world: World) -> "Sampler[Any]":
-    """The one that the source run drew with."""
-    made = read_generator(source.folder)
-    return build_generator(made, resolve, choose_device(made.device, world), before_step=world.check_stop)
-
-
-def _paths(source: GeneratedRun, prompts: Sequence[Prompt]) -> list[RecordedPath]:
-    """The candidates of these prompts that can be replayed."""
-    options = read_generator(source.folder).generator.options
-    masked = check_image_tokenizer(resolve(options.tokenizer))  # the number of codes stands for a mask
-    found = []
-    for prompt in prompts:
-        for row in source.rows[prompt.index]:
-            for candidate in row.candidates:
-                if candidate.parent is None:  # drawn from the start
-                    tokens = candidate.unpacked()
-                    seed = Seed(source.keys["seed"], prompt.index, row.sample, candidate.candidate)
-                    found.append(RecordedPath(prompt, seed, np.where(tokens == masked, UNKNOWN, tokens)))
+    found: list[Source] = []
+    if checked.source is not None and checked.made is not None:
+        found.append(PathSource(config, world, checked.source, checked.made, labeller))
+    split = (config.seed, config.val_share)
+    found.append(SceneSource(config.scenes // 2, config.scenes_per_unit // 2, *split, config.spoilt, labeller))
+    if checked.labelled:
+        found.append(ConversationSource(checked.labelled, *split, config.conversations_per_unit))
     return found
 
 
-def path_samples(
-    config: Config, paths: Sequence[RecordedPath], sampler: "Sampler[Any]", labeller: "Labeller", world: World
-) -> Iterator[tuple[str, Sample]]:
-    """(split, sample) of every example of the paths."""
-    from geneval.labels import label_paths
-    from genloop.data.images import encode_png, to_uint8
+class PathSource:
+    """The candidates of a run of `generate`, replayed; items are its prompts."""
 
-    for start in range(0, len(paths), config.paths_per_batch):
-        world.check_stop()
-        part = paths[start : start + config.paths_per_batch]
-        with note(f"prompts {', '.join(sorted({repr(path.prompt.text) for path in part}))}"):
-            walked = replay(sampler, part, config.steps, branches=config.completions - 1, key=config.seed)
-        keys = [(path.prompt, path.seed) for path in part]
-        images = {step: to_uint8(preview) for step, preview in walked.previews.items()}
-        images[sampler.num_steps] = to_uint8(walked.final)
-        others = {step: [to_uint8(end) for end in ends] for step, ends in walked.branches.items()}
-        seen = _seen(images.values(), labeller) if config.cells else {}
-        for example, pixels in label_paths(labeller, keys, images, others, config.clarity_threshold):
-            named = replace(example, cells=_cell_names()) if config.cells else example
-            sample = to_sample(named, encode_png(pixels), seen.get(pixels.tobytes()))
-            yield split_of(example.prompt.text, config.seed, config.val_share), sample
+    def __init__(
+        self, config: Config, world: World, run: GeneratedRun, made: GeneratorKeys, labeller: "Callable[[], Labeller]"
+    ) -> None:
+        self.num_items, self.unit_size = len(run.prompts), config.unit_size
+        self._config, self._world, self._run, self._made, self._labeller = config, world, run, made, labeller
 
+    @cached_property
+    def _sampler(self) -> "Sampler[Any]":
+        """The one that the source run drew with."""
+        device = choose_device(self._made.device, self._world)
+        return build_generator(self._made, resolve, device, before_step=self._world.check_stop)
 
-def _seen(stacks: "Iterable[np.ndarray]", labeller: "Labeller") -> "dict[bytes, np.ndarray]":
-    """The cells of every distinct image of (B, H, W, 3) stacks, by its bytes."""
-    from genloop.shapes.judge_scenes import seen_cells
+    @cached_property
+    def _masked(self) -> int:
+        """The number that stands for a masked token in recorded candidates: the number of codes."""
+        return check_image_tokenizer(resolve(self._made.generator.options.tokenizer))
 
-    images = {image.tobytes(): image for stack in stacks for image in stack}
-    detector, colors, _ = labeller.evaluator
-    found = detector.detect(list(images.values()))
-    scores = colors.scores(list(zip(images.values(), found, strict=True)))
-    return {
-        key: seen_cells(image, detections, color_names(of))
-        for (key, image), detections, of in zip(images.items(), found, scores, strict=True)
-    }
+    def _paths(self, items: range) -> Iterator[RecordedPath]:
+        """The candidates of these prompts that can be replayed: those that were drawn from the start."""
+        for prompt in self._run.prompts[items.start : items.stop]:
+            for row in self._run.rows[prompt.index]:
+                for candidate in row.candidates:
+                    if candidate.parent is None:
+                        tokens = candidate.unpacked()
+                        seed = Seed(self._run.keys["seed"], prompt.index, row.sample, candidate.candidate)
+                        yield RecordedPath(prompt, seed, np.where(tokens == self._masked, UNKNOWN, tokens))
 
+    def samples(self, items: range) -> Samples:
+        """(split, sample) of the final image and the previews of every path."""
+        from geneval.labels import label_paths
+        from genloop.data.images import encode_png, to_uint8
+        from genloop.shapes.judge_source import CELL_NAMES, cells_of
 
-def _cell_names() -> dict[str, Sequence[str]]:
-    from genloop.shapes.judge_scenes import COLOR_NAMES, SHAPE_NAMES
-
-    return {"shapes": SHAPE_NAMES, "colors": COLOR_NAMES}
-
-
-def scene_samples(config: Config, indices: Sequence[int], labeller: "Labeller") -> Iterator[tuple[str, Sample]]:
-    """(split, sample) of every sentence about every scene of these contrasts."""
-    from geneval.reasons import in_words
-    from genloop.data.images import encode_png
-    from genloop.shapes.damage import spoil
-    from genloop.shapes.judge_scenes import contrast
-    from genloop.shapes.render import render
-
-    def side(text: str) -> str:
-        return split_of(text, config.seed, config.val_share)
-
-    for index in indices:
-        drawn = contrast(config.seed, index, side)
-        images, rng = render(drawn.scenes), np.random.default_rng([config.seed, index, 3])
-        for place, things in enumerate(drawn.scenes):
-            if rng.random() < config.spoilt:
-                images[place] = spoil(images[place], things, rng)
-        seen = _seen([images], labeller)
-        pngs = [encode_png(image) for image in images]
-        for number, found in enumerate(drawn.prompts):
-            prompt = Prompt(index, found.text, found.tag, found.include, found.exclude)
-            for scene, verdict in enumerate(labeller.verdicts([prompt] * 2, images)):
-                labels = {"outcome": float(verdict.correct)}
-                key = f"scene-{index:07d}-{number}{scene}"
-                words = in_words(prompt, verdict)
-                example = JudgeExample(key, "scenes", prompt, scene, number, 0, 0, labels, words, _cell_names())
-                yield side(prompt.text), to_sample(example, pngs[scene], seen[images[scene].tobytes()])
+        config, sampler, labeller = self._config, self._sampler, self._labeller()
+        paths = list(self._paths(items))
+        for start in range(0, len(paths), config.paths_per_batch):
+            self._world.check_stop()
+            part = paths[start : start + config.paths_per_batch]
+            with note(f"prompts {', '.join(sorted({repr(path.prompt.text) for path in part}))}"):
+                walked = replay(sampler, part, config.steps, branches=config.completions - 1, key=config.seed)
+            keys = [(path.prompt, path.seed) for path in part]
+            images = {step: to_uint8(preview) for step, preview in walked.previews.items()}
+            images[sampler.num_steps] = to_uint8(walked.final)
+            others = {step: [to_uint8(end) for end in ends] for step, ends in walked.branches.items()}
+            seen = cells_of(images.values(), labeller) if config.cells else {}
+            for example, pixels in label_paths(labeller, keys, images, others, config.clarity_threshold):
+                named = replace(example, cells=CELL_NAMES) if config.cells else example
+                sample = to_sample(named, encode_png(pixels), seen.get(pixels.tobytes()))
+                yield split_of(example.prompt.text, config.seed, config.val_share), sample
 
 
-def _conclude(config: Config, source: GeneratedRun | None, labelled: LabelledFile | None) -> None:
+def _conclude(config: Config, checked: Checked) -> None:
     """Pairs, counts, datasheet; workers that end together write the same bytes."""
     from genloop.data.judge.datasheet import datasheet, tally
 
@@ -292,22 +257,22 @@ def _conclude(config: Config, source: GeneratedRun | None, labelled: LabelledFil
     write_atomic(config.out / "pairs.jsonl", b"".join(lines))
     tallies = tally(examples)
     counts = {split: {**t.plain(), "pairs": len(pairs[split])} for split, t in tallies.items()}
-    said = {"conversations": labelled.plain()} if labelled else {}
-    write_json(config.out / "summary.json", counts | said)
-    sections = _about(config, source) | (labelled.about() if labelled else {})
+    labelled = checked.labelled
+    write_json(config.out / "summary.json", counts | ({"conversations": labelled.plain()} if labelled else {}))
+    sections = _about(config, checked) | (labelled.about() if labelled else {})
     text = datasheet("Examples for a judge", sections, tallies, pairs)
     write_atomic(config.out / "datasheet.md", text.encode())
 
 
-def _about(config: Config, source: GeneratedRun | None) -> dict[str, list[str]]:
+def _about(config: Config, checked: Checked) -> dict[str, list[str]]:
     """What the datasheet says beside its counts."""
     from genloop.data.judge import datasheet
 
     split = datasheet.about_split(config.seed, config.val_share, config.most_pairs)
     scenes = datasheet.about_scenes(config.scenes, config.spoilt) if config.scenes else {}
-    if source is None:
+    source, made = checked.source, checked.made
+    if source is None or made is None:
         return {**scenes, **split}
-    made = read_generator(source.folder)
     options = made.generator.options
     names = [str(getattr(options, key.rpartition(".")[2])) for key in generator_inputs(made.generator, resolve)]
     paths = datasheet.about_paths(
