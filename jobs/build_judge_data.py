@@ -43,7 +43,7 @@ from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.data.judge.conversation_examples import LabelledFile, read_labelled
 from genloop.data.judge.examples import split_of, to_sample
 from genloop.data.judge.shards import pairs_of, read_sides, write_sides
-from genloop.data.judge.sources import ConversationSource, Plan, Samples, Source
+from genloop.data.judge.sources import ConversationSource, Samples, Source, SourcePlan
 from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
 from genloop.job import note, run
@@ -162,7 +162,7 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
-    plan = Plan(_sources(config, world, checked))
+    plan = SourcePlan(_sources(config, world, checked))
     units = plan.units()
     with Ledger.of(config, units, world) as ledger:
         for unit in ledger.claims():
@@ -175,7 +175,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
 
 def _sources(config: Config, world: World, checked: Checked) -> list[Source]:
     """The source run, the scenes, the conversations, in this order; each loads what it needs at its first unit."""
-    from genloop.shapes.judge_source import SceneSource
+    from genloop.shapes.scene_source import SceneSource
 
     @cache
     def labeller() -> "Labeller":
@@ -227,7 +227,7 @@ class PathSource:
         """(split, sample) of the final image and the previews of every path."""
         from geneval.labels import label_paths
         from genloop.data.images import encode_png, to_uint8
-        from genloop.shapes.judge_source import CELL_NAMES, cells_of
+        from genloop.shapes.scene_source import CELL_NAMES, cells_of
 
         config, sampler, labeller = self._config, self._sampler, self._labeller()
         paths = list(self._paths(items))

@@ -27,6 +27,7 @@ MAX_FILE, MAX_FUNCTION = 400, 60
 SHAPELESS = re.compile(r"utils?|misc|common|helpers?|manager|handlers?|processor|engine|wrapper")
 SHARED_NAMES = {  # classes whose name several modules define, and why
     "Config": "every job has one",
+    "Checked": "what `check` of a job returns; each job has its own",
     "ModelShape": "the sizes of the network that a training job builds; each job has its own",
     "BatchSettings": "the `batch` keys of a training; a judge's say how many rows each question gets",
     "LossSettings": "the `loss` keys of a training; a judge has losses of its own",

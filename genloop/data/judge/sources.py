@@ -31,7 +31,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SourcePlan:
     """The units of all sources, one source after another; items are numbered through."""
 
     sources: Sequence[Source]
