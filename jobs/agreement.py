@@ -15,6 +15,7 @@ Resume  the same command computes it again; the bytes depend on rows, answers an
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -23,7 +24,7 @@ from pydantic import BeforeValidator, Field
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
-from genloop.runs.evaluations import Evaluation, check_evaluation, content_of, read_evaluation
+from genloop.runs.evaluations import Evaluation, content_of, read_evaluation
 from genloop.stats.agreement.votes import SHEET, Rule, check_votes
 
 if TYPE_CHECKING:
@@ -56,10 +57,16 @@ class Source(NamedTuple):
     annotations: Sequence[Path]
 
 
-def check(config: Config) -> None:
+@dataclass(frozen=True)
+class Checked:
+    """Images with people's answers and verdicts, and counts of what was left out; none for a sheet."""
+
+    images: "Sequence[AnnotatedImage]"
+    facts: Mapping[str, int]
+
+
+def check(config: Config) -> Checked:
     """All files, and that they belong together, before anything is written."""
-    for path in (*config.rows, *config.other):
-        check_evaluation(path)
     if (config.sheet is None) == (not config.annotations):
         raise ValueError("give either annotations=[CSV,...] to measure, or sheet=N to make an audit sheet")
     if config.sheet is not None and (len(config.rows) != 1 or config.rows[0].is_file()):
@@ -68,11 +75,16 @@ def check(config: Config) -> None:
         from genloop.report.audit.sheet import draw
 
         draw(config.rows[0], config.sheet, config.seed)
+    images: list[AnnotatedImage] = []
+    facts: dict[str, int] = {}
     for source in _sources(config):
-        _label(source, config)
+        found, counts = _label(source, config)
+        images += found
+        facts = {key: facts.get(key, 0) + count for key, count in counts.items()}
+    return Checked(images, facts)
 
 
-def inputs(config: Config, checked: None) -> dict[str, Path]:
+def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """Verdicts and answers, wherever they lie."""
     found = {f"annotations.{number}": path for number, path in enumerate(config.annotations)}
     for key in ("rows", "other"):
@@ -81,7 +93,7 @@ def inputs(config: Config, checked: None) -> dict[str, Path]:
     return found
 
 
-def main(config: Config, world: World, checked: None) -> None:
+def main(config: Config, world: World, checked: Checked) -> None:
     if world.rank != 0:
         return
     if config.sheet is not None:
@@ -89,25 +101,19 @@ def main(config: Config, world: World, checked: None) -> None:
 
         print(write_sheet(config.rows[0], config.out, config.sheet, config.seed), flush=True)
     else:
-        _measure(config)
+        _measure(config, checked)
 
 
-def _measure(config: Config) -> None:
+def _measure(config: Config, checked: Checked) -> None:
     from genloop.report.runs import short_names
     from genloop.rundir import write_atomic, write_json
     from genloop.stats.agreement.measure import agreement
     from genloop.stats.agreement.tables import as_json, markdown
 
-    images: list[AnnotatedImage] = []
-    facts: dict[str, int] = {}
-    for source in _sources(config):
-        found, counts = _label(source, config)
-        images += found
-        facts = {key: facts.get(key, 0) + count for key, count in counts.items()}
     short = short_names([*config.rows, *config.other])
     names = [", ".join(part) for part in (short[: len(config.rows)], short[len(config.rows) :]) if part]
-    told = {"rule": config.rule, **facts}
-    result = agreement(images, config.seed, num_resamples=config.num_resamples)
+    told = {"rule": config.rule, **checked.facts}
+    result = agreement(checked.images, config.seed, num_resamples=config.num_resamples)
     text = markdown(result, names, told)
     write_json(config.out / "agreement.json", as_json(result, names, told))
     write_atomic(config.out / "agreement.md", text.encode())
