@@ -60,6 +60,11 @@ class Worker:
         """SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
+    def wait(self, timeout: float = 300) -> int | None:
+        """Wait for its end -> exit code."""
+        self.communicate(timeout)
+        return self.returncode
+
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
         """Wait for its end -> standard output, standard error."""
         self._process.join(timeout)
