@@ -27,7 +27,6 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
 from ckpts.resolve import registry, resolve
@@ -55,7 +54,7 @@ from genloop.rundir import json_line, write_atomic, write_json
 from genloop.runs.generated import GeneratedRun, read_generated_run
 from genloop.sampling.build import build_generator, generator_inputs, read_generator, recorded_hash
 from genloop.sampling.settings import GeneratorKeys
-from genloop.search.replay import UNKNOWN, RecordedPath, replay
+from genloop.search.replay import RecordedPath, replay
 
 if TYPE_CHECKING:
     from geneval.labels import Labeller
@@ -221,7 +220,7 @@ class PathSource:
                     if candidate.parent is None:
                         tokens = candidate.unpacked()
                         seed = Seed(self._run.keys["seed"], prompt.index, row.sample, candidate.candidate)
-                        yield RecordedPath(prompt, seed, np.where(tokens == self._masked, UNKNOWN, tokens))
+                        yield RecordedPath(prompt, seed, tokens, tokens != self._masked)
 
     def samples(self, items: range) -> Samples:
         """(split, sample) of the final image and the previews of every path."""

@@ -1,7 +1,7 @@
 """Walk recorded paths again, step by step, to see what lay on the way; and other ways that could be gone from there.
 
 A path follows from its prompt and its Seed alone, so a candidate of any run can be replayed exactly, one that was cut
-even beyond its cut; its end is compared with what the run recorded. B = paths, n = image tokens, H, W = pixels.
+even beyond its cut; its end is compared with what the run recorded. B = paths, H, W = pixels.
 """
 
 import hashlib
@@ -18,16 +18,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-UNKNOWN = -1  # a token that was still masked when the path was given up
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordedPath:
-    """A candidate of a run: what keyed it and the tokens (n,) it ended in, UNKNOWN where it never got to."""
+    """A candidate of a run: what keyed it and the content it ended in, `known` as far as it got before it was cut."""
 
     prompt: Prompt
     seed: Seed
-    tokens: np.ndarray
+    content: np.ndarray
+    known: np.ndarray  # bool, of the shape of `content`
 
 
 @dataclass(slots=True)
@@ -54,8 +52,8 @@ def replay(
         if step in steps:
             previews[step] = sampler.preview(state)
             others[step] = [_other_end(sampler, state, paths, step, number, key) for number in range(branches)]
-    for path, tokens in zip(paths, state.content.cpu().numpy(), strict=True):
-        _compare(path, tokens)
+    for path, content in zip(paths, state.content.cpu().numpy(), strict=True):
+        _compare(path, content)
     return Replayed(sampler.decode(state.content), previews, others)
 
 
@@ -75,16 +73,16 @@ def _other_end(
     return sampler.decode(state.content)
 
 
-def _compare(path: RecordedPath, tokens: np.ndarray) -> None:
-    if path.tokens.shape == tokens.shape:
-        differ = int(((path.tokens != tokens) & (path.tokens != UNKNOWN)).sum())
+def _compare(path: RecordedPath, content: np.ndarray) -> None:
+    if path.content.shape == content.shape:
+        differ = int(((path.content != content) & path.known).sum())
         if not differ:
             return
     else:
-        differ = len(tokens)
+        differ = content.size
     seed = path.seed
     raise ValueError(
         f"prompt {path.prompt.index} {path.prompt.text!r}, sample {seed.sample}, candidate {seed.candidate}: the "
-        f"replay ends in other tokens than the run recorded ({differ} of {len(tokens)} differ); replay with the same "
-        "weights, device and version, or generate the run again"
+        f"replay ends in another content than the run recorded ({differ} of {content.size} values differ); "
+        "replay with the same weights, device and version, or generate the run again"
     )

@@ -175,7 +175,7 @@ def test_a_path_that_ends_otherwise_is_named(source, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run_command(build_judge_data, [*WORDS, f"source={tmp_path / 'source'}", f"out={tmp_path / 'run'}"])
     error = capsys.readouterr().err
-    assert "sample 1, candidate 1: the replay ends in other tokens than the run recorded (1 of 36 differ)" in error
+    assert "sample 1, candidate 1: " in error and "(1 of 36 values differ)" in error
 
 
 @pytest.mark.parametrize(
