@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from genloop.models.llava.model import embed_tokens, first_token_logits, image_features
+from genloop.models.llava.model import embed_tokens, image_features
 from genloop.models.llava.segments import Segment, next_logits
 from genloop.rewards.llava.pieces import Chain, PieceRunner, TextPiece, image_piece
 from genloop.rewards.llava.pixels import pad_tile
@@ -13,6 +13,7 @@ from genloop.rewards.questions import IMAGE, PROMPT, Questions
 from tests.goldens.reward_sets import RewardSet, reward_sets
 from tests.goldens.roots import golden_name, golden_paths
 from tests.goldens.showo_sets import read_json
+from tests.worlds.tiny_llava import first_token_logits
 
 TOLERANCE = 1e-4
 SETS = reward_sets()

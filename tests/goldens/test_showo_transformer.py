@@ -7,12 +7,18 @@ from torch import Tensor
 
 from genloop.models.showo.config import ShowOConfig, showo_manifest
 from genloop.models.showo.model import additive_mask
-from genloop.models.showo.prompting import IGNORE, mmu_mask, omni_mask
+from genloop.models.showo.prompting import IGNORE, omni_mask, prefix_mask
 from tests.goldens.roots import golden_name, golden_paths
 from tests.goldens.showo_sets import ShowOSet, read_json, sets_with
 
 TOLERANCE = 1e-4
 PROMPTING, LOGITS, LOSSES = sets_with("prompting.npz"), sets_with("logits.npz"), sets_with("train_losses.npz")
+
+
+def mmu_mask(ids: Tensor, config: ShowOConfig) -> Tensor:
+    """ids (B, L) of mmu rows -> (B, 1, L, L): causal, and every row sees the image part up to its eoi."""
+    is_eoi = ids == config.eoi_id
+    return prefix_mask((is_eoi.cumsum(1) == 0) | is_eoi)
 
 
 def name_of(golden: ShowOSet) -> str:

@@ -38,7 +38,7 @@ def test_a_file_of_the_same_size_and_time_is_not_read_again(tmp_path):
     assert sha256_tree(path) == sha256(b"new")
 
 
-@pytest.mark.parametrize(("data", "mtime_ns"), [(b"longer", HOUR_AGO), (b"new", HOUR_AGO + 1)])
+@pytest.mark.parametrize(("data", "mtime_ns"), [(b"longer", HOUR_AGO), (b"new", HOUR_AGO + 1)], ids=["size", "time"])
 def test_another_size_or_time_is_read_again(tmp_path, data, mtime_ns):
     path = write(tmp_path / "weights", b"old")
     sha256_tree(path)
