@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.search_figure import Dot, Series, frontier_svg
+from benchmarks.search_gain import Gain, cost_of, gain_at, gain_at_equal_cost
 from genloop.records import TAGS
 from genloop.report.figures.canvas import At
-from genloop.report.figures.frontier import Dot, Series, frontier_svg
 from genloop.rundir import write_atomic
 from genloop.stats.best_of_k import best_of_k, ceiling
-from genloop.stats.frontier import Curve, Gain, gain_at, gain_at_equal_cost
+from genloop.stats.frontier import Curve
 from genloop.stats.intervals import Interval
 from genloop.stats.judges.quality import JudgeAnswers, auc_within
 
@@ -83,7 +84,7 @@ def strategy_table(rows: Sequence[Row], labels: Sequence[str], pool: Curve) -> t
     for label in labels:
         curve = curve_of(rows, label)
         steps, calls = (task_mean(rows, label, key) for key in ("steps", "calls"))
-        gain, needs = "outside the curve", pool.cost_of(float(curve.score[0]))
+        gain, needs = "outside the curve", cost_of(pool, float(curve.score[0]))
         if pool.cost[0] <= curve.cost[0] <= pool.cost[-1]:
             gains[label] = gain_at_equal_cost(curve, pool, SEED)
             gain = signed(gains[label].overall)
