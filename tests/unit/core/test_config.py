@@ -150,7 +150,7 @@ def test_groups_of_keys_by_name_are_walked_and_explained_as_others_are():
         "searches.deep.strategy": "parm",
         "searches.deep.n": 1,
     }
-    with pytest.raises(ConfigError, match=r"searches.wide.nn: unknown key; did you mean 'n'\? \(keys: strategy, n\)"):
+    with pytest.raises(ConfigError, match=r"searches\.wide\.nn: .*'n'"):
         load_config(Several, None, ["out=x", "searches.wide.nn=8"])
 
 

@@ -156,7 +156,7 @@ def test_a_failed_unit_keeps_its_reason_and_waits_for_retry_failed(tmp_path):
     assert record["attempts"] == 1
     assert record["reason"] == "ZeroDivisionError: division by zero"
     assert "Traceback" in record["traceback"]
-    with pytest.raises(UnitsFailed, match=r"1 of 3 units failed \(00001\).*retry_failed=true"):
+    with pytest.raises(UnitsFailed, match=r"1 of 3 .*00001.*retry_failed"):
         drain(tmp_path, units)
     assert finished(tmp_path) == {"00000", "00002"}
     assert drain(tmp_path, units, retry_failed=True) == ["00001"]

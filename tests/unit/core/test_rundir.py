@@ -66,7 +66,7 @@ def test_a_refused_run_that_holds_no_results_says_so(tmp_path):
     first, second = (fingerprint_of("generate", {"seed": seed}, {}) for seed in (0, 1))
     start_run(tmp_path, "seed: 0\n", first, {})
     (tmp_path / "rows").mkdir()
-    with pytest.raises(RunError, match=r"start from that config, or remove this one, which holds no results$"):
+    with pytest.raises(RunError, match=r"holds no results$"):
         check_run(tmp_path, second)
     (tmp_path / "rows" / "00000.jsonl").touch()
     with pytest.raises(RunError, match=r"start from that config$"):
@@ -101,7 +101,7 @@ def test_the_second_of_two_starts_with_different_configs_is_refused(tmp_path):
     check_run(tmp_path, first)
     check_run(tmp_path, second)  # nothing is there yet
     start_run(tmp_path, "seed: 0\n", first, {})
-    with pytest.raises(RunError, match="started with seed=0, this config has seed=1"):
+    with pytest.raises(RunError, match=r"seed=0, .*seed=1"):
         start_run(tmp_path, "seed: 1\n", second, {})
     assert (tmp_path / "config.yaml").read_text() == "seed: 0\n"
 
@@ -109,7 +109,7 @@ def test_the_second_of_two_starts_with_different_configs_is_refused(tmp_path):
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"job": "generate"}'])
 def test_a_damaged_fingerprint_is_refused_in_one_line(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(RunError, match=r"run.json is damaged; use another `out`"):
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
         check_run(tmp_path, fingerprint_of("generate", {}, {}))
 
 
@@ -120,7 +120,7 @@ def test_a_run_resumes_with_its_own_config_only(tmp_path):
     assert not run.exists()
     start_run(run, "seed: 0\n", fingerprint, environment.describe())
     check_run(run, fingerprint)
-    with pytest.raises(RunError, match=r"started with search.n=20, this config has search.n=8; use another `out`"):
+    with pytest.raises(RunError, match=r"search\.n=20, .*search\.n=8"):
         check_run(run, fingerprint_of("generate", {"search.n": 8, "seed": 0}, {"prompts": "aa"}))
     with pytest.raises(RunError, match="another content of `prompts`"):
         check_run(run, fingerprint_of("generate", {"search.n": 20, "seed": 0}, {"prompts": "bb"}))
@@ -130,12 +130,12 @@ def test_a_run_resumes_with_its_own_config_only(tmp_path):
 
 
 def test_a_rank_waits_for_the_fingerprint_of_rank_0_and_compares_its_own_keys(tmp_path):
-    with pytest.raises(TimeoutError, match=r"rank 0 wrote no usable .*run.json within 0 s"):
+    with pytest.raises(TimeoutError, match=r"rank 0 .*run\.json"):
         await_run(tmp_path, "generate", {"seed": 0}, seconds=0.2)
     fingerprint = fingerprint_of("generate", {"seed": 0}, {"prompts": "aa"})
     start_run(tmp_path, "seed: 0\n", fingerprint, {})
     assert await_run(tmp_path, "generate", {"seed": 0}) == fingerprint
-    with pytest.raises(RunError, match="started with seed=0, this config has seed=1"):
+    with pytest.raises(RunError, match=r"seed=0, .*seed=1"):
         await_run(tmp_path, "generate", {"seed": 1})
     with pytest.raises(RunError, match="job generate, this is evaluate"):
         await_run(tmp_path, "evaluate", {"seed": 0})
@@ -152,7 +152,7 @@ def test_provenance_names_code_packages_and_hardware(tmp_path):
 @pytest.mark.parametrize("below", ["", "deep/er"])
 def test_an_out_below_a_file_is_refused(tmp_path, below):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="is a file; a run needs a folder"):
+    with pytest.raises(RunError, match=r"^out: .* is a file"):
         check_run(tmp_path / "file" / below, fingerprint_of("generate", {}, {}))
 
 

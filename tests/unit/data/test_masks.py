@@ -58,7 +58,7 @@ def test_empty_and_full_masks_of_any_size_survive(fill: bool, height: int, width
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("d0", "not the runs of a mask of 7 x 3 pixels"),
+        ("d0", "mask of 7 x 3 pixels"),
         ("", "not the runs of a mask"),
         ("0NE", "not the runs of a mask"),
         ("d", "breaks off"),

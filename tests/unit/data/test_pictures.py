@@ -70,17 +70,17 @@ def test_a_reference_is_every_image_below_a_folder(tmp_path):
 @pytest.mark.parametrize(
     ("names", "rows", "line"),
     [
-        ([], None, "no images; expected files ending in .png"),
-        (["dog.png"], "a dog\n", r"dog.png: does not begin with the number of its prompt, as 00017_2.png does"),
-        (["1.png"], "a dog\n", "1.png: there is no line 1 in .*prompts.jsonl|txt, which has 1 prompts"),
+        ([], None, r"no images; .*\.png"),
+        (["dog.png"], "a dog\n", r"dog\.png: .*number of its prompt"),
+        (["1.png"], "a dog\n", r"1\.png: .*line 1 .*prompts\.txt"),
         (["a.png"], '{"image": "b.png", "prompt": "b"}', "a.png: .* has no row about it"),
         (
             ["a.png"],
             '{"image": "a.png", "prompt": "b"}\n{"image": "a.png", "prompt": "c"}',
             "2: a second row about 'a.png'",
         ),
-        (["a.png"], '{"image": "a.png", "prompt": "b"}\n{"prompt": "c"}', "some rows name their image and some do not"),
-        (["a.png"], '{"image": "a.png", "caption": "b"}', "1: no text under prompt or text"),
+        (["a.png"], '{"image": "a.png", "prompt": "b"}\n{"prompt": "c"}', "some rows name their image"),
+        (["a.png"], '{"image": "a.png", "caption": "b"}', "1: .*prompt or text"),
         (["a.png"], "[1]", "1: expected a JSON object"),
         (["a.png"], "{", "1: broken JSON"),
     ],

@@ -106,7 +106,7 @@ def test_torn_and_changed_shards_are_named(tmp_path):
     write_shard(shard, samples(0, 3))
     data = shard.read_bytes()
     shard.write_bytes(data.replace(b"caption", b"Caption"))
-    with pytest.raises(ValueError, match=r"x\.tar: changed since it was written"):
+    with pytest.raises(ValueError, match=r"x\.tar: changed"):
         Shards(tmp_path).digest()
     shard.write_bytes(data[:-512])
     with pytest.raises(ValueError, match="its index says"):
@@ -242,7 +242,7 @@ def _move(table, column, value):
 
 def test_fields_that_would_not_come_back_are_refused(tmp_path):
     for field in ("", "PNG", "a/b", "_meta"):
-        with pytest.raises(ValueError, match="lower case, no slash, no _ in front"):
+        with pytest.raises(ValueError, match="lower case"):
             write_shard(tmp_path / "x.tar", [Sample("a", {field: b""})])
     with pytest.raises(ValueError, match="holds no samples"):
         write_shard(tmp_path / "x.tar", [])
@@ -285,7 +285,7 @@ def test_compressed_shards_are_refused(tmp_path, pack):
         folder = tmp_path / name.replace(".", "-")
         folder.mkdir()
         (folder / name).write_bytes(data)
-        with pytest.raises(ValueError, match=f"{name}: compressed.*; decompress it first"):
+        with pytest.raises(ValueError, match=f"{name}: compressed"):
             Shards(folder)
         with pytest.raises(ValueError, match="compressed"):
             Shards(folder / name)
@@ -313,7 +313,7 @@ def test_names_are_taken_as_webdataset_takes_them(tmp_path):
 
 def test_a_field_that_comes_twice_and_members_that_are_no_samples_are_refused(tmp_path):
     archive(tmp_path / "x.tar", ["0.png", "0.txt", "0.PNG"])
-    with pytest.raises(ValueError, match=r"x.tar: sample '0' has the field 'png' twice"):
+    with pytest.raises(ValueError, match=r"x\.tar: .*'0' .*'png' twice"):
         Shards(tmp_path)
     archive(tmp_path / "x.tar", ["README", "LICENSE"])
     with pytest.raises(ValueError, match="holds no samples"):

@@ -98,7 +98,7 @@ def test_what_gives_no_label_is_counted(tmp_path):
 
 
 def test_a_file_without_any_label_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no answer in .*it.json gives a label \(1 answered in words, 2 asked") as it:
+    with pytest.raises(ValueError, match=r"it\.json .*\(1 answered .*2 asked") as it:
         read(tmp_path, entry("a", IN_WORDS), entry("b", UNKNOWN), entry("c", UNKNOWN))
     assert "\n" not in str(it.value)
 
@@ -202,15 +202,13 @@ def test_bad_conversations_are_refused_before_anything_is_written(files, tmp_pat
     (tmp_path / "mine.yaml").write_text('outcome: "<image> {prompt} : done ?"\n')
     (tmp_path / "gone.json").write_text(json.dumps([entry("no.png", (asked("outcome", "a star"), "yes"))]))
     assert "torn.json" in error(f"conversations={tmp_path / 'torn.json'}")
-    assert "expected a JSON list of conversations" in error(f"conversations={tmp_path / 'empty.json'}")
+    assert "a JSON list" in error(f"conversations={tmp_path / 'empty.json'}")
     assert "no such file" in error(f"conversations={tmp_path / 'nowhere.json'}")
     missing = error(f"conversations={tmp_path / 'gone.json'}")
     assert "conversation_images: 1 of 1 images are missing" in missing and "no.png" in missing
-    assert "conversation_images: needs the folder" in error("conversation_images=null")
-    assert "conversation_images: there are no conversations" in error("conversations=null")
-    assert "name the file with the wording of its questions in `questions`" in error(
-        f"questions={tmp_path / 'mine.yaml'}"
-    )
+    assert "conversation_images: needs" in error("conversation_images=null")
+    assert "conversation_images: there" in error("conversations=null")
+    assert "in `questions`" in error(f"questions={tmp_path / 'mine.yaml'}")
     bare = refusal(build_judge_data, [f"out={tmp_path / 'run'}"], tmp_path, capsys)
     assert "there is nothing to make examples from" in bare
 

@@ -145,7 +145,7 @@ def test_a_sample_without_an_image_and_a_broken_image_are_named(tmp_path):
         read_judge_set(tmp_path).pixels(0)
     sample = to_sample(example("8", outcome=1.0), png)
     write_shard(tmp_path / "00000.tar", [Sample("8", {"json": sample.fields["json"]})])
-    with pytest.raises(ValueError, match="sample 8 has json; a judge's example needs png and json"):
+    with pytest.raises(ValueError, match=r"sample 8 has json; .*png and json"):
         read_judge_set(tmp_path)
 
 

@@ -37,7 +37,7 @@ def test_the_special_tokens_map_is_enough(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no text tokenizer .*tokenizer\.json"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         FileTokenizer(tmp_path)
     folder = copied(tmp_path / "t")
     (folder / "special_tokens_map.json").unlink()
@@ -45,5 +45,5 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no bos_token"):
         FileTokenizer(folder)
     (folder / "tokenizer_config.json").write_text('{"bos_token": "<bos>"}')
-    with pytest.raises(ValueError, match="bos_token '<bos>' is not in the vocabulary"):
+    with pytest.raises(ValueError, match="bos_token '<bos>'"):
         FileTokenizer(folder)

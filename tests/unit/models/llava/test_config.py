@@ -127,7 +127,7 @@ def test_pinpoints_may_be_a_range_of_tiles(tmp_path: Path) -> None:
 
 
 def test_an_unknown_tower_needs_its_sizes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"mm_vision_tower is 'someone/else', .*put them under vision_config"):
+    with pytest.raises(ValueError, match=r"mm_vision_tower is 'someone/else', .*vision_config"):
         read(config_folder(tmp_path, ORIGINAL, mm_vision_tower="someone/else"))
     sizes = {"hidden_size": 16, "num_attention_heads": 2, "image_size": 24, "patch_size": 4, "num_hidden_layers": 1}
     config = read(config_folder(tmp_path, ORIGINAL, mm_vision_tower="someone/else", vision_config=sizes))
@@ -143,9 +143,7 @@ def test_an_unknown_tower_needs_its_sizes(tmp_path: Path) -> None:
     ],
 )
 def test_a_folder_of_another_family_is_refused_in_one_line(other: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match="another family; a LLaVA-OneVision checkpoint has 'llava_onevision'"
-    ) as caught:
+    with pytest.raises(ValueError, match="'llava_onevision'") as caught:
         check_llava_folder(config_folder(tmp_path, other))
     assert "\n" not in str(caught.value)
 
@@ -153,27 +151,27 @@ def test_a_folder_of_another_family_is_refused_in_one_line(other: dict[str, Any]
 @pytest.mark.parametrize(
     ("data", "changes", "message"),
     [
-        (ORIGINAL, {"hidden_size": "3584"}, "hidden_size is '3584', expected a whole number above 0"),
-        (ORIGINAL, {"rms_norm_eps": None}, "rms_norm_eps is None, expected a number above 0"),
-        (ORIGINAL, {"rope_theta": [1]}, r"rope_theta is \[1\], expected a number above 0"),
-        (ORIGINAL, {"rope_scaling": "linear"}, "rope_scaling is 'linear', expected a group of keys"),
-        (ORIGINAL, {"hidden_act": "swish7"}, "hidden_act is 'swish7', only gelu, .* are known"),
-        (ORIGINAL, {"image_aspect_ratio": None}, "image_aspect_ratio is None, expected text"),
-        (ORIGINAL, {"vision_config": [1]}, r"vision_config is \[1\], expected a group of keys"),
-        (HF, {"text_config": "qwen2"}, "text_config is 'qwen2', expected a group of keys"),
-        (HF, {"image_token_index": "<image>"}, "image_token_index is '<image>', expected a whole number above 0"),
-        (ORIGINAL, {"num_attention_heads": 27}, "3584 is not a multiple of 27 attention heads"),
-        (ORIGINAL, {"mm_projector_type": "linear"}, "mm_projector_type is 'linear', only 'mlp2x_gelu' is known"),
-        (ORIGINAL, {"rope_scaling": {"type": "yarn"}}, "rope_type is 'yarn', only 'default' is known"),
-        (ORIGINAL, {"use_sliding_window": True}, "use_sliding_window is true; only full attention is known"),
-        (ORIGINAL, {"image_grid_pinpoints": "6x6"}, r"image_grid_pinpoints is '6x6', expected pairs or"),
-        (HF, {"image_grid_pinpoints": [384]}, r"image_grid_pinpoints is \[384\], expected pairs of numbers"),
-        (HF, {"text_config": {"model_type": "llama"}}, "text_config.model_type is 'llama', only 'qwen2' is known"),
-        (HF, {"vision_config": {"model_type": "clip"}}, "vision_config.model_type is 'clip'"),
-        (HF, {"vision_feature_select_strategy": "default"}, "select_strategy is 'default', only 'full' is known"),
-        (HF, {"vision_feature_layer": [-2, -1]}, r"vision_feature_layer is \[-2, -1\], only a single layer"),
-        (HF, {"vision_feature_layer": -30}, "vision_feature_layer is -30, the tower has 26"),
-        (HF, {"multimodal_projector_bias": False}, "multimodal_projector_bias is False, only True is known"),
+        (ORIGINAL, {"hidden_size": "3584"}, "hidden_size is '3584'"),
+        (ORIGINAL, {"rms_norm_eps": None}, "rms_norm_eps is None"),
+        (ORIGINAL, {"rope_theta": [1]}, r"rope_theta is \[1\]"),
+        (ORIGINAL, {"rope_scaling": "linear"}, "rope_scaling is 'linear'"),
+        (ORIGINAL, {"hidden_act": "swish7"}, "hidden_act is 'swish7', .*gelu"),
+        (ORIGINAL, {"image_aspect_ratio": None}, "image_aspect_ratio is None"),
+        (ORIGINAL, {"vision_config": [1]}, r"vision_config is \[1\]"),
+        (HF, {"text_config": "qwen2"}, "text_config is 'qwen2'"),
+        (HF, {"image_token_index": "<image>"}, "image_token_index is '<image>'"),
+        (ORIGINAL, {"num_attention_heads": 27}, "3584 .*27 attention heads"),
+        (ORIGINAL, {"mm_projector_type": "linear"}, "mm_projector_type is 'linear', .*'mlp2x_gelu'"),
+        (ORIGINAL, {"rope_scaling": {"type": "yarn"}}, "rope_type is 'yarn', .*'default'"),
+        (ORIGINAL, {"use_sliding_window": True}, "use_sliding_window is true"),
+        (ORIGINAL, {"image_grid_pinpoints": "6x6"}, "image_grid_pinpoints is '6x6'"),
+        (HF, {"image_grid_pinpoints": [384]}, r"image_grid_pinpoints is \[384\]"),
+        (HF, {"text_config": {"model_type": "llama"}}, r"text_config\.model_type is 'llama', .*'qwen2'"),
+        (HF, {"vision_config": {"model_type": "clip"}}, r"vision_config\.model_type is 'clip'"),
+        (HF, {"vision_feature_select_strategy": "default"}, "select_strategy is 'default', .*'full'"),
+        (HF, {"vision_feature_layer": [-2, -1]}, r"vision_feature_layer is \[-2, -1\]"),
+        (HF, {"vision_feature_layer": -30}, "vision_feature_layer is -30, .*26"),
+        (HF, {"multimodal_projector_bias": False}, "multimodal_projector_bias is False"),
     ],
 )
 def test_a_config_that_is_not_known_is_refused(
@@ -199,7 +197,7 @@ def test_tensors_in_two_layouts_at_once_are_refused(tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "judge")
     tensors = load_file(folder / "model.safetensors")
     save_file(tensors | {"model.image_newline": tensors["image_newline"].clone()}, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"several tensors mean model\.image_newline"):
+    with pytest.raises(ValueError, match=r"several .*model\.image_newline"):
         check_llava_folder(folder)
 
 

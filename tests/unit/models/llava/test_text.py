@@ -51,7 +51,7 @@ def test_its_files_are_enough_to_read_it_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("words", "gives"), [((), r"\[0\]"), (("ye", "s"), r"\[0\]")])
 def test_a_word_that_is_no_token_is_refused(words: tuple[str, ...], gives: str, tmp_path: Path) -> None:
     tokenizer = LlavaTokenizer(folder_of_words(tmp_path, *words))
-    with pytest.raises(ValueError, match=rf"no single token 'yes' \(it gives {gives}\)") as caught:
+    with pytest.raises(ValueError, match=rf"'yes' \(it gives {gives}\)") as caught:
         tokenizer.word_id("yes")
     assert "\n" not in str(caught.value)
 
@@ -67,16 +67,16 @@ def test_the_older_files_of_qwen_are_read_too(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no text tokenizer in .*; put the checkpoint's tokenizer\.json there"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json"):
         LlavaTokenizer(tmp_path)
 
 
 def test_a_torn_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(ValueError, match="not a file of the tokenizers library"):
+    with pytest.raises(ValueError, match="file of the tokenizers"):
         LlavaTokenizer(tmp_path)
     older = folder_of_pairs(tmp_path / "older")
     (older / "vocab.json").write_text("[")
-    with pytest.raises(ValueError, match=r"vocab\.json: not a file of the tokenizers library") as caught:
+    with pytest.raises(ValueError, match=r"vocab\.json: not a file") as caught:
         LlavaTokenizer(older)
     assert "\n" not in str(caught.value)

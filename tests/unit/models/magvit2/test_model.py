@@ -62,12 +62,12 @@ def test_codes_and_pixels_have_the_grid_of_the_image(shape: tuple[int, int]) -> 
 def test_a_grid_is_square_unless_a_shape_is_given() -> None:
     codes = tiny().encode(images(1, 16, 16))
     assert torch.equal(tiny().decode(codes), tiny().decode(codes, (4, 4)))
-    with pytest.raises(ValueError, match="12 codes do not fill a grid of 4x4"):
+    with pytest.raises(ValueError, match=r"12 codes .*4x4"):
         tiny().decode(codes[:, :12])
 
 
 def test_an_image_that_does_not_divide_into_tokens_is_refused() -> None:
-    with pytest.raises(ValueError, match="18x16 pixels do not divide into tokens of 4x4"):
+    with pytest.raises(ValueError, match=r"18x16 pixels .*4x4"):
         tiny().encode(images(1, 18, 16))
 
 
@@ -112,20 +112,20 @@ def test_a_saved_tokenizer_loads_as_it_was(tmp_path: Path) -> None:
 def test_a_tokenizer_of_another_size_is_refused_from_its_header(tmp_path: Path) -> None:
     save_magvit2(tiny(), tmp_path / "vq")
     (tmp_path / "vq" / "config.json").write_text('{"_class_name": "MAGVITv2"}')
-    with pytest.raises(ValueError, match=r"does not fit its config\.json: .* missing .* misshapen"):
+    with pytest.raises(ValueError, match=r"config\.json: .* missing .* misshapen"):
         check_magvit2_folder(tmp_path / "vq")
-    with pytest.raises(ValueError, match=r"does not fit its config\.json: .* missing .* misshapen"):
+    with pytest.raises(ValueError, match=r"config\.json: .* missing .* misshapen"):
         load_magvit2(tmp_path / "vq")
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_bits": 0}, "num_bits is 0, expected whole numbers above 0"),
-        ({"encoder_mult": 3}, "encoder_mult is 3, expected a list"),
+        ({"num_bits": 0}, "num_bits is 0"),
+        ({"encoder_mult": 3}, "encoder_mult is 3"),
         ({"encoder_mult": [1, 2]}, "differ in length"),
-        ({"width": 10}, "width 10 is not a multiple of num_groups 4"),
-        ({"resolution": 30}, "resolution 30 is not a multiple of 4"),
+        ({"width": 10}, "width 10 .*num_groups 4"),
+        ({"resolution": 30}, "resolution 30 .*4"),
     ],
 )
 def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

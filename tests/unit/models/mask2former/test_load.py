@@ -111,7 +111,7 @@ def test_weights_that_give_no_numbers_are_no_empty_image(folder: Path) -> None:
     network = load_mask2former(folder)
     network.class_predictor.bias[3] = float("nan")
     detector = Mask2FormerDetector(network, Preparation("mmdet3", SCALE))
-    with pytest.raises(RunFailed, match="the detector's logits are no numbers; likely half precision, a broken kernel"):
+    with pytest.raises(RunFailed, match="logits are no numbers"):
         detector.detect_for(some_images()[:1], [Wanted(0.3)])
 
 
@@ -167,7 +167,7 @@ def test_it_judges_prompts_with_its_own_masks_and_colours_of_another(folder: Pat
     ],
 )
 def test_other_arrays_are_refused(detector: Mask2FormerDetector, image: np.ndarray, found: str) -> None:
-    with pytest.raises(ValueError, match=rf"must be \(H, W, 3\) uint8, found {found}"):
+    with pytest.raises(ValueError, match=rf"\(H, W, 3\) uint8, found {found}"):
         detector.detect([image])
 
 
@@ -185,17 +185,17 @@ def labels(*names: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("config", "drop", "message"),
     [
-        ({"model_type": "maskformer"}, "", "model_type is 'maskformer', another family; expected 'mask2former'"),
-        ({"backbone_config": {"model_type": "resnet"}}, "", "no backbone_config of a Swin transformer"),
+        ({"model_type": "maskformer"}, "", "model_type is 'maskformer', .*'mask2former'"),
+        ({"backbone_config": {"model_type": "resnet"}}, "", "backbone_config .*Swin"),
         ({"num_queries": 10}, "", r"misshapen \(model\.transformer_module\.queries_features\.weight is \[9, 32\]"),
-        ({"num_queries": "9"}, "", "num_queries is '9', expected int such as 100"),
-        ({"feature_size": 48}, "", "feature_size 48 must be a multiple of 32"),
-        ({"pre_norm": True}, "", "pre_norm is True; only False is known"),
-        ({"activation_function": "gelu"}, "", "activation_function is 'gelu'; only 'relu' is known"),
-        ({"backbone_config": {"hidden_act": "relu"}}, "", "hidden_act is 'relu'; only 'gelu' is known"),
+        ({"num_queries": "9"}, "", "num_queries is '9', .*int"),
+        ({"feature_size": 48}, "", "feature_size 48 .*32"),
+        ({"pre_norm": True}, "", "pre_norm is True"),
+        ({"activation_function": "gelu"}, "", "activation_function is 'gelu'; .*'relu'"),
+        ({"backbone_config": {"hidden_act": "relu"}}, "", "hidden_act is 'relu'; .*'gelu'"),
         ({}, "class_predictor.bias", r"1 missing \(class_predictor\.bias \[81\]\)"),
-        ({"id2label": {"1": "a"}}, "", "does not number its classes from 0"),
-        (labels("cat", *OBJECT_NAMES[1:]), "", "class 0 is 'cat', which is number 15 in COCO's order"),
+        ({"id2label": {"1": "a"}}, "", "number its classes from 0"),
+        (labels("cat", *OBJECT_NAMES[1:]), "", "class 0 is 'cat', .*15"),
     ],
 )
 def test_a_folder_that_does_not_fit_is_refused_in_one_line(
@@ -218,14 +218,14 @@ def test_names_as_mmdet_writes_them_are_coco(folder: Path, tmp_path: Path) -> No
 def test_weights_for_other_classes_are_refused(tmp_path: Path) -> None:
     small = replace(TINY, class_names=TINY.class_names[:79])
     own = mask2former_folder(tmp_path / "a", config=small)
-    with pytest.raises(ValueError, match="knows 79 classes, GenEval needs the 80 of COCO; use a checkpoint of"):
+    with pytest.raises(ValueError, match=r"79 classes, .*80 of COCO"):
         Mask2FormerMaker.check(Mask2FormerOptions(checkpoint=str(own)), Path)
 
 
 def test_a_file_of_mmdet_has_to_be_converted_first(tmp_path: Path) -> None:
     file = mmdet_file(tmp_path / "a.pth")
     for given in (file, tmp_path):
-        with pytest.raises(ValueError, match=rf"convert it first: genloop ckpts convert mask2former {file} FOLDER"):
+        with pytest.raises(ValueError, match=rf"ckpts convert mask2former {file} FOLDER"):
             Mask2FormerMaker.check(Mask2FormerOptions(checkpoint=str(given)), Path)
 
 

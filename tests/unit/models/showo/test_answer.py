@@ -63,5 +63,5 @@ def test_an_answer_does_not_depend_on_its_neighbours() -> None:
 
 def test_drawing_needs_numbers() -> None:
     model = tiny_showo()
-    with pytest.raises(ValueError, match="top_k=3 draws tokens: give uniforms"):
+    with pytest.raises(ValueError, match=r"top_k=3 .*uniforms"):
         answer(model, random_codes(model, 1), ["why"], top_k=3)

@@ -80,11 +80,11 @@ def test_phi_sizes_come_from_its_own_config(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"codebook_size": 0}, "codebook_size is 0, expected a whole number above 0"),
+        ({"codebook_size": 0}, "codebook_size is 0"),
         ({"num_vq_tokens": "256"}, "num_vq_tokens is '256'"),
-        ({"mask_token_id": 58496}, "mask_token_id is 58496, but .* make it 58497"),
-        ({"vocab_size": 60000}, "vocab_size is 60000, but"),
-        ({"llm_model_path": "google/gemma"}, r"'google/gemma', .*put its config\.json at"),
+        ({"mask_token_id": 58496}, "mask_token_id is 58496, .*58497"),
+        ({"vocab_size": 60000}, "vocab_size is 60000"),
+        ({"llm_model_path": "google/gemma"}, r"'google/gemma', .*config\.json"),
     ],
 )
 def test_a_config_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_checkpoint_of_another_shape_is_refused_from_its_header(tmp_path: Path
 
 def test_a_tokenizer_with_too_many_words_is_refused(tmp_path: Path) -> None:
     _, folder = saved(tmp_path / "showo")
-    with pytest.raises(ValueError, match=r"has 290 tokens, config\.json has room for 28"):
+    with pytest.raises(ValueError, match=r"290 tokens, config\.json .*28"):
         load_showo(folder, text_tokenizer=SAMPLES / "showo" / "dev" / "A" / "tokenizer")
 
 
