@@ -19,7 +19,6 @@ from geneval.settings import (
     EvaluatorKeys,
     build_evaluator,
     check_evaluator,
-    detector_maker,
     evaluator_inputs,
 )
 from geneval.verdict import VerdictOptions
@@ -100,7 +99,7 @@ class GenevalJudge:
     @classmethod
     def classes(cls, options: GenevalJudgeOptions) -> Sequence[str]:
         """What the detector knows."""
-        return detector_maker(options.detector.kind).classes(options.detector.options)
+        return options.detector.maker.classes(options.detector.options)
 
     @classmethod
     def load(cls, options: GenevalJudgeOptions, resolve: Resolve, device: str) -> VerdictJudge:
@@ -124,7 +123,7 @@ class ShapesOracle(VerdictJudge, Maker):
     @classmethod
     def classes(cls, options: Settings) -> Sequence[str]:
         """The shapes of the world."""
-        return detector_maker("shapes").classes(options)
+        return _SHAPES.detector.maker.classes(options)
 
     @classmethod
     def load(cls, options: Settings, resolve: Resolve, device: str) -> "ShapesOracle":

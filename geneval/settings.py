@@ -6,16 +6,15 @@ needs. A bare name stands for one without options: `detector=shapes` is `detecto
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field
 
 from geneval.detectors.tables import COLOR_CLASSIFIERS, DETECTORS
 from geneval.verdict import VerdictOptions
-from genloop.config import Settings, part_name, part_options
+from genloop.config import Settings
 from genloop.factories import Maker, PartSettings, Resolve
 from genloop.protocols import ColorClassifier, Detector
-from genloop.registry import lookup
 
 
 class PartMaker(Maker, Protocol):
@@ -38,32 +37,22 @@ class PartMaker(Maker, Protocol):
         """The Detector or ColorClassifier itself, on `device`."""
 
 
-def detector_maker(kind: str) -> type[PartMaker]:
-    """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
-    return lookup(DETECTORS, kind, "detector")
-
-
-def color_maker(kind: str) -> type[PartMaker]:
-    """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
-    return lookup(COLOR_CLASSIFIERS, kind, "colour classifier")
-
-
 class DetectorSettings(PartSettings):
     """Who finds the objects."""
 
-    kind: Annotated[str, part_name(detector_maker)] = Field(description=f"{', '.join(DETECTORS)}, module:class")
-    options: Annotated[Any, part_options("kind", detector_maker)] = Field(
-        {}, validate_default=True, description="keys of that kind of detector"
-    )
+    table: ClassVar = DETECTORS
+    part: ClassVar = "detector"
+
+    kind: str = Field(description=f"{', '.join(DETECTORS)}, module:class")
 
 
 class ColorSettings(PartSettings):
     """Who names their colours."""
 
-    kind: Annotated[str, part_name(color_maker)] = Field(description=f"{', '.join(COLOR_CLASSIFIERS)}, module:class")
-    options: Annotated[Any, part_options("kind", color_maker)] = Field(
-        {}, validate_default=True, description="keys of that kind of colour classifier"
-    )
+    table: ClassVar = COLOR_CLASSIFIERS
+    part: ClassVar = "colour classifier"
+
+    kind: str = Field(description=f"{', '.join(COLOR_CLASSIFIERS)}, module:class")
 
 
 class EvaluatorKeys(Settings):
@@ -84,34 +73,26 @@ class Evaluator(NamedTuple):
 
 def check_evaluator(keys: EvaluatorKeys, resolve: Resolve) -> Sequence[str]:
     """Refuse bad options of both parts -> the classes that the detector knows. Loads nothing."""
-    for maker, options in _parts(keys).values():
-        maker.check(options, resolve)
-    return detector_maker(keys.detector.kind).classes(keys.detector.options)
+    for part in (keys.detector, keys.colors):
+        part.check(resolve)
+    return keys.detector.maker.classes(keys.detector.options)
 
 
 def evaluator_inputs(keys: EvaluatorKeys, resolve: Resolve) -> dict[str, Path]:
     """{dotted key: file or folder} whose content enters the fingerprint."""
-    return {
-        f"{group}.options.{key}": path
-        for group, (maker, options) in _parts(keys).items()
-        for key, path in maker.inputs(options, resolve).items()
-    }
+    return keys.detector.inputs(resolve, "detector") | keys.colors.inputs(resolve, "colors")
 
 
 def evaluator_facts(keys: EvaluatorKeys, resolve: Resolve) -> dict[str, Mapping[str, Any]]:
     """{"detector", "colors": what their inputs decide}; reads small files only."""
-    parts = _parts(keys).items()
-    return {group: maker.facts(options, resolve) for group, (maker, options) in parts if hasattr(maker, "facts")}
+    parts = {"detector": keys.detector, "colors": keys.colors}
+    return {
+        group: part.maker.facts(part.options, resolve) for group, part in parts.items() if hasattr(part.maker, "facts")
+    }
 
 
 def build_evaluator(keys: EvaluatorKeys, resolve: Resolve, device: str = "cpu") -> Evaluator:
     """Both parts on `device`."""
-    detector, colors = (maker.load(options, resolve, device) for maker, options in _parts(keys).values())
+    parts = (keys.detector, keys.colors)
+    detector, colors = (part.maker.load(part.options, resolve, device) for part in parts)
     return Evaluator(detector, colors, keys.options)
-
-
-def _parts(keys: EvaluatorKeys) -> dict[str, tuple[type[PartMaker], Any]]:
-    return {
-        "detector": (detector_maker(keys.detector.kind), keys.detector.options),
-        "colors": (color_maker(keys.colors.kind), keys.colors.options),
-    }

@@ -9,6 +9,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -124,19 +125,20 @@ def parse_options(model: type[G], options: Any) -> G:
         raise refusal(line if line.startswith(":") else f".{line}") from None
 
 
+def check_part(find: Callable[[str], Any], name: str) -> str:
+    """For validators: the name of a part (a judge, a strategy), refused as `find` refuses it with a ValueError."""
+    try:
+        found = find(name)
+    except ValueError as error:
+        raise refusal(f": {error}") from None
+    if not hasattr(found, "Options"):  # whatever "module:attribute" may lead to
+        raise refusal(f": {name!r} cannot be used here: it has no `Options`, the model of its config keys")
+    return name
+
+
 def part_name(find: Callable[[str], Any]) -> AfterValidator:
-    """To annotate the name of a part (a judge, a strategy): refused as `find` refuses it with a ValueError."""
-
-    def check(name: str) -> str:
-        try:
-            found = find(name)
-        except ValueError as error:
-            raise refusal(f": {error}") from None
-        if not hasattr(found, "Options"):  # whatever "module:attribute" may lead to
-            raise refusal(f": {name!r} cannot be used here: it has no `Options`, the model of its config keys")
-        return name
-
-    return AfterValidator(check)
+    """To annotate the name of a part, see `check_part`."""
+    return AfterValidator(partial(check_part, find))
 
 
 def part_options(key: str, find: Callable[[str], Any]) -> PlainValidator:

@@ -23,7 +23,8 @@ from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
 from genloop.records import Seed
-from genloop.sampling.build import build_answerer, check_answers, check_generator, generator_inputs
+from genloop.registry import load
+from genloop.sampling.build import build_generator
 from genloop.sampling.modes import Answerer, AnswerSettings
 from genloop.sampling.settings import GeneratorKeys
 
@@ -46,8 +47,8 @@ class Checked:
 
 def check(config: Config) -> Checked:
     """Questions, images and checkpoint headers, before anything is loaded or written."""
-    check_answers(config.generator)
-    check_generator(config.generator, resolve)
+    config.generator.mode("answer")
+    config.generator.check(resolve)
     questions = read_texts(config.questions)[: config.limit]
     images = GivenFolder(config.images, None, len(questions), all_lines=config.limit is None)
     images.check()
@@ -56,7 +57,7 @@ def check(config: Config) -> Checked:
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """Checkpoints, whose content enters the fingerprint."""
-    return generator_inputs(config.generator, resolve)
+    return config.generator.inputs(resolve, "generator")
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
@@ -64,7 +65,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
     answerer: Answerer | None = None
     with Ledger.of(config, plan_units(len(questions), config.unit_size), world) as ledger:
         for unit in ledger.claims():
-            answerer = answerer or build_answerer(config, resolve, choose_device(config.device, world))
+            answerer = answerer or _load(config, world)
             with ledger.working(unit), note(f"questions {unit.start} to {unit.stop - 1}"):
                 lines = range(unit.start, unit.stop)
                 answers = answerer.answer(
@@ -79,6 +80,11 @@ def main(config: Config, world: World, checked: Checked) -> None:
                 ]
                 ledger.advance(len(unit))
                 ledger.complete(unit, rows)
+
+
+def _load(config: Config, world: World) -> Answerer:
+    sampler = build_generator(config, resolve, choose_device(config.device, world))
+    return load(config.generator.mode("answer"))(sampler)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ from genloop.records import Seed
 from genloop.rewards.questions import read_questions
 from genloop.rundir import json_line, write_atomic, write_json
 from genloop.runs.generated import GeneratedRun, read_generated_run
-from genloop.sampling.build import build_generator, generator_inputs, read_generator, recorded_hash
+from genloop.sampling.build import build_generator, read_generator, recorded_hash
 from genloop.sampling.settings import GeneratorKeys
 from genloop.search.replay import RecordedPath, replay
 
@@ -151,7 +151,7 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """
     found: dict[str, Path | str] = {**evaluator_inputs(config, resolve)}
     if checked.source is not None and checked.made is not None:
-        for key, path in generator_inputs(checked.made.generator, resolve).items():
+        for key, path in checked.made.generator.inputs(resolve, "generator").items():
             if sha256_tree(path) != recorded_hash(checked.source.inputs, key):
                 raise ValueError(
                     f"{config.source}: {key} has another content now ({path}); replay needs the same weights"
@@ -273,7 +273,7 @@ def _about(config: Config, checked: Checked) -> dict[str, list[str]]:
     if source is None or made is None:
         return {**scenes, **split}
     options = made.generator.options
-    names = [str(getattr(options, key.rpartition(".")[2])) for key in generator_inputs(made.generator, resolve)]
+    names = [str(getattr(options, key.rpartition(".")[2])) for key in made.generator.inputs(resolve, "generator")]
     paths = datasheet.about_paths(
         digest=source.digest,
         settings={

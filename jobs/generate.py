@@ -43,19 +43,13 @@ from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
 from genloop.records import Candidate, Choice, Prompt, Unit
-from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes, judge_inputs
+from genloop.registry import load
+from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run, write_atomic
 from genloop.runs.provenance import CHUNK, image_chunk, regime_of
 from genloop.runs.rows import Answer, GeneratedRow, GenerationCost, RecordedCandidate
-from genloop.sampling.build import (
-    build_generator,
-    check_generator,
-    check_mode,
-    generator_inputs,
-    set_mode,
-    warn_of_cuts,
-)
+from genloop.sampling.build import build_generator, check_mode, warn_of_cuts
 from genloop.sampling.modes import TEXT, GivenImage, ModeSettings
 from genloop.sampling.settings import GeneratorKeys
 from genloop.search.settings import SearchSettings, strategy_class
@@ -93,7 +87,7 @@ def check(config: Config) -> Checked:
     if questions:
         check_judge(config.judge, resolve, questions)
         check_prompts(config.judge, prompts)
-    check_generator(config.generator, resolve)
+    config.generator.check(resolve)
     check_mode(config.generator, config.mode, resolve)
     if config.mode.kind == "extrapolate" and config.search.strategy != "none":
         raise ValueError(f"search.strategy: mode.kind=extrapolate has no search, found {config.search.strategy!r}")
@@ -113,8 +107,8 @@ def _given(config: Config, num_prompts: int) -> GivenFolder | None:
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """Checkpoints, whose content enters the fingerprint."""
-    found = generator_inputs(config.generator, resolve)
-    return found | (judge_inputs(config.judge, resolve) if config.search.questions else {})
+    found = config.generator.inputs(resolve, "generator")
+    return found | (config.judge.inputs(resolve, "judge") if config.search.questions else {})
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
@@ -141,8 +135,9 @@ def _load(config: Config, given: GivenFolder | None, world: World) -> "tuple[Sam
     search, device = config.search, choose_device(config.device, world)
     sampler = build_generator(config, resolve, device, before_step=world.check_stop)
     if given:
-        sampler, drawn = set_mode(
-            sampler, config.generator, config.mode, lambda line: GivenImage(given.image(line), given.hole(line))
+        start = load(config.generator.mode(config.mode.kind))
+        sampler, drawn = start(
+            sampler, config.mode.options, lambda line: GivenImage(given.image(line), given.hole(line))
         )
         if drawn is not None:
             return sampler, drawn

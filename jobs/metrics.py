@@ -29,7 +29,7 @@ from genloop.ledger import Ledger, count, plan_units
 from genloop.metrics.makers import ANY_QUESTION, Metrics, Tools, metric_maker
 from genloop.metrics.measurement import Measurement, Work, measure
 from genloop.records import Unit
-from genloop.rewards.build import build_judge, check_asker, check_judge, check_prompts, judge_inputs
+from genloop.rewards.build import build_judge, check_asker, check_judge, check_prompts
 from genloop.rewards.settings import JudgeSettings
 
 KIND = "independent"
@@ -74,7 +74,7 @@ def check(config: Config) -> Measurement:
 
 def inputs(config: Config, checked: Measurement) -> dict[str, Path | str]:
     """Images, reference and weights, whose content enters the fingerprint wherever they lie."""
-    return checked.inputs() | (judge_inputs(config.judge, resolve) if checked.needs("judge") else {})
+    return checked.inputs() | (config.judge.inputs(resolve, "judge") if checked.needs("judge") else {})
 
 
 def main(config: Config, world: World, checked: Measurement) -> None:

@@ -98,11 +98,9 @@ def check(config: Config) -> Checked:
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """The run's rows, the tokenizer and the judges' files, whose content enters the fingerprint."""
-    from genloop.rewards.build import judge_inputs
-
     found = {"run": config.run / "rows", "tokenizer": checked.tokenizer} | evaluator_inputs(config, resolve)
     for name, settings in config.judges.items():
-        found |= judge_inputs(settings, resolve, f"judges.{name}")
+        found |= settings.inputs(resolve, f"judges.{name}")
     return found
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from genloop.config import Settings
 from genloop.factories import Resolve
-from genloop.metrics.makers import DistanceMaker, FeatureSettings, Line, feature_maker
+from genloop.metrics.makers import DistanceMaker, FeatureSettings, Line
 from genloop.metrics.set_distances import MIN_CLUSTERS, Distance, Gaussian, cmmd, fid, grouped_moments, kid
 from genloop.metrics.statistics import Features
 
@@ -27,13 +27,12 @@ class _Distance(DistanceMaker):
     @classmethod
     def check(cls, options: Any, resolve: Resolve) -> None:
         """The features' options."""
-        feature_maker(options.features.kind).check(options.features.options, resolve)
+        options.features.check(resolve)
 
     @classmethod
     def inputs(cls, options: Any, resolve: Resolve) -> dict[str, Any]:
         """The features' weights."""
-        found = feature_maker(options.features.kind).inputs(options.features.options, resolve)
-        return {f"features.options.{key}": path for key, path in found.items()}
+        return options.features.inputs(resolve, "features")
 
 
 class Fid(_Distance):

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from genloop.config import INPUT, Settings, computing_keys, marked
+from genloop.config import Settings
 from genloop.factories import Resolve
-from genloop.hashing import sha256_tree
 from genloop.metrics.clip_source import ClipUser, MetricClip, load_clip_source
-from genloop.metrics.makers import Extractor, FeatureMaker, FeatureSettings, feature_maker
+from genloop.metrics.makers import Extractor, FeatureMaker, FeatureSettings
 from genloop.metrics.statistics import npy_bytes
 from genloop.rundir import write_atomic
 
@@ -107,9 +106,4 @@ class CachedExtractor:
 
 def extractor_mark(settings: FeatureSettings, resolve: Resolve) -> str:
     """What features depend on, as one line of JSON: kind, options, content of files."""
-    maker, options = feature_maker(settings.kind), settings.options
-    files = {key: path for key, path in marked(options, INPUT) if path is not None} | dict(
-        maker.inputs(options, resolve)
-    )
-    contents = {key: sha256_tree(path) for key, path in sorted(files.items())}
-    return json.dumps([settings.kind, computing_keys(options), contents], sort_keys=True)
+    return json.dumps(settings.identity(resolve), sort_keys=True)

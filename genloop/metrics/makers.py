@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
-from genloop.config import Settings, parse_options, part_name, part_options, refusal
+from genloop.config import Settings, parse_options, refusal
 from genloop.factories import Maker, PartSettings, Resolve
 from genloop.protocols import Judge
 from genloop.records import Prompt
@@ -122,11 +122,6 @@ def metric_maker(name: str) -> type[ScoreMaker] | type[DistanceMaker]:
     return lookup(METRICS, name, "metric")
 
 
-def feature_maker(kind: str) -> type[FeatureMaker]:
-    """The maker behind a kind of features, or behind "module:class"."""
-    return lookup(FEATURES, kind, "kind of features")
-
-
 def is_distance(name: str) -> bool:
     """Whether a metric compares sets of images."""
     return "features" in metric_maker(name).Options.model_fields
@@ -135,10 +130,10 @@ def is_distance(name: str) -> bool:
 class FeatureSettings(PartSettings):
     """What turns images into vectors. A bare name stands for a kind without options."""
 
-    kind: Annotated[str, part_name(feature_maker)] = Field("clip", description=f"{', '.join(FEATURES)}, module:class")
-    options: Annotated[Any, part_options("kind", feature_maker)] = Field(
-        {}, validate_default=True, description="keys of that kind of features"
-    )
+    table: ClassVar = FEATURES
+    part: ClassVar = "kind of features"
+
+    kind: str = Field("clip", description=f"{', '.join(FEATURES)}, module:class")
 
 
 def _parse_metrics(given: Any) -> dict[str, Settings]:

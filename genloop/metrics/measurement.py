@@ -13,7 +13,7 @@ from genloop.data.image_reader import ImageReader
 from genloop.data.pictures import Picture, find_images, find_pictures
 from genloop.factories import Resolve
 from genloop.metrics.features import CachedExtractor, extractor_mark
-from genloop.metrics.makers import Extractor, FeatureSettings, Scorer, Tools, feature_maker, is_distance, metric_maker
+from genloop.metrics.makers import Extractor, FeatureSettings, Scorer, Tools, is_distance, metric_maker
 from genloop.metrics.set_distances import Gaussian
 from genloop.metrics.statistics import has_statistics, npy_bytes, open_statistics
 from genloop.records import Prompt, Unit
@@ -119,7 +119,7 @@ class Measurement:
             scorers[name] = maker.load(options, tools)
         extractors: dict[str, Extractor] = {}
         for name, features in self.features.items():
-            extractor = feature_maker(features.kind).load(features.options, self.resolve, tools.device)
+            extractor = features.maker.load(features.options, self.resolve, tools.device)
             if feature_cache is not None:
                 extractor = CachedExtractor(extractor, feature_cache, extractor_mark(features, self.resolve))
             extractors[name] = extractor

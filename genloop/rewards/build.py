@@ -3,29 +3,25 @@
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from genloop import __version__
-from genloop.config import INPUT, computing_keys, marked
 from genloop.factories import Resolve
-from genloop.hashing import sha256_tree
 from genloop.protocols import Judge
 from genloop.records import Prompt
 from genloop.rewards import JUDGES
 from genloop.rewards.cache import ScoreStore, cached
-from genloop.rewards.settings import JudgeSettings, judge_maker
+from genloop.rewards.settings import JudgeSettings
 
 ABILITIES = {"compare": "p_first", "reason": "reasons"}  # question -> the method that asks it
 
 
 def check_judge(settings: JudgeSettings, resolve: Resolve, needed: Sequence[str] = ()) -> None:
     """Refuse bad options, and a judge that does not answer one of the `needed` questions. Loads nothing."""
-    maker = judge_maker(settings.kind)
     if settings.cache is not None and settings.cache.exists() and not settings.cache.is_dir():
         raise ValueError(f"judge.cache: {settings.cache} is a file; the score cache needs a folder")
-    maker.check(settings.options, resolve)
-    answers = maker.questions(settings.options, resolve)
+    settings.check(resolve)
+    answers = settings.maker.questions(settings.options, resolve)
     if missing := [question for question in needed if question not in answers]:
         file = getattr(settings.options, "questions", None)
         ways = f"add it to {file}" if file else "use a judge that does, or a strategy that does not ask"
@@ -38,8 +34,8 @@ def check_judge(settings: JudgeSettings, resolve: Resolve, needed: Sequence[str]
 def check_asker(settings: JudgeSettings, resolve: Resolve) -> None:
     """Refuse bad options, and a judge that only answers questions that it has a wording for. Loads nothing."""
     check_judge(settings, resolve)
-    if not getattr(judge_maker(settings.kind), "asks_freely", False):
-        able = [name for name in JUDGES if getattr(judge_maker(name), "asks_freely", False)]
+    if not getattr(settings.maker, "asks_freely", False):
+        able = [name for name in JUDGES if getattr(settings.maker_of(name), "asks_freely", False)]
         raise ValueError(
             f"judge.kind: judge {settings.kind!r} does not take questions of any wording; use {' or '.join(able)}"
         )
@@ -56,20 +52,14 @@ def check_prompts(settings: JudgeSettings, prompts: Iterable[Prompt]) -> None:
             raise ValueError(f"metadata: {prompt.text!r} is about {strange[0]!r}, unknown to judge {settings.kind!r}")
 
 
-def judge_inputs(settings: JudgeSettings, resolve: Resolve, group: str = "judge") -> dict[str, Path]:
-    """{dotted key: file or folder} whose content enters the fingerprint; `group`: the settings' key in the config."""
-    inputs = judge_maker(settings.kind).inputs(settings.options, resolve)
-    return {f"{group}.options.{key}": path for key, path in inputs.items()}
-
-
 def judge_classes(settings: JudgeSettings) -> Sequence[str] | None:
     """The object classes that the judge knows; None: any."""
-    return judge_maker(settings.kind).classes(settings.options)
+    return settings.maker.classes(settings.options)
 
 
 def needs_metadata(settings: JudgeSettings) -> bool:
     """Whether the judge, or one that it asks in turn, goes by GenEval metadata."""
-    return judge_maker(settings.kind).needs_metadata or any(map(needs_metadata, members(settings)))
+    return settings.maker.needs_metadata or any(map(needs_metadata, members(settings)))
 
 
 def members(settings: JudgeSettings) -> tuple[JudgeSettings, ...]:
@@ -83,9 +73,8 @@ def build_judge(settings: JudgeSettings, resolve: Resolve, device: str = "cpu") 
     Of a judge that asks others, the others' answers are kept: other weights then cost nothing.
     """
     settings = _cache_of_members(settings)
-    maker = judge_maker(settings.kind)
-    answers = maker.questions(settings.options, resolve)
-    judge = _with_abilities(maker.load(settings.options, resolve, device), answers)
+    answers = settings.maker.questions(settings.options, resolve)
+    judge = _with_abilities(settings.maker.load(settings.options, resolve, device), answers)
     if settings.cache is None:
         return judge
     fingerprint = judge_fingerprint(settings, resolve, device)
@@ -94,11 +83,7 @@ def build_judge(settings: JudgeSettings, resolve: Resolve, device: str = "cpu") 
 
 def judge_fingerprint(settings: JudgeSettings, resolve: Resolve, device: str) -> str:
     """Hex digest of what a judge's answers depend on: kind, options, the content of its files, kind of device."""
-    options = settings.options
-    files = {key: path for key, path in marked(options, INPUT) if path is not None}
-    files |= judge_maker(settings.kind).inputs(options, resolve)
-    contents = {key: sha256_tree(path) for key, path in sorted(files.items())}
-    body = [__version__, settings.kind, computing_keys(options), contents, device.partition(":")[0]]
+    body = [__version__, *settings.identity(resolve), device.partition(":")[0]]
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 

@@ -24,8 +24,8 @@ from genloop.factories import Resolve
 from genloop.protocols import Judge
 from genloop.records import Prompt
 from genloop.registry import did_you_mean
-from genloop.rewards.build import build_judge, check_judge, judge_classes, judge_inputs
-from genloop.rewards.settings import JudgeMaker, JudgeSettings, judge_maker
+from genloop.rewards.build import build_judge, check_judge, judge_classes
+from genloop.rewards.settings import JudgeMaker, JudgeSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +71,7 @@ class Ensemble(JudgeMaker):
         return {
             key: path
             for place, member in enumerate(options.members)
-            for key, path in judge_inputs(member, resolve, group=f"members.{place}").items()
+            for key, path in member.inputs(resolve, f"members.{place}").items()
         }
 
     @classmethod
@@ -155,4 +155,4 @@ def _scale(question: str, groups: Sequence[Sequence[float]]) -> tuple[float, flo
 
 
 def _questions(member: Member, resolve: Resolve) -> tuple[str, ...]:
-    return judge_maker(member.kind).questions(member.options, resolve)
+    return member.maker.questions(member.options, resolve)

@@ -9,10 +9,9 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import Field
 
-from genloop.config import LAUNCH, Settings, part_name, part_options
-from genloop.factories import Maker, Resolve
+from genloop.config import LAUNCH
+from genloop.factories import Maker, PartSettings, Resolve
 from genloop.protocols import Judge
-from genloop.registry import lookup
 from genloop.rewards import JUDGES
 
 QUESTIONS = ("outcome", "clarity", "potential")
@@ -40,18 +39,11 @@ class JudgeMaker(Maker, Protocol):
         ...
 
 
-def judge_maker(kind: str) -> type[JudgeMaker]:
-    """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
-    return lookup(JUDGES, kind, "judge")
-
-
-class JudgeSettings(Settings):
+class JudgeSettings(PartSettings):
     """Who answers questions about images. After validation `options` is an instance of the maker's `Options`."""
 
-    kind: Annotated[str, part_name(judge_maker)] = Field(
-        "shapes_oracle", description=f"{', '.join(JUDGES)}, module:class"
-    )
-    options: Annotated[Any, part_options("kind", judge_maker)] = Field(
-        {}, validate_default=True, description="keys of that kind of judge"
-    )
+    table: ClassVar = JUDGES
+    part: ClassVar = "judge"
+
+    kind: str = Field("shapes_oracle", description=f"{', '.join(JUDGES)}, module:class")
     cache: Annotated[Path | None, LAUNCH] = Field(None, description="folder of scores that are never asked for twice")

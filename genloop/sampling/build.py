@@ -7,25 +7,13 @@ from typing import Any
 
 from genloop.config import read_yaml
 from genloop.factories import Resolve
-from genloop.protocols import Sampler, Strategy
+from genloop.protocols import Sampler
 from genloop.records import Prompt
-from genloop.registry import load
-from genloop.sampling.modes import TEXT, Answerer, ModeSettings, ReadGiven
-from genloop.sampling.settings import GeneratorKeys, GeneratorSettings, Runtime, generator_maker
+from genloop.sampling.modes import TEXT, ModeSettings
+from genloop.sampling.settings import GeneratorKeys, GeneratorSettings, Runtime
 
 log = logging.getLogger(__name__)
 _OLD_INPUT = "model."  # of runs from before there was more than one generator
-
-
-def check_generator(settings: GeneratorSettings, resolve: Resolve) -> None:
-    """Refuse bad options; reads headers at most."""
-    generator_maker(settings.kind).check(settings.options, resolve)
-
-
-def generator_inputs(settings: GeneratorSettings, resolve: Resolve) -> dict[str, Path]:
-    """{dotted key: file or folder} whose content enters the fingerprint."""
-    found = generator_maker(settings.kind).inputs(settings.options, resolve)
-    return {f"generator.options.{key}": path for key, path in found.items()}
 
 
 def build_generator(
@@ -36,44 +24,19 @@ def build_generator(
 
     torch.set_num_threads(keys.threads)
     runtime = Runtime(device, keys.slots, keys.rows_per_forward, before_step)
-    settings = keys.generator
-    return generator_maker(settings.kind).load(settings.options, keys.sampling, resolve, runtime)
+    return keys.generator.maker.load(keys.generator.options, keys.sampling, resolve, runtime)
 
 
 def check_mode(settings: GeneratorSettings, mode: ModeSettings, resolve: Resolve) -> None:
     """Refuse a mode that this kind of generator does not have, or that its checkpoint does not fit."""
     if mode.kind != TEXT:
-        _mode_of(settings, mode.kind)
-        generator_maker(settings.kind).check_mode(settings.options, mode, resolve)
-
-
-def set_mode(
-    sampler: Sampler[Any], settings: GeneratorSettings, mode: ModeSettings, given: ReadGiven
-) -> tuple[Sampler[Any], Strategy | None]:
-    """The sampler in a mode that starts from images; and what draws with it, where no search can."""
-    return load(_mode_of(settings, mode.kind))(sampler, mode.options, given)
-
-
-def check_answers(settings: GeneratorSettings) -> None:
-    """Refuse a kind of generator that does not answer questions."""
-    _mode_of(settings, "answer")
-
-
-def build_answerer(keys: GeneratorKeys, resolve: Resolve, device: str = "cpu") -> Answerer:
-    """The generator as one that answers questions about images."""
-    return load(_mode_of(keys.generator, "answer"))(build_generator(keys, resolve, device))
-
-
-def _mode_of(settings: GeneratorSettings, mode: str) -> str:
-    modes = generator_maker(settings.kind).modes
-    if mode not in modes:
-        raise ValueError(f"generator {settings.kind!r} has no mode {mode!r} ({', '.join((TEXT, *modes))})")
-    return modes[mode]
+        settings.mode(mode.kind)
+        settings.maker.check_mode(settings.options, mode, resolve)
 
 
 def warn_of_cuts(settings: GeneratorSettings, resolve: Resolve, prompts: Sequence[Prompt]) -> None:
     """Log which texts the generator will not read to their ends; rewritten prompts are easily too long."""
-    limit = generator_maker(settings.kind).text_limit(settings.options, resolve, [p.condition for p in prompts])
+    limit = settings.maker.text_limit(settings.options, resolve, [p.condition for p in prompts])
     if limit is None or not limit.longer:
         return
     indices = [prompts[place].index for place in limit.longer]

@@ -4,15 +4,14 @@ H, W = pixels. A generator's maker says which modes it has, see `GeneratorMaker.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 from pydantic import Field
 
-from genloop.config import ADDED, InputPath, Settings, part_name, part_options
+from genloop.config import ADDED, InputPath, Settings
 from genloop.factories import PartSettings
 from genloop.records import Seed
-from genloop.registry import did_you_mean
 
 TEXT = "text"
 Direction = Literal["left", "right", "up", "down"]
@@ -73,23 +72,17 @@ class ExtrapolateMode:
         overlap: int = Field(0, ge=0, description="so many more tokens a direction, from as many fewer at the border")
 
 
-_MODES: dict[str, type[TextMode | InpaintMode | ExtrapolateMode]] = {
-    TEXT: TextMode,
-    "inpaint": InpaintMode,
-    "extrapolate": ExtrapolateMode,
+_MODES = {
+    TEXT: "genloop.sampling.modes:TextMode",
+    "inpaint": "genloop.sampling.modes:InpaintMode",
+    "extrapolate": "genloop.sampling.modes:ExtrapolateMode",
 }
-
-
-def _mode(kind: str) -> type[TextMode | InpaintMode | ExtrapolateMode]:
-    if kind not in _MODES:
-        raise ValueError(f"unknown mode {kind!r}{did_you_mean(kind, _MODES)} ({', '.join(_MODES)})")
-    return _MODES[kind]
 
 
 class ModeSettings(PartSettings):
     """What images are drawn from. After validation `options` is an instance of the mode's `Options`."""
 
-    kind: Annotated[str, ADDED, part_name(_mode)] = Field(TEXT, description=", ".join(_MODES))
-    options: Annotated[Any, part_options("kind", _mode)] = Field(
-        {}, validate_default=True, description="keys of that mode"
-    )
+    table: ClassVar = _MODES
+    part: ClassVar = "mode"
+
+    kind: Annotated[str, ADDED] = Field(TEXT, description=", ".join(_MODES))

@@ -11,13 +11,12 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field, PlainValidator, ValidationInfo, model_validator
 
-from genloop.config import LAUNCH, Device, Settings, parse_options, part_name, part_options
+from genloop.config import LAUNCH, Device, Settings, parse_options
 from genloop.factories import Maker, PartSettings, Resolve
 from genloop.protocols import Sampler
-from genloop.registry import lookup
 from genloop.sampling import GENERATORS
 from genloop.sampling.maskgit.settings import SamplingConfig
-from genloop.sampling.modes import ModeSettings
+from genloop.sampling.modes import TEXT, ModeSettings
 
 log = logging.getLogger(__name__)
 
@@ -59,20 +58,20 @@ class GeneratorMaker(Maker, Protocol):
         ...
 
 
-def generator_maker(kind: str) -> type[GeneratorMaker]:
-    """The maker behind a name, or behind "module:class"; ValueError with a suggestion when there is none."""
-    return lookup(GENERATORS, kind, "generator")
-
-
 class GeneratorSettings(PartSettings):
     """Who draws images. After validation `options` is an instance of the maker's `Options`."""
 
-    kind: Annotated[str, part_name(generator_maker)] = Field(
-        "showo", description=f"{', '.join(GENERATORS)}, module:class"
-    )
-    options: Annotated[Any, part_options("kind", generator_maker)] = Field(
-        {}, validate_default=True, description="keys of that kind of generator"
-    )
+    table: ClassVar = GENERATORS
+    part: ClassVar = "generator"
+
+    kind: str = Field("showo", description=f"{', '.join(GENERATORS)}, module:class")
+
+    def mode(self, name: str) -> str:
+        """What stands behind a mode, as "module:attribute"; ValueError when this kind of generator has none."""
+        modes = self.maker.modes
+        if name not in modes:
+            raise ValueError(f"generator {self.kind!r} has no mode {name!r} ({', '.join((TEXT, *modes))})")
+        return modes[name]
 
 
 def _parse_sampling(given: Any, info: ValidationInfo) -> Settings:
@@ -80,7 +79,7 @@ def _parse_sampling(given: Any, info: ValidationInfo) -> Settings:
     generator = info.data.get("generator")  # None when it was refused already
     if generator is None:
         return Settings()
-    model = generator_maker(generator.kind).Sampling
+    model = generator.maker.Sampling
     return parse_options(model, {} if isinstance(given, Settings) and not isinstance(given, model) else given)
 
 

@@ -18,7 +18,6 @@ from genloop.rewards.build import (
     check_prompts,
     judge_classes,
     judge_fingerprint,
-    judge_inputs,
     needs_metadata,
 )
 from genloop.rewards.settings import QUESTIONS, JudgeSettings
@@ -155,9 +154,9 @@ def test_a_fingerprint_follows_the_content_of_files_and_the_options_that_compute
     assert len({mark(left), mark(other), mark(left, prefix=""), mark(left, "cuda:0")}) == 4
     assert mark(left, "cuda:0") == mark(left, "cuda:1")
     settings = JudgeSettings(kind="clip_score", options={"checkpoint": str(left)})
-    assert judge_inputs(settings, resolve) == {"judge.options.checkpoint": left}
+    assert settings.inputs(resolve, "judge") == {"judge.options.checkpoint": left}
     ensemble = JudgeSettings(kind="ensemble", options={"members": [ORACLE, settings.model_dump()]})
-    assert judge_inputs(ensemble, resolve, "a.judge") == {"a.judge.options.members.1.options.checkpoint": left}
+    assert ensemble.inputs(resolve, "a.judge") == {"a.judge.options.members.1.options.checkpoint": left}
 
 
 def test_every_maker_says_what_it_is_without_torch_or_weights():

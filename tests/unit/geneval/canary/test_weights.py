@@ -6,7 +6,7 @@ import pytest
 
 from geneval.canary.check import CanaryFailed, differences, observe_objects, run_canary
 from geneval.canary.records import Part, Record
-from geneval.settings import Evaluator, detector_maker
+from geneval.settings import DetectorSettings, Evaluator
 from geneval.verdict import VerdictOptions
 from genloop.shapes.detector import ShapesDetector
 from tests.worlds.tiny_mask2former import mask2former_folder
@@ -18,7 +18,7 @@ def folders(tmp_path_factory):
 
 
 def detector(folder: Path, preprocess: str):
-    maker = detector_maker("hf_mask2former")
+    maker = DetectorSettings.maker_of("hf_mask2former")
     return maker.load(maker.Options(checkpoint=str(folder), preprocess=preprocess), Path, "cpu")
 
 
