@@ -4,14 +4,14 @@ Two public layouts of the same model are read: that of transformers (`llava_onev
 5) and the original one (`llava_qwen`). A SigLIP vision tower, a two-layer projector, a Qwen2 language model.
 """
 
-import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from genloop.checkpoint import Shape, compare_manifest, read_json, read_shapes
+from genloop.models.common.dims import checked, read_dims
 
 _ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
 _LARGEST_GRID = 6  # tiles a side of the public models' largest picture
@@ -145,15 +145,15 @@ def parse_hf_config(data: Mapping[str, Any], path: object) -> LlavaConfig:
     layer = data.get("vision_feature_layer", -1)
     if not isinstance(layer, int):
         raise ValueError(f"{path}: vision_feature_layer is {layer!r}, only a single layer is known")
-    dims = _dims(vision, _VISION_DEFAULTS if vision else VisionDims(), path)
+    dims: VisionDims = read_dims(_VISION_DEFAULTS if vision else VisionDims(), vision, path)
     return LlavaConfig(
         vision=dims,
-        text=_dims(text, _TEXT_DEFAULTS, path),
+        text=read_dims(_TEXT_DEFAULTS, text, path),
         rope_theta=_rope_theta(text, path),
         tie_word_embeddings=bool(data.get("tie_word_embeddings") or text.get("tie_word_embeddings", False)),
-        projector_hidden_act=_checked("projector_hidden_act", data.get("projector_hidden_act", "gelu"), "", path),
+        projector_hidden_act=checked("projector_hidden_act", data.get("projector_hidden_act", "gelu"), "", path),
         vision_feature_layer=layer,
-        vision_aspect_ratio=_checked("vision_aspect_ratio", data.get("vision_aspect_ratio", "anyres_max_9"), "", path),
+        vision_aspect_ratio=checked("vision_aspect_ratio", data.get("vision_aspect_ratio", "anyres_max_9"), "", path),
         image_grid_pinpoints=_pinpoints(data.get("image_grid_pinpoints"), dims.image_size, path),
         image_token_index=_token(data, "image_token", 151646, path),
         video_token_index=_token(data, "video_token", 151647, path),
@@ -164,7 +164,7 @@ def _read_original(data: Mapping[str, Any], path: object) -> LlavaConfig:
     """The flat config of `llava_qwen`. A tower that is not known by name stands in a `vision_config` beside it."""
     tower = data.get("mm_vision_tower", next(iter(_TOWERS)))
     if "vision_config" in data:
-        vision = _dims(_group(data, "vision_config", "siglip_vision_model", path), VisionDims(), path)
+        vision = read_dims(VisionDims(), _group(data, "vision_config", "siglip_vision_model", path), path)
     elif tower in list(_TOWERS):
         vision = _TOWERS[tower]
     else:
@@ -174,10 +174,10 @@ def _read_original(data: Mapping[str, Any], path: object) -> LlavaConfig:
         )
     if data.get("mm_projector_type", "mlp2x_gelu") != "mlp2x_gelu":
         raise ValueError(f"{path}: mm_projector_type is {data['mm_projector_type']!r}, only 'mlp2x_gelu' is known")
-    aspect = _checked("image_aspect_ratio", data.get("image_aspect_ratio", "anyres_max_9"), "", path)
+    aspect = checked("image_aspect_ratio", data.get("image_aspect_ratio", "anyres_max_9"), "", path)
     return LlavaConfig(
         vision=vision,
-        text=_dims(data, _TEXT_DEFAULTS, path),
+        text=read_dims(_TEXT_DEFAULTS, data, path),
         rope_theta=_rope_theta(data, path),
         tie_word_embeddings=bool(data.get("tie_word_embeddings", False)),
         vision_aspect_ratio=aspect if aspect.startswith("anyres_max_") else "anyres_max_9",
@@ -195,31 +195,9 @@ def _group(data: Mapping[str, Any], key: str, family: str, path: object) -> Mapp
     return group
 
 
-def _dims(data: Mapping[str, Any], defaults: Any, path: object) -> Any:
-    """The dataclass of `defaults` with the values of `data`."""
-    values = {item.name: data.get(item.name, getattr(defaults, item.name)) for item in fields(defaults)}
-    if isinstance(defaults, TextDims) and data.get("num_key_value_heads", 0) is None:
-        values["num_key_value_heads"] = values["num_attention_heads"]
-    return type(defaults)(**{key: _checked(key, value, getattr(defaults, key), path) for key, value in values.items()})
-
-
-def _checked(key: str, value: Any, like: int | float | str, path: object) -> Any:
-    """A value of the type of `like`: a whole number or a number above 0, or a text, of activations a known one."""
-    if isinstance(like, str):
-        if not isinstance(value, str):
-            raise ValueError(f"{path}: {key} is {value!r}, expected text")
-        if key.endswith("hidden_act") and value not in _ACTIVATIONS:
-            raise ValueError(f"{path}: {key} is {value!r}, only {', '.join(_ACTIVATIONS)} are known")
-        return value
-    allowed, what = ((int,), "whole number") if isinstance(like, int) else ((int, float), "number")
-    if type(value) not in allowed or not 0 < value < math.inf:
-        raise ValueError(f"{path}: {key} is {value!r}, expected a {what} above 0")
-    return value
-
-
 def _token(data: Mapping[str, Any], name: str, default: int, path: object) -> int:
     key = f"{name}_index" if f"{name}_index" in data else f"{name}_id"
-    return _checked(key, data.get(key, default), default, path)
+    return checked(key, data.get(key, default), default, path)
 
 
 def _rope_theta(text: Mapping[str, Any], path: object) -> float:
@@ -230,7 +208,7 @@ def _rope_theta(text: Mapping[str, Any], path: object) -> float:
         raise ValueError(f"{path}: rope_type is {kind!r}, only 'default' is known")
     if text.get("use_sliding_window"):
         raise ValueError(f"{path}: use_sliding_window is true; only full attention is known")
-    return float(_checked("rope_theta", rope.get("rope_theta", text.get("rope_theta", 10000.0)), 1.0, path))
+    return float(checked("rope_theta", rope.get("rope_theta", text.get("rope_theta", 10000.0)), 1.0, path))
 
 
 def _pinpoints(value: Any, tile: int, path: object) -> tuple[tuple[int, int], ...]:
@@ -256,6 +234,9 @@ def _usual_pinpoints(tile: int) -> tuple[tuple[int, int], ...]:
 
 def _check_dims(config: LlavaConfig, path: object) -> None:
     vision, text = config.vision, config.text
+    for act in (vision.hidden_act, text.hidden_act, config.projector_hidden_act):
+        if act not in _ACTIVATIONS:
+            raise ValueError(f"{path}: hidden_act is {act!r}, only {', '.join(_ACTIVATIONS)} are known")
     for what, width, heads in (
         ("vision", vision.hidden_size, vision.num_attention_heads),
         ("text", text.hidden_size, text.num_attention_heads),

@@ -4,11 +4,12 @@ The public config.json names the class only: the defaults here are its sizes. Sm
 """
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from genloop.checkpoint import Shape, compare_manifest, read_json, read_shapes
+from genloop.models.common.dims import read_dims
 
 Conv = tuple[str, int, int, int]  # name, channels in, channels out, kernel size
 
@@ -49,12 +50,7 @@ class MagvitConfig:
 def read_magvit2_config(folder: Path) -> MagvitConfig:
     """config.json of a checkpoint folder; keys that it lacks are the public model's."""
     path = folder / "config.json"
-    data = read_json(path)
-    values: dict[str, Any] = {}
-    for item in fields(MagvitConfig):
-        if item.name in data:
-            values[item.name] = _checked(data[item.name], isinstance(item.default, tuple), f"{path}: {item.name}")
-    config = MagvitConfig(**values)
+    config: MagvitConfig = read_dims(MagvitConfig(), read_json(path), path)
     levels = {len(getattr(config, f"{side}_{what}")) for side in ("encoder", "decoder") for what in ("mult", "blocks")}
     if len(levels) != 1:
         raise ValueError(f"{path}: encoder_mult, encoder_blocks, decoder_mult and decoder_blocks differ in length")
@@ -63,15 +59,6 @@ def read_magvit2_config(folder: Path) -> MagvitConfig:
     if config.resolution % config.factor:
         raise ValueError(f"{path}: resolution {config.resolution} is not a multiple of {config.factor}")
     return config
-
-
-def _checked(value: Any, is_list: bool, where: str) -> Any:
-    numbers = value if is_list else [value]
-    if not isinstance(numbers, list) or not numbers:
-        raise ValueError(f"{where} is {value!r}, expected a list of whole numbers")
-    if not all(isinstance(number, int) and not isinstance(number, bool) and number > 0 for number in numbers):
-        raise ValueError(f"{where} is {value!r}, expected whole numbers above 0")
-    return tuple(numbers) if is_list else value
 
 
 def magvit2_manifest(config: MagvitConfig) -> dict[str, Shape]:

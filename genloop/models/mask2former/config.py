@@ -6,11 +6,12 @@ prepared.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from genloop.checkpoint import Shape, compare_manifest, read_json, read_shapes
+from genloop.models.common.dims import read_dims
 
 Preprocess = Literal["mmdet3", "mmdet2"]
 
@@ -127,13 +128,16 @@ def read_mask2former_config(folder: Path) -> Mask2FormerConfig:
         for key, value in known.items():
             if place.get(key, value) != value:
                 raise ValueError(f"{path}: {key} is {place[key]!r}; only {value!r} is known")
-    head = _dims(HeadDims(), data, path)
+    head: HeadDims = read_dims(HeadDims(), data, path)
+    dims: SwinDims = read_dims(SwinDims(), swin, path)
+    if not len(dims.depths) == len(dims.num_heads) == 4:
+        raise ValueError(f"{path}: depths {dims.depths} and num_heads {dims.num_heads} need four stages")
     if head.feature_size % 32 or head.hidden_dim % head.num_attention_heads:
         raise ValueError(
             f"{path}: feature_size {head.feature_size} must be a multiple of 32 and hidden_dim {head.hidden_dim} of "
             f"num_attention_heads {head.num_attention_heads}"
         )
-    return Mask2FormerConfig(_dims(SwinDims(), swin, path), head, _class_names(data, path))
+    return Mask2FormerConfig(dims, head, _class_names(data, path))
 
 
 def check_mask2former_folder(folder: Path) -> Mask2FormerConfig:
@@ -278,25 +282,6 @@ def _norm(name: str, width: int) -> Pairs:
 
 def _embedding(name: str, rows: int, width: int) -> Pairs:
     yield f"{name}.weight", (rows, width)
-
-
-def _dims(defaults: Any, data: Mapping[str, Any], path: Path) -> Any:
-    """The dataclass of `defaults` with the values of `data`, each of the type of its default."""
-    values = {}
-    for item in fields(defaults):
-        like = getattr(defaults, item.name)
-        value = data.get(item.name, like)
-        if isinstance(like, tuple):
-            whole = isinstance(value, list | tuple) and len(value) == 4 and all(type(v) is int and v > 0 for v in value)
-            if not whole:
-                raise ValueError(f"{path}: {item.name} is {value!r}, expected four whole numbers above 0")
-            values[item.name] = tuple(value)
-            continue
-        allowed = (int, float) if isinstance(like, float) else (type(like),)
-        if type(value) not in allowed or (type(like) is not bool and not 0 < value < 2**31):
-            raise ValueError(f"{path}: {item.name} is {value!r}, expected {type(like).__name__} such as {like}")
-        values[item.name] = value
-    return type(defaults)(**values)
 
 
 def _class_names(data: Mapping[str, Any], path: Path) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ dimensions of its language model: they come from `phi/config.json` in the folder
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from genloop.checkpoint import Shape, compare_manifest, read_json, read_shapes
+from genloop.models.common.dims import read_dims
 
 NUM_SPECIAL_TOKENS = 10
 _PUBLIC_PHI = "microsoft/phi-1_5"
@@ -117,23 +118,15 @@ class ShowOConfig:
 
     def phi_to_json(self) -> dict[str, Any]:
         """phi/config.json, in the form of microsoft/phi-1_5's."""
-        dims = {item.name: getattr(self.phi, item.name) for item in fields(PhiDims)}
-        return {"model_type": "phi", **dims, "qk_layernorm": True, "vocab_size": self.vocab_size}
+        return {"model_type": "phi", **asdict(self.phi), "qk_layernorm": True, "vocab_size": self.vocab_size}
 
 
 def read_showo_config(folder: Path, *, max_seq_length: int | None = None) -> ShowOConfig:
     """config.json (+ phi/config.json) of a checkpoint folder; `max_seq_length` wins over the folder's (default 128)."""
     path = folder / "config.json"
     data = read_json(path)
-    config = ShowOConfig(
-        codebook_size=_positive(data, "codebook_size", path, 8192),
-        num_vq_tokens=_positive(data, "num_vq_tokens", path, 256),
-        llm_vocab_size=_positive(data, "llm_vocab_size", path, 50295),
-        w_clip_vit=bool(data.get("w_clip_vit", False)),
-        max_seq_length=max_seq_length or _positive(data, "max_seq_length", path, 128),
-        clip_hidden_size=_positive(data, "clip_hidden_size", path, 1024),
-        phi=_read_phi(folder, data, path),
-    )
+    config: ShowOConfig = read_dims(ShowOConfig(phi=_read_phi(folder, data, path)), data, path)
+    config = replace(config, max_seq_length=max_seq_length or config.max_seq_length)
     for key, value in (("mask_token_id", config.mask_token_id), ("vocab_size", config.vocab_size)):
         if data.get(key, value) != value:
             raise ValueError(
@@ -152,26 +145,16 @@ def _read_phi(folder: Path, data: Mapping[str, Any], path: Path) -> PhiDims:
                 f"put its config.json at {source}"
             )
         return PhiDims()
-    phi = read_json(source)
-    rope = phi.get("rope_parameters") or {}
-    values = {item.name: phi.get(item.name, rope.get(item.name, item.default)) for item in fields(PhiDims)}
-    if "num_key_value_heads" not in phi or phi["num_key_value_heads"] is None:
-        values["num_key_value_heads"] = values["num_attention_heads"]
-    for key in (item.name for item in fields(PhiDims) if item.type is int):
-        _positive(values, key, source, 0)
-    if values["hidden_size"] % values["num_attention_heads"]:
+    given = read_json(source)
+    phi: PhiDims = read_dims(
+        PhiDims(), {"num_key_value_heads": None, **(given.get("rope_parameters") or {}), **given}, source
+    )
+    if phi.hidden_size % phi.num_attention_heads:
         raise ValueError(
-            f"{source}: hidden_size {values['hidden_size']} is not a multiple of "
-            f"num_attention_heads {values['num_attention_heads']}"
+            f"{source}: hidden_size {phi.hidden_size} is not a multiple of "
+            f"num_attention_heads {phi.num_attention_heads}"
         )
-    return PhiDims(**values)
-
-
-def _positive(data: Mapping[str, Any], key: str, path: Path, default: int) -> int:
-    value = data.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{path}: {key} is {value!r}, expected a whole number above 0")
-    return value
+    return phi
 
 
 def showo_manifest(config: ShowOConfig) -> dict[str, Shape]:

@@ -188,7 +188,7 @@ def labels(*names: str) -> dict[str, Any]:
         ({"model_type": "maskformer"}, "", "model_type is 'maskformer', .*'mask2former'"),
         ({"backbone_config": {"model_type": "resnet"}}, "", "backbone_config .*Swin"),
         ({"num_queries": 10}, "", r"misshapen \(model\.transformer_module\.queries_features\.weight is \[9, 32\]"),
-        ({"num_queries": "9"}, "", "num_queries is '9', .*int"),
+        ({"num_queries": "9"}, "", "num_queries is '9', .*whole number"),
         ({"feature_size": 48}, "", "feature_size 48 .*32"),
         ({"pre_norm": True}, "", "pre_norm is True"),
         ({"activation_function": "gelu"}, "", "activation_function is 'gelu'; .*'relu'"),
