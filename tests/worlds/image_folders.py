@@ -29,6 +29,14 @@ def write_images(folder: Path, prompts: Sequence[Prompt], samples: int = 2) -> P
     return folder
 
 
+def write_pictures(folder: Path, *names: str) -> Path:
+    """The same small black picture under all names -> `folder`."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(encode_png(np.zeros((4, 4, 3), dtype=np.uint8)))
+    return folder
+
+
 def small_set() -> list[Prompt]:
     """Two prompts of each task."""
     return prompt_set("test", 0, 2)

@@ -53,19 +53,3 @@ def test_empty_and_full_masks_of_any_size_survive(fill: bool, height: int, width
     decoded = decode_mask(encode_mask(np.full((height, width), fill)), height, width)
     assert decoded.shape == (height, width) and decoded.dtype == bool
     assert decoded.all() if fill else not decoded.any()
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("d0", "mask of 7 x 3 pixels"),
-        ("", "not the runs of a mask"),
-        ("0NE", "not the runs of a mask"),
-        ("d", "breaks off"),
-        ("d0 ", "' ' does not belong"),
-        ("dé", "'é' does not belong"),
-    ],
-)
-def test_text_of_no_such_mask_is_refused(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        decode_mask(text, 3, 7)

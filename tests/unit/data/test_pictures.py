@@ -2,22 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 
-from genloop.data.images import encode_png
 from genloop.data.pictures import Picture, find_images, find_pictures
 from genloop.records import Prompt
-from tests.worlds.image_folders import small_set, write_images
-
-PNG = encode_png(np.zeros((4, 4, 3), dtype=np.uint8))
-
-
-def write(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(PNG)
-    return folder
+from tests.worlds.image_folders import small_set, write_images, write_pictures
 
 
 def test_geneval_folders_bring_their_prompts(tmp_path):
@@ -29,7 +18,7 @@ def test_geneval_folders_bring_their_prompts(tmp_path):
 
 
 def test_metadata_of_other_kinds_give_their_text(tmp_path):
-    write(tmp_path, "7/a.jpg", "10/samples/0.png", "10/samples/10.png", "10/samples/9.png")
+    write_pictures(tmp_path, "7/a.jpg", "10/samples/0.png", "10/samples/10.png", "10/samples/9.png")
     (tmp_path / "7" / "metadata.jsonl").write_text(json.dumps({"prompt": "a zebra ", "atoms": 3}))
     found = find_pictures(tmp_path)
     assert found[0] == Picture("7/a.jpg", Prompt(7, "a zebra"), 0)
@@ -38,7 +27,7 @@ def test_metadata_of_other_kinds_give_their_text(tmp_path):
 
 
 def test_numbers_in_names_are_lines_of_the_prompt_file(tmp_path):
-    write(tmp_path / "images", "00001_1.png", "00001_0.png", "00000.png", "1-10.webp")
+    write_pictures(tmp_path / "images", "00001_1.png", "00001_0.png", "00000.png", "1-10.webp")
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
     found = find_pictures(tmp_path / "images", tmp_path / "prompts.txt")
     cat, dog = Prompt(0, "a cat"), Prompt(1, "a dog")
@@ -48,13 +37,13 @@ def test_numbers_in_names_are_lines_of_the_prompt_file(tmp_path):
         ("00001_1.png", dog, 1),
         ("1-10.webp", dog, 10),
     ]
-    write(tmp_path / "folders", "0/x.png", "1/x.png")
+    write_pictures(tmp_path / "folders", "0/x.png", "1/x.png")
     assert [p.prompt for p in find_pictures(tmp_path / "folders", tmp_path / "prompts.txt")] == [cat, dog]
 
 
 @pytest.mark.parametrize("keys", [("image", "prompt"), ("file_name", "text")])
 def test_rows_name_their_images(tmp_path, keys):
-    write(tmp_path / "images", "dog.png", "cat.png")
+    write_pictures(tmp_path / "images", "dog.png", "cat.png")
     rows = [{keys[0]: "dog.png", keys[1]: "a dog"}, {keys[0]: "cat.png", keys[1]: "a cat"}]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = find_pictures(tmp_path / "images", tmp_path / "rows.jsonl")
@@ -62,39 +51,6 @@ def test_rows_name_their_images(tmp_path, keys):
 
 
 def test_a_reference_is_every_image_below_a_folder(tmp_path):
-    write(tmp_path, "b/2.png", "a.jpg", "b/c/1.webp", "b/.hidden.png", "b/text.txt")
+    write_pictures(tmp_path, "b/2.png", "a.jpg", "b/c/1.webp", "b/.hidden.png", "b/text.txt")
     assert [p.image for p in find_images(tmp_path)] == ["a.jpg", "b/2.png", "b/c/1.webp"]
     assert len(find_images(tmp_path, limit=2)) == 2
-
-
-@pytest.mark.parametrize(
-    ("names", "rows", "line"),
-    [
-        ([], None, r"no images; .*\.png"),
-        (["dog.png"], "a dog\n", r"dog\.png: .*number of its prompt"),
-        (["1.png"], "a dog\n", r"1\.png: .*line 1 .*prompts\.txt"),
-        (["a.png"], '{"image": "b.png", "prompt": "b"}', "a.png: .* has no row about it"),
-        (
-            ["a.png"],
-            '{"image": "a.png", "prompt": "b"}\n{"image": "a.png", "prompt": "c"}',
-            "2: a second row about 'a.png'",
-        ),
-        (["a.png"], '{"image": "a.png", "prompt": "b"}\n{"prompt": "c"}', "some rows name their image"),
-        (["a.png"], '{"image": "a.png", "caption": "b"}', "1: .*prompt or text"),
-        (["a.png"], "[1]", "1: expected a JSON object"),
-        (["a.png"], "{", "1: broken JSON"),
-    ],
-)
-def test_what_does_not_fit_is_refused_in_one_line(tmp_path, names, rows, line):
-    (tmp_path / "images").mkdir()
-    write(tmp_path / "images", *names)
-    prompts = None
-    if rows is not None:
-        prompts = tmp_path / ("prompts.txt" if rows.startswith("a ") else "prompts.jsonl")
-        prompts.write_text(rows)
-    with pytest.raises(ValueError, match=line) as caught:
-        find_pictures(tmp_path / "images", prompts)
-    assert "\n" not in str(caught.value)
-    for find in (find_pictures, find_images):
-        with pytest.raises(FileNotFoundError, match="none: no such folder"):
-            find(tmp_path / "none")

@@ -9,7 +9,7 @@ from genloop.data.prompts import METADATA_FILE, PROMPTS_FILE, read_prompts
 from genloop.job import run_command
 from genloop.records import TAGS
 from jobs import make_prompts
-from tests.runs import ROOT, refusal
+from tests.runs import ROOT
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -44,18 +44,3 @@ def test_the_presets_of_the_search_have_a_hundred_prompts_a_task(name, tmp_path)
     prompts = read_prompts(tmp_path / "run" / PROMPTS_FILE, tmp_path / "run" / METADATA_FILE)
     assert [sum(prompt.tag == tag for prompt in prompts) for tag in TAGS] == [100] * 6
     assert len({prompt.text for prompt in prompts}) == 10 + 72 + 24 + 90 + 100 + 100
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["geneval", "num_prompts=-1"], "num_prompts: input should be greater than or equal to 0, found -1"),
-        (["shapes_test", "num_prompts=0"], "num_prompts: must be at least 1 for shapes_test, found 0"),
-        (["geneval", "source=shapes"], "source: "),
-        (["geneval", "repeat=true"], "repeat: GenEval's generator drops repeated prompts"),
-        (["geneval", "seeds=3"], "seeds: unknown key; did you mean 'seed'?"),
-        (["genval"], "unknown preset 'genval' of job 'make_prompts'; did you mean 'geneval'?"),
-    ],
-)
-def test_bad_values_are_refused_in_one_line_and_nothing_is_written(words, message, tmp_path, capsys):
-    assert message in refusal(make_prompts, [*words, f"out={tmp_path / 'run'}"], tmp_path, capsys)

@@ -15,7 +15,7 @@ from genloop.models.common.image_tokenizers import check_image_tokenizer, load_i
 from genloop.models.showo.config import check_showo_folder
 from genloop.models.showo.load import load_showo
 from jobs import make_shapes, train_showo, train_tokenizer
-from tests.runs import ROOT, refusal
+from tests.runs import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -120,22 +120,3 @@ def test_a_killed_job_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path, job,
     os.waitpid(child, 0)
     assert run_command(job, ["tiny", f"out={tmp_path / 'killed'}", *steps]) == 0
     assert files(tmp_path / "killed" / out) == files(tmp_path / "whole" / out)
-
-
-@pytest.mark.parametrize(
-    "job, arguments, message",
-    [
-        (train_showo, ["tiny", "shards=nowhere"], "no shards (*.tar) in nowhere"),
-        (train_showo, ["tiny", "tokenizer=shapes/tokeniser"], "did you mean 'shapes/tokenizer'?"),
-        (train_showo, ["tiny", "text_tokenizer=null"], "text_tokenizer: needs a folder"),
-        (train_showo, ["tiny", "model.hidden_size=18", "model.num_attention_heads=4"], "model.hidden_size: 18"),
-        (train_showo, ["tiny", "train.lr=0"], "train.lr: input should be greater than 0"),
-        (train_showo, ["tiny", "train.nun_steps=5"], "did you mean 'num_steps'?"),
-        (train_tokenizer, ["tiny", "shards=null"], "shards: needs a folder when kind is magvit2"),
-        (train_tokenizer, ["tiny", "model.width=10"], "width 10 one of num_groups 4"),
-        (make_shapes, ["tiny", "weights=[1, 0]"], "weights: needs 6 numbers"),
-        (make_shapes, ["tiny", "tokenizer=null", "images=false"], "the shards would hold captions only"),
-    ],
-)
-def test_bad_input_is_refused_in_one_line_before_anything_is_written(tmp_path, capsys, job, arguments, message):
-    assert message in refusal(job, [*arguments, f"out={tmp_path / 'run'}"], tmp_path, capsys)

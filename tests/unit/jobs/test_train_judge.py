@@ -233,31 +233,6 @@ def test_adapters_leave_the_weights_beside_them_until_they_are_merged(trained, t
     assert not any("embed_tokens" in name or "norm" in name or "vision_tower" in name for name in moved)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["data.scenes.shards=nowhere"], "data.scenes.shards: nowhere holds no folder train"),
-        (["data.more.weight=2"], "data.more: needs either shards or conversations"),
-        (["data.more.conversations=x.json"], "data.more: conversations need images"),
-        (["batch.scenes=0"], "batch: groups, scenes and conversations are all 0"),
-        (["model.text_heads=5"], "model.text_size: 16 is not a multiple of model.text_heads=5"),
-        (["start=shapes/showo"], "another family"),
-        (["batch.groups=2"], "batch.groups: 2 in a batch, but the data has no images of generate"),
-        (["batch.conversations=2"], "batch.conversations: 2 in a batch, but the data has no conversations to train on"),
-        (["model.image_size=20"], "loss.cells: images of data.scenes have 6 x 6 cells, the vision tower 5 x 5 patches"),
-        (["model.patch_size=25"], "model.patch_size: 25 is larger than model.image_size=24"),
-        (["lora.rank=2", "lora.targets=[q_pro]"], "lora.targets: no layer is called 'q_pro'; did you mean 'q_proj'?"),
-        (["lora.rank=2", "lora.targets=[out_proj]"], "lora.targets: no layer is called 'out_proj'"),
-        (["dtype=float16"], "dtype: input should be 'float32' or 'bfloat16', found 'float16'"),
-        (["train.batch_size=4"], "train.batch_size: unknown key"),
-        (["loss.sceens=1"], "did you mean 'scenes'?"),
-    ],
-)
-def test_bad_settings_are_refused(tmp_path, capsys, words, message):
-    command = ["tiny", f"out={tmp_path / 'run'}", *words]
-    assert message in refusal(train_judge, command, tmp_path, capsys)
-
-
 def test_images_that_are_not_there_or_cannot_be_read_are_named(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     (tmp_path / "images/a.png").write_bytes(b"no picture")
