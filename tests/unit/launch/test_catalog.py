@@ -15,7 +15,7 @@ def test_every_job_is_listed_with_the_first_line_of_its_manual():
 
 
 def test_a_misspelt_job_is_refused_with_the_one_that_was_meant():
-    with pytest.raises(ValueError, match="unknown job 'genrate'; did you mean 'generate'"):
+    with pytest.raises(ValueError, match=r"'genrate'; .*'generate'"):
         import_job("genrate")
 
 
@@ -24,7 +24,7 @@ def test_a_job_may_live_in_another_package():
 
 
 def test_a_module_that_is_no_job_or_not_there_is_refused():
-    with pytest.raises(ValueError, match=r"genloop.records is not a job: it has no KIND, Config, main"):
+    with pytest.raises(ValueError, match=r"genloop\.records .*KIND, Config, main"):
         import_job("genloop.records")
     with pytest.raises(ValueError, match=r"no module 'tests.unit.nothing_here'"):
         import_job("tests.unit.nothing_here")

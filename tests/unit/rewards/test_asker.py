@@ -105,9 +105,9 @@ def test_answers_do_not_depend_on_the_questions_beside_them(folder):
 
 
 def test_words_that_the_tokenizer_does_not_know_are_refused(folder):
-    with pytest.raises(ValueError, match="words that the judge's tokenizer does not know: 'zebra'"):
+    with pytest.raises(ValueError, match="does not know: 'zebra'"):
         judge_of(folder).p_yes_to(["Does this zebra ?"], some_images(1))
-    with pytest.raises(ValueError, match="no token for the answer 'zebra'"):
+    with pytest.raises(ValueError, match=r"token .*'zebra'"):
         judge_of(folder).p_answer_to(TEXTS[:1], ["zebra"], some_images(1))
 
 
@@ -183,7 +183,5 @@ def test_free_answers_are_kept_by_question_answer_and_pixels(tmp_path):
 
 
 def test_judges_that_only_know_their_own_questions_are_refused():
-    with pytest.raises(
-        ValueError, match="judge 'shapes_oracle' does not take questions of any wording; use llava or remote"
-    ):
+    with pytest.raises(ValueError, match="'shapes_oracle' does not take questions"):
         check_asker(JudgeSettings(kind="shapes_oracle"), Path)

@@ -94,7 +94,7 @@ def test_an_answer_is_that_of_the_8_bit_pixels_and_only_questions_about_likeness
     judge = judge_of(embedder)
     written = torch.from_numpy(to_uint8(IMAGES)).permute(0, 3, 1, 2).float() / 255
     assert torch.equal(judge.p_yes("outcome", PROMPTS, IMAGES), judge.p_yes("potential", PROMPTS, written))
-    with pytest.raises(ValueError, match="answers outcome, potential, not clarity"):
+    with pytest.raises(ValueError, match="not clarity"):
         judge.p_yes("clarity", PROMPTS, IMAGES)
     assert judge.flops(("outcome", "potential"), PROMPTS[0]) == 7.0
 
@@ -126,21 +126,21 @@ def test_pixels_are_resized_and_cut_as_pillow_does(size, mode):
 def test_folders_that_are_not_of_open_clip_are_refused(tmp_path):
     folder = write_clip_folder(tmp_path / "clip")
     check_clip_folder(folder)
-    with pytest.raises(FileNotFoundError, match=r"holds no open_clip_config.json: not a folder of open_clip"):
+    with pytest.raises(FileNotFoundError, match=r"no open_clip_config\.json"):
         check_clip_folder(resolve("shapes/showo"))
-    with pytest.raises(ValueError, match="does not hold a CLIP model of open_clip"):
+    with pytest.raises(ValueError, match="CLIP model of open_clip"):
         check_clip_folder(resolve("shapes/showo"), "ViT-L-14")
     weights = folder / "open_clip_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"open_clip_model.safetensors: truncated"):
+    with pytest.raises(ValueError, match=r"open_clip_model\.safetensors: tr"):
         check_clip_folder(folder)
     (folder / "open_clip_config.json").write_text("{}")
-    with pytest.raises(ValueError, match="no model_cfg with embed_dim, vision_cfg and text_cfg"):
+    with pytest.raises(ValueError, match="no model_cfg"):
         check_judge(JudgeSettings(kind="clip_score", options={"checkpoint": str(folder)}), resolve)
 
 
 def test_a_package_that_is_not_there_is_named_with_its_extra():
-    with pytest.raises(MissingPackage, match=r"^no_such_package is not installed; run: pip install -e '.\[clip\]'$"):
+    with pytest.raises(MissingPackage, match=r"^no_such_package is not installed; .*\[clip\]"):
         check_installed("no_such_package", "clip")
 
 

@@ -107,7 +107,7 @@ def test_a_question_goes_to_the_members_that_answer_it(server, shade):
     settings = ensemble(ORACLE, {"kind": "shade", "weight": 5.0})
     assert load(JUDGES["ensemble"]).questions(settings.options, resolve) == ("outcome", "reason", "clarity")
     check_judge(settings, resolve, ("outcome", "clarity"))
-    with pytest.raises(ValueError, match="judge 'ensemble' answers outcome, reason, clarity, not potential"):
+    with pytest.raises(ValueError, match=r"'ensemble' .*not potential"):
         check_judge(settings, resolve, ("potential",))
     judge, prompts = build_judge(settings, resolve), prompt_set("test", 3, 2)
     images = images_of(prompts)
@@ -116,7 +116,7 @@ def test_a_question_goes_to_the_members_that_answer_it(server, shade):
     assert judge.p_yes("outcome", prompts, images).tolist() == pytest.approx([1.0] * len(prompts))
     assert judge.flops(("clarity", "outcome"), prompts[0]) == 100.0
     assert judge.reasons(prompts, images) == [""] * len(prompts) and not hasattr(judge, "p_first")
-    with pytest.raises(ValueError, match="no member of the ensemble answers 'potential'"):
+    with pytest.raises(ValueError, match=r"no member .*'potential'"):
         judge.p_yes("potential", prompts, images)
 
 
@@ -161,7 +161,7 @@ def test_scales_are_the_mean_and_the_deviation_within_images():
     found = scales_of(images)
     assert found["outcome"] == pytest.approx((3.0, math.sqrt((2 * 1.0 + 2 * 4.0) / 2)))
     assert found["clarity"] == pytest.approx((1.0, math.sqrt(2.0)))
-    with pytest.raises(ValueError, match=r"^outcome: no two candidates of an image differ; use a run with search.n=2"):
+    with pytest.raises(ValueError, match=r"^outcome: no two candidates .*search\.n=2"):
         scales_of([{"outcome": [0.5]}])
     assert scales_of([]) == {}
 

@@ -68,7 +68,7 @@ def test_weights_published_by_openai_get_quick_gelu(open_clip, folder):
 
 
 def test_a_tag_that_nobody_published_is_refused(open_clip, folder):
-    with pytest.raises(ValueError, match=r"no 'openai2' weights of any architecture; did you mean 'openai'\?"):
+    with pytest.raises(ValueError, match=r"'openai2' weights .*'openai'"):
         load_clip(folder, published_as="openai2")
 
 
@@ -78,23 +78,23 @@ def test_an_architecture_can_be_named_for_weights_alone(open_clip, tmp_path, fol
     open_clip.add_model_config(tmp_path / "configs")
     named = load_clip(folder, architecture="tiny-for-tests")
     assert torch.equal(named.embed_texts(TEXTS), load_clip(folder).embed_texts(TEXTS))
-    with pytest.raises(ValueError, match="unknown architecture 'tiny-for-test' of open_clip; did you mean"):
+    with pytest.raises(ValueError, match="architecture 'tiny-for-test'"):
         load_clip(folder, architecture="tiny-for-test")
-    with pytest.raises(ValueError, match=r"no 'openay' weights of ViT-L-14; did you mean 'openai'\? \(commonpool_"):
+    with pytest.raises(ValueError, match=r"'openay' weights of ViT-L-14; .*'openai'"):
         load_clip(folder, architecture="ViT-L-14", published_as="openay")
 
 
 @pytest.mark.parametrize("change", [{"foo": 1}, {"embed_dim": "x"}, {"vision_cfg": VISION | {"head_width": 7}}])
 def test_configs_that_open_clip_cannot_build_are_refused_in_one_line(open_clip, tmp_path, change):
     folder = write_clip_folder(tmp_path / "clip", **change)
-    with pytest.raises(ValueError, match=r"clip: open_clip cannot build what open_clip_config.json says \("):
+    with pytest.raises(ValueError, match=r"cannot build .*open_clip_config\.json"):
         load_clip(folder)
 
 
 def test_other_tensors_than_the_configs_are_refused(open_clip, tmp_path):
     wide = {**MODEL_CONFIG["text_cfg"], "layers": 3}
     folder = write_clip_folder(tmp_path / "clip", text_cfg=wide)
-    with pytest.raises(ValueError, match=r"does not fit its config.json: 12 missing \(transformer.resblocks.2"):
+    with pytest.raises(ValueError, match=r"config\.json: 12 missing \(transformer\.resblocks\.2"):
         load_clip(folder)
     assert random_tensors(0)["logit_scale"].shape == ()
 

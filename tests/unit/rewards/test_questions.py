@@ -62,24 +62,22 @@ def test_a_prompt_is_text_whatever_it_holds() -> None:
 
 
 def test_a_question_that_is_missing_is_one_line() -> None:
-    with pytest.raises(
-        ValueError, match=r"the released questions: no question 'reason' \(there are: outcome, .*\); add"
-    ):
+    with pytest.raises(ValueError, match=r"no question 'reason' \(there are: outcome"):
         Questions().pieces("reason", "a cat")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("outcom: <image> {prompt}", "unknown question 'outcom'; did you mean 'outcome'"),
-        ("outcome: 3", "outcome is 3, expected text"),
-        ("outcome: a {prompt}?", "outcome has <image> 0 times, expected 1"),
-        ("outcome: <image>?", "outcome does not mention {prompt}"),
-        ("compare: <image> {prompt}?", "compare has <image> 1 times, expected 2"),
-        ("potential: so?", r"no question 'clarity' \(there are: potential\); add it"),
-        ("chat: {sytem: a}", "chat.sytem: unknown key; did you mean 'system'"),
-        ("chat: 3", "chat is 3, expected texts under system, user, assistant, end"),
-        ("", "no questions; give at least one of outcome"),
+        ("outcom: <image> {prompt}", "'outcom'; .*'outcome'"),
+        ("outcome: 3", "outcome is 3"),
+        ("outcome: a {prompt}?", "outcome has <image> 0 times"),
+        ("outcome: <image>?", "outcome .*{prompt}"),
+        ("compare: <image> {prompt}?", "compare has <image> 1 times"),
+        ("potential: so?", r"'clarity' \(there are: potential\)"),
+        ("chat: {sytem: a}", r"chat\.sytem: .*'system'"),
+        ("chat: 3", "chat is 3"),
+        ("", "no questions"),
         ("outcome: [", "questions.yaml:1"),
     ],
 )

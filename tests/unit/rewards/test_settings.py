@@ -105,9 +105,7 @@ def test_what_says_how_a_judge_is_reached_is_not_what_it_computes():
 
 def test_a_judge_that_cannot_answer_what_a_strategy_asks_is_refused():
     check_judge(JudgeSettings(), resolve, ("outcome",))
-    with pytest.raises(
-        ValueError, match=r"^judge.kind: judge 'shapes_oracle' answers outcome, reason, not clarity, potential; "
-    ):
+    with pytest.raises(ValueError, match=r"^judge\.kind: .*'shapes_oracle' answers .*not clarity, potential"):
         check_judge(JudgeSettings(), resolve, QUESTIONS)
 
 
@@ -118,7 +116,7 @@ def test_prompts_without_metadata_are_refused_by_judges_that_go_by_it():
     )
     for settings in (JudgeSettings(), nested):
         check_prompts(settings, tagged)
-        with pytest.raises(ValueError, match=r"^metadata: judge '\w+' needs GenEval metadata beside the prompts$"):
+        with pytest.raises(ValueError, match=r"^metadata: .*'\w+' needs"):
             check_prompts(settings, bare)
         assert judge_classes(settings) == SHAPES or judge_classes(settings) == list(SHAPES)
     clip = JudgeSettings(kind="clip_score", options={"checkpoint": "a"})
@@ -128,7 +126,7 @@ def test_prompts_without_metadata_are_refused_by_judges_that_go_by_it():
 
 def test_a_cache_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"^judge.cache: .*file is a file; the score cache needs a folder$"):
+    with pytest.raises(ValueError, match=r"^judge\.cache: .*file is a file"):
         check_judge(JudgeSettings(cache=tmp_path / "file"), resolve)
 
 

@@ -298,7 +298,7 @@ def test_a_tuned_generator_draws_all_anew_behind_the_image_and_the_reason() -> N
 def test_only_a_finished_image_is_corrected_behind_itself() -> None:
     walker = sampler()
     state = walker.step(walker.start([PAIRS[1][0]], [Seed(0, 0, 0, 0)]))
-    with pytest.raises(ValueError, match="only a finished image can be corrected"):
+    with pytest.raises(ValueError, match="only a finished image"):
         walker.correct(state, [PAIRS[1][0]], ["too red"])
 
 
@@ -326,16 +326,16 @@ def test_an_unknown_outcome_is_not_corrected() -> None:
 @pytest.mark.parametrize(
     ("name", "n", "options", "message"),
     [
-        ("parm", 4, {"at": 6}, "search.options.at: step 6 is not one of 1 to 5, before the last"),
-        ("parm", 4, {"at": (3, 2), "keep": (2, 1)}, r"search.options.at: the steps \[3, 2\] do not climb"),
-        ("parm", 4, {"at": (2, 3)}, "search.options.keep: 1 numbers for the 2 steps of search.options.at"),
-        ("parm", 4, {"keep": 5}, r"search.options.keep: \[5\] of search.n=4 paths"),
-        ("parm", 4, {"keep": 0}, r"search.options.keep: \[0\] of search.n=4 paths"),
+        ("parm", 4, {"at": 6}, r"search\.options\.at: step 6"),
+        ("parm", 4, {"at": (3, 2), "keep": (2, 1)}, r"search\.options\.at: .*\[3, 2\]"),
+        ("parm", 4, {"at": (2, 3)}, r"search\.options\.keep: 1 .*2 steps"),
+        ("parm", 4, {"keep": 5}, r"search\.options\.keep: \[5\] .*search\.n=4"),
+        ("parm", 4, {"keep": 0}, r"search\.options\.keep: \[0\] .*search\.n=4"),
         ("parm", 4, {"mode": "threshold", "start": 9}, "search.options.start: step 9"),
         ("prm", 4, {"start": 6}, "search.options.start: step 6"),
         ("successive_halving", 4, {"rungs": [{"step": 4}, {"step": 4}]}, "search.options.rungs: the steps"),
         ("adaptive", 4, {"keep": 5}, r"search.options.keep: \[5\]"),
-        ("parm_plus_plus", 2, {"start": "none"}, "strategy 'none' draws one candidate, found 2"),
+        ("parm_plus_plus", 2, {"start": "none"}, "'none' .*found 2"),
     ],
 )
 def test_numbers_that_do_not_go_together_are_refused(name: str, n: int, options: Any, message: str) -> None:

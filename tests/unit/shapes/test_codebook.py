@@ -55,7 +55,7 @@ def test_other_grids_are_decoded_and_wrong_ones_refused():
     image = CODEBOOK.decode(codes, (2, 3))
     assert image.shape == (1, 3, 8, 12)
     assert torch.equal(CODEBOOK.encode(image), codes)
-    with pytest.raises(ValueError, match="6 codes do not fill a 6 x 6 grid"):
+    with pytest.raises(ValueError, match=r"6 codes .*6 x 6"):
         CODEBOOK.decode(codes)
     with pytest.raises(ValueError, match="multiples of 4"):
         CODEBOOK.encode(torch.zeros(1, 3, 22, 24))

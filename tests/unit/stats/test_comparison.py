@@ -118,7 +118,7 @@ def test_images_are_paired_by_prompt_and_sample_wherever_they_stand(tmp_path):
     assert coverage(a, b) == ("4 images of 2 prompts", "3 images of 2 prompts, 3 in both")
     assert coverage(a, a) == ("", "")
     other = evaluation(tmp_path / "c", {"counting": [[True]]})
-    with pytest.raises(ValueError, match="no image of the same prompt and sample"):
+    with pytest.raises(ValueError, match="no image of the same prompt"):
         pair_up(a, other)
 
 
@@ -193,9 +193,7 @@ def test_all_allows_the_making_but_not_the_judging():
     other = changed(steps=50, size=[[512, 512]])
     other["options"] = {"threshold": 0.25, "counting_threshold": 0.9}
     found, names = differing(CARD, other), names_of(CARD, other)
-    with pytest.raises(
-        ValueError, match=r"differ in options.threshold \(0.3 / 0.25\); .*allow=\[all,options.threshold"
-    ):
+    with pytest.raises(ValueError, match=r"options\.threshold \(0\.3 / 0\.25\); .*allow=\[all,options\.threshold"):
         refuse(found, ["all"], ("a", "b"), names)
     for allow in (["all", "options.threshold"], ["all", "options"], ["steps", "size", "options"]):
         refuse(found, allow, ("a", "b"), names)
@@ -203,7 +201,7 @@ def test_all_allows_the_making_but_not_the_judging():
 
 def test_a_run_that_does_not_say_is_refused_and_all_is_not_enough():
     (one,) = differing(CARD, None)
-    with pytest.raises(ValueError, match=r"do not both tell how their images were made \(told / no card\)"):
+    with pytest.raises(ValueError, match=r"\(told / no card\)"):
         refuse([one], ["all"], ("a", "b"), names_of(CARD, None))
     refuse([one], ["card"], ("a", "b"), names_of(CARD, None))
 
@@ -220,7 +218,7 @@ def test_images_of_unknown_making_are_refused_as_a_missing_card_is():
             assert "\n" not in str(refused.value)
         refuse(found, ["card"], ("a", "b"), names)
     unknown["images"]["size"], unknown["options"] = [[512, 512]], {"threshold": 0.5, "counting_threshold": 0.9}
-    with pytest.raises(ValueError, match=r"differ in options.threshold \(0.3 / 0.5\), size \("):
+    with pytest.raises(ValueError, match=r"options\.threshold \(0\.3 / 0\.5\), size \("):
         refuse(differing(CARD, unknown), ["card"], ("a", "b"), names_of(CARD, unknown))
 
 
@@ -233,5 +231,5 @@ def test_an_option_that_one_strategy_lacks_is_none_and_a_condition_that_one_run_
 
 
 def test_a_misspelt_condition_is_refused():
-    with pytest.raises(ValueError, match=r"allow: unknown condition 'guidence'; did you mean 'guidance'\?"):
+    with pytest.raises(ValueError, match=r"allow: .*'guidence'; .*'guidance'"):
         refuse([Differing(COVERAGE, "", "", "making")], ["guidence"], ("a", "b"), names_of(CARD))

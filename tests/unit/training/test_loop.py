@@ -236,7 +236,7 @@ def test_a_damaged_checkpoint_and_a_torn_line_fall_back_to_the_one_before(tmp_pa
 
 
 def test_more_ranks_than_rows_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"6 items is too small for 7 ranks"):
+    with pytest.raises(ValueError, match=r"6 items .*7 ranks"):
         fit(Regression(), tmp_path, World(rank=6, world_size=7))
 
 

@@ -94,8 +94,8 @@ def test_every_direction_has_its_own_prompt() -> None:
 @pytest.mark.parametrize(
     ("directions", "overlap", "message"),
     [
-        (["rigth"], 0, "unknown direction 'rigth'"),
-        (["right"], 2, "overlap is 2, expected 0 to 1"),
+        (["rigth"], 0, "direction 'rigth'"),
+        (["right"], 2, "overlap is 2"),
         (["right"], -1, "overlap is -1"),
     ],
 )
@@ -106,9 +106,9 @@ def test_what_makes_no_sense_is_refused(directions: list[str], overlap: int, mes
 
 def test_a_canvas_below_the_grid_is_refused() -> None:
     grow = sampler()
-    with pytest.raises(ValueError, match="canvas of 3x4 tokens is smaller"):
+    with pytest.raises(ValueError, match="canvas of 3x4"):
         extrapolate(grow, [TWO], seeds_of(TWO), square(grow)[:, :3], ["right"])
-    with pytest.raises(ValueError, match="1 directions need as many lists of prompts, found 0"):
+    with pytest.raises(ValueError, match=r"1 directions .*found 0"):
         extrapolate(grow, [], seeds_of(TWO), square(grow), ["right"])
 
 
@@ -116,5 +116,5 @@ def test_a_model_whose_grid_is_not_square_is_refused() -> None:
     model = tiny_showo(tiny_config(num_tokens=12))
     wide = MaskGitSampler(model, pixels_of(model), SamplingConfig(steps=2))
     assert wide.grid == (3, 4)
-    with pytest.raises(ValueError, match="needs a model with a square grid, found 3x4 tokens"):
+    with pytest.raises(ValueError, match="square grid, found 3x4"):
         extrapolate(wide, [PROMPTS[1:2]], seeds_of(PROMPTS[1:2]), torch.zeros(1, 4, 4, dtype=torch.int64), ["left"])

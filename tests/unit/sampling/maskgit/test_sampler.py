@@ -246,7 +246,7 @@ def test_a_branch_keeps_what_is_fixed_and_draws_the_rest_anew() -> None:
     assert torch.equal(final.tokens[known], middle.tokens[known])
     assert torch.equal(final.revealed_at[known], middle.revealed_at[known])
     assert (final.tokens != states[-1].tokens).any(1).all()
-    with pytest.raises(ValueError, match="4 rows need as many seeds, found 1"):
+    with pytest.raises(ValueError, match=r"4 rows .*found 1"):
         sampler.branch(middle, [Seed(0, 0, 0, 0)])
 
 
@@ -283,7 +283,7 @@ def test_stopping_early_takes_the_guess_of_that_step() -> None:
 
 def test_a_tokenizer_with_another_codebook_is_refused() -> None:
     model = tiny_showo()
-    with pytest.raises(ValueError, match="the image tokenizer has 9 codes, the model 24"):
+    with pytest.raises(ValueError, match=r"9 codes, .*24"):
         MaskGitSampler(model, GreyTokenizer(9, (4, 4)), SamplingConfig())
 
 

@@ -100,10 +100,10 @@ def test_captions_are_dropped_at_the_given_rate():
 
 
 def test_samples_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"sample 7 has txt; training needs codes\.npy and txt"):
+    with pytest.raises(ValueError, match=r"sample 7 has txt; .*codes\.npy"):
         read_codes(Sample("7", {"txt": b""}), 36)
     sample = Shards(DATA / "shards")[0]
-    with pytest.raises(ValueError, match=r"sample 000000000 has codes of shape \[36\], the model takes \[256\]"):
+    with pytest.raises(ValueError, match=r"sample 000000000 .*\[36\], .*\[256\]"):
         read_codes(sample, 256)
 
 

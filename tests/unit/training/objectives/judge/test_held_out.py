@@ -67,5 +67,5 @@ def test_a_model_that_gives_no_number_is_not_measured_as_undecided(tmp_path, mad
     here = objective(tmp_path, made_up, mix=MIX)
     with torch.no_grad():
         here.model.lm_head.weight[here.plans.branches.yes] = torch.nan
-    with pytest.raises(ValueError, match=r"the judge gives no number for \d+ of \d+ held-out answers; lower train.lr"):
+    with pytest.raises(ValueError, match=r"no number for \d+ of \d+ held-out answers; .*train\.lr"):
         held_out(here).answers(here.model, World())

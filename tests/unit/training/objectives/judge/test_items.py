@@ -79,11 +79,11 @@ def test_data_sets_are_drawn_as_often_as_their_weights_say(tmp_path, made_up):
 
 
 def test_a_batch_that_the_data_cannot_fill_is_refused(tmp_path, made_up, scenes):
-    with pytest.raises(ValueError, match=r"batch.scenes: 4 in a batch, but the data has no drawn scenes"):
+    with pytest.raises(ValueError, match=r"batch\.scenes: 4 "):
         objective(tmp_path, made_up)
-    with pytest.raises(ValueError, match=r"batch.groups: 3 in a batch, but the data has no images of generate"):
+    with pytest.raises(ValueError, match=r"batch\.groups: 3 "):
         objective(tmp_path, scenes)
-    with pytest.raises(ValueError, match=r"batch.conversations: 2 in a batch"):
+    with pytest.raises(ValueError, match=r"batch\.conversations: 2 "):
         objective(tmp_path, scenes, mix=BatchSettings(groups=0, conversations=2))
 
 
