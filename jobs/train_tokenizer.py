@@ -22,7 +22,7 @@ from genloop.distributed import World
 from genloop.job import run
 from genloop.models.magvit2.config import MagvitConfig
 from genloop.rundir import write_json
-from genloop.training.settings import TrainSettings
+from genloop.training.settings import ReconstructionWeights, TrainSettings
 
 KIND = "collective"
 
@@ -40,19 +40,11 @@ class ModelShape(Settings):
     resolution: int = Field(24, ge=4, description="pixels on a side of the images")
 
 
-class LossShape(Settings):
-    """Weights beside the reconstruction."""
-
-    commitment: float = Field(0.1, ge=0)
-    entropy: float = Field(0.05, ge=0)
-    temperature: float = Field(0.1, gt=0, description="of the soft codes in the entropy term")
-
-
 class Config(JobConfig):
     kind: Literal["patches", "magvit2"] = Field("patches", description="an enumerated codebook, or a trained MAGVIT-v2")
     shards: Annotated[Path | None, LAUNCH] = Field(None, description="folder of shards with png, for kind=magvit2")
     model: ModelShape = ModelShape()
-    loss: LossShape = LossShape()
+    loss: ReconstructionWeights = ReconstructionWeights()
     train: TrainSettings = TrainSettings()
     num_scenes: int = Field(2000, ge=0, description="fresh scenes of the embedded world to measure survival on")
 
@@ -102,18 +94,13 @@ def train_magvit2(config: Config, world: World, shards: Shards) -> None:
     """Train on the shards' pixels and write RUN/tokenizer."""
     from genloop.models.magvit2.load import build_magvit2, save_magvit2
     from genloop.training.loop import train
-    from genloop.training.objectives.tokenizer import LossWeights, Reconstruction
+    from genloop.training.objectives.tokenizer import Reconstruction
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
         model = build_magvit2(MagvitConfig(**config.model.model_dump()), seed=config.seed, device=device)
-        objective = Reconstruction(
-            model,
-            shards,
-            LossWeights(**config.loss.model_dump()),
-            seed=config.seed,
-            batch_size=config.train.batch_size,
-        )
+        batch_size = config.train.batch_size
+        objective = Reconstruction(model, shards, config.loss, seed=config.seed, batch_size=batch_size)
         train(objective, config.train, config.out, world, seed=config.seed)
         if world.rank == 0:
             save_magvit2(model, config.out / "tokenizer")

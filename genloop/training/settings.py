@@ -62,6 +62,14 @@ class TrainSettings(LoopSettings):
     batch_size: int = Field(32, ge=1, description="rows in a step, over all ranks together")
 
 
+class ReconstructionWeights(Settings):
+    """Weights of the terms of an image tokenizer's loss; the reconstruction counts 1."""
+
+    commitment: float = Field(0.1, ge=0)
+    entropy: float = Field(0.05, ge=0)
+    temperature: float = Field(0.1, gt=0, description="of the soft codes in the entropy term")
+
+
 class LoraSettings(Settings):
     """Low-rank adapters (Hu et al. 2022) beside linear layers, whose own weights then stay as they are."""
 

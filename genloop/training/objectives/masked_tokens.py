@@ -43,6 +43,8 @@ class TokenRows:
 class MaskedTokens(Objective[MaskedCaption, TokenRows]):
     """Rows of shards with captions and codes; the soi and eoi positions count too, as in the reference, when `ends`."""
 
+    model: ShowO
+
     def __init__(
         self,
         model: ShowO,
@@ -94,9 +96,12 @@ class MaskedTokens(Objective[MaskedCaption, TokenRows]):
         return TokenRows(ids, labels)
 
     def loss(self, batch: TokenRows) -> Loss:
-        """Sum over the labels."""
-        assert isinstance(self.model, ShowO)
-        return masked_token_loss(self.model, batch)
+        """Sum of -log p over the labels, weight = their number; fp32 softmax over the whole vocabulary."""
+        wanted = batch.labels != IGNORE
+        hidden = self.model.hidden(batch.ids, omni_mask(batch.ids, self.model.config))
+        logits = self.model.showo.lm_head(hidden[wanted])  # (labels, V)
+        total = F.cross_entropy(logits.float(), batch.labels[wanted], reduction="sum")
+        return Loss(total, float(wanted.sum()))
 
 
 def read_codes(sample: Sample, num_tokens: int, num_codes: int | None = None) -> Tensor:
@@ -119,12 +124,3 @@ def draw_masks(rng: np.random.Generator, rows: int, num_tokens: int) -> np.ndarr
     counts = np.maximum(1, np.round(num_tokens * ratio))
     rank = rng.random((rows, num_tokens)).argsort(axis=1).argsort(axis=1)
     return rank < counts
-
-
-def masked_token_loss(model: ShowO, batch: TokenRows) -> Loss:
-    """Sum of -log p over the labels, weight = their number; fp32 softmax over the whole vocabulary."""
-    wanted = batch.labels != IGNORE
-    hidden = model.hidden(batch.ids, omni_mask(batch.ids, model.config))
-    logits = model.showo.lm_head(hidden[wanted])  # (labels, V)
-    total = F.cross_entropy(logits.float(), batch.labels[wanted], reduction="sum")
-    return Loss(total, float(wanted.sum()))

@@ -4,7 +4,6 @@ The adversarial and perceptual terms of the paper are left out. B = rows, z = bi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,22 +14,18 @@ from genloop.data.image_reader import sample_pixels
 from genloop.data.order import Order
 from genloop.data.shards import Shards
 from genloop.models.magvit2.model import MagvitV2
+from genloop.training.settings import ReconstructionWeights
 from genloop.training.task import Loss, Objective, Plan
-
-
-@dataclass(frozen=True, slots=True)
-class LossWeights:
-    """Weights of the terms; the reconstruction counts 1."""
-
-    commitment: float = 0.1
-    entropy: float = 0.05
-    temperature: float = 0.1  # of the soft assignment to codes in the entropy term
 
 
 class Reconstruction(Objective[int, Tensor]):
     """Items are numbers of samples, a batch their pixels (B, 3, H, W) in [0, 1]; images must have one size."""
 
-    def __init__(self, model: MagvitV2, shards: Shards, weights: LossWeights, *, seed: int, batch_size: int) -> None:
+    model: MagvitV2
+
+    def __init__(
+        self, model: MagvitV2, shards: Shards, weights: ReconstructionWeights, *, seed: int, batch_size: int
+    ) -> None:
         self.model, self.shards, self.weights, self.batch_size = model, shards, weights, batch_size
         self._order = Order(shards.sizes, seed)
 
@@ -44,30 +39,26 @@ class Reconstruction(Objective[int, Tensor]):
         return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
 
     def loss(self, batch: Tensor) -> Loss:
-        """Sum over rows."""
-        assert isinstance(self.model, MagvitV2)
-        return reconstruction_loss(self.model, batch, self.weights)
+        """Sum over rows of the weighted terms; gradients pass straight through the signs.
 
-
-def reconstruction_loss(model: MagvitV2, images: Tensor, weights: LossWeights) -> Loss:
-    """images (B, 3, H, W) in [0, 1] -> sum over rows of the weighted terms; gradients pass straight through the signs.
-
-    The diversity half of the entropy term looks at all rows of this call together.
-    """
-    pixels = images * 2 - 1
-    latent = model.encoder(pixels)  # (B, z, h, w)
-    signs = torch.where(latent > 0, 1.0, -1.0)
-    decoded = model.decoder(latent + (signs - latent).detach())
-    error = decoded - pixels
-    squared = error.square().mean(dim=(1, 2, 3)).sum()
-    absolute = error.abs().mean(dim=(1, 2, 3)).sum()
-    commitment = (latent - signs).square().mean(dim=(1, 2, 3)).sum()
-    with torch.autocast(latent.device.type, enabled=False):  # a softmax over all codes wants float32
-        sure, diverse = code_entropy(latent.float(), model.quantize.embedding, weights.temperature)
-    rows = len(images)
-    total = squared + absolute + weights.commitment * commitment + weights.entropy * rows * (sure - diverse)
-    mean = {"mse": squared, "commitment": commitment, "sure": rows * sure, "diverse": rows * diverse}
-    return Loss(total, float(rows), {name: float(value.detach()) for name, value in mean.items()})
+        The diversity half of the entropy term looks at all rows of this call together.
+        """
+        pixels = batch * 2 - 1
+        latent = self.model.encoder(pixels)  # (B, z, h, w)
+        signs = torch.where(latent > 0, 1.0, -1.0)
+        decoded = self.model.decoder(latent + (signs - latent).detach())
+        error = decoded - pixels
+        squared = error.square().mean(dim=(1, 2, 3)).sum()
+        absolute = error.abs().mean(dim=(1, 2, 3)).sum()
+        commitment = (latent - signs).square().mean(dim=(1, 2, 3)).sum()
+        with torch.autocast(latent.device.type, enabled=False):  # a softmax over all codes wants float32
+            sure, diverse = code_entropy(latent.float(), self.model.quantize.embedding, self.weights.temperature)
+        rows = len(batch)
+        total = (
+            squared + absolute + self.weights.commitment * commitment + self.weights.entropy * rows * (sure - diverse)
+        )
+        mean = {"mse": squared, "commitment": commitment, "sure": rows * sure, "diverse": rows * diverse}
+        return Loss(total, float(rows), {name: float(value.detach()) for name, value in mean.items()})
 
 
 def code_entropy(latent: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

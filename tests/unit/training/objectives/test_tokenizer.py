@@ -11,16 +11,17 @@ from genloop.models.magvit2.config import MagvitConfig
 from genloop.models.magvit2.load import build_magvit2
 from genloop.shapes.codebook import PatchCodebook
 from genloop.shapes.survival import measure_survival
-from genloop.training.objectives.tokenizer import LossWeights, Reconstruction, code_entropy
+from genloop.training.objectives.tokenizer import Reconstruction, code_entropy
+from genloop.training.settings import ReconstructionWeights
 from tests.runs import ROOT
 
 DATA = ROOT / "tests" / "data" / "shapes"
 SMALL = MagvitConfig(4, 8, (1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), num_groups=4, resolution=24)
 
 
-def objective(weights: LossWeights | None = None) -> Reconstruction:
+def objective(weights: ReconstructionWeights | None = None) -> Reconstruction:
     return Reconstruction(
-        build_magvit2(SMALL, seed=0), Shards(DATA / "shards"), weights or LossWeights(), seed=0, batch_size=4
+        build_magvit2(SMALL, seed=0), Shards(DATA / "shards"), weights or ReconstructionWeights(), seed=0, batch_size=4
     )
 
 
@@ -42,7 +43,7 @@ def test_sure_and_diverse_codes_are_the_optimum():
 
 
 def test_gradients_pass_the_signs_to_the_encoder():
-    here = objective(LossWeights(commitment=0, entropy=0))
+    here = objective(ReconstructionWeights(commitment=0, entropy=0))
     loss = here.loss(here.load([0, 1, 2, 3], here.plan(1)))
     loss.total.backward()
     assert here.model.encoder.conv_in.weight.grad.abs().max() > 0
