@@ -26,8 +26,6 @@ from genloop.training.sharded import sharded_learner
 from genloop.training.state import Progress, cut_metrics, newest_checkpoint
 from genloop.training.task import Objective
 
-__all__ = ["train"]
-
 
 def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, world: World, *, seed: int = 0) -> None:
     """Train from the newest checkpoint in RUN/checkpoints (or from the model as it is) to `num_steps`.

@@ -142,7 +142,8 @@ def load_weights(folder: Path, model: nn.Module) -> Progress:
     with torch.no_grad(), _opened(folder) as file:
         for name, value in trained.items():
             value.copy_(file.get_tensor(_MODEL + name))
-    return _resumed(folder)
+    log.info("resumed from %s", folder)
+    return Progress(**read_json(folder / "progress.json"))
 
 
 def load_moments(folder: Path, names: Iterable[str], moments: Sequence[str]) -> Iterator[tuple[str, str, Tensor]]:
@@ -157,11 +158,6 @@ def load_moments(folder: Path, names: Iterable[str], moments: Sequence[str]) -> 
 
 def _opened(folder: Path) -> Any:
     return require("safetensors").safe_open(folder / WEIGHTS_FILE, "pt", device="cpu")
-
-
-def _resumed(folder: Path) -> Progress:
-    log.info("resumed from %s", folder)
-    return Progress(**read_json(folder / "progress.json"))
 
 
 def cut_metrics(run: Path, step: int) -> None:

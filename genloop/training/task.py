@@ -10,13 +10,10 @@ A rank loads `plan.items[rank::world_size]` only, in micro-batches of `train.row
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor, nn
-
-from genloop.training.state import Progress
 
 I = TypeVar("I")  # noqa: E741 - an item
 B = TypeVar("B")
@@ -98,26 +95,3 @@ class Outcome:
     grad_norm: float  # not finite: the step was skipped
     sums: dict[str, float]  # for the metrics, over all ranks
     stop: bool  # whether any rank was asked to stop
-
-
-class Learner(Protocol[B]):
-    """How weights, gradients and moments are held by the ranks."""
-
-    equal_passes: bool  # whether all ranks must do equal numbers of passes
-    progress: Progress  # the loop writes it, `save` saves it
-
-    def step(self, step: Step[B]) -> Outcome:
-        """Do the passes of a step and one step of the optimiser, which is left out when the gradient is not finite."""
-        ...
-
-    def save(self) -> None:
-        """Write the checkpoint of the steps done so far."""
-        ...
-
-    def gathered(self) -> AbstractContextManager[object]:
-        """While the body runs every rank holds the whole model, of averages with `use_ema`, and may call it alone."""
-        ...
-
-    def close(self) -> None:
-        """Training is over: the model is a plain whole module on every rank, of averages with `use_ema`."""
-        ...
