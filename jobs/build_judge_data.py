@@ -22,7 +22,7 @@ Resume  the same command; finished units are kept, any number of workers may joi
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -252,14 +252,14 @@ def _conclude(config: Config, checked: Checked) -> None:
 
     examples = read_sides(config.out / "shards")
     pairs = pairs_of(examples, config.seed, most=config.most_pairs)
-    lines = [json_line({"split": split, **pair.row()}) for split, found in pairs.items() for pair in found]
+    lines = [json_line({"split": split, **asdict(pair)}) for split, found in pairs.items() for pair in found]
     write_atomic(config.out / "pairs.jsonl", b"".join(lines))
     tallies = tally(examples)
     counts = {split: {**t.plain(), "pairs": len(pairs[split])} for split, t in tallies.items()}
     labelled = checked.labelled
     write_json(config.out / "summary.json", counts | ({"conversations": labelled.plain()} if labelled else {}))
     sections = _about(config, checked) | (labelled.about() if labelled else {})
-    text = datasheet("Examples for a judge", sections, tallies, pairs)
+    text = datasheet(sections, tallies, pairs)
     write_atomic(config.out / "datasheet.md", text.encode())
 
 

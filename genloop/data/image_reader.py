@@ -55,14 +55,14 @@ def read_image(path: Path) -> np.ndarray:
     return decode_image(path.read_bytes())  # a failing disk is not a broken image: its OSError passes
 
 
-def sample_pixels(sample: Sample, field: str = "png") -> np.ndarray:
-    """An image of a shard's sample -> (H, W, 3) uint8; ValueError names a sample without it, or where it is broken."""
-    if field not in sample.fields:
-        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; needs {field}")
+def sample_pixels(sample: Sample) -> np.ndarray:
+    """The png of a shard's sample -> (H, W, 3) uint8; ValueError names a sample without it, or where it is broken."""
+    if "png" not in sample.fields:
+        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; needs png")
     try:
-        return decode_image(sample.fields[field])
+        return decode_image(sample.fields["png"])
     except UnreadableImage as error:
-        raise ValueError(f"sample {sample.key}: {field}: {error}") from None
+        raise ValueError(f"sample {sample.key}: png: {error}") from None
 
 
 def decode_image(data: bytes) -> np.ndarray:

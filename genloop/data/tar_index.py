@@ -76,7 +76,8 @@ def scan(shard: Path) -> np.ndarray:
     members = Members(shard)
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in _members_of(tar):
+            for member in iter(tar.next, None):
+                tar.members = []  # type: ignore[attr-defined]  # the index needs none, and there may be millions
                 if not member.isreg() or _METADATA.match(member.name):
                     continue
                 folder, slash, name = member.name.rpartition("/")
@@ -90,12 +91,6 @@ def scan(shard: Path) -> np.ndarray:
     except tarfile.TarError as error:
         raise ValueError(f"{shard}: not a whole tar file ({error}); copy or write it again") from None
     return members.table()
-
-
-def _members_of(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    while (member := tar.next()) is not None:
-        yield member
-        tar.members = []  # type: ignore[attr-defined]  # the index needs none, and there may be millions
 
 
 def _check_end(shard: Path, offset: int) -> None:

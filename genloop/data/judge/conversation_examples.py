@@ -8,7 +8,7 @@ that it stays unknown. An answer in words, or to another question, gives no labe
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ from typing import Any
 from genloop.data.image_reader import decode_image
 from genloop.data.images import encode_png
 from genloop.data.judge.conversations import Conversation, check_images, read_conversations, says_yes
-from genloop.data.judge.examples import UNKNOWN_STEP, JudgeExample, split_of, to_sample
-from genloop.data.shards import Sample
-from genloop.job import note
+from genloop.data.judge.examples import UNKNOWN_STEP, JudgeExample
 from genloop.records import Prompt
 
 SOURCE = "conversations"
@@ -103,18 +101,7 @@ def read_labelled(path: Path, images: Path, recognize: Recognize) -> LabelledFil
     return LabelledFile(tuple(labelled), len(conversations), answers, left_out)
 
 
-def conversation_samples(
-    conversations: Iterable[Labelled], seed: int, val_share: float
-) -> Iterator[tuple[str, Sample]]:
-    """(split, sample) of every example; an image that cannot be read is named in a note of the error."""
-    for one in conversations:
-        with note(f"image {one.said.image} of conversation {one.said.key}"):
-            png = _read_png(one.said.image)
-        for example in one.examples:
-            yield split_of(example.prompt.text, seed, val_share), to_sample(example, png)
-
-
-def _read_png(path: Path) -> bytes:
+def read_png(path: Path) -> bytes:
     """The bytes of an image that is a PNG already, else its pixels as one."""
     data = path.read_bytes()
     pixels = decode_image(data)

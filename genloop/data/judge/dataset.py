@@ -6,7 +6,7 @@ their shard, so that a model looks once at an image that several questions are a
 """
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -15,7 +15,6 @@ import numpy as np
 
 from genloop.data.image_reader import sample_pixels
 from genloop.data.judge.examples import QUESTIONS, UNKNOWN_STEP, JudgeExample, from_sample, read_cells
-from genloop.data.judge.groups import Groups, by_first
 from genloop.data.shards import Shards
 from genloop.data.tar_index import digest_of
 
@@ -24,6 +23,39 @@ _HASHED = 1 << 28  # bytes of images that are hashed at the start where an index
 _KEPT = 1 << 14  # examples and cells that are kept once they were read
 _COLUMNS = ("source", "tag", "text", "index", "sample", "candidate", "step")
 Path_ = tuple[int, int, int]  # (prompt_index, sample, candidate)
+
+
+class Groups(Sequence[Any]):
+    """Groups in the order of their first rows; `groups[i]` is `view` of the rows of one, in their order."""
+
+    def __init__(self, rows: np.ndarray, labels: np.ndarray, view: Callable[[list[int]], Any] = list) -> None:
+        """rows (R,) ascending, labels (R,): equal ones are one group."""
+        order = by_first(labels)
+        self._rows = rows[np.argsort(order, kind="stable")]
+        self._ends = np.cumsum(np.bincount(order)) if len(rows) else np.empty(0, np.int64)
+        self._view = view
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, group: int) -> Any: ...
+    @overload
+    def __getitem__(self, group: slice) -> list[Any]: ...
+    def __getitem__(self, group: int | slice) -> Any:
+        if isinstance(group, slice):
+            return [self[i] for i in range(len(self))[group]]
+        group = range(len(self))[group]  # IndexError when there is no such group
+        start = self._ends[group - 1] if group else 0
+        return self._view(self._rows[start : self._ends[group]].tolist())
+
+
+def by_first(labels: np.ndarray) -> np.ndarray:
+    """(R,) -> (R,) numbers of the distinct labels, counted in the order in which they come up."""
+    _, firsts, inverse = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(firsts), np.int64)
+    rank[np.argsort(firsts)] = np.arange(len(firsts))
+    return rank[inverse]
 
 
 class Examples(Sequence[JudgeExample]):

@@ -55,10 +55,10 @@ def tally(examples: Mapping[str, Iterable[JudgeExample]]) -> dict[str, Tally]:
 
 
 def datasheet(
-    title: str, sections: Mapping[str, Sequence[str]], tallies: Mapping[str, Tally], pairs: Mapping[str, Sequence[Pair]]
+    sections: Mapping[str, Sequence[str]], tallies: Mapping[str, Tally], pairs: Mapping[str, Sequence[Pair]]
 ) -> str:
     """Markdown: the sections (heading -> lines), then tables of the counts."""
-    parts = [f"# {title}", ""]
+    parts = ["# Examples for a judge", ""]
     for heading, lines in sections.items():
         parts += [f"## {heading}", *lines, ""]
     parts += ["## Counts", *_totals(tallies), ""]

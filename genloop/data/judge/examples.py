@@ -62,7 +62,7 @@ class JudgeExample:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two images of one prompt at one step, the better one first, by their keys."""
+    """Two images of one prompt at one step, the better one first, by their keys: a line of pairs.jsonl."""
 
     better: str
     worse: str
@@ -70,17 +70,6 @@ class Pair:
     step: int
     tag: str | None
     prompt: str
-
-    def row(self) -> dict[str, Any]:
-        """The line of pairs.jsonl."""
-        return {
-            "better": self.better,
-            "worse": self.worse,
-            "question": self.question,
-            "step": self.step,
-            "tag": self.tag,
-            "prompt": self.prompt,
-        }
 
 
 def split_of(text: str, seed: int, val_share: float) -> str:
@@ -150,8 +139,8 @@ def read_cells(sample: Sample) -> np.ndarray | None:
     return cells.astype(np.uint8)
 
 
-def ranking_pairs(examples: Iterable[JudgeExample], *, margin: float = 0.0) -> list[Pair]:
-    """Every pair of images of one sentence at one step whose labels for a question differ by more than `margin`.
+def ranking_pairs(examples: Iterable[JudgeExample]) -> list[Pair]:
+    """Every pair of images of one sentence at one step whose labels for a question differ.
 
     Previews at an unknown step are in no pair.
     """
@@ -165,7 +154,7 @@ def ranking_pairs(examples: Iterable[JudgeExample], *, margin: float = 0.0) -> l
             pairs += [
                 Pair(example.key, other.key, question, step, example.prompt.tag, text)
                 for lower, other in members
-                if label - lower > margin
+                if label > lower
             ]
     return pairs
 

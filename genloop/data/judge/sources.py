@@ -4,8 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from genloop.data.judge.conversation_examples import LabelledFile, conversation_samples
+from genloop.data.judge.conversation_examples import LabelledFile, read_png
+from genloop.data.judge.examples import split_of, to_sample
 from genloop.data.shards import Sample
+from genloop.job import note
 from genloop.ledger import plan_units
 from genloop.records import Unit
 
@@ -18,16 +20,13 @@ class Source(Protocol):
     @property
     def num_items(self) -> int:
         """How many items there are."""
-        ...
 
     @property
     def unit_size(self) -> int:
         """Items in a unit."""
-        ...
 
     def samples(self, items: range) -> Samples:
         """(split, sample) of every example of these items."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,9 @@ class ConversationSource:
         return len(self.labelled.conversations)
 
     def samples(self, items: range) -> Samples:
-        """Examples of these conversations."""
-        chosen = self.labelled.conversations[items.start : items.stop]
-        return conversation_samples(chosen, self.seed, self.val_share)
+        """Examples of these conversations; an image that cannot be read is named in a note of the error."""
+        for one in self.labelled.conversations[items.start : items.stop]:
+            with note(f"image {one.said.image} of conversation {one.said.key}"):
+                png = read_png(one.said.image)
+            for example in one.examples:
+                yield split_of(example.prompt.text, self.seed, self.val_share), to_sample(example, png)

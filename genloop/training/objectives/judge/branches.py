@@ -18,6 +18,7 @@ import numpy as np
 from genloop.data.judge.conversations import IMAGE, says_yes
 from genloop.data.judge.examples import QUESTIONS, JudgeExample
 from genloop.data.prompts import plural
+from genloop.models.llava.text import LlavaTokenizer
 
 # Kinds of supervised positions: the number of a question in QUESTIONS, or one of these.
 REASON, WORD, NAME = len(QUESTIONS), len(QUESTIONS) + 1, len(QUESTIONS) + 2
@@ -54,14 +55,6 @@ class Wording(Protocol):
     def pieces(self, question: str, prompt: str) -> list[str]: ...
 
 
-class Tokenizer(Protocol):
-    """Text -> ids, without special tokens around them."""
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def word_id(self, word: str) -> int: ...
-
-
 @dataclass(frozen=True, eq=False)
 class Branch:
     """One chat about an image: `prefix` ids, then the image, then `ids` (n,).
@@ -81,7 +74,7 @@ class Branch:
 class Branches:
     """Makes branches of examples and conversations. `names`: shapes and colours of all planes of cells, in order."""
 
-    def __init__(self, wording: Wording, tokenizer: Tokenizer, names: Sequence[str] = ()) -> None:
+    def __init__(self, wording: Wording, tokenizer: LlavaTokenizer, names: Sequence[str] = ()) -> None:
         self.wording, self.tokenizer = wording, tokenizer
         self.yes, self.no = tokenizer.word_id("yes"), tokenizer.word_id("no")
         self._names = _tokens_of_names(tokenizer, names)
@@ -173,7 +166,7 @@ def _next_token_branch(ids: Sequence[int], positions: Sequence[int], kind: int, 
     return Branch(np.array(ids[:-1], dtype=np.int64), places, kinds, targets, tuple(prefix))
 
 
-def _tokens_of_names(tokenizer: Tokenizer, names: Sequence[str]) -> list[tuple[tuple[int, ...], int]]:
+def _tokens_of_names(tokenizer: LlavaTokenizer, names: Sequence[str]) -> list[tuple[tuple[int, ...], int]]:
     """(ids, number) of every name in singular and plural, with and without the space that some tokenizers keep."""
     forms = [(form, number) for number, name in enumerate(names) for form in (name, plural(name))]
     found = [(tuple(tokenizer.encode(space + form)), number) for form, number in forms for space in ("", " ")]

@@ -1,15 +1,14 @@
 """What a judge is trained and measured on: examples in shards, published conversations, both split by prompt."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from genloop.data.judge.conversation_examples import Recognize
 from genloop.data.judge.conversations import Conversation
 from genloop.data.judge.dataset import JudgeSet, read_judge_set
 from genloop.data.judge.examples import SPLITS, JudgeExample, from_sample, split_of
 from genloop.data.shards import Shards
-
-Recognize = Callable[[str], tuple[str, str] | None]  # text -> the question it asks and the prompt it is about
 
 
 @dataclass(frozen=True, eq=False)

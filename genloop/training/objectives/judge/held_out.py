@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from genloop.data.judge.conversation_examples import Recognize
 from genloop.data.judge.conversations import says_yes
 from genloop.data.judge.examples import QUESTIONS
 from genloop.distributed import World
@@ -13,7 +14,7 @@ from genloop.models.llava.model import Llava, image_features, llava_config
 from genloop.records import HeldOutAnswer
 from genloop.training.objectives.judge.batches import PixelsOf, read_image
 from genloop.training.objectives.judge.branches import Branch, Branches
-from genloop.training.objectives.judge.data import JudgeData, Recognize, asked_in
+from genloop.training.objectives.judge.data import JudgeData, asked_in
 from genloop.training.objectives.judge.losses import yes_no_margin
 from genloop.training.objectives.judge.packing import Row, pack, supervised_hidden
 from genloop.training.reductions import sum_over_ranks
