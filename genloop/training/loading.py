@@ -50,7 +50,7 @@ class Loading(Generic[I, B]):
         self._loader: DataLoader[Any] = DataLoader(
             _Items(objective),
             batch_size=None,
-            sampler=_Requests(self._requests),
+            sampler=self._requests(),
             num_workers=workers,
             pin_memory=is_cuda,
             prefetch_factor=_AHEAD if workers else None,
@@ -79,7 +79,7 @@ class Loading(Generic[I, B]):
             yield MicroBatch(moved, seed, number == passes - 1, is_counted)
 
     def _requests(self) -> Iterator[tuple[Sequence[I], Plan[I]]]:
-        """What is to be loaded, in order; DataLoader asks for it ahead of time, in this process."""
+        """The arguments of `load`, in order; DataLoader asks for them ahead of time, in this process."""
         rank, size, rows = self._world.rank, self._world.world_size, self._settings.rows_per_forward
         for step in range(self._first, self._settings.num_steps + 1):
             plan = self._objective.plan(step)
@@ -149,16 +149,6 @@ class _Items(Dataset[Any]):
         except Exception as error:  # noqa: BLE001 - raised again by the process that trains
             trace = "".join(traceback.format_exception(error))
             return _Loaded(error=error if _travels(error) else _told(error), trace=trace)
-
-
-class _Requests:
-    """DataLoader's sampler: what it yields is passed to the data set."""
-
-    def __init__(self, requests: Callable[[], Iterator[Any]]) -> None:
-        self._requests = requests
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._requests()
 
 
 def _travels(error: Exception) -> bool:

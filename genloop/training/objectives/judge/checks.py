@@ -12,19 +12,14 @@ from genloop.training.settings import LoraSettings
 
 ADAPTED = "model.language_model.layers."  # adapters stand beside layers whose names begin so
 
-_SOURCES = {"groups": (PATHS, "images of generate or of conversations"), "scenes": (("scenes",), "drawn scenes")}
-
 
 def check_batch(batch: BatchSettings, sets: Collection[JudgeShards], *, has_conversations: bool) -> None:
     """Refuse a batch that the data cannot fill."""
     if not batch.num_items:
         raise ValueError("batch: groups, scenes and conversations are all 0; a step needs at least one of them")
-    if batch.conversations and not has_conversations:
-        raise ValueError(_lacks("conversations", batch.conversations, "conversations to train on"))
-    for key, (sources, what) in _SOURCES.items():
-        number = getattr(batch, key)
-        if number and not _has(sets, sources):
-            raise ValueError(_lacks(key, number, what))
+    batch.check_filled("conversations", there=has_conversations)
+    batch.check_filled("groups", there=not batch.groups or _has(sets, PATHS))
+    batch.check_filled("scenes", there=not batch.scenes or _has(sets, ("scenes",)))
 
 
 def check_cells(shards: JudgeShards, grid: int, where: str) -> None:
@@ -62,7 +57,3 @@ def _has(sets: Collection[JudgeShards], sources: Collection[str]) -> bool:
     """Whether any set has examples of these sources; mostly the first example tells."""
     is_first = any(one.first.source in sources for one in sets)
     return is_first or any(holds(one.train, sources) for one in sets)
-
-
-def _lacks(key: str, number: int, what: str) -> str:
-    return f"batch.{key}: {number} in a batch, but the data has no {what}; set batch.{key}=0"

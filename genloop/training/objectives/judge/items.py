@@ -67,7 +67,9 @@ class ItemPlans:
         self._contrasts = [s.contrasts() for s in data.sets]
         self._group_weights = _probabilities(weights, [bool(tasks) for tasks in self._tasks])
         self._contrast_weights = _probabilities(weights, [bool(contrasts) for contrasts in self._contrasts])
-        self._check()
+        settings.check_filled("groups", there=self._group_weights is not None)
+        settings.check_filled("scenes", there=self._contrast_weights is not None)
+        settings.check_filled("conversations", there=bool(data.conversations))
 
     def __call__(self, step: int) -> Plan[Item]:
         rng = np.random.default_rng([self.seed, 1, step])
@@ -127,16 +129,6 @@ class ItemPlans:
                 found.append(np.stack([examples[better], examples[worse], np.full(len(better), question)], axis=1))
                 gaps.append(gap[better, worse])
         return np.concatenate(found), np.concatenate(gaps)
-
-    def _check(self) -> None:
-        wanted = (
-            ("groups", self.settings.groups, self._group_weights is not None, "images of generate or of conversations"),
-            ("scenes", self.settings.scenes, self._contrast_weights is not None, "drawn scenes"),
-            ("conversations", self.settings.conversations, bool(self.data.conversations), "conversations"),
-        )
-        for key, number, there, what in wanted:
-            if number and not there:
-                raise ValueError(f"batch.{key}: {number} in a batch, but the data has no {what}; set batch.{key}=0")
 
     def _draw_group(self, rng: np.random.Generator) -> Item:
         """Paths of one prompt: final images, and previews of the same steps; or previews at unknown steps."""

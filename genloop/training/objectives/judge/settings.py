@@ -82,6 +82,13 @@ class ModelShape(Settings):
             )
 
 
+_ITEMS = {
+    "groups": "images of generate or of conversations",
+    "scenes": "drawn scenes",
+    "conversations": "conversations to train on",
+}
+
+
 class BatchSettings(Settings):
     """What a step of judge training looks at."""
 
@@ -95,6 +102,11 @@ class BatchSettings(Settings):
     def num_items(self) -> int:
         """What is distributed over the ranks: groups, pairs of scenes, conversations."""
         return self.groups + self.scenes // 2 + self.conversations
+
+    def check_filled(self, key: str, *, there: bool) -> None:
+        """ValueError when items of a kind are wanted that are not `there`."""
+        if not there and (number := getattr(self, key)):
+            raise ValueError(f"batch.{key}: {number} in a batch, but the data has no {_ITEMS[key]}; set batch.{key}=0")
 
 
 class LossSettings(Settings):
