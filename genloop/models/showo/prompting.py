@@ -1,12 +1,11 @@
 """Show-o's sequence layouts and attention masks.
 
 B = rows, n = image tokens, M = `max_seq_length`, L = sequence length. The text part of a t2i row has M + 1 tokens,
-padded on the left, so that it ends where the image begins; lm and mmu rows are padded on the right.
+padded on the left, so that it ends where the image begins; other rows have no pads.
     t2i   [PAD]* <t2i> bos text eos <soi> codes <eoi>
-    mmu   <mmu> <soi> codes <eoi> text eos [PAD]*
-    lm    text eos [PAD]*
+    mmu   <mmu> <soi> codes <eoi> bos question
     correction  <mmu> <soi> codes <eoi> reason eos <t2i> bos text eos <soi> codes <eoi>
-A correction row has no pads: an image, what is wrong with it, the prompt, and the image that is right. Guo et al.
+A correction row holds an image, what is wrong with it, the prompt, and the image that is right. Guo et al.
 (2025) describe such a model and released none: the layout is ours.
 Codes are given as 0..K-1; K stands for the mask token.
 """
@@ -58,21 +57,6 @@ class Layout:
         labels[:, self.config.text_length + 1 : -1] = image
         return ids, labels
 
-    def lm(self, texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
-        """Texts -> ids, labels (B, length); labels are to be shifted by one."""
-        rows = [[*with_bos(self.text, text), self.text.eos_id][:length] for text in texts]
-        return self._right_padded(rows, length)
-
-    def mmu(self, texts: Sequence[str], codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (B, n) and what is said about them -> ids, labels (B, n + 3 + M); labels are to be shifted by one."""
-        limit = self.config.max_seq_length
-        rows = [[*with_bos(self.text, text), self.text.eos_id] for text in texts]
-        cut = [ids if len(ids) <= limit else [*ids[: limit - 1], self.text.eos_id] for ids in rows]
-        text_ids, text_labels = self._right_padded(cut, limit)
-        image = self.mmu_image(codes)
-        ids = torch.cat([image, text_ids.to(codes.device)], dim=1)
-        return ids, torch.cat([torch.full_like(image, IGNORE), text_labels.to(codes.device)], dim=1)
-
     def mmu_image(self, codes: Tensor) -> Tensor:
         """Codes (B, n) -> the image part <mmu> <soi> codes <eoi> of an mmu row, (B, n + 3)."""
         task = torch.full((len(codes), 1), self.config.mmu_id, dtype=torch.int64, device=codes.device)
@@ -96,14 +80,9 @@ class Layout:
             dim=1,
         )
 
-    def _right_padded(self, rows: Sequence[list[int]], length: int) -> tuple[Tensor, Tensor]:
-        pad = self.config.pad_id
-        ids = torch.tensor([row + [pad] * (length - len(row)) for row in rows], dtype=torch.int64)
-        return ids, torch.where(ids == pad, IGNORE, ids)
-
 
 def omni_mask(ids: Tensor, config: ShowOConfig, *, see_pads: bool = False) -> Tensor:
-    """ids (B, L) of t2i or lm rows -> (B, 1, L, L), True where a row may look at a column.
+    """ids (B, L) of t2i rows -> (B, 1, L, L), True where a row may look at a column.
 
     Text is causal; soi, codes and eoi see everything. Pads are seen by pads alone unless `see_pads`.
     """

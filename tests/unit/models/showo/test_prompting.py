@@ -53,23 +53,6 @@ def test_a_dropped_text_is_the_unconditional_one() -> None:
     assert (image == IGNORE).sum() == 2 * (N - 1)
 
 
-@pytest.mark.parametrize("letters", [0, 21, 22, 23, 40])
-def test_understanding_rows_have_one_length(letters: int) -> None:
-    ids, labels = LAYOUT.mmu(["b" * letters], torch.zeros(1, N, dtype=torch.int64))
-    assert ids.shape == labels.shape == (1, N + 3 + CONFIG.max_seq_length)
-    assert (labels[0, : N + 3] == IGNORE).all()
-    text = ids[0, N + 3 :][ids[0, N + 3 :] != CONFIG.pad_id].tolist()
-    assert len(text) == min(letters + 2, CONFIG.max_seq_length)
-    assert (text[0], text[-1]) == (0, 0)
-
-
-def test_text_rows_are_cut_without_an_end() -> None:
-    ids, labels = LAYOUT.lm(["abcdef", "a"], 5)
-    pad = CONFIG.pad_id
-    assert ids.tolist() == [[0, 1, 2, 3, 4], [0, 1, 0, pad, pad]]
-    assert labels.tolist() == [[0, 1, 2, 3, 4], [0, 1, 0, IGNORE, IGNORE]]
-
-
 def allowed(ids: list[int], config: ShowOConfig, see_pads: bool) -> list[list[bool]]:
     """The published rule, cell by cell."""
     soi = ids.index(config.soi_id) if config.soi_id in ids else len(ids)
