@@ -10,6 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+NUM_DRAWS = 20_000  # R of the weighted test
+POWER = 0.8  # with which a detectable difference is detected
 MAX_DRAWS = 1 << 21  # signs drawn at a time, to bound memory
 
 
@@ -46,7 +48,7 @@ def sign_flip_test(differences: Sequence[int]) -> float:
     return min(1.0, float(chances[sums >= abs(sum(differences))].sum()))
 
 
-def weighted_sign_flip_test(differences: Sequence[float], seed: int, *, num_draws: int = 20_000) -> float:
+def weighted_sign_flip_test(differences: Sequence[float], seed: int) -> float:
     """The same for any numbers, by R random sign flips: (1 + number as extreme) / (1 + R)."""
     values = np.array([value for value in differences if value], dtype=np.float64)
     if not len(values):
@@ -54,10 +56,10 @@ def weighted_sign_flip_test(differences: Sequence[float], seed: int, *, num_draw
     rng = np.random.default_rng(seed)
     limit = abs(values.sum()) * (1 - 1e-12)  # equal sums differ in their last bits
     at_a_time, found = max(1, MAX_DRAWS // len(values)), 0
-    for start in range(0, num_draws, at_a_time):
-        signs = rng.integers(0, 2, size=(min(at_a_time, num_draws - start), len(values)), dtype=np.int8)
+    for start in range(0, NUM_DRAWS, at_a_time):
+        signs = rng.integers(0, 2, size=(min(at_a_time, NUM_DRAWS - start), len(values)), dtype=np.int8)
         found += int((np.abs((2.0 * signs - 1) @ values) >= limit).sum())
-    return (1 + found) / (1 + num_draws)
+    return (1 + found) / (1 + NUM_DRAWS)
 
 
 def standard_error(differences: Sequence[float], counts: Sequence[float]) -> float:
@@ -77,8 +79,8 @@ def standard_error(differences: Sequence[float], counts: Sequence[float]) -> flo
     return float(np.sqrt(len(d) / (len(d) - 1) * (residuals @ residuals)) / n.sum())
 
 
-def detectable(error: float, freedom: int, *, step: float = 0, power: float = 0.8, level: float = 0.95) -> float:
-    """The true difference that a two-sided t-test detects with that power, given standard error and degrees of freedom.
+def detectable(error: float, freedom: int, *, step: float = 0, level: float = 0.95) -> float:
+    """The true difference that a two-sided t-test detects with POWER, given standard error and degrees of freedom.
 
     With m tests, corrected for their number, `level` is 1 - 0.05 / m. `step` is half the distance between two possible
     values of the difference, by which an exact test is conservative.
@@ -88,4 +90,4 @@ def detectable(error: float, freedom: int, *, step: float = 0, power: float = 0.
     if not np.isfinite(error) or freedom < 1:
         return float("inf")
     critical = float(stdtrit(freedom, (1 + level) / 2))
-    return error * (critical + NormalDist().inv_cdf(power)) + step
+    return error * (critical + NormalDist().inv_cdf(POWER)) + step

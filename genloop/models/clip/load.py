@@ -114,16 +114,11 @@ class ClipEmbedder:
 
 
 def load_clip(
-    folder: Path,
-    *,
-    architecture: str | None = None,
-    published_as: str | None = None,
-    device: str = "cpu",
-    rows_per_forward: int = 64,
-    precision: Precision = "float32",
+    folder: Path, *, architecture: str | None = None, published_as: str | None = None, **settings: Any
 ) -> ClipEmbedder:
     """The model in `folder`, weights in float32. `architecture`: open_clip's name of it where the folder has no config;
-    `published_as`: open_clip's tag of the weights, which decides the activation and the pixels.
+    `published_as`: open_clip's tag of the weights, which decides the activation and the pixels; `settings`: device,
+    rows_per_forward and precision of the ClipEmbedder.
     """
     open_clip = require("open_clip", "clip")
     name = f"local-dir:{folder}" if architecture is None else _known_architecture(open_clip, architecture)
@@ -145,10 +140,8 @@ def load_clip(
         network,
         open_clip.get_tokenizer(name),
         _preprocessing(folder, {"size": network.visual.image_size, **pixels, **tag}),
-        device=device,
-        rows_per_forward=rows_per_forward,
-        precision=precision,
         flops=forward_flops(config),
+        **settings,
     )
 
 

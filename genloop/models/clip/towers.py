@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from genloop.models.clip.config import Precision, forward_flops
+from genloop.models.clip.config import forward_flops
 from genloop.models.clip.folder import BUFFERS, ClipTokenizer, read_clip_config, read_pixels, sizes
 from genloop.models.clip.load import ClipEmbedder, Preprocessing
 from genloop.models.common.pretrained import load_pretrained
@@ -32,15 +32,12 @@ class ClipTowers(nn.Module):
 
 
 def load_clip_transformers(
-    folder: Path,
-    *,
-    architecture: str | None = None,
-    published_as: str | None = None,
-    device: str = "cpu",
-    rows_per_forward: int = 64,
-    precision: Precision = "float32",
+    folder: Path, *, architecture: str | None = None, published_as: str | None = None, **settings: Any
 ) -> ClipEmbedder:
-    """The model in `folder`, with weights in float32; its activation and the named architecture are checked."""
+    """The model in `folder`, with weights in float32; its activation and the named architecture are checked.
+
+    `settings` are device, rows_per_forward and precision of the ClipEmbedder.
+    """
     config = read_clip_config(folder, architecture, published_as)
     model = load_pretrained(
         require("transformers").CLIPModel, folder, ignored=BUFFERS, config=config, attn_implementation="sdpa"
@@ -50,8 +47,6 @@ def load_clip_transformers(
         ClipTowers(model),
         ClipTokenizer(folder, config.text_config),
         Preprocessing(size, **read_pixels(folder, size)),
-        device=device,
-        rows_per_forward=rows_per_forward,
-        precision=precision,
         flops=forward_flops(sizes(config)),
+        **settings,
     )

@@ -22,10 +22,10 @@ def page_name(run: ReportedRun) -> str:
     return f"failures-{run.letter.lower()}.html"
 
 
-def write_failures(run: ReportedRun, out: Path, *, num_shots: int = 48, num_worst: int = NUM_WORST) -> Path:
+def write_failures(run: ReportedRun, out: Path, *, num_shots: int = 48) -> Path:
     """Write the page of one run into the folder `out` -> its path."""
     shown = shots(run, num_shots)
-    worst, hopeless = tables.worst(run, num_worst)
+    worst, hopeless = tables.worst(run, NUM_WORST)
     kinds = tables.by_kind(run)
     outcomes = [name for name in ("right", *KINDS) if any(shot.outcome == name for shot in shown)]
     content = {

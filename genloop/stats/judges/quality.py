@@ -114,16 +114,16 @@ def auc_within(answers: JudgeAnswers, seed: int) -> tuple[Interval | None, int]:
     return cluster_bootstrap(values, prompts, seed, ends=(0.0, 1.0), num_resamples=NUM_RESAMPLES), len(values)
 
 
-def calibration_error(answers: JudgeAnswers, seed: int, *, num_bins: int = NUM_BINS) -> Interval:
+def calibration_error(answers: JudgeAnswers, seed: int) -> Interval:
     """Expected calibration error (Naeini et al. 2015): mean |share of yes - mean p_yes| over bins of equal width.
 
     The interval is that of the plug-in estimate, which is never below 0 and biased upwards when bins are small.
     """
     index, names = numbered(answers.prompts)
-    gaps = np.zeros((len(names), num_bins))
-    np.add.at(gaps, (index, _bins(answers.p_yes, num_bins)), answers.labels - answers.p_yes)
+    gaps = np.zeros((len(names), NUM_BINS))
+    np.add.at(gaps, (index, _bins(answers.p_yes)), answers.labels - answers.p_yes)
     sizes = np.bincount(index).astype(float)
-    ends = np.zeros((2, num_bins))  # a prompt without any gap, and one that is all wrong where the gap is largest
+    ends = np.zeros((2, NUM_BINS))  # a prompt without any gap, and one that is all wrong where the gap is largest
     total = gaps.sum(axis=0)
     ends[1, np.abs(total).argmax()] = np.copysign(sizes.mean(), total[np.abs(total).argmax()])
 
@@ -138,14 +138,14 @@ def calibration_error(answers: JudgeAnswers, seed: int, *, num_bins: int = NUM_B
     return bootstrap(error, strata, seed, extended=extended, num_resamples=NUM_RESAMPLES)[0]
 
 
-def reliability(answers: JudgeAnswers, *, num_bins: int = NUM_BINS) -> list[Bin]:
+def reliability(answers: JudgeAnswers) -> list[Bin]:
     """The bars of a reliability diagram, empty bins left out."""
-    place = _bins(answers.p_yes, num_bins)
+    place = _bins(answers.p_yes)
     bars = []
     for number in np.unique(place).tolist():
         rows = np.flatnonzero(place == number).tolist()
         yes = clustered_wilson(answers.labels[rows].tolist(), [answers.prompts[row] for row in rows])
-        low, high = float(number) / num_bins, float(number + 1) / num_bins
+        low, high = float(number) / NUM_BINS, float(number + 1) / NUM_BINS
         bars.append(Bin(low, high, len(rows), float(answers.p_yes[rows].mean()), yes))
     return bars
 
@@ -204,5 +204,5 @@ def describe(answers: JudgeAnswers, seed: int) -> dict[str, Any]:
     }
 
 
-def _bins(p_yes: np.ndarray, num_bins: int) -> np.ndarray:
-    return np.minimum((p_yes * num_bins).astype(np.int64), num_bins - 1)
+def _bins(p_yes: np.ndarray) -> np.ndarray:
+    return np.minimum((p_yes * NUM_BINS).astype(np.int64), NUM_BINS - 1)
