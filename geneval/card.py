@@ -16,7 +16,7 @@ from typing import Any
 from geneval.folder import Sample
 from genloop.checkpoint import read_json
 from genloop.rundir import RunFailed, read_run
-from genloop.runs.folder import generate_fingerprint
+from genloop.runs.generated import generate_fingerprint
 from genloop.runs.provenance import SCHEMA, keys_below, read_chunk, regime_of
 from genloop.runs.rows import EvaluatedRow
 

@@ -20,7 +20,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from genloop.registry import require
-from genloop.rundir import sha256_file, sync_folder, write_atomic
+from genloop.rundir import json_bytes, sha256_file, sync_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -260,12 +260,12 @@ def save_folder(
         for name, content in (files or {}).items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content if isinstance(content, bytes) else _json_bytes(content))
+            target.write_bytes(content if isinstance(content, bytes) else json_bytes(content))
         names = sorted(path for path in temporary.rglob("*") if path.is_file())
         for path in names:
             _sync_file(path)
         manifest = {path.relative_to(temporary).as_posix(): sha256_file(path) for path in names}
-        write_atomic(temporary / MANIFEST_FILE, _json_bytes(manifest))
+        write_json(temporary / MANIFEST_FILE, manifest)
         _swap(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -300,7 +300,3 @@ def _sync_file(path: Path) -> None:
     path.chmod(0o644)
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
-
-
-def _json_bytes(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -105,10 +105,11 @@ def sync_folder(folder: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` of indented JSON with a trailing newline."""
-    write_atomic(path, _json_bytes(value))
+    write_atomic(path, json_bytes(value))
 
 
-def _json_bytes(value: Any) -> bytes:
+def json_bytes(value: Any) -> bytes:
+    """Indented JSON with a trailing newline."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
@@ -220,9 +221,9 @@ def start_run(run: Path, config_text: str, fingerprint: Mapping[str, Any], envir
     Of several that start one folder at the same moment the first decides; RunError for one with another config.
     """
     (run / "logs").mkdir(parents=True, exist_ok=True)
-    if not write_new(run / "run.json", _json_bytes(fingerprint)):
+    if not write_new(run / "run.json", json_bytes(fingerprint)):
         check_run(run, fingerprint)
-    for name, data in (("config.yaml", config_text.encode()), ("env.json", _json_bytes(environment))):
+    for name, data in (("config.yaml", config_text.encode()), ("env.json", json_bytes(environment))):
         if not (run / name).exists():
             write_atomic(run / name, data)
     append_line(run / "logs" / "starts.jsonl", environment)

@@ -45,7 +45,7 @@ from genloop.distributed import World, choose_device
 from genloop.job import loading, run
 from genloop.ledger import Ledger, count, finished, plan_units
 from genloop.records import Unit
-from genloop.runs.folder import units_to_make
+from genloop.runs.generated import units_to_make
 from genloop.stats.rates import Kind
 
 if TYPE_CHECKING:

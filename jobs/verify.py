@@ -20,7 +20,7 @@ from genloop.checkpoint import MANIFEST_FILE, verify_folder
 from genloop.config import IndependentConfig
 from genloop.distributed import World
 from genloop.job import run as run_job
-from genloop.ledger import Ledger, count, finished, plan_units, read_rows
+from genloop.ledger import Ledger, count, finished, plan_of, plan_units, read_rows
 from genloop.rundir import RunFailed, read_run, sha256_file
 
 KIND = "independent"
@@ -93,7 +93,7 @@ def _report(config: Config) -> None:
             verify_folder(folder)
         except ValueError as error:
             bad.append(str(error))
-    left = 0 if config.limit else _total(config.run) - len(finished(config.run))
+    left = 0 if config.limit else plan_of(config.run).get("units", 0) - len(finished(config.run))
     files = sum(row["problem"] is not None for row in rows)
     print(
         f"{config.run}: {len(rows)} rows, {files} files and {len(folders)} checkpoints checked, "
@@ -106,11 +106,6 @@ def _report(config: Config) -> None:
 
 def _checkpoints(run: Path) -> list[Path]:
     return sorted(path.parent for path in run.rglob(MANIFEST_FILE))
-
-
-def _total(run: Path) -> int:
-    path = run / "plan.json"
-    return json.loads(path.read_text())["units"] if path.is_file() else 0
 
 
 if __name__ == "__main__":

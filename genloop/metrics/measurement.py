@@ -18,7 +18,7 @@ from genloop.metrics.set_distances import Gaussian
 from genloop.metrics.statistics import has_statistics, npy_bytes, open_statistics
 from genloop.records import Prompt, Unit
 from genloop.rundir import write_atomic
-from genloop.runs.folder import units_to_make
+from genloop.runs.generated import units_to_make
 
 
 class Work(NamedTuple):

@@ -17,8 +17,7 @@ from genloop import ledger, rundir
 from genloop.checkpoint import read_json
 from genloop.config import read_yaml
 from genloop.records import TAGS, unpack_tokens
-from genloop.runs.evaluated import read_evaluated
-from genloop.runs.evaluations import Evaluation, judged_image, read_card
+from genloop.runs.evaluations import Evaluation, judged_image, read_card, read_evaluated
 from genloop.runs.generated import read_generated
 from genloop.runs.rows import EvaluatedRow, GeneratedRow, GenerationCost, RecordedCandidate
 from genloop.stats.rates import Kind

@@ -1,4 +1,4 @@
-"""Runs of `generate`: their rows in order, and a finished run as data for what is made from it."""
+"""Runs of `generate`: their rows in order, a finished run as data, and the run around a folder of images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from genloop.data.prompts import Text, parse_metadata, read_object
-from genloop.ledger import finished, rows_of_unit, unsettled
+from genloop.ledger import finished, plan_of, rows_of_unit, unsettled
 from genloop.records import Prompt
-from genloop.rundir import read_run
+from genloop.rundir import RunError, read_run
 from genloop.runs.rows import GeneratedRow
 
 
@@ -58,3 +58,19 @@ def _prompt(folder: Path, index: int, text: Text) -> Prompt:
     path = folder / f"images/{index:05d}/metadata.jsonl"
     row = read_object(path)
     return parse_metadata(row, index, where=str(path), text=text) if "tag" in row else Prompt(index, row["prompt"])
+
+
+def units_to_make(images: Path) -> int:
+    """How many units the run of `generate` around a folder of images still lacks, be they open or failed."""
+    run = images.resolve().parent
+    planned = plan_of(run).get("units", 0) if generate_fingerprint(images) else 0
+    return max(0, planned - len(finished(run)))
+
+
+def generate_fingerprint(images: Path) -> dict[str, Any] | None:
+    """The fingerprint of the run of `generate` around a folder of images."""
+    try:
+        found = read_run(images.resolve().parent)
+    except RunError:
+        return None  # some other program's run.json
+    return found if found and found["job"] == "generate" else None

@@ -18,7 +18,7 @@ from genloop.ledger import Counts
 from genloop.records import TAGS
 from genloop.report.page.scores import compare, differences, score
 from genloop.report.runs import ReportedImage, ReportedRun, read_runs
-from genloop.runs.evaluated import read_evaluated
+from genloop.runs.evaluations import read_evaluated
 from genloop.runs.rows import EvaluatedRow
 from genloop.stats.paired import holm
 from genloop.stats.rates import Kind
