@@ -205,7 +205,7 @@ def test_a_folder_that_nobody_converted_is_prepared_for_as_by_default(tmp_path):
     options = Mask2FormerOptions(checkpoint=str(tmp_path))
     assert Mask2FormerMaker.facts(options, Path) == {"preprocess": "mmdet3", "scale": [1333, 800]}
     (tmp_path / "conversion.json").write_text('{"preprocess": "mmdet2", "scale": [8, 9], "source": "a.pth"}')
-    with pytest.raises(ValueError, match=r"conversion.json: source is 'a.pth', expected names and their values"):
+    with pytest.raises(ValueError, match=r"conversion\.json: source is 'a\.pth'"):
         Mask2FormerMaker.facts(options, Path)
 
 

@@ -46,7 +46,7 @@ def test_an_unequal_number_of_images_is_named(images):
     assert found.lines() == [
         "12 folders without exactly 4 images: 00000 has 2, 00001 has 2, 00002 has 2, 00003 has 1 and 8 more"
     ]
-    with pytest.raises(ValueError, match=r"images: 12 folders without exactly 4 images: .*expect.on_missing=report"):
+    with pytest.raises(ValueError, match=r"images: 12 .*exactly 4 .*expect\.on_missing=report"):
         check_complete(images, found)
 
 
@@ -84,5 +84,5 @@ def test_the_published_prompts_have_a_name(images):
 def test_a_file_of_prompts_may_be_texts_beside_their_metadata(images, prompts):
     texts = prompts.replace("evaluation_metadata.jsonl", "generation_prompts.txt")
     assert expected_prompts(texts) == expected_prompts(prompts) == small_set()
-    with pytest.raises(FileNotFoundError, match=r"expect.prompts: nowhere.txt: no such file"):
+    with pytest.raises(FileNotFoundError, match=r"expect\.prompts: nowhere\.txt"):
         expected_prompts("nowhere.txt")

@@ -43,17 +43,17 @@ def test_images_are_png_jpeg_or_webp(images, suffix, kind):
 
 
 def test_one_image_may_lie_beside_the_metadata(images):
-    with pytest.raises(ValueError, match=r"00000: no samples; expected .*00000/final.png"):
+    with pytest.raises(ValueError, match=r"00000: no samples; .*00000/final\.png"):
         find_samples(images, layout="final")
     for folder in images.iterdir():
         (folder / "samples" / "0000.png").rename(folder / "final.png")
         shutil.rmtree(folder / "samples")
     found = find_samples(images, layout="final")
     assert [(sample.image, sample.number) for sample in found[:2]] == [("00000/final.png", 0), ("00001/final.png", 0)]
-    with pytest.raises(ValueError, match=r"00000: no samples; .*for .*00000/final.png set layout=final"):
+    with pytest.raises(ValueError, match=r"00000: no samples; .*00000/final\.png .*layout=final"):
         find_samples(images)
     shutil.copy(images / "00003" / "final.png", images / "00003" / "final.jpg")
-    with pytest.raises(ValueError, match=r"00003: final.jpg and final.png are both the prompt's one image"):
+    with pytest.raises(ValueError, match=r"00003: final\.jpg and final\.png"):
         find_samples(images, layout="final")
 
 
@@ -93,7 +93,7 @@ def test_folders_that_are_no_numbers_are_refused_unless_hidden(images):
     assert len(find_samples(images)) == 24
     (images / "grids").mkdir()
     (images / "old").mkdir()
-    with pytest.raises(ValueError, match=r"grids: prompt folders are named by numbers, such as 00017 \(1 more like it"):
+    with pytest.raises(ValueError, match=r"grids: .*named by numbers.*\(1 more"):
         find_samples(images)
 
 

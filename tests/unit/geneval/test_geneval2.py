@@ -121,11 +121,11 @@ def test_intervals_take_prompts_as_clusters(file):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"vqa_list": None}, r"prompts.jsonl:1: vqa_list must be a list of \[question, answer\], found None"),
-        ({"vqa_list": [["Is it?"]]}, r"vqa_list must be a list of \[question, answer\]"),
-        ({"skills": ["count"]}, "skills must name one for each of 3 questions"),
-        ({"atom_count": "3"}, "atom_count must be an integer of at least 1, found '3'"),
-        ({"prompt": " "}, "prompt must be a text"),
+        ({"vqa_list": None}, r"prompts\.jsonl:1: vqa_list .*None"),
+        ({"vqa_list": [["Is it?"]]}, "vqa_list must"),
+        ({"skills": ["count"]}, "skills .*3 questions"),
+        ({"atom_count": "3"}, "atom_count .*found '3'"),
+        ({"prompt": " "}, "prompt must"),
     ],
 )
 def test_rows_that_are_not_geneval_2_are_refused(tmp_path, change, line):
@@ -134,17 +134,17 @@ def test_rows_that_are_not_geneval_2_are_refused(tmp_path, change, line):
     with pytest.raises(ValueError, match=line):
         read_atoms(path)
     path.write_text(json.dumps({key: value for key, value in ROWS[0].items() if key != "skills"}))
-    with pytest.raises(ValueError, match="skills is missing; expected GenEval 2's prompt"):
+    with pytest.raises(ValueError, match="skills is missing"):
         read_atoms(path)
     path.write_text("\n".join(json.dumps(row) for row in (ROWS[0], ROWS[0] | {"atom_count": 9})))
-    with pytest.raises(ValueError, match="2: prompt 'two red squares' again, with other questions"):
+    with pytest.raises(ValueError, match=r"2: .*'two red squares' again"):
         read_atoms(path)
 
 
 def test_images_of_other_prompts_are_refused(file):
     options = SoftTifaOptions(file=file)
     SoftTifa.check_prompts(options, [Prompt(0, "a star")])
-    with pytest.raises(ValueError, match=r"has no prompt 'a dog' \(and 1 more images\)"):
+    with pytest.raises(ValueError, match=r"no prompt 'a dog' \(and 1 more"):
         SoftTifa.check_prompts(options, [Prompt(0, "a dog"), Prompt(0, "a star"), Prompt(1, "a cat")])
     with pytest.raises(ValueError, match=r"does not mention \{question\}"):
         SoftTifaOptions(file=file, template="what?")

@@ -209,12 +209,12 @@ def test_what_is_no_image_or_no_prompt_is_refused_in_one_line(images, prompts, l
 
 
 def test_files_and_parts_that_are_not_there_are_refused_in_one_line():
-    with pytest.raises(FileNotFoundError, match=r"images\[0\]: no such file: none.png"):
+    with pytest.raises(FileNotFoundError, match=r"images\[0\]: .*none\.png"):
         reward()(["none.png"], [PROMPT])
     for detector in ("shape", {"kind": "shape"}):
-        with pytest.raises(ValueError, match=r"^detector.kind: unknown detector 'shape'; did you mean 'shapes'\?"):
+        with pytest.raises(ValueError, match=r"^detector\.kind: .*'shape'; .*'shapes'"):
             GenevalReward.load(detector=detector, colors="shapes")
-    with pytest.raises(ValueError, match=r"^options.treshold: unknown key; did you mean 'threshold'\?"):
+    with pytest.raises(ValueError, match=r"^options\.treshold: .*'threshold'"):
         GenevalReward.load(detector="shapes", colors="shapes", options={"treshold": 0.2})
 
 
@@ -254,9 +254,9 @@ def test_as_a_judge_it_needs_metadata_of_classes_that_its_detector_knows():
     settings = judge_settings()
     check_judge(settings, Path, ["outcome", "reason"])
     assert tuple(judge_classes(settings)) == SHAPES
-    with pytest.raises(ValueError, match="judge 'geneval' needs GenEval metadata"):
+    with pytest.raises(ValueError, match=r"'geneval' .*metadata"):
         check_prompts(settings, [Prompt(0, "a dog")])
-    with pytest.raises(ValueError, match="'geneval' answers outcome, reason, not clarity"):
+    with pytest.raises(ValueError, match=r"'geneval' answers .*not clarity"):
         check_judge(settings, Path, ["clarity"])
 
 

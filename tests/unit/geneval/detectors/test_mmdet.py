@@ -37,12 +37,12 @@ def test_the_classes_are_cocos_in_cocos_words():
     [
         ({"state_dict": {}}, "no state_dict of tensors"),
         ([1, 2], "no state_dict of tensors"),
-        ({"state_dict": {"panoptic_head.cls_embed.weight": torch.zeros(11, 4)}}, "finds 10 classes; GenEval needs"),
+        ({"state_dict": {"panoptic_head.cls_embed.weight": torch.zeros(11, 4)}}, "10 classes"),
         (
             {"meta": {"dataset_meta": {"classes": ("cat", "dog")}}, "state_dict": {"a": torch.zeros(1)}},
-            r"finds 2 classes, cat, dog, \.\.\.; GenEval needs COCO's 80",
+            r"2 classes, cat, dog, .*80",
         ),
-        ({"meta": {"CLASSES": OBJECT_NAMES}, "state_dict": {"a": torch.zeros(1)}}, "finds 80 classes, person, bicycle"),
+        ({"meta": {"CLASSES": OBJECT_NAMES}, "state_dict": {"a": torch.zeros(1)}}, "80 classes, person, bicycle"),
     ],
 )
 def test_files_that_are_not_for_geneval_are_refused(tmp_path, content, message):
@@ -60,28 +60,28 @@ def test_names_with_underscores_are_cocos_too(tmp_path):
 def test_pickled_objects_are_only_read_when_somebody_says_so(tmp_path, caplog):
     file = tmp_path / "file.pth"
     torch.save({"meta": {"share": fractions.Fraction(1, 2)}, "state_dict": {"a": torch.ones(1)}}, file)
-    with pytest.raises(ValueError, match=r"more than plain tensors.*trust its origin, use trust_pickle=true"):
+    with pytest.raises(ValueError, match=r"plain tensors.*trust_pickle=true"):
         read_weights(file)
     assert caplog.messages == []
     assert read_weights(file, trust_pickle=True)["a"].item() == 1
     assert "unpickled in full, which runs code that the file names" in caplog.text
     file.write_bytes(pickle.dumps(fractions.Fraction(1, 2))[:-10])
-    with pytest.raises(ValueError, match=r"file\.pth: not readable as a checkpoint of PyTorch .*; download it again"):
+    with pytest.raises(ValueError, match=r"file\.pth: not readable"):
         read_weights(file, trust_pickle=True)
 
 
 def test_torn_files_and_folders_are_refused(tmp_path):
     file = mmdet_file(tmp_path / "file.pth")
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"file\.pth: truncated .*; download it again"):
+    with pytest.raises(ValueError, match=r"file\.pth: truncated"):
         read_weights(file)
-    with pytest.raises(ValueError, match="is a folder; mmdet reads a file, detector=hf_mask2former a converted"):
+    with pytest.raises(ValueError, match=r"is a folder; .*detector=hf_mask2former"):
         Mmdet.check(MmdetOptions(checkpoint="somewhere"), lambda _: tmp_path)
 
 
 def test_a_network_of_another_size_needs_a_config_of_its_own(tmp_path):
     tensors, options = read_weights(mmdet_file(tmp_path / "file.pth")), MmdetOptions(checkpoint="file.pth")
-    with pytest.raises(ValueError, match=r"file\.pth: its Swin has 2 blocks .*name one .* detector\.options\.config"):
+    with pytest.raises(ValueError, match=r"file\.pth: .*Swin has 2 blocks .*detector\.options\.config"):
         config_of(tensors, options, tmp_path.joinpath)
     own = MmdetOptions(checkpoint="file.pth", config="own.py")
     assert config_of(tensors, own, tmp_path.joinpath) == tmp_path / "own.py"

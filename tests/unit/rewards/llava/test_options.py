@@ -49,19 +49,19 @@ def test_the_fingerprint_is_what_answers_depend_on(folder: Path, tmp_path: Path)
 
 def test_a_judge_of_another_family_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "qwen2_vl"}')
-    with pytest.raises(ValueError, match="model_type is 'qwen2_vl', another family"):
+    with pytest.raises(ValueError, match="model_type is 'qwen2_vl'"):
         check_judge(settings(tmp_path), Path)
 
 
 def test_a_tokenizer_without_yes_is_refused(tmp_path: Path) -> None:
     words = [word for word in known_words() if word != "yes"]
-    with pytest.raises(ValueError, match=r"the tokenizer has no single token 'yes'"):
+    with pytest.raises(ValueError, match="no single token 'yes'"):
         check_judge(settings(tiny_folder(tmp_path / "judge", words=words)), Path)
 
 
 def test_a_tokenizer_that_is_too_large_is_refused(tmp_path: Path) -> None:
     words = ["yes", "no", *(f"word{index}" for index in range(200))]
-    with pytest.raises(ValueError, match=r"the tokenizer has 206 tokens, config.json has room for 160; use the"):
+    with pytest.raises(ValueError, match=r"206 tokens, config\.json .*160"):
         check_judge(settings(tiny_folder(tmp_path / "judge", words=words)), Path)
 
 
@@ -69,7 +69,7 @@ def test_questions_from_a_file_decide_what_can_be_asked(folder: Path, tmp_path: 
     path = tmp_path / "mine.yaml"
     path.write_text('outcome: "<image> {prompt} ?"\nreason: "<image> {prompt} no ?"\n')
     check_judge(settings(folder, questions=str(path)), Path, ["outcome", "reason"])
-    with pytest.raises(ValueError, match="answers outcome, reason, not clarity, potential"):
+    with pytest.raises(ValueError, match="not clarity, potential"):
         check_judge(settings(folder, questions=str(path)), Path, PARM)
     path.write_text("outcome: nothing")
     with pytest.raises(ValueError, match="outcome has <image> 0 times"):
@@ -79,7 +79,7 @@ def test_questions_from_a_file_decide_what_can_be_asked(folder: Path, tmp_path: 
 def test_questions_in_words_that_the_judge_cannot_read_are_refused(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text('outcome: "<image> a splendid {prompt} , most splendid ?"\n')
-    with pytest.raises(ValueError, match=r"mine.yaml: outcome has words .* does not know: 'splendid', 'most'; use"):
+    with pytest.raises(ValueError, match=r"mine\.yaml: outcome .*'splendid', 'most'"):
         check_judge(settings(folder, questions=str(path)), Path)
 
 
@@ -88,7 +88,7 @@ def test_a_checkpoint_asks_what_it_was_trained_on_unless_told_otherwise(tmp_path
     released = judge_fingerprint(settings(folder), Path, "cpu")
     (folder / "questions.yaml").write_text('outcome: "<image> {prompt} ?"\n')
     check_judge(settings(folder), Path, ["outcome"])
-    with pytest.raises(ValueError, match=r"^judge.kind: judge 'llava' answers outcome, not clarity; use a judge that"):
+    with pytest.raises(ValueError, match=r"^judge\.kind: .*'llava' answers outcome, not clarity"):
         check_judge(settings(folder), Path, ["clarity"])
     assert judge_fingerprint(settings(folder), Path, "cpu") != released
     judge = build_judge(settings(folder), Path)
@@ -99,7 +99,7 @@ def test_a_checkpoint_asks_what_it_was_trained_on_unless_told_otherwise(tmp_path
     check_judge(settings(folder, questions=str(other)), Path, ["clarity"])
     assert build_judge(settings(folder, questions=str(other)), Path).questions.names == ("clarity",)
     (folder / "questions.yaml").write_text('outcom: "<image> {prompt} ?"\n')
-    with pytest.raises(ValueError, match=r"questions.yaml: unknown question 'outcom'; did you mean 'outcome'\?"):
+    with pytest.raises(ValueError, match=r"questions\.yaml: .*'outcom'; .*'outcome'"):
         check_judge(settings(folder), Path)
 
 
@@ -123,13 +123,13 @@ def test_calibrated_answers_are_in_the_order_of_the_margin_under_the_checkpoints
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (None, r"^judge.options.calibrated: no file .*calibration.json; train_judge writes one, or leave it false$"),
-        ("{}", r"^judge.options.calibrated: .*calibration.json is empty: nothing could be calibrated"),
-        ('{"outcome": ', r"^.*calibration.json: not valid JSON"),
-        ('{"outcom": {"a": 1, "b": 0}}', r"calibration.json: unknown question 'outcom'; did you mean 'outcome'\?"),
-        ('{"outcome": {"a": 1}}', r"calibration.json: outcome is \{'a': 1\}, expected the numbers a and b$"),
-        ('{"outcome": {"a": NaN, "b": 0}}', r"expected the numbers a and b$"),
-        ('{"outcome": {"a": -0.5, "b": 0}}', r"calibration.json: a of outcome is -0.5, not above 0: "),
+        (None, r"^judge\.options\.calibrated: no file .*calibration\.json"),
+        ("{}", r"^judge\.options\.calibrated: .*calibration\.json is empty"),
+        ('{"outcome": ', r"calibration\.json: not valid JSON"),
+        ('{"outcom": {"a": 1, "b": 0}}', r"calibration\.json: .*'outcom'; .*'outcome'"),
+        ('{"outcome": {"a": 1}}', r"calibration\.json: outcome is \{'a': 1\}"),
+        ('{"outcome": {"a": NaN, "b": 0}}', r"calibration\.json: outcome is \{'a': nan"),
+        ('{"outcome": {"a": -0.5, "b": 0}}', r"calibration\.json: a of outcome is -0\.5"),
     ],
 )
 def test_a_calibration_that_nobody_can_go_by_is_refused(content: str | None, line: str, tmp_path: Path) -> None:
@@ -145,9 +145,9 @@ def test_a_calibration_that_nobody_can_go_by_is_refused(content: str | None, lin
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("[", "generation_config.json: not valid JSON"),
-        ('{"top_k": "20"}', "generation_config.json: top_k is '20', expected a whole number, 0 for all tokens"),
-        ('{"top_p": 0}', "generation_config.json: top_p is 0, expected a number above 0 and at most 1"),
+        ("[", r"generation_config\.json: not valid JSON"),
+        ('{"top_k": "20"}', r"generation_config\.json: top_k is '20'"),
+        ('{"top_p": 0}', r"generation_config\.json: top_p is 0"),
     ],
 )
 def test_bad_settings_of_generation_are_refused_where_they_count(content: str, line: str, tmp_path: Path) -> None:
