@@ -71,5 +71,5 @@ def test_only_a_record_tells_plain_gelu_from_quick_gelu(folder, tmp_path):
         if hasattr(module, "activation_fn"):
             module.activation_fn = torch.nn.GELU()
     assert not observe_colors(classifier).problems
-    with pytest.raises(CanaryFailed, match=r"likely another CLIP variant or activation \(QuickGELU\)"):
+    with pytest.raises(CanaryFailed, match=r"\(QuickGELU\)"):
         run_canary(evaluator, {"colors": part})

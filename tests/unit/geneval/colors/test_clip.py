@@ -96,13 +96,13 @@ def test_the_background_and_the_box_are_options(colors, folder):
         assert not np.allclose(other, plain, atol=1e-3)
     grey = ClipColorMaker.load(options(folder, background="rgb(153, 153, 153)"), type(folder), "cpu")
     assert np.array_equal(grey.scores([(image, detections)])[0], plain)
-    with pytest.raises(ValidationError, match="unknown colour 'no such'; use original, a name such as red"):
+    with pytest.raises(ValidationError, match="colour 'no such'"):
         ClipOptions(checkpoint="x", background="no such")
 
 
 def test_a_box_without_a_pixel_has_no_colour(colors):
     image = requests()[0][0]
-    with pytest.raises(ValueError, match=r"the box of a 'cat', \(3.0, 2.0, 3.2, 9.0\), covers no whole pixel"):
+    with pytest.raises(ValueError, match=r"'cat', \(3\.0, 2\.0, 3\.2, 9\.0\)"):
         colors.scores([(image, [Detection("cat", 0.5, (3.0, 2.0, 3.2, 9.0))])])
 
 
@@ -124,7 +124,7 @@ def test_texts_end_once_and_are_cut_to_the_context(colors):
 
 def test_openai_weights_need_quick_gelu(tmp_path):
     folder = write_transformers_folder(tmp_path / "clip", hidden_act="gelu")
-    said = "says hidden_act 'gelu' for images and 'gelu' for texts, weights published as 'openai' need 'quick_gelu'"
+    said = r"hidden_act 'gelu' .*'openai' need 'quick_gelu'"
     for refuse in (ClipColorMaker.check, lambda given, find: ClipColorMaker.load(given, find, "cpu")):
         with pytest.raises(ValueError, match=said):
             refuse(options(folder), type(folder))
@@ -136,13 +136,9 @@ def test_openai_weights_need_quick_gelu(tmp_path):
 
 
 def test_another_clip_than_the_one_named_is_refused(folder):
-    with pytest.raises(
-        ValueError, match=r"does not hold a ViT-L-14: vision\.image_size is 32, not 224.*embed_dim is 16"
-    ):
+    with pytest.raises(ValueError, match=r"ViT-L-14: vision\.image_size is 32, .*embed_dim is 16"):
         ClipColorMaker.check(options(folder, architecture="ViT-L-14"), type(folder))
-    with pytest.raises(
-        ValueError, match=r"unknown architecture 'ViT-L/14'; did you mean 'ViT-L-14'\?.*architecture=null"
-    ):
+    with pytest.raises(ValueError, match=r"'ViT-L/14'; .*'ViT-L-14'\?.*architecture=null"):
         ClipColorMaker.check(options(folder, architecture="ViT-L/14"), type(folder))
 
 
@@ -167,11 +163,11 @@ def test_folders_that_do_not_fit_are_refused(folder, tmp_path):
     with pytest.raises(ValueError, match=r"missing .*logit_scale"):
         check_transformers_folder(broken)
     other = write_clip_folder(tmp_path / "open_clip")
-    with pytest.raises(ValueError, match=r"no config\.json with model_type 'clip'"):
+    with pytest.raises(ValueError, match=r"config\.json .*'clip'"):
         check_transformers_folder(other)
-    with pytest.raises(ValueError, match="has the layout of transformers; use backend=transformers"):
+    with pytest.raises(ValueError, match="backend=transformers"):
         ClipColorMaker.check(options(folder, backend="open_clip"), type(folder))
-    with pytest.raises(ValueError, match="has the layout of transformers; use backend=transformers"):
+    with pytest.raises(ValueError, match="backend=transformers"):
         ClipUser.check(MetricClip(checkpoint=str(folder)), type(folder))
 
 
@@ -259,15 +255,15 @@ def test_damaged_folders_are_refused_before_anything_is_loaded(folder, tmp_path,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda config: config["model_cfg"].update(vision_cfg="x"), "vision_cfg and text_cfg must be JSON objects"),
-        (lambda config: config.update(preprocess_cfg=[1]), r"preprocess_cfg is \[1\], expected a JSON object"),
+        (lambda config: config["model_cfg"].update(vision_cfg="x"), "vision_cfg and text_cfg"),
+        (lambda config: config.update(preprocess_cfg=[1]), r"preprocess_cfg is \[1\]"),
         (
             lambda config: config.update(preprocess_cfg={"mean": [1, 2]}),
-            r"preprocess_cfg.mean is \[1, 2\], expected",
+            r"preprocess_cfg\.mean is \[1, 2\]",
         ),
         (
             lambda config: config.update(preprocess_cfg={"std": [0, 1, 1]}),
-            "preprocess_cfg.std is .* expected three",
+            r"preprocess_cfg\.std is \[0, 1, 1\]",
         ),
     ],
 )
@@ -294,17 +290,17 @@ def test_a_tokenizer_that_cannot_be_read_ends_an_evaluation_in_one_line(folder, 
 def test_tokenizers_and_pixels_that_do_not_fit_are_refused(tmp_path):
     folder = write_transformers_folder(tmp_path / "clip")
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": 64}, "crop_size": 32}))
-    with pytest.raises(ValueError, match="only the shortest side resized to 32 pixels"):
+    with pytest.raises(ValueError, match=r"shortest side .*32 pixels"):
         load_clip_transformers(folder)
     published = {"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}, "image_mean": [0.5] * 3}
     (folder / "preprocessor_config.json").write_text(json.dumps({**published, "resample": 2, "do_rescale": True}))
     assert load_clip_transformers(folder).preprocessing.interpolation == "bilinear"
     assert load_clip_transformers(folder).preprocessing.mean == (0.5,) * 3
     wrong = write_transformers_folder(tmp_path / "wrong", eos_token_id=7)
-    with pytest.raises(ValueError, match=r"the tokenizer ends texts with 49407 .* config\.json ends them with 7"):
+    with pytest.raises(ValueError, match=r"tokenizer .*49407 .*config\.json .*7"):
         load_clip_transformers(wrong)
     (folder / "merges.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"holds no tokenizer\.json, and no vocab\.json with merges\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"tokenizer\.json, .*vocab\.json .*merges\.txt"):
         load_clip_transformers(folder)
 
 
@@ -320,5 +316,5 @@ def test_float32_is_strict_whatever_the_process_has_set(folder):
 
 
 def test_autocast_is_for_gpus(folder):
-    with pytest.raises(ValueError, match="precision autocast_float16 needs a GPU, the device is cpu; use precision"):
+    with pytest.raises(ValueError, match=r"precision autocast_float16 .*cpu"):
         ClipColorMaker.load(options(folder, precision="autocast_float16"), type(folder), "cpu")

@@ -234,7 +234,7 @@ def test_a_question_without_wording_is_refused_in_one_line(ask: str, folder: Pat
         "reason": lambda: judge.reasons(prompts_of(1), some_images(1)),
         "clarity": lambda: judge.p_yes("clarity", prompts_of(1), some_images(1)),
     }
-    with pytest.raises(ValueError, match=rf"^mine.yaml: no question '{ask}' \(there are: outcome\); add it$"):
+    with pytest.raises(ValueError, match=rf"^mine\.yaml: .*'{ask}' \(there are: outcome\)"):
         calls[ask]()
 
 

@@ -106,7 +106,7 @@ def test_a_questions_file_words_and_names_what_is_asked(server, tmp_path):
     )
     ours = settings(server, questions=str(file))
     check_judge(ours, Path, ("outcome", "compare", "reason"))
-    with pytest.raises(ValueError, match=f"answers outcome, compare, reason, not clarity; add it to {file}"):
+    with pytest.raises(ValueError, match=f"not clarity; .*{file}"):
         check_judge(ours, Path, ("outcome", "clarity"))
     asking = build_judge(ours, Path)
     asking.p_yes("outcome", PROMPTS[:1], IMAGES[:1])
@@ -170,7 +170,7 @@ def test_a_missing_package_is_named_with_its_extra(server, monkeypatch):
     monkeypatch.setattr("sys.modules", {key: value for key, value in sys.modules.items() if key != "openai"})
     monkeypatch.setattr("sys.path", [])
     monkeypatch.setattr("sys.path_importer_cache", {})
-    with pytest.raises(MissingPackage, match=r"openai is not installed; run: pip install -e '.\[remote\]'"):
+    with pytest.raises(MissingPackage, match=r"openai is not installed; .*\[remote\]"):
         check_judge(settings(server), Path)
 
 
@@ -205,7 +205,7 @@ def test_an_image_without_an_answer_is_nan_with_one_reason_and_the_others_are_ju
 
 def test_an_image_without_an_answer_can_be_an_error(server):
     server.moods = [400]
-    with pytest.raises(ServerFailed, match=r"1 of 2 images were not judged: .* HTTP 400"):
+    with pytest.raises(ServerFailed, match=r"1 of 2 images .* HTTP 400"):
         ask(server, 2, on_failure="error", concurrency=1)
 
 
@@ -253,14 +253,12 @@ def test_a_cached_remote_judge_asks_the_server_once(server, tmp_path):
 
 def test_bad_addresses_models_and_keys_are_refused_before_anything_runs(server, monkeypatch):
     check_judge(settings(server), Path)
-    with pytest.raises(
-        ValueError, match=r"judge.options.model: .* does not serve 'tiny/locker'; did you mean 'tiny/looker'"
-    ):
+    with pytest.raises(ValueError, match=r"judge\.options\.model: .*'tiny/locker'; .*'tiny/looker'"):
         check_judge(settings(server, model="tiny/locker"), Path)
-    with pytest.raises(ValueError, match="variable NO_SUCH_KEY is not set"):
+    with pytest.raises(ValueError, match="NO_SUCH_KEY is not set"):
         check_judge(settings(server, api_key_env="NO_SUCH_KEY"), Path)
     with looking_server(key="secret") as locked:
-        with pytest.raises(ValueError, match=r"HTTP 401 .* judge.options.api_key_env"):
+        with pytest.raises(ValueError, match=r"HTTP 401 .*judge\.options\.api_key_env"):
             check_judge(settings(locked), Path)
         monkeypatch.setenv("JUDGE_KEY", "secret")
         check_judge(settings(locked, api_key_env="JUDGE_KEY"), Path)
@@ -268,7 +266,7 @@ def test_bad_addresses_models_and_keys_are_refused_before_anything_runs(server, 
         with pytest.raises(ServerRefused, match="no such key") as caught:
             ask(locked)
         assert "secret" not in str(caught.value)
-    with pytest.raises(ValueError, match=r"judge.options.url: .*connection refused; start the server"):
+    with pytest.raises(ValueError, match=r"judge\.options\.url: .*refused"):
         check_judge(settings(locked), Path)
 
 
