@@ -24,7 +24,7 @@ from tests.worlds.tiny_mmdet import write_config
 
 pytestmark = pytest.mark.mmdet
 IMAGES = [path for path in DETECTED if not path.stem.endswith(".v2pre")]  # those mmdet 3.x prepared itself
-RECORDED = 1e-6
+RECORDED = 1e-5  # mmdet itself on another CPU, which adds up in another order: up to 4e-6 was seen
 
 Pair = tuple[MmdetDetector, Detector]
 
