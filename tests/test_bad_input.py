@@ -181,7 +181,7 @@ def test_presets_for_published_weights_name_registered_folders_and_take_a_prompt
 def test_a_metadata_file_alone_is_enough_for_a_judge(tmp_path):
     rows = write(tmp_path / "in", TEXTS, METADATA)[1].removeprefix("metadata=")
     words = ["tiny", f"prompts={rows}", "metadata=null", "search.strategy=best_of_n", "search.n=2", "out=x"]
-    assert generate.check(parse(generate, words)) is None
+    assert all(prompt.tag for prompt in generate.check(parse(generate, words)).prompts)
 
 
 def test_a_checkpoint_may_move_but_not_change_in_the_middle_of_a_run(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import time
@@ -12,6 +11,7 @@ import pytest
 
 from genloop.distributed import StopRequested, World
 from genloop.ledger import Ledger, UnitsFailed, count, finished, plan_units, read_rows
+from tests.runs import wait_until
 
 
 def drain(run: Path, units, world=None, **settings) -> list[str]:
@@ -76,7 +76,8 @@ def test_the_unit_of_a_killed_worker_is_taken_over_at_once(tmp_path, reaped):
     if reaped:
         worker.join()
     else:  # a container without an init process keeps its dead as zombies
-        multiprocessing.connection.wait([worker.sentinel])
+        stat = Path(f"/proc/{worker.pid}/stat")
+        wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
     assert drain(tmp_path, plan_units(4, 2)) == ["00000", "00001"]
     worker.join()
 
