@@ -24,7 +24,7 @@ from tests.worlds.tiny_mmdet import write_config
 
 pytestmark = pytest.mark.mmdet
 IMAGES = [path for path in DETECTED if not path.stem.endswith(".v2pre")]  # those mmdet 3.x prepared itself
-RECORDED = 1e-5  # mmdet itself on another CPU, which adds up in another order: up to 4e-6 was seen
+FLIPPED_ELSEWHERE = 3  # pixels of a mask that mmdet itself, on another CPU, may see on the other side of 0
 
 Pair = tuple[MmdetDetector, Detector]
 
@@ -67,7 +67,7 @@ def test_mmdet_finds_what_was_recorded_and_the_other_detector_the_same(
     assert len(theirs) == len(ours) == len(expected)
     for one, other, known in zip(theirs, ours, expected):
         assert key(one)[:2] == key(other)[:2] == known[:2]
-        assert abs(one.score - known[2]) <= RECORDED
+        assert abs(one.score - known[2]) <= score_slack(FLIPPED_ELSEWHERE, one.area or 0)
         assert one.mask is not None and one.area and other.mask is not None
         flipped = int((one.mask != other.mask).sum())
         assert flipped <= FLIPPED_PIXELS
