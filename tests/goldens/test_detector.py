@@ -34,6 +34,9 @@ CASES = [
 ]
 
 INPUT, RESIZED_2X, CLASSES, MASKS, SCORES = 2e-6, 1e-6, 2e-4, 1e-3, 1e-5
+# A cell of masked attention whose logit lies at 0 may fall on its other side on another CPU. What one query then sees
+# differs, and by self-attention all queries do a little.
+FLIPPED_CELL, FLIPPED_SCORE = 2e-2, 1e-3
 FLIPPED_PIXELS = 20  # of an image, all masks together
 NEAR_LAST = 1e-3  # pairs so near the hundredth may be left out
 
@@ -110,6 +113,17 @@ def test_pixels_are_those_that_mmdet_prepares(path: Path) -> None:
         assert np.array_equal(resized.numpy(), recorded["resized_uint8_rgb_sample"])
 
 
+def assert_near(differences: np.ndarray, limit: float) -> bool:
+    """All within the limit, or moved a little by a flipped cell of attention: half of them by next to nothing.
+
+    -> whether a cell flipped.
+    """
+    apart = np.abs(differences)
+    assert apart.max() <= (limit if np.median(apart) <= limit / 10 else FLIPPED_CELL)
+    assert np.median(apart) <= 2 * limit
+    return bool(apart.max() > limit)
+
+
 @pytest.mark.parametrize("path", RECORDINGS, ids=golden_name)
 def test_logits_and_detections_are_those_of_mmdet(path: Path, networks: Any) -> None:
     image, preparation, recorded = read(path)
@@ -118,11 +132,12 @@ def test_logits_and_detections_are_those_of_mmdet(path: Path, networks: Any) -> 
     )
     assert tuple(mask_logits.shape[1:]) == tuple(recorded["mask_hw"])
     stride = int(recorded["mask_stride"])
-    assert np.abs(class_logits.numpy() - recorded["cls_logits"]).max() <= CLASSES
-    assert np.abs(mask_logits[:, ::stride, ::stride].numpy() - recorded["mask_logits_sample"]).max() <= MASKS
+    has_flipped = assert_near(class_logits.numpy() - recorded["cls_logits"], CLASSES)
+    assert_near(mask_logits[:, ::stride, ::stride].numpy() - recorded["mask_logits_sample"], MASKS)
     if path in DETECTED:
         sizes = sizes_of(image.shape[:2], preparation.scale)
-        assert_detected(instances(class_logits, mask_logits, sizes), recorded, image.shape[:2])
+        more = FLIPPED_SCORE if has_flipped else 0.0
+        assert_detected(instances(class_logits, mask_logits, sizes), recorded, image.shape[:2], more=more)
 
 
 @pytest.mark.parametrize("model", sorted({path.parent for path in DETECTED}), ids=golden_name)
@@ -136,7 +151,9 @@ def test_the_detector_finds_what_mmdet_finds(model: Path, networks: Any) -> None
     assert np.allclose([one.score for one in found], recorded["det_scores"], atol=score_slack(1, least), rtol=0)
 
 
-def assert_detected(found: list[Instance], recorded: dict[str, np.ndarray], shape: tuple[int, int]) -> None:
+def assert_detected(
+    found: list[Instance], recorded: dict[str, np.ndarray], shape: tuple[int, int], *, more: float = 0.0
+) -> None:
     ours = {80 * one.query + one.label: one for one in found}
     places = {int(flat): row for row, flat in enumerate(recorded["det_flat_index"])}
     last = recorded["det_class_prob"].min()
@@ -149,7 +166,8 @@ def assert_detected(found: list[Instance], recorded: dict[str, np.ndarray], shap
         one, row = ours[flat], rows[ours[flat].query]
         assert one.mask is not None and one.area == int(one.mask.sum())
         flipped[one.query] = int((one.mask.numpy() != masks[one.query]).sum())
-        assert abs(one.score - recorded["det_scores"][places[flat]]) <= score_slack(flipped[one.query], one.area)
+        slack = score_slack(flipped[one.query], one.area) + more
+        assert abs(one.score - recorded["det_scores"][places[flat]]) <= slack
         inner, outer = recorded["box_inner"][row], recorded["box_outer"][row]
         between = (np.minimum(inner, outer) <= one.box) & (one.box <= np.maximum(inner, outer))
         assert between.all() or one.box == tuple(recorded["det_bboxes"][places[flat]])
