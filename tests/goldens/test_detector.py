@@ -36,7 +36,8 @@ CASES = [
 INPUT, RESIZED_2X, CLASSES, MASKS, SCORES = 2e-6, 1e-6, 2e-4, 1e-3, 1e-5
 # A cell of masked attention whose logit lies at 0 may fall on its other side on another CPU. What one query then sees
 # differs, and by self-attention all queries do a little.
-FLIPPED_CELL, FLIPPED_SCORE = 2e-2, 1e-3
+FLIPPED_CELL, FLIPPED_SCORE = 2e-2, 1e-4
+FLIPS = {"m3x_800/sq512.v2pre"}  # where that was seen; all other recordings keep the limits above
 FLIPPED_PIXELS = 20  # of an image, all masks together
 NEAR_LAST = 1e-3  # pairs so near the hundredth may be left out
 
@@ -113,13 +114,10 @@ def test_pixels_are_those_that_mmdet_prepares(path: Path) -> None:
         assert np.array_equal(resized.numpy(), recorded["resized_uint8_rgb_sample"])
 
 
-def assert_near(differences: np.ndarray, limit: float) -> bool:
-    """All within the limit, or moved a little by a flipped cell of attention: half of them by next to nothing.
-
-    -> whether a cell flipped.
-    """
+def assert_near(differences: np.ndarray, limit: float, *, may_flip: bool) -> bool:
+    """All within the limit, or moved by a flipped cell of attention, half of them by next to nothing -> whether so."""
     apart = np.abs(differences)
-    assert apart.max() <= (limit if np.median(apart) <= limit / 10 else FLIPPED_CELL)
+    assert apart.max() <= (FLIPPED_CELL if may_flip else limit)
     assert np.median(apart) <= 2 * limit
     return bool(apart.max() > limit)
 
@@ -132,8 +130,9 @@ def test_logits_and_detections_are_those_of_mmdet(path: Path, networks: Any) -> 
     )
     assert tuple(mask_logits.shape[1:]) == tuple(recorded["mask_hw"])
     stride = int(recorded["mask_stride"])
-    has_flipped = assert_near(class_logits.numpy() - recorded["cls_logits"], CLASSES)
-    assert_near(mask_logits[:, ::stride, ::stride].numpy() - recorded["mask_logits_sample"], MASKS)
+    may_flip = f"{path.parent.name}/{path.stem}" in FLIPS
+    has_flipped = assert_near(class_logits.numpy() - recorded["cls_logits"], CLASSES, may_flip=may_flip)
+    assert_near(mask_logits[:, ::stride, ::stride].numpy() - recorded["mask_logits_sample"], MASKS, may_flip=may_flip)
     if path in DETECTED:
         sizes = sizes_of(image.shape[:2], preparation.scale)
         more = FLIPPED_SCORE if has_flipped else 0.0
