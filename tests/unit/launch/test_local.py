@@ -109,7 +109,10 @@ def test_a_killed_worker_fails_the_command(tmp_path):
 
 
 def test_a_worker_that_does_not_listen_is_killed_when_another_fails(tmp_path):
-    deaf = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 600 & wait; sleep 600"], process_group=0)
+    deaf_words = ["sh", "-c", "trap '' TERM; echo deaf; sleep 600 & wait; sleep 600"]
+    deaf = subprocess.Popen(deaf_words, process_group=0, stdout=subprocess.PIPE)
+    assert deaf.stdout is not None
+    assert deaf.stdout.readline() == b"deaf\n"
     failing = subprocess.Popen(["sh", "-c", "exit 3"])
     children = [Child(process, rank, tmp_path / "no.log") for rank, process in enumerate([deaf, failing])]
     code, culprit = supervise(children, StopRequests())
