@@ -34,7 +34,7 @@ from genloop.models.llava.config import LlavaConfig, check_llava_folder
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.records import HeldOutAnswer
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
-from genloop.rundir import sha256_file, write_atomic, write_json
+from genloop.rundir import write_atomic, write_json
 from genloop.stats.judges.summary import format_judge, point_estimates, summarize_judge
 from genloop.training.objectives.judge import checks
 from genloop.training.objectives.judge.data import JudgeShards, open_shards, read_sides, split_conversations
@@ -146,7 +146,7 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     found: dict[str, Path | str] = {} if checked.start is None else {"start": checked.start}
     for name, data in config.data.items():
         if data.conversations is not None:
-            found[f"data.{name}.conversations"] = sha256_file(data.conversations)
+            found[f"data.{name}.conversations"] = data.conversations
     for name, one in checked.shards.items():
         found[f"data.{name}.train"] = one.train.digest()
         if one.val is not None:
