@@ -13,7 +13,7 @@ from genloop.runs.rows import EvaluatedRow
 CARD = "card.json"  # of a run: how its images were made, and how they were judged
 IDENTITY = ("tag", "include", "exclude", "prompt")  # what of a prompt's metadata makes it that prompt
 GROUPS = ("detector", "colors", "options", "code", "canary", "images")  # of a card
-_PLACE = re.compile(r"(\d+)/[^/]+/(\d+)\.\w+$")  # 00017/samples/0000.png
+_PLACE = re.compile(r"([0-9]+)/(?:[^/]+/([0-9]+)|final)\.\w+$")  # 00017/samples/0000.png, 00017/final.png
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +133,25 @@ def judged_image(row: EvaluatedRow) -> EvaluatedImage:
 
 
 def read_result_file(path: Path) -> Iterator[EvaluatedRow]:
-    """GenEval's result file: metadata and details are JSON text there, prompt and sample stand in the file's name."""
+    """GenEval's result file, also as other projects' copies of its script write it: metadata and details are JSON text
+    there, prompt and sample stand in the file's name, in any order, and keys may be missing or more.
+    """
     seen: set[tuple[int, int]] = set()
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():  # files of several processes that were put together
+            continue
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-            place = _PLACE.search(row["filename"])
+            place = _PLACE.search(row["filename"].replace("\\", "/"))
             if place is None:
                 raise ValueError("no number of a prompt and of a sample")
             row |= {key: json.loads(row[key]) for key in ("metadata", "details") if isinstance(row.get(key), str)}
-            row |= {"prompt_index": int(place[1]), "sample": int(place[2]), "image": place[0]}
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{where}: not a row of GenEval's result file (filename, metadata, ...)") from None
+            row |= {"prompt_index": int(place[1]), "sample": int(place[2] or 0), "image": place[0]}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise ValueError(
+                f"{where}: not a row of GenEval's result file (filename .../00017/samples/0000.png, metadata, ...)"
+            ) from None
         try:
             found = EvaluatedRow.from_json(json.dumps(row).encode())
         except ValueError as error:

@@ -57,6 +57,7 @@ def write_reference(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     lines = []
     for row in rows:
         own = {key: row[key] for key in ("tag", "prompt", "correct", "reason")}
-        lines.append({"filename": f"images/{row['image']}", **own, "metadata": json.dumps(row["metadata"])})
+        texts = {key: json.dumps(row[key]) for key in ("metadata", "details")}
+        lines.append({"filename": f"images/{row['image']}", **own, **texts})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
