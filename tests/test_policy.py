@@ -128,6 +128,18 @@ def test_every_lazy_name_leads_somewhere() -> None:
     assert all(load(name) is not None for name in names)
 
 
+def test_generators_of_named_devices_are_forked_alone() -> None:
+    """Without `devices`, fork_rng takes up memory on every GPU that there is."""
+    found = [
+        f"{name_of(file)}:{node.lineno}"
+        for file in SOURCES
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fork_rng"
+        if "devices" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert found == []
+
+
 def test_no_test_steps_aside() -> None:
     banned = {"skip", "skipif", "importorskip", "xfail"}
     found = [

@@ -234,7 +234,7 @@ class ImageSearch:
         self.judge_flops += self._flops(questions) - (self._flops(paid) if paid else 0.0)
 
     def choice(self, chosen: Path) -> Choice:
-        """The record of the whole search."""
+        """The record of the whole search, which ends with it: its paths show nothing any more."""
         assert chosen.is_done, "a strategy returned an unfinished path"
         if any(map(math.isnan, chosen.p_yes.values())) and not chosen.reason:
             chosen.reason = NOT_JUDGED
@@ -242,7 +242,10 @@ class ImageSearch:
         sampler = self.sampler
         flops = self.generator_steps * sampler.flops_per_step + self.decodes * sampler.flops_per_decode
         cost = Cost(self.generator_steps, self.judge_calls, flops + self.judge_flops)
-        return Choice(chosen.index, [path.record(sampler) for path in self.paths], cost)
+        candidates = [path.record(sampler) for path in self.paths]
+        for path in self.paths:
+            del path.now  # a path and its snapshot refer to each other: pixels and prefixes would be freed late
+        return Choice(chosen.index, candidates, cost)
 
     def _flops(self, questions: tuple[str, ...]) -> float:
         assert self.judge is not None

@@ -37,7 +37,7 @@ def add_adapters(model: nn.Module, settings: LoraSettings, *, seed: int, within:
         lora_dropout=settings.dropout,
         bias="none",
     )
-    with torch.random.fork_rng():  # peft draws from the global generator
+    with torch.random.fork_rng(devices=[]):  # peft draws from the CPU's global generator
         adapted = peft.LoraModel(model, config, "default")
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():

@@ -46,7 +46,7 @@ def tokenizer(texts: list[str]) -> Tensor:
 @pytest.fixture(scope="module")
 def embedder():
     torch.set_num_threads(1)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         network = TwoTowers()
     return ClipEmbedder(network, tokenizer, Preprocessing(32), rows_per_forward=8, flops=7.0)

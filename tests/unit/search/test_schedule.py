@@ -75,21 +75,28 @@ def test_choices_come_as_soon_as_they_are_made():
     assert len(walker.walked) == 2 * STEPS
 
 
-def test_an_image_that_is_done_is_forgotten():
-    """Decoded pixels of a whole unit would not fit into memory."""
+def test_an_image_that_is_done_is_forgotten_without_the_cycle_collector():
+    """Decoded pixels and text prefixes of a whole unit would not fit into memory."""
     seen = []
 
     def choose(image: ImageSearch) -> Steps[Path]:
-        seen.append(weakref.ref(image))
-        paths = image.start(2)
-        yield from image.walk(paths)
-        yield from image.ask("outcome", paths)
-        return image.best("outcome", paths)
+        steps = explore(image)
+        request = next(steps)
+        seen.append([weakref.ref(image), *map(weakref.ref, image.paths)])
+        while True:
+            try:
+                request = steps.send((yield request))
+            except StopIteration as end:
+                seen[-1] += map(weakref.ref, image.paths)
+                return end.value
 
-    choices = Scheduler(sampler(slots=2), Opinions(), choose).run(PAIRS, 0)
-    for number, _ in enumerate(choices):
-        gc.collect()
-        assert [ref() is None for ref in seen[: number + 1]] == [True] * (number + 1)
+    gc.collect()
+    gc.disable()
+    try:
+        for number, _ in enumerate(Scheduler(sampler(slots=2), Opinions(), choose).run(PAIRS, 0)):
+            assert [ref() for refs in seen[: number + 1] for ref in refs if ref() is not None] == []
+    finally:
+        gc.enable()
     assert len(seen) == len(PAIRS)
 
 

@@ -19,7 +19,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     transformers = require("transformers")
     tower = {"hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.CLIPTextConfig(**tower, vocab_size=20, max_position_embeddings=6)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = transformers.CLIPTextModel(config)
     model.save_pretrained(path := tmp_path_factory.mktemp("model"))

@@ -12,6 +12,7 @@ from genloop.data.images import encode_png
 from genloop.data.judge.conversations import Conversation
 from genloop.data.judge.dataset import read_judge_set
 from genloop.distributed import World
+from genloop.models.llava.load import load_llava, save_llava
 from genloop.models.llava.model import embed_tokens, image_features, language_hidden
 from genloop.shapes.judge_scenes import COLOR_NAMES, SHAPE_NAMES
 from genloop.training.objectives.judge.branches import REASON
@@ -189,7 +190,7 @@ def test_parts_have_rates_of_their_own(both):
     assert [scale(f"model.{name}") for name in ("vision_tower.x", "image_newline", "language_model.x")] == [0.1, 1, 1]
 
 
-def test_a_judge_of_another_dtype_keeps_its_angles(both):
+def test_a_judge_of_another_dtype_keeps_its_angles_as_the_saved_one_has_them(both, tmp_path):
     """A far position in bfloat16 would be turned by the wrong angle if the rotary frequencies were cast too."""
     frequencies = both.model.model.language_model.rotary_emb.inv_freq.clone()
     embeds = torch.zeros(1, 1, 16)
@@ -201,4 +202,7 @@ def test_a_judge_of_another_dtype_keeps_its_angles(both):
     assert torch.equal(both.model.model.language_model.rotary_emb.inv_freq, frequencies)
     after = both.model.model.language_model.rotary_emb(embeds, positions)
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
-    assert language_hidden(both.model, embeds.bfloat16(), positions=positions).dtype == torch.bfloat16
+    found = language_hidden(both.model, embeds.bfloat16(), positions=positions)
+    save_llava(both.model, tmp_path / "judge")
+    saved = load_llava(tmp_path / "judge", dtype=torch.bfloat16)
+    assert torch.equal(found, language_hidden(saved, embeds.bfloat16(), positions=positions))
