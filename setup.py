@@ -45,7 +45,7 @@ setup(
         "webdataset>=1",
     ],
     extras_require={
-        "train": ["accelerate", "deepspeed", "peft"],  # deepspeed: DS_BUILD_OPS=0 pip install --no-build-isolation
+        "train": ["accelerate", "deepspeed", "peft"],  # how: genloop.registry.INSTALL
         "diffusion": ["accelerate", "diffusers", "peft"],
         "clip": ["open_clip_torch>=3"],
         "remote": ["openai"],

@@ -12,6 +12,10 @@ from typing import Any
 
 from genloop.compat import mmcv_operators, torchvision_operators
 
+INSTALL = {  # extras that take more than `pip install -e '.[EXTRA]'`; deepspeed's setup.py asks for torch, and for CUDA
+    "train": "DS_ACCELERATOR=cpu DS_BUILD_OPS=0 pip install --no-build-isolation -e '.[train]'"
+}
+
 
 class MissingPackage(ImportError):
     """An optional package that this job needs is not installed."""
@@ -40,7 +44,8 @@ def check_installed(package: str, extra: str | None = None) -> None:
 
 def _missing(root: str, extra: str | None) -> MissingPackage:
     target = f".[{extra}]" if extra else "."
-    return MissingPackage(f"{root} is not installed; run: pip install -e '{target}'")
+    command = INSTALL.get(extra or "", f"pip install -e '{target}'")
+    return MissingPackage(f"{root} is not installed; run: {command}")
 
 
 def load(path: str) -> Any:

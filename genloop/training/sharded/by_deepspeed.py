@@ -98,7 +98,7 @@ def _library(device: str) -> Any:
 
     A process that is killed while it compiles leaves a lock that all later ones wait for.
     """
-    os.environ.setdefault("DS_ACCELERATOR", device)
+    os.environ["DS_ACCELERATOR"] = device  # what it was installed with has no say
     deepspeed = require("deepspeed", "train")
     accelerator = require("deepspeed.accelerator")
     plain: Any = type(accelerator.get_accelerator())

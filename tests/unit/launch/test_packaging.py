@@ -1,10 +1,14 @@
 """An installed genloop finds what a checkout has: every module, preset, template and shipped weight."""
 
+import re
 import subprocess
 import sys
 import zipfile
 
+import pytest
+
 import genloop
+from genloop.registry import INSTALL
 from tests.runs import ROOT
 
 PACKAGES = ("launch", "jobs", "geneval", "ckpts", "genloop", "configs")
@@ -27,3 +31,15 @@ def test_the_wheel_holds_every_file_of_the_packages(tmp_path):
     assert done.returncode == 0, done.stderr
     held = set(zipfile.ZipFile(tmp_path / f"genloop-{genloop.__version__}-py3-none-any.whl").namelist())
     assert wanted - held == set()
+
+
+@pytest.mark.parametrize("name", ["Makefile", "README.md", "docs/training.md"])
+def test_deepspeed_is_installed_without_the_toolkit_of_cuda_wherever_that_is_written(name):
+    variables = re.findall(r"DS_\w+=\S+", INSTALL["train"])
+    lines = [
+        line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if re.search(r"\[.*train\]'", line)
+    ]
+    assert lines and variables
+    installing = [line for line in lines if "--no-build-isolation" in line]
+    assert all(variable in line for variable in variables for line in installing)
+    assert not [line for line in lines if "pip install" in line and line not in installing]
