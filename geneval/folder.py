@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from genloop.data.images import OTHER_SUFFIXES, SUFFIXES
 from genloop.data.prompts import REWRITTEN, parse_metadata, read_object
 from genloop.records import Prompt
 
@@ -20,9 +21,6 @@ Layout = Literal["samples", "final"]
 _NUMBER = re.compile(r"[0-9]+")
 _SAMPLE = re.compile(r"[0-9]+\.(png|jpg|jpeg|webp)", re.IGNORECASE)
 _FINAL = re.compile(r"final\.(png|jpg|jpeg|webp)", re.IGNORECASE)
-_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif") + (
-    *(".jfif", ".jpe", ".jp2", ".jxl", ".ppm", ".pgm", ".tga"),
-)
 _NEEDED = ("tag", "include", "prompt")
 
 
@@ -137,7 +135,7 @@ def _samples(folder: Path) -> dict[int, str]:
     place = folder / "samples"
     files = _files(place)
     for file in files:
-        looks_like_one = file.lower().endswith(_IMAGE_SUFFIXES) or _NUMBER.fullmatch(file)
+        looks_like_one = file.lower().endswith((*SUFFIXES, *OTHER_SUFFIXES)) or _NUMBER.fullmatch(file)
         if not _SAMPLE.fullmatch(file) and looks_like_one:
             raise ValueError(
                 f"{place / file}: not a sample that is read here; samples are named 0000.png, 0001.png (or .jpg, .webp)"

@@ -140,6 +140,17 @@ def test_generators_of_named_devices_are_forked_alone() -> None:
     assert found == []
 
 
+def test_image_files_are_opened_in_one_place() -> None:
+    """Upright, in 8 bits, and in three formats alone: whoever opens them elsewhere sees other pixels."""
+    opening = re.compile(r"(\bImage\W*|\bpillow)\.open\(|from PIL\.Image import .*\bopen\b|imread\(")
+    found = {
+        name_of(file)
+        for file in SOURCES
+        if not name_of(file).startswith(("tests", "benchmarks")) and opening.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == {"genloop/data/images.py"}
+
+
 def test_no_test_steps_aside() -> None:
     banned = {"skip", "skipif", "importorskip", "xfail"}
     found = [

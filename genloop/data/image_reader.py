@@ -1,4 +1,4 @@
-"""Image files as GenEval sees them, upright RGB, decoded ahead of whoever looks at them."""
+"""Image files as everything in the suite sees them, upright RGB, decoded ahead of whoever looks at them."""
 
 import io
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from genloop.data.images import decoding_errors, upright_rgb
+from genloop.data.images import decoding_errors, open_image, upright_rgb
 from genloop.data.shards import Sample
 
 
@@ -67,13 +67,13 @@ def sample_pixels(sample: Sample) -> np.ndarray:
 
 def decode_image(data: bytes) -> np.ndarray:
     """The bytes of an image file -> (H, W, 3) uint8 RGB, upright; UnreadableImage when they do not decode."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with open_image(io.BytesIO(data)) as image:
             return upright_rgb(image)
     except UnidentifiedImageError:
-        raise UnreadableImage("not an image file") from None
+        raise UnreadableImage("not a PNG, JPEG or WebP image") from None
     except decoding_errors() as error:
         raise UnreadableImage(" ".join(str(error).split())) from None
 

@@ -1,14 +1,34 @@
-"""Pixels on their way to a file: tensors in [0, 1] -> uint8 arrays -> PNG; what may go wrong on the way back."""
+"""Pixels on their way to a file: tensors in [0, 1] -> uint8 arrays -> PNG; the one place that opens image files."""
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image, Transpose
     from torch import Tensor
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of the formats that are read
+OTHER_SUFFIXES = (
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".jfif",
+    ".jpe",
+    ".jp2",
+    ".jxl",
+    ".ppm",
+) + (*(".pgm", ".tga"),)
+_FORMATS = ("PNG", "JPEG", "WEBP")  # Pillow knows 40 more, and starts other programs for some of them
+_ORIENTATION = 0x0112  # of EXIF
 
 
 def to_uint8(images: "Tensor") -> np.ndarray:
@@ -24,15 +44,43 @@ def decoding_errors() -> tuple[type[Exception], ...]:
     return OSError, SyntaxError, ValueError, RuntimeError, Image.DecompressionBombError
 
 
+def open_image(file: Path | BinaryIO) -> "Image":
+    """The header of a PNG, JPEG or WebP file, whatever its name; `decoding_errors` for anything else."""
+    from PIL import Image
+
+    return Image.open(file, formats=_FORMATS)
+
+
 def upright_rgb(image: "Image") -> np.ndarray:
-    """An image of Pillow -> (H, W, 3) uint8 RGB, turned as its EXIF data says, transparency dropped."""
-    from PIL import ImageOps
+    """An image of Pillow -> (H, W, 3) uint8 RGB, turned as its EXIF data says, transparency dropped.
+
+    Of the EXIF data the orientation alone is read. Raises `decoding_errors`.
+    """
     from PIL.Image import fromarray
 
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
-        upright = fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    return np.asarray(upright.convert("RGB"))
+    turn, upright = _turn(image), image
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+        upright = fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    upright = upright.convert("RGB")
+    return np.asarray(upright if turn is None else upright.transpose(turn))
+
+
+def _turn(image: "Image") -> "Transpose | None":
+    """What makes an image upright; None where it is, or where its EXIF data says nothing that can be read."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    with suppress(*decoding_errors()):
+        return turns.get(image.getexif().get(_ORIENTATION, 1))
+    return None
 
 
 def encode_png(image: np.ndarray, texts: Mapping[str, str] | None = None) -> bytes:

@@ -6,17 +6,17 @@ IMAGES/dog.png                  named by a row {"image": "dog.png", "prompt": ..
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from genloop.data.images import OTHER_SUFFIXES, SUFFIXES
 from genloop.data.prompts import parse_json, parse_metadata, read_object, read_texts, read_utf8
 from genloop.hashing import files_below
 from genloop.records import Prompt
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _NUMBERED = re.compile(r"(\d+)(?:\D+(\d+))?\D*")
 _NAME_KEYS = ("image", "file_name")
 _TEXT_KEYS = ("prompt", "text")
@@ -56,7 +56,7 @@ def find_images(folder: Path, *, limit: int | None = None) -> list[Picture]:
     """The first `limit` images below a folder, at any depth, by path."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
-    names = sorted((p.relative_to(folder).as_posix() for p in files_below(folder) if _is_image(p)), key=_order)
+    names = sorted((p.relative_to(folder).as_posix() for p in _images(files_below(folder))), key=_order)
     if not names:
         raise ValueError(f"{folder}: no images; expected files ending in {', '.join(SUFFIXES)}")
     return [Picture(name) for name in names[:limit]]
@@ -95,7 +95,7 @@ class _Prompts:
 
 def _of_prompt(folder: Path, place: Path, index: int, known: _Prompts | None) -> Iterator[Picture]:
     inner = place / "samples" if (place / "samples").is_dir() else place
-    names = sorted((p.name for p in inner.iterdir() if _is_image(p)), key=_order)
+    names = sorted((p.name for p in _images(inner.iterdir())), key=_order)
     metadata = place / "metadata.jsonl"
     prompt = None
     if known is not None:
@@ -107,7 +107,7 @@ def _of_prompt(folder: Path, place: Path, index: int, known: _Prompts | None) ->
 
 
 def _in_one_folder(folder: Path, known: _Prompts | None) -> list[Picture]:
-    names = sorted((p.name for p in folder.iterdir() if _is_image(p)), key=_order)
+    names = sorted((p.name for p in _images(folder.iterdir())), key=_order)
     if known is None:
         return [Picture(name) for name in names]
     if known.by_name:
@@ -138,8 +138,15 @@ def _prompt(row: Any, index: int, where: str) -> Prompt:
     return Prompt(index, text.strip())
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _images(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those of image files; ValueError for an image of a format that is not read."""
+    for path in paths:
+        suffix = path.suffix.lower()
+        if path.name.startswith(".") or suffix not in (*SUFFIXES, *OTHER_SUFFIXES) or not path.is_file():
+            continue
+        if suffix in OTHER_SUFFIXES:
+            raise ValueError(f"{path}: images are read as {', '.join(SUFFIXES)}; convert it or move it elsewhere")
+        yield path
 
 
 def _order(name: str) -> tuple[list[tuple[int, str]], str]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from genloop.data.images import decoding_errors
+from genloop.data.images import decoding_errors, open_image
 from genloop.runs.rows import GeneratedRow
 
 CHUNK = "genloop"  # keyword of the text chunk
@@ -54,10 +54,8 @@ def image_chunk(regime: Mapping[str, Any], row: GeneratedRow) -> str:
 
 def read_chunk(path: Path) -> dict[str, Any] | None:
     """How an image says that it was made, without what it says about itself alone; None when it says nothing."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             info = dict(image.info)
     except decoding_errors():
         return None  # counted as unreadable where it is judged

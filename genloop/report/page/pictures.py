@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from genloop.data.images import decoding_errors, upright_rgb
+from genloop.data.image_reader import UnreadableImage, read_image
 
 PIXEL_ART = 96  # px: images up to this side are kept as they are and shown with hard pixel edges
 THUMBNAIL = 224  # px: longest side of the embedded copy of larger images
@@ -104,9 +104,8 @@ def upright_size(path: Path) -> tuple[int, int] | None:
 def _read(path: Path) -> Image.Image | None:
     """The pixels of a file, turned as its EXIF data says; None if it is not there or broken."""
     try:
-        with Image.open(path) as image:
-            return Image.fromarray(upright_rgb(image))
-    except decoding_errors():
+        return Image.fromarray(read_image(path))
+    except (OSError, UnreadableImage):
         return None
 
 

@@ -113,7 +113,7 @@ def test_a_reader_decodes_ahead_in_any_order_and_says_what_does_not_decode(image
         reader.go_on(names[20:])
         last, found, first = reader.take(names[23:]), reader.take(names[2:8]), reader.take(names[:1])
     assert [isinstance(image, np.ndarray) for image in (*last, *found, *first)] == [True, True, False, *[True] * 5]
-    assert isinstance(found[1], UnreadableImage) and str(found[1]) == "not an image file"
+    assert isinstance(found[1], UnreadableImage) and str(found[1]) == "not a PNG, JPEG or WebP image"
     with Image.open(images / names[2]) as image:
         assert (found[0] == np.asarray(image.convert("RGB"))).all()
 

@@ -163,7 +163,7 @@ def test_a_reward_does_not_depend_on_the_images_beside_it_and_says_what_evaluate
 def test_a_file_that_does_not_decode_earns_nothing(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no image")
     (broken,) = reward()([tmp_path / "a.png"], small_set()[:1])
-    assert broken == Reward(False, 0.0, ("unreadable: not an image file",), "unreadable")
+    assert broken == Reward(False, 0.0, ("unreadable: not a PNG, JPEG or WebP image",), "unreadable")
 
 
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)

@@ -167,7 +167,7 @@ def test_an_image_that_does_not_decode_counts_as_wrong_and_is_listed(own_images,
     assert "2 images could not be read and counted as wrong: 00004/samples/0001.png, 00005/" in capsys.readouterr().out
     rows = {row["image"]: row for row in read_rows(out)}
     assert len(rows) == 24
-    assert rows["00005/samples/0000.png"]["reason"] == "unreadable: not an image file"
+    assert rows["00005/samples/0000.png"]["reason"] == "unreadable: not a PNG, JPEG or WebP image"
     assert rows["00004/samples/0001.png"]["reason"].startswith("unreadable: ")
     assert not rows["00004/samples/0001.png"]["correct"]
     assert rows["00004/samples/0000.png"]["correct"]

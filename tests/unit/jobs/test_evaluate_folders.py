@@ -110,7 +110,7 @@ def test_a_folder_of_broken_images_only_is_judged_wrong_to_the_end(images, tmp_p
         path.write_bytes(b"torn")
     rows = list(read_rows(run(images, tmp_path / "run")))
     assert len(rows) == 24 and {(row["correct"], row["reason"]) for row in rows} == {
-        (False, "unreadable: not an image file")
+        (False, "unreadable: not a PNG, JPEG or WebP image")
     }
 
 

@@ -189,7 +189,7 @@ def test_images_that_do_not_decode_are_left_out_and_listed(images, reference, tm
     assert summary["unreadable"] == ["00001/samples/0001.png"]
     assert {line["n"] for line in (summary["metrics"][name][0] for name in summary["metrics"])} == {35}
     row = next(row for row in read_rows(tmp_path / "run") if row["image"] == "00001/samples/0001.png")
-    assert row["problem"] == "not an image file" and row["scores"] == {}
+    assert row["problem"] == "not a PNG, JPEG or WebP image" and row["scores"] == {}
     assert "1 images could not be read and were left out" in (tmp_path / "run/table.md").read_text()
 
 

@@ -249,7 +249,7 @@ def test_images_that_are_not_there_or_cannot_be_read_are_named(tmp_path, capsys)
     with pytest.raises(SystemExit):
         run_command(train_judge, command)
     assert re.search(
-        r"genloop: failed: .*not an image file.* \[image .*a.png; rank 0, step 1\]", capsys.readouterr().err
+        r"genloop: failed: .*not a PNG, JPEG or WebP image.* \[image .*a.png; rank 0, step 1\]", capsys.readouterr().err
     )
 
 

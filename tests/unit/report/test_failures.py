@@ -80,7 +80,7 @@ ROWS = [
         [{"class": "dog", "count": 1}, ABOVE],
         "expected dog>=1, found 0\nno target for tie to be above",
     ),
-    row(2, 1, "position", [{"class": "dog", "count": 1}, ABOVE], "unreadable: not an image file"),
+    row(2, 1, "position", [{"class": "dog", "count": 1}, ABOVE], "unreadable: not a PNG, JPEG or WebP image"),
 ]
 
 

@@ -177,7 +177,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_run_goes_on_when_it_can(t
     with pytest.raises(SystemExit):
         run_command(build_judge_data, words)
     error = capsys.readouterr().err
-    assert "not an image file" in error and "images/1/1.jpg of conversation 1/1.jpg" in error
+    assert "not a PNG, JPEG or WebP image" in error and "images/1/1.jpg of conversation 1/1.jpg" in error
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "run/shards").rglob("*.tar")}
     image.write_bytes(whole)
     assert kept and run_command(build_judge_data, [*words, "retry_failed=true"]) == 0
