@@ -1,18 +1,23 @@
 """Leases: a file that says which process works on something, kept alive by a heartbeat. Plain files, no coordinator.
 
 A lease is linked into place (atomic, NFS-safe). It is taken over when its process is known to be gone or its heartbeat
-is old; only one of several that try succeeds.
+is old; only one of several that try succeeds. A process that was suspended for longer than that finds another's lease,
+or none, in the place of its own: `is_held` says so, and neither `beat` nor `release` touches it. Whatever else lies
+there (a folder, a pipe, no JSON) counts as a lease that a crash has torn.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
+import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +26,14 @@ from genloop.rundir import json_line, write_new
 log = logging.getLogger(__name__)
 HEARTBEAT = 1.0  # seconds between two signs of life
 TORN = 10.0  # seconds after which a lease without content is one that a crash of the machine has torn
+_LARGEST = 1 << 20  # bytes that are read of a small file
 
 
-@dataclass(frozen=True)
+class LeaseLost(Exception):
+    """Another worker has taken over what this one was working on, because it gave no sign of life for too long."""
+
+
+@dataclass
 class Lease:
     """One worker's claim to what `path` stands for; `staging` is a folder on the same file system."""
 
@@ -31,55 +41,69 @@ class Lease:
     staging: Path
     worker: str
     timeout: float = 120.0  # seconds of silence after which a lease is stale
+    _body: bytes = field(default=b"", init=False)  # what this worker's lease file holds
 
     def acquire(self) -> bool:
         """Take the lease unless a living worker holds it -> whether it is ours now."""
         return self._link() or (self._clear_stale() and self._link())
 
+    def is_held(self) -> bool:
+        """Whether the file is still the one that `acquire` put there."""
+        try:
+            return bool(self._body) and _content(self.path) == self._body
+        except FileNotFoundError:
+            return False
+
     def beat(self) -> None:
         """A sign of life; a file server that stumbles must not end the heartbeat."""
         with contextlib.suppress(OSError):
-            os.utime(self.path)
+            if self.is_held():
+                os.utime(self.path)
 
     def release(self) -> None:
-        """Give it back."""
-        self.path.unlink(missing_ok=True)
+        """Give it back, unless it is another's by now."""
+        if self.is_held():
+            self._remove(self._body)
 
     def holder(self) -> str:
         """The worker that holds it, as far as the file says so."""
         with contextlib.suppress(OSError):
-            return str(read_object(self.path.read_text()).get("worker", "unknown"))
+            return str(read_object(self.path).get("worker", "unknown"))
         return "unknown"
 
     def _link(self) -> bool:
-        body = {"worker": self.worker, **_process(os.getpid()), "time": time.time()}
+        self._body = json_line({"worker": self.worker, **_process(os.getpid()), "time": time.time()})
         try:
-            return write_new(self.path, json_line(body), staging=self.staging)
+            return write_new(self.path, self._body, staging=self.staging)
         except FileNotFoundError:  # the run was finished and tidied up
             return False
 
     def _clear_stale(self) -> bool:
         """Remove a lease whose owner is gone; only one of several workers succeeds."""
         try:
-            text = self.path.read_text()
-            silence = self._filesystem_now() - self.path.stat().st_mtime
+            found = _content(self.path)
+            silence = self._filesystem_now() - self.path.lstat().st_mtime
         except FileNotFoundError:
             return True
-        if silence < self.timeout and not _owner_is_gone(read_object(text), silence):
+        if silence < self.timeout and not _owner_is_gone(_parse(found), silence):
             return False
+        if not self._remove(found):
+            return False
+        log.info("took over %s: its worker is gone", self.path.name)
+        return True
+
+    def _remove(self, body: bytes) -> bool:
+        """Remove the lease with this content -> whether that was done here, not by another worker."""
         grave = self.staging / f"stale.{uuid.uuid4().hex}"
         try:
             self.path.rename(grave)
+            found = _content(grave)
         except FileNotFoundError:
             return False
-        if grave.read_text() != text:  # a living lease slipped in between: put it back
-            with contextlib.suppress(FileExistsError):
-                os.link(grave, self.path)
-            grave.unlink()
-            return False
-        grave.unlink()
-        log.info("took over %s: its worker is gone", self.path.name)
-        return True
+        if found != body:  # a living lease slipped in between: put it back
+            write_new(self.path, found, staging=self.staging)
+        shutil.rmtree(grave) if stat.S_ISDIR(grave.lstat().st_mode) else grave.unlink()
+        return found == body
 
     def _filesystem_now(self) -> float:
         """The time on the file server, so that clocks of several machines need not agree."""
@@ -88,13 +112,32 @@ class Lease:
         return clock.stat().st_mtime
 
 
-def read_object(text: str) -> dict[str, Any]:
-    """The JSON object of a small file; empty when a crash of the machine has torn it."""
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a small file; empty when a crash of the machine has torn it or it is something else."""
+    return _parse(_content(path))
+
+
+def _parse(data: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a small file; none for what is no regular file or may not be read. Does not wait for a pipe."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO, errno.EACCES}:  # a link, a socket, another user's
+            return b""
+        raise
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        return os.read(descriptor, _LARGEST) if is_file else b""
+    finally:
+        os.close(descriptor)
 
 
 def _process(pid: int) -> dict[str, Any]:
@@ -111,9 +154,9 @@ def _process(pid: int) -> dict[str, Any]:
 
 def _owner_is_gone(lease: Mapping[str, Any], silence: float) -> bool:
     """Whether the lease's process is known to have ended; False when that cannot be told from here."""
-    if "pid" not in lease:
+    if type(lease.get("pid")) is not int:
         return silence > TORN
     here = _process(os.getpid())
     if not here["boot"] or any(here[key] != lease.get(key) for key in ("host", "space", "boot")):
         return False
-    return _process(lease["pid"])["start"] != lease["start"]
+    return _process(lease["pid"])["start"] != lease.get("start")

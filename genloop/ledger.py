@@ -2,8 +2,9 @@
 
 A unit is a fixed slice of the items, independent of the number of workers. A worker claims one by linking a lease
 file into place (atomic, NFS-safe), keeps it alive with a heartbeat, and completes it by renaming the row file into
-RUN/rows: that file is the done-marker and appears last. A lease is taken over when its process is gone or its
-heartbeat is old. Should two workers ever hold one unit, both write the same bytes.
+RUN/rows: that file is the done-marker, appears last and is never replaced. A lease is taken over when its process is
+gone or its heartbeat is old. A worker that was suspended meanwhile sees that at its next file and leaves the unit to
+the other; should two ever write at the same moment, both write the same bytes.
 
     RUN/rows/00002.jsonl    done: one JSON line an item
     RUN/leases/00002        being worked on: who, where, since when
@@ -25,9 +26,9 @@ from typing import Any, TypeVar
 
 from genloop.config import IndependentConfig
 from genloop.distributed import World
-from genloop.lease import HEARTBEAT, Lease, read_object
+from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
 from genloop.records import Unit
-from genloop.rundir import RunFailed, json_line, write_atomic, write_json
+from genloop.rundir import RunFailed, json_line, sync_folder, write_atomic, write_json, write_new
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")  # a parsed row
@@ -81,7 +82,7 @@ def unsettled(run: Path) -> int:
 def plan_of(run: Path) -> dict[str, Any]:
     """{"units", "items", ...}: how much there is to do; empty where no plan, or a torn one, says so."""
     path = run / "plan.json"
-    plan = read_object(path.read_text()) if path.is_file() else {}
+    plan = read_object(path) if path.is_file() else {}
     return plan if all(type(plan.get(key)) is int for key in ("units", "items")) else {}
 
 
@@ -145,6 +146,7 @@ class Ledger:
         self.lease_timeout, self.max_attempts, self.retry_failed = lease_timeout, max_attempts, retry_failed
         self.rows_per_item = rows_per_item
         self._unit: Unit | None = None
+        self._lease: Lease | None = None  # that of the unit
         self._items = self._in_unit = self._done = 0
         self._started = time.time()
         self._closing = threading.Event()
@@ -178,8 +180,7 @@ class Ledger:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self._closing.set()
         self._beat.join()
-        if self._unit is not None:
-            self._release(self._unit)
+        self._release()
         self._write_status("failed" if isinstance(error, Exception) else "stopped" if error else "finished")
         state = count(self.run, len(self.units))
         if state.done == state.total and not state.leased:
@@ -213,18 +214,26 @@ class Ledger:
 
     @contextlib.contextmanager
     def working(self, unit: Unit) -> Iterator[None]:
-        """Run one unit: an exception is recorded with its attempt count, and raised once the attempts are used up."""
+        """Run one unit: an exception is recorded with its attempt count, and raised once the attempts are used up.
+
+        What goes wrong after another worker took the unit over is no failure of it: one line in the log.
+        """
         try:
             yield
         except Exception as error:
+            if self._is_lost():
+                self._items -= self._in_unit
+                self._release()
+                log.warning("unit %s was taken over while this worker was suspended; left to the other", unit.name)
+                return
             error.add_note(f"rank {self.world.rank}, unit {unit.name} (items {unit.start} to {unit.stop - 1})")
             attempts = self._record_failure(unit, error)
-            self._release(unit)
+            self._release()
             if attempts >= self.max_attempts:
                 raise
             log.warning("unit %s failed, attempt %d of %d: %s", unit.name, attempts, self.max_attempts, error)
         except BaseException:
-            self._release(unit)
+            self._release()
             raise
 
     def advance(self, items: int) -> None:
@@ -232,32 +241,53 @@ class Ledger:
         self._items += items
         self._in_unit += items
 
+    def write(self, path: Path, data: bytes) -> None:
+        """Write a file of the unit that is being worked on, whole or not at all; LeaseLost when it is another's now."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.check_lease()
+        write_atomic(path, data, staging=self.staging)
+
+    def check_lease(self) -> None:
+        """LeaseLost when this worker's unit is another's by now; asked before a file that `write` does not write."""
+        if self._is_lost():
+            raise LeaseLost
+
     def complete(self, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Put the unit's rows in place, atomically and durably, and give the lease back."""
+        """Put the unit's rows in place, atomically and durably, and give the lease back; LeaseLost as in `write`."""
         data = b"".join(json_line(row) for row in rows)
-        write_atomic(self.run / "rows" / f"{unit.name}.jsonl", data, staging=self.staging)
+        self.check_lease()
+        if not write_new(self.run / "rows" / f"{unit.name}.jsonl", data, staging=self.staging):
+            self._release()
+            raise LeaseLost
+        sync_folder(self.run / "rows")
         (self.run / "failed" / f"{unit.name}.json").unlink(missing_ok=True)
-        self._release(unit)
+        self._release()
         self._done += 1
 
     def _claim(self, unit: Unit) -> bool:
-        if self._is_done(unit) or not self._lease(unit).acquire():
+        lease = Lease(self.run / "leases" / unit.name, self.staging, self.world.name, self.lease_timeout)
+        if self._is_done(unit) or not lease.acquire():
             return False
-        self._unit, self._in_unit = unit, 0
+        self._unit, self._lease, self._in_unit = unit, lease, 0
         if self._is_done(unit):  # finished between the listing and the lease
-            self._release(unit)
+            self._release()
             return False
         return True
 
     def _is_done(self, unit: Unit) -> bool:
         return (self.run / "rows" / f"{unit.name}.jsonl").exists()
 
-    def _lease(self, unit: Unit) -> Lease:
-        return Lease(self.run / "leases" / unit.name, self.staging, self.world.name, self.lease_timeout)
+    def _is_lost(self) -> bool:
+        """Whether another worker has taken the unit over, as far as the file server says."""
+        try:
+            return self._lease is None or not self._lease.is_held()
+        except OSError:
+            return False
 
-    def _release(self, unit: Unit) -> None:
-        self._unit = None
-        self._lease(unit).release()
+    def _release(self) -> None:
+        lease, self._unit, self._lease = self._lease, None, None
+        if lease is not None:
+            lease.release()
 
     def _record_failure(self, unit: Unit, error: Exception) -> int:
         path = self.run / "failed" / f"{unit.name}.json"
@@ -275,9 +305,10 @@ class Ledger:
     def _attempts(self, name: str) -> int:
         """How often a unit has failed."""
         try:
-            return int(read_object((self.run / "failed" / f"{name}.json").read_text()).get("attempts", 0))
+            attempts = read_object(self.run / "failed" / f"{name}.json").get("attempts", 0)
         except FileNotFoundError:
             return 0
+        return attempts if type(attempts) is int else 0
 
     def _given_up(self) -> set[str]:
         """The units that have failed as often as they may."""
@@ -297,10 +328,10 @@ class Ledger:
 
     def _keep_alive(self) -> None:
         while not self._closing.wait(HEARTBEAT):
-            unit = self._unit
-            if unit is not None:
-                self._lease(unit).beat()
-            self._write_status("working" if unit else "looking")
+            lease = self._lease
+            if lease is not None:
+                lease.beat()
+            self._write_status("working" if lease else "looking")
 
     def _write_status(self, state: str) -> None:
         """RUN/logs/WORKER.status.json: what `genloop status` shows; losing one is harmless, so no fsync."""

@@ -166,7 +166,9 @@ def main(config: Config, world: World, checked: Checked) -> None:
     with Ledger.of(config, units, world) as ledger:
         for unit in ledger.claims():
             with ledger.working(unit):
-                ledger.complete(unit, write_sides(config.out / "shards", unit.name, plan.samples(unit)))
+                samples = plan.samples(unit)
+                rows = write_sides(config.out / "shards", unit.name, samples, ready=ledger.check_lease)
+                ledger.complete(unit, rows)
                 ledger.advance(len(unit))
     if count(config.out, len(units)).done == len(units):
         _conclude(config, checked)

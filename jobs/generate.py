@@ -46,7 +46,7 @@ from genloop.records import Candidate, Choice, Prompt, Unit
 from genloop.registry import load
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes
 from genloop.rewards.settings import JudgeSettings
-from genloop.rundir import append_metrics, read_run, write_atomic
+from genloop.rundir import append_metrics, read_run
 from genloop.runs.provenance import CHUNK, image_chunk, regime_of
 from genloop.runs.rows import Answer, GeneratedRow, GenerationCost, RecordedCandidate
 from genloop.sampling.build import build_generator, check_mode, warn_of_cuts
@@ -161,7 +161,7 @@ def _generate(
         world.check_stop()
         with note(f"prompt {prompt.index} {prompt.text!r}, sample {sample}"):
             row = _row(config, prompt, sample, choice, sampler)
-            facts = _write_image(config, prompt, row, choice, sampler, regime, ledger.staging)
+            facts = _write_image(config, prompt, row, choice, sampler, regime, ledger)
             rows.append(row.model_copy(update=facts))
         ledger.advance(1)
     return rows
@@ -174,7 +174,7 @@ def _write_image(
     choice: Choice,
     sampler: "Sampler[Any]",
     regime: Mapping[str, Any],
-    staging: Path,
+    ledger: Ledger,
 ) -> dict[str, str]:
     """The chosen image, its metadata, its previews -> what the row says about them."""
     from genloop.data.images import encode_png
@@ -183,16 +183,13 @@ def _write_image(
     png = encode_png(image, {CHUNK: image_chunk(regime, row)})
     path = config.out / row.image
     if row.sample == 0:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        line = (json.dumps(prompt.metadata()) + "\n").encode()
-        write_atomic(path.parent.parent / "metadata.jsonl", line, staging=staging)
-    write_atomic(path, png, staging=staging)
+        ledger.write(path.parent.parent / "metadata.jsonl", (json.dumps(prompt.metadata()) + "\n").encode())
+    ledger.write(path, png)
     facts = {"sha256": hashlib.sha256(png).hexdigest()}
     sheet = _previews(choice, sampler) if config.previews == "judged" else None
     if sheet is not None:
         facts["previews"] = f"paths/{prompt.index:05d}/{row.sample:04d}.png"
-        (config.out / facts["previews"]).parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(config.out / facts["previews"], encode_png(sheet), staging=staging)
+        ledger.write(config.out / facts["previews"], encode_png(sheet))
     return facts
 
 

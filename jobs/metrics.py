@@ -89,7 +89,7 @@ def main(config: Config, world: World, checked: Measurement) -> None:
         for unit in ledger.claims():
             work = work or _load(config, checked, world)
             with ledger.working(unit), note(f"items {unit.start} to {unit.stop - 1}"):
-                rows = measure(checked, unit, work, reader, config.out, ledger.staging)
+                rows = measure(checked, unit, work, reader, ledger)
                 ledger.advance(len(unit))
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):

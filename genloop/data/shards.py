@@ -20,7 +20,7 @@ import json
 import os
 import stat
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -78,8 +78,11 @@ def table_path(shard: Path) -> Path:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_shard(path: Path, samples: Iterable[Sample]) -> ShardIndex:
-    """Write one shard and its index; the same samples give the same bytes. ValueError for a bad or repeated key."""
+def write_shard(path: Path, samples: Iterable[Sample], *, ready: Callable[[], None] | None = None) -> ShardIndex:
+    """Write one shard and its index; the same samples give the same bytes. ValueError for a bad or repeated key.
+
+    `ready` is called when the shard is complete, before it appears: what it raises prevents that.
+    """
     if path.suffix != ".tar":
         raise ValueError(f"a shard's name ends in .tar, found {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +93,8 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> ShardIndex:
             file.flush()
             os.fsync(file.fileno())
         sha256 = sha256_file(temporary)
+        if ready is not None:
+            ready()
         index_path(path).unlink(missing_ok=True)  # that of a shard of this name before
         temporary.replace(path)
     except BaseException:

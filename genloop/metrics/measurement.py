@@ -12,12 +12,12 @@ from genloop.config import Settings
 from genloop.data.image_reader import ImageReader
 from genloop.data.pictures import Picture, find_images, find_pictures
 from genloop.factories import Resolve
+from genloop.ledger import Ledger
 from genloop.metrics.features import CachedExtractor, extractor_mark
 from genloop.metrics.makers import Extractor, FeatureSettings, Scorer, Tools, is_distance, metric_maker
 from genloop.metrics.set_distances import Gaussian
 from genloop.metrics.statistics import has_statistics, npy_bytes, open_statistics
 from genloop.records import Prompt, Unit
-from genloop.rundir import write_atomic
 from genloop.runs.generated import units_to_make
 
 
@@ -126,9 +126,7 @@ class Measurement:
         return Work(scorers, extractors)
 
 
-def measure(
-    what: Measurement, unit: Unit, work: Work, reader: ImageReader, out: Path, staging: Path
-) -> list[dict[str, Any]]:
+def measure(what: Measurement, unit: Unit, work: Work, reader: ImageReader, ledger: Ledger) -> list[dict[str, Any]]:
     """The rows of a unit; its features are written to RUN/features. Images of the reference only have features."""
     items = [(picture, what.images, True) for picture in what.pictures]
     items += [(picture, what.reference or Path(), False) for picture in what.others]
@@ -146,9 +144,7 @@ def measure(
         features = extractor.embed(list(known.values())) if known else np.empty((0, 0), dtype=np.float32)
         filled = np.full((len(items), features.shape[1]), np.nan, dtype=np.float32)
         filled[list(known)] = features
-        path = feature_file(out, name, unit)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, npy_bytes(filled), staging=staging)
+        ledger.write(feature_file(ledger.run, name, unit), npy_bytes(filled))
     return rows
 
 

@@ -1,6 +1,6 @@
 """A judge's examples on disk: a folder of shards for each side of the split, and the ranking pairs among them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,13 @@ from genloop.data.judge.examples import SPLITS, JudgeExample, Pair, balance, ran
 from genloop.data.shards import Sample, Shards, write_shard
 
 
-def write_sides(shards: Path, unit: str, samples: Iterable[tuple[str, Sample]]) -> list[dict[str, Any]]:
-    """(split, sample) pairs -> SHARDS/SPLIT/UNIT.tar for each side that has samples, and a row about each."""
+def write_sides(
+    shards: Path, unit: str, samples: Iterable[tuple[str, Sample]], *, ready: Callable[[], None] | None = None
+) -> list[dict[str, Any]]:
+    """(split, sample) pairs -> SHARDS/SPLIT/UNIT.tar for each side that has samples, and a row about each.
+
+    `ready` is that of `write_shard`.
+    """
     sides: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     for split, sample in samples:
         sides[split].append(sample)
@@ -18,7 +23,7 @@ def write_sides(shards: Path, unit: str, samples: Iterable[tuple[str, Sample]]) 
     for split, members in sides.items():
         if members:
             name = f"{split}/{unit}.tar"
-            index = write_shard(shards / name, members)
+            index = write_shard(shards / name, members, ready=ready)
             rows.append({"shard": name, "samples": len(members), "bytes": index.num_bytes, "sha256": index.sha256})
     return rows
 

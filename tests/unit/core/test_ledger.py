@@ -4,12 +4,14 @@ import json
 import multiprocessing
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from genloop.distributed import StopRequested, World
+from genloop.lease import Lease
 from genloop.ledger import Ledger, UnitsFailed, count, finished, plan_units, read_rows
 from tests.runs import wait_until
 
@@ -82,20 +84,130 @@ def test_the_unit_of_a_killed_worker_is_taken_over_at_once(tmp_path, reaped):
     worker.join()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"worker": "x"}'])
-def test_a_lease_that_a_crash_has_torn_is_taken_over(tmp_path, text):
+def _paint_until_lost(run: str) -> None:
+    """Write one image again and again: a worker in the midst of its unit. Ends with 3 where the unit stays its own."""
+    with Ledger(Path(run), plan_units(2, 2), World()) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                for _ in range(100_000):
+                    ledger.write(ledger.run / "images" / "0.png", b"first")
+                raise SystemExit(3)
+
+
+def test_a_worker_that_was_suspended_leaves_a_unit_that_another_has_finished(tmp_path):
+    worker = multiprocessing.get_context("spawn").Process(target=_paint_until_lost, args=(str(tmp_path),))
+    worker.start()
+    image, lease = tmp_path / "images" / "0.png", tmp_path / "leases" / "00000"
+    wait_until(image.exists)
+    os.kill(worker.pid, signal.SIGSTOP)
+    wait_until(lambda: Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    assert drain(tmp_path, plan_units(2, 2), World(rank=1)) == []  # silent for a moment only
+    os.utime(lease, (time.time() - 61, time.time() - 61))
+    with Ledger(tmp_path, plan_units(2, 2), World(rank=1), lease_timeout=60) as ledger:
+        for unit in ledger.claims():
+            ledger.write(image, b"second")
+            ledger.complete(unit, [{"item": 0}, {"item": 1}])
+    before = image.stat().st_ino, (tmp_path / "rows" / "00000.jsonl").stat().st_ino
+    os.kill(worker.pid, signal.SIGCONT)
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert image.read_bytes() == b"second"
+    assert (image.stat().st_ino, (tmp_path / "rows" / "00000.jsonl").stat().st_ino) == before
+    assert [row["item"] for row in read_rows(tmp_path)] == [0, 1] and not list((tmp_path / "failed").iterdir())
+
+
+def another_takes(ledger, unit):
+    """Another worker takes the unit over as it would after a long silence -> its lease."""
+    lease = Lease(ledger.run / "leases" / unit.name, ledger.staging, "other", timeout=60)
+    os.utime(lease.path, (0, 0))
+    assert lease.acquire() and lease.is_held()
+    return lease
+
+
+@pytest.mark.parametrize("step", ["write", "complete", "fail", "hang"])
+def test_a_lost_unit_is_neither_written_nor_failed_nor_given_back(tmp_path, step, monkeypatch, caplog):
+    monkeypatch.setattr("genloop.ledger.HEARTBEAT", 0.01)
+    counted, silent = [], int(time.time()) - 5
+    with Ledger(tmp_path, plan_units(1, 1), World()) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                ledger.advance(1)
+                theirs = another_takes(ledger, unit)
+                os.utime(theirs.path, (silent, silent))
+                time.sleep(0.05 * (step == "hang"))
+                if step == "fail":
+                    raise FileNotFoundError("a temporary file that the other has tidied up")
+                if step == "write":
+                    ledger.write(tmp_path / "images" / "0.png", b"")
+                ledger.complete(unit, [{}])
+                counted.append(unit.name)
+    assert "unit 00000 was taken over" in caplog.text and counted == []
+    assert theirs.is_held() and theirs.path.stat().st_mtime == silent  # neither released nor kept alive
+    assert not finished(tmp_path) and not list((tmp_path / "failed").iterdir()) and not list(tmp_path.glob("*/*.png"))
+    status = json.loads((tmp_path / "logs" / f"{World().name}.status.json").read_text())
+    assert (status["items"], status["units"]) == (0, 0)
+
+
+def test_a_row_file_that_is_there_is_never_replaced(tmp_path):
+    with Ledger(tmp_path, plan_units(1, 1), World()) as ledger:
+        for unit in ledger.claims():
+            with ledger.working(unit):
+                (tmp_path / "rows" / "00000.jsonl").write_text('{"item": "theirs"}\n')
+                ledger.complete(unit, [{"item": "ours"}])
+    assert [row["item"] for row in read_rows(tmp_path)] == ["theirs"]
+    assert not list((tmp_path / "leases").iterdir())
+
+
+def test_a_lease_is_given_back_by_its_owner_alone(tmp_path):
+    ours, theirs = (Lease(tmp_path / "lease", tmp_path, name) for name in ("ours", "theirs"))
+    ours.release()  # none is held: nothing happens
+    assert ours.acquire() and not theirs.acquire() and not theirs.is_held()
+    theirs.release()
+    assert ours.is_held() and theirs.holder() == "ours"
+    ours.release()
+    assert not ours.is_held() and not ours.path.exists() and theirs.acquire()
+
+
+def full_folder(path):
+    path.mkdir()
+    (path / "file").write_text("")
+
+
+ODD_FILES = {  # what lies where a small JSON object of the ledger should be
+    "empty": lambda path: path.write_text(""),
+    "torn": lambda path: path.write_text("{"),
+    "list": lambda path: path.write_text("[]"),
+    "without a process": lambda path: path.write_text('{"worker": "x"}'),
+    "process of text": lambda path: path.write_text('{"pid": "../1\\u0000", "start": []}'),
+    "no UTF-8": lambda path: path.write_bytes(b"\xff\xfe\x00"),
+    "NULs": lambda path: path.write_bytes(bytes(5000)),
+    "deep": lambda path: path.write_text("[" * 100_000),
+    "huge number": lambda path: path.write_text('{"pid": ' + "9" * 5000 + "}"),
+    "folder": Path.mkdir,
+    "full folder": full_folder,
+    "pipe": os.mkfifo,
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "socket": lambda path: socket.socket(socket.AF_UNIX).bind(os.path.relpath(path)),
+}
+
+
+@pytest.mark.parametrize("make", ODD_FILES.values(), ids=ODD_FILES)
+def test_what_is_no_lease_is_taken_over_as_one_that_a_crash_has_torn(tmp_path, make):
     units = plan_units(2, 2)
     lease = tmp_path / "leases" / "00000"
     lease.parent.mkdir()
-    lease.write_text(text)
+    make(lease)
     assert drain(tmp_path, units) == []  # it may have been created just now
-    os.utime(lease, (time.time() - 11, time.time() - 11))
+    assert Lease(lease, tmp_path / "tmp", "x").holder() in ("unknown", "x")
+    os.utime(lease, (time.time() - 11, time.time() - 11), follow_symlinks=False)
     assert drain(tmp_path, units) == ["00000"]
+    assert not list((tmp_path / "leases").iterdir()) and not list((tmp_path / "tmp").iterdir())
 
 
-def test_a_failure_record_that_a_crash_has_torn_counts_from_one(tmp_path):
+@pytest.mark.parametrize("text", ["", "[" * 100_000, "\0", '{"attempts": "3"}', '{"attempts": 1e999}', "[3]"])
+def test_a_failure_record_that_a_crash_has_torn_counts_from_one(tmp_path, text):
     (tmp_path / "failed").mkdir()
-    (tmp_path / "failed" / "00000.json").write_text("")
+    (tmp_path / "failed" / "00000.json").write_text(text)
     with pytest.raises(ZeroDivisionError), Ledger(tmp_path, plan_units(1, 1), World(), retry_failed=True) as ledger:
         for unit in ledger.claims():
             with ledger.working(unit):
