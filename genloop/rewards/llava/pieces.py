@@ -5,7 +5,6 @@ the cache is cleared, the budget is halved, and the same rows are tried again in
 """
 
 import hashlib
-import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloop.models.common.memory import is_out_of_memory, release_memory
+from genloop.models.common.memory import Budget
 from genloop.models.llava.config import LlavaConfig
 from genloop.models.llava.model import Llava, image_features, tile_features
 from genloop.models.llava.segments import Segment, extend_image, extend_text, padded_length
 from genloop.models.showo.prefix import MIN_GEMM_ROWS
 from genloop.rewards.llava.pixels import anyres_tiles, best_resolution, pad_tile
 
-log = logging.getLogger(__name__)
 Tiling = Literal["pad", "anyres"]
 R = TypeVar("R")
 
@@ -94,8 +92,8 @@ class PieceRunner:
         self, model: Llava, config: LlavaConfig, tiling: Tiling, tokens_per_batch: int, cache_bytes: int
     ) -> None:
         self.model, self.config, self.tiling = model, config, tiling
-        self.tokens_per_batch = tokens_per_batch
         self.cache = SegmentCache(cache_bytes)
+        self.budget = Budget(tokens_per_batch, "tokens_per_batch", self.cache.clear)
 
     def run(
         self, chains: Sequence[Chain], finish: Callable[[list[Segment]], list[R]], *, keep_last: bool = False
@@ -104,30 +102,12 @@ class PieceRunner:
 
         `keep_last` caches the last segment too, for chains that continue it.
         """
-        done: list[R] = []
-        while len(done) < len(chains):
-            batch = self._fitting(chains[len(done) :])
-            try:
-                with torch.inference_mode():
-                    done += finish(self._segments(batch, keep_last))
-                continue
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    error.add_note("not even one image fits into memory; use another dtype or device for the judge")
-                    raise
-            self._back_off(batch)  # outside of the handler, whose traceback refers to the tensors that did not fit
-        return done
 
-    def _fitting(self, chains: Sequence[Chain]) -> Sequence[Chain]:
-        """As many of the first chains as the budget allows, at least one."""
-        total = 0
-        for count, chain in enumerate(chains):
-            total += self._num_positions(chain)
-            if total > self.tokens_per_batch and count:
-                return chains[:count]
-        return chains
+        def compute(batch: Sequence[Chain]) -> list[R]:
+            with torch.inference_mode():
+                return finish(self._segments(batch, keep_last))
+
+        return self.budget.run(chains, self._num_positions, compute)
 
     def _num_positions(self, chain: Chain) -> int:
         return sum(
@@ -142,13 +122,6 @@ class PieceRunner:
             return 1
         height, width = best_resolution(piece.pixels.shape[:2], self.config.pinpoints)
         return 1 + height * width // self.config.vision.image_size**2
-
-    def _back_off(self, batch: Sequence[Chain]) -> None:
-        self.cache.clear()
-        release_memory()
-        tried = sum(map(self._num_positions, batch))
-        self.tokens_per_batch = max(1, min(tried, self.tokens_per_batch) // 2)
-        log.warning("out of memory with %d tokens; going on with tokens_per_batch=%d", tried, self.tokens_per_batch)
 
     def _segments(self, chains: Sequence[Chain], keep_last: bool) -> list[Segment]:
         """The last segment of every chain, computed piece by piece for all chains together."""
