@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -51,6 +52,7 @@ HEAVY = {
 LIGHT = ["genloop.data.prompts", "geneval.prompts", "geneval.verdict", "geneval.summary"]
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name -> file of every module of the project."""
     files = [file for top in TOP for file in (ROOT / top).rglob("*.py")]
@@ -70,10 +72,21 @@ def layer(module: str) -> str:
     return parts[1] if is_folder else "core"
 
 
-def imports(file: Path) -> Iterator[str]:
+@cache
+def parsed(file: Path) -> tuple[ast.AST, ...]:
+    """All nodes of a file."""
+    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+
+
+@cache
+def imports(file: Path) -> tuple[str, ...]:
     """Every module that a file imports, at any depth; `from a import b` gives a.b when that is a module."""
+    return tuple(_imports(file))
+
+
+def _imports(file: Path) -> Iterator[str]:
     known = modules()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in parsed(file):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -101,7 +114,7 @@ def test_a_layer_imports_only_the_layers_below_it(source: str) -> None:
 def test_a_table_of_names_leads_only_where_it_is_known_to_lead() -> None:
     found: dict[str, set[str]] = {}
     for module, file in modules().items():
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in parsed(file):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and LAZY.fullmatch(node.value):
                 target = layer(node.value.partition(":")[0])
                 if target not in {layer(module), *ALLOWED[layer(module)]}:
