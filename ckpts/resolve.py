@@ -1,19 +1,46 @@
 """Names of checkpoints: `shapes/showo` or a path -> the folder that holds it.
 
-ckpts/registry.yaml lists what is known: folder, files with their sha256, licence, source. A folder is looked for beside
-this file, so shipped weights are found wherever a job is started.
+ckpts/registry.yaml lists what is known: folder, files with their sha256, licence, source, where it can be fetched. A
+folder is looked for beside this file, so shipped weights are found wherever a job is started, then below the folder
+that the environment variable CHECKPOINT_DIR names.
 """
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from genloop.checkpoint import read_json
 from genloop.config import read_yaml
 from genloop.registry import did_you_mean
 from genloop.rundir import sha256_file
 
 HERE = Path(__file__).resolve().parent
 REGISTRY = HERE / "registry.yaml"
+CHECKPOINT_DIR = "CHECKPOINT_DIR"
+FETCHED_FILE = "fetched.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """A repository of the Hugging Face Hub: its files below `folder` that match one of `only` (none: all of them).
+
+    `revision` is a commit where one is known; a branch is resolved when it is fetched, and written down then.
+    """
+
+    repository: str
+    revision: str = "main"
+    folder: str = ""
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """One file elsewhere: its address, the first digits of its sha256, the kind of `genloop ckpts convert` it needs."""
+
+    address: str
+    sha256_prefix: str
+    convert: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +48,24 @@ class Entry:
     """One known checkpoint. `files` maps names inside the folder to their sha256; None: whatever was published.
 
     `made_by` is the command that makes the folder, of files that `source` tells; "": they are copied. `backbone` is
-    what a conversion under this name has to find in the file; "": anything.
+    what a conversion under this name has to find in the file; "": anything. `hub` or `url` say where it is fetched.
     """
 
     name: str
-    folder: Path
+    beside: Path
     licence: str
     source: str
     files: dict[str, str | None]
     made_by: str = ""
     backbone: str = ""
+    hub: Hub | None = None
+    url: Url | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it is or belongs: beside the registry, or below CHECKPOINT_DIR when it is not there."""
+        elsewhere = os.environ.get(CHECKPOINT_DIR)
+        return Path(elsewhere).absolute() / self.name if elsewhere and not self.beside.is_dir() else self.beside
 
 
 @cache
@@ -38,41 +73,60 @@ def registry(path: Path = REGISTRY) -> dict[str, Entry]:
     """{name: entry} of a registry file."""
     found = {}
     for name, row in read_yaml(path).items():
-        folder = path.parent / row["folder"]
         more = {key: row.get(key, "") for key in ("made_by", "backbone")}
-        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]), **more)
+        hub = Hub(**row["hub"] | {"only": tuple(row["hub"].get("only", ()))}) if "hub" in row else None
+        url = Url(**row["url"]) if "url" in row else None
+        folder = path.parent / row["folder"]
+        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]), **more, hub=hub, url=url)
     return found
+
+
+def known(name: str, *, path: Path = REGISTRY) -> Entry:
+    """The entry of a registered name; FileNotFoundError names the closest."""
+    entries = registry(path)
+    if name not in entries:
+        raise FileNotFoundError(f"no checkpoint named {name!r}{did_you_mean(name, entries)} ({', '.join(entries)})")
+    return entries[name]
 
 
 def resolve(name_or_path: str | Path, *, path: Path = REGISTRY) -> Path:
     """A path that exists, or the folder of a registered name; FileNotFoundError says what is known."""
-    known = registry(path)
-    if str(name_or_path) in known:
-        return _folder(known[str(name_or_path)])
+    entries = registry(path)
+    if str(name_or_path) in entries:
+        return _folder(entries[str(name_or_path)])
     direct = Path(name_or_path)
     if direct.exists():
         return direct
     raise FileNotFoundError(
         f"no checkpoint {str(name_or_path)!r}: neither a path nor a known name"
-        f"{did_you_mean(str(name_or_path), known)} ({', '.join(known)})"
+        f"{did_you_mean(str(name_or_path), entries)} ({', '.join(entries)})"
     )
 
 
 def verify(name: str, *, path: Path = REGISTRY) -> None:
-    """Check every file of a registered checkpoint against its sha256; ValueError lists the files that differ."""
-    known = registry(path)
-    if name not in known:
-        raise FileNotFoundError(f"no checkpoint named {name!r}{did_you_mean(name, known)} ({', '.join(known)})")
-    entry = known[name]
+    """Check every file of a registered checkpoint whose sha256 is known; ValueError lists the files that differ."""
+    entry = known(name, path=path)
     folder = _folder(entry)
-    changed = [file for file, digest in entry.files.items() if digest not in (None, sha256_file(folder / file))]
-    if changed:
-        raise ValueError(f"{folder}: other content than registered as {name!r}: {', '.join(changed)}; copy them again")
+    digests = fetched_files(entry) | {file: digest for file, digest in entry.files.items() if digest is not None}
+    absent = [file for file in digests if not (folder / file).is_file()]
+    changed = [file for file in digests if file not in absent and digests[file] != sha256_file(folder / file)]
+    if absent or changed:
+        raise ValueError(
+            f"{folder}: missing, or other content than registered or fetched as {name!r}:"
+            f" {', '.join(absent + changed)}; move the folder away and get it again"
+        )
 
 
 def missing_files(entry: Entry) -> list[str]:
     """The files of a registered checkpoint that are not in its folder."""
-    return [file for file in entry.files if not (entry.folder / file).is_file()]
+    needed = list(entry.files) or [FETCHED_FILE]  # where no file's name is known: as `genloop ckpts fetch` leaves it
+    return [file for file in needed if not (entry.folder / file).is_file()]
+
+
+def fetched_files(entry: Entry) -> dict[str, str]:
+    """{file: sha256} as they came from the Hub; empty where somebody else put them there."""
+    record = entry.folder / FETCHED_FILE
+    return {name: file["sha256"] for name, file in read_json(record)["files"].items()} if record.is_file() else {}
 
 
 def place(name_or_path: str | Path, *, path: Path = REGISTRY) -> Path:
@@ -89,10 +143,12 @@ def backbone(name_or_path: str | Path, *, path: Path = REGISTRY) -> str | None:
 
 def _folder(entry: Entry) -> Path:
     absent = missing_files(entry)
-    if absent and entry.made_by:
+    if not absent:
+        return entry.folder
+    if entry.hub is not None or entry.url is not None:
+        raise FileNotFoundError(f"checkpoint {entry.name!r} is not there: run `genloop ckpts fetch {entry.name}`")
+    if entry.made_by:
         raise FileNotFoundError(f"checkpoint {entry.name!r} is not there: run `{entry.made_by}`, {entry.source}")
-    if absent:
-        raise FileNotFoundError(
-            f"checkpoint {entry.name!r} is not complete: put {', '.join(absent)} into {entry.folder} ({entry.source})"
-        )
-    return entry.folder
+    raise FileNotFoundError(
+        f"checkpoint {entry.name!r} is not complete: put {', '.join(absent)} into {entry.folder} ({entry.source})"
+    )

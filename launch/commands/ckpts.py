@@ -1,11 +1,13 @@
-"""`genloop ckpts`: which checkpoints are known and there, whether their files are as registered, conversions."""
+"""`genloop ckpts`: which checkpoints are known and there, fetching them, whether their files are as registered."""
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from genloop.checkpoint import MANIFEST_FILE, read_json, verify_folder
+from genloop.config import find_preset, preset_roots, read_yaml
 from genloop.registry import load, lookup
 
 CONVERTERS = {"mask2former": "ckpts.convert.mask2former:convert"}
@@ -13,10 +15,13 @@ _TRUST = "unpickle the file in full, which runs code that it names; only for fil
 
 
 def add_parser(commands: Any) -> None:
-    """The subcommand and its own: list, verify, convert."""
-    parser = commands.add_parser("ckpts", help="checkpoints: list, verify NAME, convert mask2former FILE FOLDER")
+    """The subcommand and its own: list, fetch, verify, convert."""
+    parser = commands.add_parser("ckpts", help="checkpoints: list, fetch NAME, verify NAME, convert KIND FILE FOLDER")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(parser))
     actions.add_parser("list", help="names that jobs know, whether they are there, licence, origin")
+    fetch = actions.add_parser("fetch", help="download what was published, checked, into its place")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="names of the list")
+    fetch.add_argument("--for", dest="preset", metavar="JOB/PRESET", help="all that a preset names and is not there")
     verify = actions.add_parser("verify", help="compare the files of a checkpoint with their sha256")
     verify.add_argument("name", metavar="NAME", help=f"a name of the list, or a folder with a {MANIFEST_FILE}")
     convert = actions.add_parser("convert", help="another project's file -> a folder in transformers' layout")
@@ -29,7 +34,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Do what was asked and print it; ValueError, OSError or ImportError in one line otherwise."""
-    actions: dict[str, Callable[[argparse.Namespace], None]] = {"list": _list, "verify": _verify, "convert": _convert}
+    actions: dict[str, Callable[[argparse.Namespace], None]]
+    actions = {"list": _list, "fetch": _fetch, "verify": _verify, "convert": _convert}
     actions[options.action](options)
 
 
@@ -45,6 +51,37 @@ def _list(options: argparse.Namespace) -> None:
         print(f"{name:<{width}}  {state}; licence: {licence}\n{'':<{width}}  {origin}")
 
 
+def _fetch(options: argparse.Namespace) -> None:
+    known = load("ckpts.resolve:registry")()
+    names = list(options.names)
+    if options.preset is not None:
+        job, _, preset = options.preset.partition("/")
+        data = read_yaml(find_preset(job, preset, preset_roots()))
+        named = [name for name in dict.fromkeys(_texts(data)) if name in known and (known[name].hub or known[name].url)]
+        if not named:
+            print(f"{options.preset} names no checkpoint that has to be fetched")
+        names += named
+    elif not names:
+        raise ValueError("fetch: which? names of `genloop ckpts list`, or --for JOB/PRESET")
+    for name in names:
+        load("ckpts.resolve:known")(name)  # an unknown one is refused before the first is fetched
+    for name in names:
+        load("ckpts.fetch:fetch")(name, _say)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text among the values of a preset."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
+    elif isinstance(value, str):
+        yield value
+
+
 def _verify(options: argparse.Namespace) -> None:
     known = load("ckpts.resolve:registry")()
     folder = Path(options.name)
@@ -57,6 +94,8 @@ def _verify(options: argparse.Namespace) -> None:
     entry = known[options.name]
     registered = sum(digest is not None for digest in entry.files.values())
     found = [f"{registered} files as registered"] if registered else []
+    fetched = len(load("ckpts.resolve:fetched_files")(entry))
+    found += [f"{fetched} files as they were fetched"] if fetched else []
     if (entry.folder / MANIFEST_FILE).is_file():
         verify_folder(entry.folder)
         found.append(f"{len(read_json(entry.folder / MANIFEST_FILE))} files as they were written")

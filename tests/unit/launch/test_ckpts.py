@@ -76,3 +76,22 @@ def test_what_does_not_go_is_said_in_one_line(words, message):
     done = genloop("ckpts", *words)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("genloop: ") and done.stderr.count("\n") == 1 and message in done.stderr
+
+
+def test_fetch_takes_names_or_a_preset_and_refuses_unknown_ones_first(tmp_path):
+    done = genloop("ckpts", "fetch")
+    assert done.returncode == 2 and "--for JOB/PRESET" in done.stderr
+    done = genloop("ckpts", "fetch", "show-o", "sho-o")
+    assert done.returncode == 2 and "did you mean 'show-o'" in done.stderr
+    done = genloop("ckpts", "fetch", "shapes/showo")
+    assert done.returncode == 0 and "shapes/showo: there already" in done.stderr
+    done = genloop("ckpts", "fetch", "--for", "generate/shapes")
+    assert done.returncode == 0 and "names no checkpoint that has to be fetched" in done.stdout
+    done = genloop("ckpts", "fetch", "--for", "generate/shape")
+    assert done.returncode == 2 and "did you mean" in done.stderr
+
+
+def test_a_job_whose_weights_are_missing_names_the_command_that_fetches_them(tmp_path):
+    prompts = "prompts=configs/prompts/shapes_tiny/generation_prompts.txt"
+    done = genloop("run", "generate", "showo_256", f"out={tmp_path / 'a'}", prompts)
+    assert done.returncode == 2 and "genloop ckpts fetch" in done.stderr
