@@ -115,6 +115,8 @@ def read_texts(path: Path) -> list[str]:
     for number, text in enumerate(texts, 1):
         if not text:
             raise ValueError(f"{path}:{number}: empty line; write one prompt a line")
+        if not _is_one_line(text):
+            raise ValueError(f"{path}:{number}: carriage return in a prompt; end every line with LF or CR LF")
     return texts
 
 
@@ -131,7 +133,11 @@ def read_metadata(path: Path, *, classes: Collection[str] | None = None, text: T
     if not entries:
         raise ValueError(f"{path}: no prompts in this file; write one JSON object a line")
     options: dict[str, Any] = {"classes": classes, "text": text}
-    return [parse_metadata(row, index, where=where, **options) for index, (where, row) in enumerate(entries)]
+    found = [parse_metadata(row, index, where=where, **options) for index, (where, row) in enumerate(entries)]
+    for prompt, (where, _) in zip(found, entries):
+        if not _is_one_line(prompt.text):
+            raise ValueError(f"{where}: prompt must be one line of text, found {prompt.text!r}")
+    return found
 
 
 def read_object(path: Path) -> Any:
@@ -140,14 +146,20 @@ def read_object(path: Path) -> Any:
 
 
 def read_utf8(path: Path) -> str:
-    """The text of a file, without a byte-order mark; names the line and byte that is not UTF-8."""
+    """The text of a file, without byte-order marks at the beginning of lines (files joined by `cat` have several).
+
+    ValueError names the line and byte that is not UTF-8, or no text.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     if path.is_dir():
         raise ValueError(f"{path}: is a folder, expected a file")
     data = path.read_bytes()
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise ValueError(f"{path}:{line}: not UTF-8 text: holds a NUL byte, as UTF-16 does; save the file as UTF-8")
     try:
-        return data.decode("utf-8").removeprefix("\ufeff")
+        return data.decode("utf-8").removeprefix("\ufeff").replace("\n\ufeff", "\n")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
@@ -195,14 +207,22 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _is_one_line(text: str) -> bool:
+    """Whether a line of a file can hold it."""
+    return bool(text) and not text.startswith("\ufeff") and not any(mark in text for mark in "\n\r\0")
+
+
 # --- metadata --------------------------------------------------------------------------------------------------------
 
 
 def parse_metadata(
     row: object, index: int, *, where: str, classes: Collection[str] | None = None, text: Text = "prompt"
 ) -> Prompt:
-    """One metadata object -> Prompt. `where` opens every error: "file:line". Keys that GenEval does not know are
-    ignored, unless they look like a misspelt one; inside a clause every unknown key is refused."""
+    """One metadata object -> Prompt, whose text may have several lines. `where` opens every error: "file:line".
+
+    Keys that GenEval does not know are ignored, unless they look like a misspelt one; inside a clause every unknown key
+    is refused.
+    """
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}: expected a JSON object, found {_shown(row)}")
     for key in row:
@@ -211,8 +231,8 @@ def parse_metadata(
         if key not in ("tag", "include", "exclude", "prompt") and difflib.get_close_matches(key, _KEYS, 1, 0.8):
             raise ValueError(f"{where}: unknown key {key!r}{_suggest(key, _KEYS)}")
     prompt, tag = (_string(row, key, where) for key in ("prompt", "tag"))
-    if not prompt.strip() or "\n" in prompt.strip() or "\r" in prompt.strip():
-        raise ValueError(f"{where}: prompt must be one line of text, found {prompt!r}")
+    if not prompt.strip():
+        raise ValueError(f"{where}: prompt must be a text, found blanks only")
     if tag not in TAGS:
         raise ValueError(f"{where}: unknown task {tag!r}{_suggest(tag, TAGS)}")
     include = _clauses(row, "include", where, classes)
@@ -309,7 +329,7 @@ def encode_prompts(prompts: Iterable[Prompt]) -> tuple[bytes, bytes]:
     """The bytes of the two files: texts, metadata; LF after every line, `json.dumps` with its defaults."""
     chosen = list(prompts)
     for prompt in chosen:
-        if prompt.text != prompt.text.strip() or not prompt.text or "\n" in prompt.text or "\r" in prompt.text:
+        if prompt.text != prompt.text.strip() or not _is_one_line(prompt.text):
             raise ValueError(f"prompt {prompt.index}: must be one line without surrounding blanks: {prompt.text!r}")
     texts = "".join(f"{prompt.text}\n" for prompt in chosen)
     rows = "".join(f"{json.dumps(prompt.metadata())}\n" for prompt in chosen)

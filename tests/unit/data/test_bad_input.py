@@ -66,6 +66,38 @@ def test_missing_files_and_folders_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a cat\ra dog\r", r"texts\.txt:1: carriage return"),
+        (b"a cat\r\na red\rdog\n", r"texts\.txt:2: carriage return"),
+        ("a cat\na dog\n".encode("utf-16-le"), r"texts\.txt:1: not UTF-8 text: .*NUL"),
+        ("a cat\na dog\n".encode("utf-16"), r"texts\.txt:1: not UTF-8"),
+        (b"a cat\na \0dog\n", r"texts\.txt:2: not UTF-8 text"),
+    ],
+)
+def test_a_file_that_is_no_lines_of_utf8_is_refused(tmp_path, content, message):
+    (tmp_path / "texts.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_prompts(tmp_path / "texts.txt")
+
+
+def test_the_byte_order_marks_of_joined_files_are_no_part_of_prompts(tmp_path):
+    texts, metadata = tmp_path / "texts.txt", tmp_path / "metadata.jsonl"
+    rows = [json.dumps(line(prompt=text)) for text in ("a cat", "a dog", "a cow")]
+    texts.write_bytes("\ufeffa cat\n\ufeffa dog\r\n\ufeffa cow\n".encode())
+    metadata.write_bytes("\n\ufeff".join(rows).encode())
+    assert [prompt.text for prompt in read_prompts(texts, metadata)] == ["a cat", "a dog", "a cow"]
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "two\rlines", "a \0 byte"])
+def test_a_prompt_of_several_lines_fits_an_image_but_no_prompt_file(tmp_path, text):
+    assert parse_metadata(line(prompt=f"{text}\n"), 0, where="here").text == text
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(line(prompt=text)))
+    with pytest.raises(ValueError, match=r"metadata\.jsonl:1: prompt must be one line"):
+        read_prompts(None, tmp_path / "metadata.jsonl")
+
+
+@pytest.mark.parametrize(
     ("row", "message"),
     [
         (line(tag=None), "tag is missing"),
@@ -73,9 +105,8 @@ def test_missing_files_and_folders_are_refused(tmp_path):
         (line(tag=7), "tag .*found 7"),
         (line(prompt=None), "prompt is missing"),
         (line(prompt=""), "prompt must"),
-        (line(prompt=" "), "prompt must .*one line"),
+        (line(prompt=" "), "prompt must .*blanks"),
         (line(prompt="a \ud83d dog"), r"prompt .*\"a \\ud83d dog\""),
-        (line(prompt="two\nlines"), "prompt must .*one line"),
         (line(include=None), "include is missing"),
         (line(include=[]), r"include must .*found \[\]"),
         (line(include={}), "include must"),

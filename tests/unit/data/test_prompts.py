@@ -30,7 +30,7 @@ PROMPTS = [
 
 names = st.sampled_from(CLASSES)
 clauses = st.builds(Clause, names, st.integers(1, 12), st.none() | st.sampled_from(COLORS))
-texts = st.text(st.characters(exclude_characters="\n\r", exclude_categories=("Cs",)), min_size=1).filter(
+texts = st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=("Cs",)), min_size=1).filter(
     lambda text: text.strip() == text and not text.startswith("\ufeff")
 )
 
@@ -112,6 +112,7 @@ def test_wording_follows_genevals_rules():
 
 
 def test_a_text_that_the_format_cannot_hold_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match="one line"):
-        write_prompts(tmp_path, [Prompt(0, "two\nlines")])
+    for text in ("two\nlines", "two\rlines", "a NUL \0 byte", "\ufeffa mark"):
+        with pytest.raises(ValueError, match="one line"):
+            write_prompts(tmp_path, [Prompt(0, text)])
     assert list(tmp_path.iterdir()) == []
