@@ -15,6 +15,7 @@ from datetime import timedelta
 from genloop.rundir import BadInput
 
 EXIT_STOPPED = 75
+_listening: "list[World]" = []  # whose `stop_signals` is open
 LAUNCHERS = (  # rank, world size and local rank as torchrun, srun and two kinds of mpirun set them, in this order
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
@@ -77,12 +78,19 @@ class World:
             yield
             return
         chosen = (signal.SIGTERM, signal.SIGUSR2)
+        _listening.append(self)
         before = {number: signal.signal(number, lambda *_: self.request_stop()) for number in chosen}
         try:
             yield
         finally:
+            _listening.remove(self)
             for number, previous in before.items():
                 signal.signal(number, previous)
+
+
+def stop_requested() -> bool:
+    """Whether the job of this process was asked to stop; for what waits in a place that knows no World."""
+    return any(world.stop_requested() for world in _listening)
 
 
 def _number(name: str) -> int:

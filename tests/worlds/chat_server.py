@@ -1,13 +1,14 @@
 """A small server that speaks OpenAI's chat protocol: it looks at the pixels it is sent, and misbehaves when told to."""
 
 import base64
+import gzip
 import io
 import json
 import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -15,13 +16,18 @@ import numpy as np
 from PIL import Image
 
 MODEL = "tiny/looker"
+ENDLESS = {
+    "flood": (b"HTTP/1.0 200 OK\r\n\r\n", b" " * (1 << 16)),
+    "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+}
 
 
 class LookingServer(ThreadingHTTPServer):
     """P(yes) is the brightness of the last image. `moods` are taken one a request, in order; then it behaves.
 
-    A mood is a status, (status, headers), bytes that are sent as they are, "hang", "drip" (a byte at a time), "drop",
-    "garbage", "list", "no logprobs", "silent", "evasive" or "slow".
+    A mood is a status, (status, headers), bytes that are sent as they are, "hang", "drip" (a byte at a time), "flood"
+    (a body without end), "continue" (HTTP 100 without end), "zipped", "drop", "garbage", "list", "no logprobs",
+    "silent", "evasive" or "slow". With `moved_to` every request is sent on to that address.
     """
 
     daemon_threads = True
@@ -30,6 +36,7 @@ class LookingServer(ThreadingHTTPServer):
     def __init__(self, key: str | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.key, self.moods, self.requests = key, [], []
+        self.moved_to: str | None = None
         self.times: list[float] = []  # of the requests
         self.num_running = self.most_running = 0
         self.lock, self.released = threading.Lock(), threading.Event()
@@ -78,6 +85,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.server.num_running -= 1
 
     def _is_let_in(self) -> bool:
+        if self.server.moved_to is not None:
+            self._send(307, {}, Location=self.server.moved_to)
+            return False
         if self.server.key is None or self.headers["Authorization"] == f"Bearer {self.server.key}":
             return True
         self._send(401, {"error": {"message": "no such key"}})
@@ -93,6 +103,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             while not self.server.released.wait(0.02) and not self.wfile.closed:
                 self.wfile.write(b" ")
+        elif isinstance(mood, str) and mood in ENDLESS:
+            with suppress(OSError):  # the client has gone
+                head, part = ENDLESS[mood]
+                self.wfile.write(head)
+                while not self.server.released.is_set():
+                    self.wfile.write(part)
+            self.close_connection = True
+        elif mood == "zipped":
+            self._send_bytes(200, gzip.compress(bytes(1 << 20)), Content_Encoding="gzip")
         elif mood == "drop":
             self.close_connection = True
         elif mood == "garbage":

@@ -3,6 +3,9 @@
 Transient failures (no connection, a time-out, a server that is busy or restarts) are retried with exponential backoff,
 or after what the server asks for in Retry-After, until no request has been answered for `patience` seconds. openai's
 own retries are off: they count attempts and draw jitter from the global random state. Here it is keyed by the request.
+
+A server is not trusted: a request goes to no other address than its own (redirects are refused), ends at its time-out
+whatever arrives until then, and reads no answer that is compressed or too large. A stop ends the wait at once.
 """
 
 import asyncio
@@ -12,21 +15,28 @@ import json
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeVar
 
+from genloop.distributed import StopRequested, stop_requested
 from genloop.registry import require
+from genloop.rundir import RunFailed
 
 TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}  # HTTP status codes that are worth another attempt
 REFUSING = {401, 403, 404, 405}  # HTTP status codes that every request would get
 _MAX_PAUSE = 60.0
-Method = Callable[..., Awaitable[Any]]  # of openai's client
+_MAX_ANSWER = 16 << 20  # bytes
+_MAX_TOLD = 200  # characters of a server's words in a message
+_LOOK = 0.1  # seconds between two looks at whether to stop
+Method = Callable[..., AbstractAsyncContextManager[Any]]  # of openai's client, with its streamed response
+T = TypeVar("T")
 
 
-class ServerFailed(RuntimeError):
+class ServerFailed(RunFailed):
     """A request was not answered; the message is one line."""
 
 
@@ -63,12 +73,12 @@ class ChatServer:
         self._openai = require("openai", "remote")
         self.url, self.config = url.rstrip("/"), config or ClientConfig()
         self._key = key or "none"
-        self._headers = {} if key else {"Authorization": self._openai.Omit()}
+        self._headers = {"Accept-Encoding": "identity"} | ({} if key else {"Authorization": self._openai.Omit()})
 
     def models(self) -> list[str]:
         """The names of the models that it serves, in one attempt."""
         try:
-            answer = asyncio.run(self._list())
+            answer = asyncio.run(_unless_stopped(self._list()))
             return [printable(str(model["id"])) for model in answer["data"]]
         except TransientError as error:
             raise ServerFailed(str(error)) from None
@@ -77,20 +87,23 @@ class ChatServer:
 
     def complete(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | ServerFailed]:
         """POST /chat/completions, a body being the arguments of openai's `create` -> answers, or why there is none."""
-        return asyncio.run(self._complete(bodies))
+        return asyncio.run(_unless_stopped(self._complete(bodies)))
 
     def _client(self) -> Any:
         """A client for one event loop; it closes its connections."""
-        return self._openai.AsyncOpenAI(base_url=self.url, api_key=self._key, max_retries=0, timeout=None)
+        http = self._openai.DefaultAsyncHttpxClient(
+            timeout=None, follow_redirects=False, event_hooks={"response": [_check_response]}
+        )
+        return self._openai.AsyncOpenAI(base_url=self.url, api_key=self._key, max_retries=0, http_client=http)
 
     async def _list(self) -> dict[str, Any]:
         async with self._client() as client:
-            return await self._request("models", client.models.with_raw_response.list)
+            return await self._request("models", client.models.with_streaming_response.list)
 
     async def _complete(self, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | ServerFailed]:
         deadline, slots = Deadline(self.config.patience), asyncio.Semaphore(self.config.concurrency)
         async with self._client() as client:
-            create = client.chat.completions.with_raw_response.create
+            create = client.chat.completions.with_streaming_response.create
             tasks = [asyncio.ensure_future(self._retry(create, body, deadline, slots)) for body in bodies]
             try:
                 return await asyncio.gather(*tasks)
@@ -127,11 +140,12 @@ class ChatServer:
         url = f"{self.url}/{path}"
         try:
             async with asyncio.timeout(self.config.timeout):  # of the whole request: a read time-out renews every byte
-                content = (await method(**keys, extra_headers=self._headers)).http_response.content
-        except self._openai.APIStatusError as error:
-            raise _http_failure(url, error.response) from None
+                async with method(**keys, extra_headers=self._headers) as response:
+                    content = await _read(response.iter_bytes(), _MAX_ANSWER + 1)
         except (self._openai.APIConnectionError, TimeoutError, OSError) as error:
             raise TransientError(f"{url}: {_reason(error)}") from None
+        if len(content) > _MAX_ANSWER:
+            raise ServerFailed(f"{url}: the answer is larger than {_MAX_ANSWER >> 20} MiB")
         return _parse(url, content)
 
 
@@ -154,9 +168,30 @@ class Deadline:
         return is_late
 
 
-def printable(text: str) -> str:
-    """Text of a server on one line, without control characters."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+def printable(text: str, most: int = _MAX_TOLD) -> str:
+    """Text of a server on one line, without control characters, at most so many characters."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())[:most]
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, T]) -> T:
+    """The outcome of some work; StopRequested, and the work is given up, when the job is asked to stop before."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        if stop_requested():
+            task.cancel()
+            raise StopRequested
+        await asyncio.wait({task}, timeout=_LOOK)
+    return task.result()
+
+
+async def _read(parts: AsyncIterator[bytes], most: int) -> bytes:
+    """The first `most` bytes."""
+    found = bytearray()
+    async for part in parts:
+        found += part
+        if len(found) >= most:
+            break
+    return bytes(found[:most])
 
 
 def _parse(url: str, content: bytes) -> dict[str, Any]:
@@ -171,12 +206,24 @@ def _parse(url: str, content: bytes) -> dict[str, Any]:
     return answer
 
 
-def _http_failure(url: str, response: Any) -> Exception:
-    said, status = printable(response.text[:2000])[:200], response.status_code
-    line = f"{url}: HTTP {status} {printable(response.reason_phrase)}" + (f": {said}" if said else "")
+async def _check_response(response: Any) -> None:
+    """A hook of the HTTP client, called before it reads the body: raises unless an answer follows."""
+    url, status, headers = response.request.url, response.status_code, response.headers
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise ServerFailed(f"{url}: the answer is compressed, which was not asked for")
+    if 200 <= status < 300:
+        return
+    line = f"{url}: HTTP {status} {printable(response.reason_phrase)}"
+    if 300 <= status < 400:
+        place = printable(headers.get("Location", "nowhere"))
+        raise ServerRefused(
+            f"{line}: sends on to {place}, which is not followed; give the address that answers", status
+        )
+    said = printable((await _read(response.aiter_bytes(), 2000)).decode(errors="replace"))
+    line += f": {said}" if said else ""
     if status in TRANSIENT:
-        return TransientError(line, _seconds(response.headers.get("Retry-After")))
-    return ServerRefused(line, status) if status in REFUSING else ServerFailed(line)
+        raise TransientError(line, _seconds(headers.get("Retry-After")))
+    raise ServerRefused(line, status) if status in REFUSING else ServerFailed(line)
 
 
 def _seconds(retry_after: str | None) -> float:

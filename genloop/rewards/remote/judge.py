@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 Probability = Literal["two_way", "raw"]
 T = TypeVar("T")
 _MAX_REASON_TOKENS = 32
+_MAX_REASON = 1000  # characters that are kept of one
 _SPACES = " \t\r\n▁Ġ"  # as tokenizers write them
 
 
@@ -68,9 +69,11 @@ class RemoteJudgeMaker(JudgeMaker):
         try:
             names = _server(options, timeout=min(options.timeout, 10.0)).models()
         except ServerRefused as error:
-            if error.status not in {401, 403}:
-                return  # a server that does not list its models
-            raise ValueError(f"{error}; name the variable with the key in judge.options.api_key_env") from None
+            if error.status in {401, 403}:
+                raise ValueError(f"{error}; name the variable with the key in judge.options.api_key_env") from None
+            if error.status < 400:
+                raise ValueError(f"judge.options.url: {error}") from None
+            return  # a server that does not list its models
         except ServerFailed as error:
             raise ValueError(f"judge.options.url: {error}; start the server, or give its address") from None
         if options.model not in names:
@@ -239,7 +242,8 @@ def probability_of_yes(
         for word in ("yes", "no")
     )
     if not yes + no > 0:
-        raise ServerFailed(f"neither yes nor no among the answer's first tokens: {', '.join(map(repr, found))}")
+        told = printable(", ".join(map(repr, found)))
+        raise ServerFailed(f"neither yes nor no among the answer's first tokens: {told}")
     if yes + no < min_yes_no:
         raise ServerFailed(
             f"yes and no together have a probability of {yes + no:.2g}, judge.options.min_yes_no is {min_yes_no}"
@@ -266,7 +270,7 @@ def _alternatives(answer: dict[str, Any]) -> list[tuple[str, float]]:
 def _words(answer: dict[str, Any]) -> str:
     """What the answer says, on one line."""
     try:
-        return printable(str(answer["choices"][0]["message"]["content"]))
+        return printable(str(answer["choices"][0]["message"]["content"]), _MAX_REASON)
     except (KeyError, IndexError, TypeError):
         raise ServerFailed("the answer has no text") from None
 

@@ -3,7 +3,10 @@
 import json
 import logging
 import math
+import signal
 import sys
+import threading
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 import torch
 
 from genloop.data.images import to_uint8
+from genloop.distributed import StopRequested, World
 from genloop.records import Prompt
 from genloop.registry import MissingPackage
 from genloop.rewards.build import build_judge, check_judge
@@ -161,6 +165,43 @@ def test_a_server_that_sends_a_byte_now_and_then_is_stopped_at_the_deadline_of_a
     assert math.isnan(ask(server, timeout=0.2, patience=0.3)[0]) and "timed out; gave up after" in caplog.text
 
 
+def test_a_server_that_never_comes_to_an_answer_is_stopped_at_the_deadline(server, caplog):
+    server.moods = ["continue"] * 100
+    assert math.isnan(ask(server, timeout=0.2, patience=0.3)[0]) and "timed out; gave up after" in caplog.text
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_request_is_not_sent_on_to_another_address(server, monkeypatch, status):
+    monkeypatch.setenv("JUDGE_KEY", "secret")
+    with looking_server() as other:
+        server.moods = [(status, {"Location": f"{other.url}/chat/completions"})]
+        with pytest.raises(ServerRefused, match=rf"HTTP {status} .*{other.url}") as caught:
+            ask(server, api_key_env="JUDGE_KEY")
+        assert caught.value.exit_code and "secret" not in str(caught.value)
+        server.moved_to = f"{other.url}/models"
+        with pytest.raises(ValueError, match=rf"judge\.options\.url: .*HTTP 307 .*{other.url}"):
+            check_judge(settings(server, api_key_env="JUDGE_KEY"), Path)
+        assert other.times == [] and len(server.times) == 1
+
+
+@pytest.mark.parametrize("mood", ["hang", "flood", 503])
+def test_a_stop_ends_the_wait_for_an_answer(server, mood, monkeypatch):
+    monkeypatch.setattr("genloop.rewards.remote.client._MAX_ANSWER", 1 << 40)
+    server.moods = [mood] * 100
+    world, began = World(), time.monotonic()
+    with world.stop_signals():
+        asking = threading.Timer(0.3, signal.raise_signal, (signal.SIGTERM,))
+        asking.start()
+        with pytest.raises(StopRequested):
+            ask(server, 2, timeout=30.0, patience=60.0, pause=10.0)
+        with pytest.raises(StopRequested):  # asked before
+            ask(server)
+    asking.join()
+    assert world.stop_requested() and time.monotonic() - began < 20
+    server.moods = []
+    assert ask(server) == pytest.approx(EXPECTED[:1], abs=1e-6)
+
+
 def test_no_limit_takes_any_share_of_yes_and_no(server):
     server.moods = ["evasive"]
     assert ask(server, min_yes_no=0) == pytest.approx([0.75], abs=1e-6)
@@ -192,6 +233,9 @@ def test_a_longer_retry_after_than_the_patience_is_not_waited_for(server, retry_
         (HUGE, "the answer has no top_logprobs; use a server that gives log-probabilities"),
         (b'{"choices": ' + b"9" * 5000 + b"}", "the answer is JSON that is too large to read"),
         (b'{"choices": ' + b"[" * 100_000, "the answer is JSON that is too large to read"),
+        (completion_bytes(token="\x1b" * 10**6, logprob=0.0), "first tokens: " + repr("\x1b" * 100)[:200]),
+        ("flood", "the answer is larger than 16 MiB"),
+        ("zipped", "the answer is compressed, which was not asked for"),
     ],
 )
 def test_an_image_without_an_answer_is_nan_with_one_reason_and_the_others_are_judged(server, mood, reason, caplog):
