@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genloop.data.images import OTHER_SUFFIXES, SUFFIXES
+from genloop.data.pictures import by_number, stem_number
 from genloop.data.prompts import REWRITTEN, parse_metadata, read_object
 from genloop.records import Prompt
 
@@ -71,7 +72,7 @@ def read_folders(
                 f"{entry}: is named like a prompt folder and is none (a file, or a broken link); remove it"
             )
     inside = [entry.name for entry in entries if entry.is_dir()]
-    folders = _numbered(images, (name for name in inside if _NUMBER.fullmatch(name)))
+    folders = by_number(images, (name for name in inside if _NUMBER.fullmatch(name)), int)
     if not folders:
         raise ValueError(f"{images}: no prompt folders; expected {images}/00000/samples/0000.png and so on")
     if strangers := sorted(name for name in inside if not _NUMBER.fullmatch(name)):
@@ -140,7 +141,7 @@ def _samples(folder: Path) -> dict[int, str]:
             raise ValueError(
                 f"{place / file}: not a sample that is read here; samples are named 0000.png, 0001.png (or .jpg, .webp)"
             )
-    found = _numbered(place, (file for file in files if _SAMPLE.fullmatch(file)))
+    found = by_number(place, (file for file in files if _SAMPLE.fullmatch(file)), stem_number)
     _check_files(place, found.values())
     return {number: f"samples/{file}" for number, file in found.items()}
 
@@ -162,17 +163,6 @@ def _check_files(folder: Path, names: Iterable[str]) -> None:
 
 def _files(folder: Path) -> list[str]:
     return [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
-
-
-def _numbered(folder: Path, names: Iterable[str]) -> dict[int, str]:
-    """{number: name} by number; ValueError when two names are the same number."""
-    found: dict[int, str] = {}
-    for name in sorted(names):
-        number = int(name.partition(".")[0])
-        if number in found:
-            raise ValueError(f"{folder}: {found[number]} and {name} are the same number; remove one of them")
-        found[number] = name
-    return dict(sorted(found.items()))
 
 
 def _more(names: Collection[str]) -> str:

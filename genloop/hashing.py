@@ -22,10 +22,10 @@ _Stamp = tuple[bytes, int, int]  # absolute path, size, mtime in ns
 
 
 def sha256_tree(path: Path) -> str:
-    """Hex digest of a file, or of a folder's relative names and contents; hidden files do not count."""
+    """Hex digest of a file, or of a folder's relative names and contents; nothing hidden counts."""
     if path.is_file():
         return _hashes([path])[0]
-    files = sorted(file for file in files_below(path) if not file.name.startswith("."))
+    files = sorted(files_below(path))
     digest = hashlib.sha256()
     for file, sha256 in zip(files, _hashes(files), strict=True):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256}\n".encode("utf-8", "surrogateescape"))
@@ -33,11 +33,16 @@ def sha256_tree(path: Path) -> str:
 
 
 def files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[Path]:
-    """Every file in a folder at any depth, also behind links to folders, but not behind one that leads back up."""
+    """Every file in a folder at any depth, also behind links to folders, but not behind one that leads back up.
+
+    What is hidden behind a dot is left out, with all that is below it.
+    """
     here = folder.resolve()
     if here in above:
         return
     for entry in folder.iterdir():
+        if entry.name.startswith("."):
+            continue
         if entry.is_dir():
             yield from files_below(entry, (*above, here))
         elif entry.is_file():

@@ -6,11 +6,10 @@ IMAGES/dog.png                  named by a row {"image": "dog.png", "prompt": ..
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from genloop.data.images import OTHER_SUFFIXES, SUFFIXES
 from genloop.data.prompts import parse_json, parse_metadata, read_object, read_texts, read_utf8
@@ -20,6 +19,7 @@ from genloop.records import Prompt
 _NUMBERED = re.compile(r"(\d+)(?:\D+(\d+))?\D*")
 _NAME_KEYS = ("image", "file_name")
 _TEXT_KEYS = ("prompt", "text")
+N = TypeVar("N", int, tuple[int, int])  # a number of a name: of its prompt, of its image, or both
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,9 @@ def find_pictures(folder: Path, prompts: Path | None = None, *, limit: int | Non
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     known = _Prompts(prompts) if prompts is not None else None
-    places = sorted((int(p.name), p) for p in folder.iterdir() if p.is_dir() and p.name.isdecimal())
-    for (index, place), (other, again) in pairwise(places):
-        if index == other:
-            raise ValueError(f"{folder}: {place.name} and {again.name} are the same number; remove one of them")
+    places = by_number(folder, (p.name for p in folder.iterdir() if p.is_dir() and p.name.isdecimal()), int)
     if places:
-        found = [picture for index, place in places for picture in _of_prompt(folder, place, index, known)]
+        found = [picture for index, name in places.items() for picture in _of_prompt(folder, name, index, known)]
     else:
         found = _in_one_folder(folder, known)
     if not found:
@@ -60,6 +57,22 @@ def find_images(folder: Path, *, limit: int | None = None) -> list[Picture]:
     if not names:
         raise ValueError(f"{folder}: no images; expected files ending in {', '.join(SUFFIXES)}")
     return [Picture(name) for name in names[:limit]]
+
+
+def stem_number(name: str) -> int:
+    """Of a file or folder that is named by digits."""
+    return int(Path(name).stem)
+
+
+def by_number(folder: Path, names: Iterable[str], number_of: Callable[[str], N]) -> dict[N, str]:
+    """{number: name} in order of numbers, for names of entries of a folder; ValueError when two are the same number."""
+    found: dict[N, str] = {}
+    for name in sorted(names):
+        number = number_of(name)
+        if number in found:
+            raise ValueError(f"{folder}: {found[number]} and {name} are the same number; remove one of them")
+        found[number] = name
+    return dict(sorted(found.items()))
 
 
 class _Prompts:
@@ -93,7 +106,9 @@ class _Prompts:
         return self.by_number[index]
 
 
-def _of_prompt(folder: Path, place: Path, index: int, known: _Prompts | None) -> Iterator[Picture]:
+def _of_prompt(folder: Path, name: str, index: int, known: _Prompts | None) -> Iterator[Picture]:
+    """The images of the prompt folder `name`, numbered by their names; by their order when some are no numbers."""
+    place = folder / name
     inner = place / "samples" if (place / "samples").is_dir() else place
     names = sorted((p.name for p in _images(inner.iterdir())), key=_order)
     metadata = place / "metadata.jsonl"
@@ -102,7 +117,8 @@ def _of_prompt(folder: Path, place: Path, index: int, known: _Prompts | None) ->
         prompt = known.of_number(index, f"{place}")
     elif metadata.is_file():
         prompt = _prompt(read_object(metadata), index, f"{metadata}")
-    for number, name in enumerate(names):
+    numbered = by_number(inner, (name for name in names if Path(name).stem.isdecimal()), stem_number)
+    for number, name in numbered.items() if len(numbered) == len(names) else enumerate(names):
         yield Picture((inner / name).relative_to(folder).as_posix(), prompt, number)
 
 
@@ -114,16 +130,18 @@ def _in_one_folder(folder: Path, known: _Prompts | None) -> list[Picture]:
         if missing := [name for name in names if name not in known.by_name]:
             raise ValueError(f"{folder / missing[0]}: {known.path} has no row about it ({len(missing)} such images)")
         return [Picture(name, known.by_name[name]) for name in names]
-    found = []
-    for name in names:
+
+    def numbers(name: str) -> tuple[int, int]:
         match = _NUMBERED.fullmatch(Path(name).stem)
         if match is None:
             raise ValueError(
                 f"{folder / name}: does not begin with the number of its prompt, as 00017_2.png does; "
                 f'rename it, or give `prompts` with rows {{"image": "{name}", "prompt": ...}}'
             )
-        found.append(Picture(name, known.of_number(int(match[1]), f"{folder / name}"), int(match[2] or 0)))
-    return sorted(found, key=lambda picture: (picture.prompt.index if picture.prompt else 0, picture.number))
+        return int(match[1]), int(match[2] or 0)
+
+    found = by_number(folder, names, numbers)
+    return [Picture(name, known.of_number(index, f"{folder / name}"), n) for (index, n), name in found.items()]
 
 
 def _prompt(row: Any, index: int, where: str) -> Prompt:

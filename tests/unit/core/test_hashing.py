@@ -53,6 +53,19 @@ def test_a_file_that_has_just_been_written_is_not_cached(tmp_path):
     assert sha256_tree(write(path, b"new", now)) == sha256(b"new")
 
 
+def test_nothing_hidden_counts(tmp_path):
+    folder = tmp_path / "weights"
+    (folder / "parts").mkdir(parents=True)
+    write(folder / "parts" / "a", b"content")
+    before = sha256_tree(folder)
+    (folder / ".cache" / "download").mkdir(parents=True)
+    write(folder / ".cache" / "download" / "a.metadata", b"any")
+    write(folder / "parts" / ".DS_Store", b"any")
+    assert sha256_tree(folder) == before
+    write(folder / "parts" / "b", b"any")
+    assert sha256_tree(folder) != before
+
+
 @pytest.mark.parametrize("data", [None, b"no database, but as long as the head of one" * 40])
 def test_a_cache_that_cannot_be_used_does_no_harm(tmp_path, data):
     cache_file().parent.parent.mkdir()

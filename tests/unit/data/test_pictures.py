@@ -51,6 +51,39 @@ def test_rows_name_their_images(tmp_path, keys):
 
 
 def test_a_reference_is_every_image_below_a_folder(tmp_path):
-    write_pictures(tmp_path, "b/2.png", "a.jpg", "b/c/1.webp", "b/.hidden.png", "b/text.txt")
+    write_pictures(tmp_path, "b/2.png", "a.jpg", "b/c/1.webp", "b/.hidden.png", "b/.thumbnails/1.webp", "b/text.txt")
     assert [p.image for p in find_images(tmp_path)] == ["a.jpg", "b/2.png", "b/c/1.webp"]
     assert len(find_images(tmp_path, limit=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("names", "prompts"),
+    [
+        (("0/samples/0000.png", "0/samples/0000.jpg"), None),
+        (("0/0.png", "0/00.png", "0/other.png"), None),
+        (("0/x.png", "00/x.png"), None),
+        (("00000.png", "0.png"), "prompts.txt"),
+        (("0_1.png", "0_01.jpg"), "prompts.txt"),
+        (("0_a.png", "0_b.png"), "prompts.txt"),
+    ],
+)
+def test_two_images_of_one_number_are_refused(tmp_path, names, prompts):
+    write_pictures(tmp_path / "images", *names)
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    with pytest.raises(ValueError, match=r"images.* are the same number"):
+        find_pictures(tmp_path / "images", tmp_path / prompts if prompts else None)
+
+
+def test_images_keep_the_numbers_of_their_names(tmp_path):
+    write_pictures(tmp_path, "0/samples/0000.png", "0/samples/0002.png", "1/a.png", "1/7.png")
+    assert [(p.image, p.number) for p in find_pictures(tmp_path)] == [
+        *(("0/samples/0000.png", 0), ("0/samples/0002.png", 2), ("1/7.png", 0), ("1/a.png", 1))
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "TIFF", "gif"])
+def test_images_of_formats_that_are_not_read_are_refused(tmp_path, suffix):
+    write_pictures(tmp_path, "0.png", f"1.{suffix}")
+    for find in (find_images, find_pictures):
+        with pytest.raises(ValueError, match=rf"1\.{suffix}: images are read as"):
+            find(tmp_path)
