@@ -7,11 +7,13 @@ gone or its heartbeat is old. A worker that was suspended meanwhile sees that at
 the other; should two ever write at the same moment, both write the same bytes.
 
     RUN/rows/00002.jsonl    done: one JSON line an item
+    RUN/checksums/00002     of all files of a unit that is done, as sha256sum writes and checks them
     RUN/leases/00002        being worked on: who, where, since when
     RUN/failed/00002.json   gave up: reason, traceback, number of attempts
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -36,6 +38,10 @@ R = TypeVar("R")  # a parsed row
 
 class UnitsFailed(RunFailed):
     """The run is over but some of its units failed."""
+
+
+class DamagedRows(RunFailed, ValueError):
+    """A row file that cannot be read; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +124,19 @@ def rows_of_units(run: Path, units: Sequence[Unit], parse: Callable[[bytes], R])
 
 
 def rows_of_unit(run: Path, name: str, parse: Callable[[bytes], R]) -> Iterator[R]:
-    """The rows of one finished unit, each parsed; a ValueError of `parse` is raised again with file and line."""
+    """The rows of one finished unit, each parsed; DamagedRows names a file that cannot be read, or a line that `parse`
+    refuses with a ValueError.
+    """
     path = run / "rows" / f"{name}.jsonl"
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DamagedRows(f"{path}: unreadable ({error.strerror}); run `verify` on {run}") from None
+    for number, line in enumerate(lines, start=1):
         try:
             row = parse(line)
         except ValueError as error:
-            raise ValueError(f"{path}:{number}: not a row ({error}); run `verify` on {run}") from None
+            raise DamagedRows(f"{path}:{number}: not a row ({error}); run `verify` on {run}") from None
         yield row
 
 
@@ -147,6 +159,7 @@ class Ledger:
         self.rows_per_item = rows_per_item
         self._unit: Unit | None = None
         self._lease: Lease | None = None  # that of the unit
+        self._written: dict[str, str] = {}  # {file of the unit, below the run folder: sha256}
         self._items = self._in_unit = self._done = 0
         self._started = time.time()
         self._closing = threading.Event()
@@ -166,7 +179,7 @@ class Ledger:
         )
 
     def __enter__(self) -> "Ledger":
-        for folder in ("rows", "leases", "failed", "tmp", "logs"):
+        for folder in ("rows", "checksums", "leases", "failed", "tmp", "logs"):
             (self.run / folder).mkdir(parents=True, exist_ok=True)
         sizes = [[len(list(same)), size] for size, same in groupby(len(u) * self.rows_per_item for u in self.units)]
         items = sum(number * size for number, size in sizes)
@@ -246,6 +259,7 @@ class Ledger:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.check_lease()
         write_atomic(path, data, staging=self.staging)
+        self._written[path.relative_to(self.run).as_posix()] = hashlib.sha256(data).hexdigest()
 
     def check_lease(self) -> None:
         """LeaseLost when this worker's unit is another's by now; asked before a file that `write` does not write."""
@@ -255,7 +269,10 @@ class Ledger:
     def complete(self, unit: Unit, rows: Sequence[Mapping[str, Any]]) -> None:
         """Put the unit's rows in place, atomically and durably, and give the lease back; LeaseLost as in `write`."""
         data = b"".join(json_line(row) for row in rows)
+        sums = self._written | {f"rows/{unit.name}.jsonl": hashlib.sha256(data).hexdigest()}
         self.check_lease()
+        text = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(sums.items()))
+        write_atomic(self.run / "checksums" / unit.name, text.encode(), staging=self.staging)
         if not write_new(self.run / "rows" / f"{unit.name}.jsonl", data, staging=self.staging):
             self._release()
             raise LeaseLost
@@ -268,7 +285,7 @@ class Ledger:
         lease = Lease(self.run / "leases" / unit.name, self.staging, self.world.name, self.lease_timeout)
         if self._is_done(unit) or not lease.acquire():
             return False
-        self._unit, self._lease, self._in_unit = unit, lease, 0
+        self._unit, self._lease, self._in_unit, self._written = unit, lease, 0, {}
         if self._is_done(unit):  # finished between the listing and the lease
             self._release()
             return False

@@ -134,6 +134,13 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
         file.write(json_line(row))
 
 
+def check_inside(name: str) -> str:
+    """A path that a row names, with "/" between its parts -> itself; ValueError unless it lies below its folder."""
+    if not isinstance(name, str) or "\0" in name or name.startswith("/") or ".." in name.split("/"):
+        raise ValueError(f"must be a path below its folder, found {name!r}")
+    return name
+
+
 def sha256_file(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with open(path, "rb") as file:

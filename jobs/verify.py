@@ -1,16 +1,17 @@
-"""Check every file of a run folder against the sha256 that its rows recorded.
+"""Check every file of a run folder against the sha256 that was recorded when it was written.
 
     genloop run verify run=runs/a out=runs/a-verified
 
-Reads   RUN/rows/*.jsonl and the images or shards that they name, RUN/plan.json, the manifests of saved checkpoints.
+Reads   RUN/rows/*.jsonl and the images or shards that they name, RUN/checksums and the files that they name (metadata,
+        previews, features, the row files), RUN/plan.json, the manifests of saved checkpoints.
 Writes  OUT/rows/*.jsonl: one line a checked row; the verdict goes to standard output.
 Resume  the same command; a run that has changed since needs another `out`. Exit code 1 when anything is missing,
-        changed, unfinished or doubled.
+        changed, unreadable, unfinished, doubled, or there although nothing was recorded about it.
 """
 
 import collections
 import hashlib
-import json
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,14 @@ from pydantic import Field
 from genloop.checkpoint import MANIFEST_FILE, verify_folder
 from genloop.config import IndependentConfig
 from genloop.distributed import World
+from genloop.hashing import files_below
+from genloop.job import one_line
 from genloop.job import run as run_job
-from genloop.ledger import Ledger, count, finished, plan_of, plan_units, read_rows
-from genloop.rundir import RunFailed, read_run, sha256_file
+from genloop.ledger import Ledger, count, finished, json_object, plan_of, plan_units, read_rows
+from genloop.rundir import RunFailed, check_inside, read_run, sha256_file
 
 KIND = "independent"
+_FOLDERS = ("images", "paths", "features", "shards")  # of files that rows or checksums name
 
 
 class Config(IndependentConfig):
@@ -40,9 +44,9 @@ def check(config: Config) -> None:
 def inputs(config: Config, checked: None) -> dict[str, str]:
     """The state of every file by size and time: a run that has changed since is another input."""
     digest = hashlib.sha256()
-    folders = [config.run / name for name in ("rows", "images", "shards")] + _checkpoints(config.run)
+    folders = [config.run / name for name in (*_FOLDERS, "rows", "checksums")] + _checkpoints(config.run)
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
-        state = path.stat()
+        state = path.lstat()
         digest.update(f"{path.relative_to(config.run)} {state.st_size} {state.st_mtime_ns}\n".encode())
     return {"run": digest.hexdigest()}
 
@@ -62,46 +66,88 @@ def main(config: Config, world: World, checked: None) -> None:
 
 def _check_rows(run: Path, name: str) -> list[dict[str, Any]]:
     source = f"rows/{name}.jsonl"
-    lines = (run / source).read_bytes().splitlines()  # of bytes: a prompt may hold other line separators
-    found: list[dict[str, Any]] = [] if lines else [{"unit": name, "key": [], "image": source, "problem": "empty"}]
+    problem: str | None = "empty"
+    try:
+        lines = (run / source).read_bytes().splitlines()  # of bytes: a prompt may hold other line separators
+    except OSError:
+        lines, problem = [], "unreadable"
+    found: list[dict[str, Any]] = [] if lines else [{"unit": name, "key": [], "image": source, "problem": problem}]
     for line in lines:
         try:
-            row = json.loads(line)
+            row = json_object(line)
             what = "shard" if "shard" in row else "image"
-            file = f"shards/{row[what]}" if what == "shard" else row[what]
-            key = [file] if what == "shard" else [row["prompt_index"], row["sample"]]
-        except (ValueError, KeyError, TypeError):
+            file = check_inside(f"shards/{row[what]}" if what == "shard" else row.get(what, source))
+        except (ValueError, RecursionError):
             found.append({"unit": name, "key": [], "image": source, "problem": "unreadable"})
             continue
+        numbers = row.get("prompt_index"), row.get("sample")
+        key = [file] if what == "shard" else [] if None in numbers else list(numbers)
         problem = _problem(run / file, row["sha256"]) if "sha256" in row else None  # a verdict has no file of its own
         found.append({"unit": name, "key": key, what: file, "problem": problem})
-    return found
+    return found + _check_others(run, name, {_file(row) for row in found if row["problem"] is not None})
+
+
+def _check_others(run: Path, name: str, seen: Collection[str]) -> list[dict[str, Any]]:
+    """Rows about the files of a unit that its rows do not name; of a run without checksums none."""
+    source = f"checksums/{name}"
+    if not (run / "checksums").is_dir():
+        return []
+    try:
+        lines = (run / source).read_text(encoding="utf-8").splitlines()
+        recorded = {check_inside(file): sha256 for sha256, file in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError):
+        problem = "unreadable" if (run / source).exists() else "missing"
+        return [{"unit": name, "key": [], "file": source, "problem": problem}]
+    others = {file: sha256 for file, sha256 in recorded.items() if file not in seen}
+    rows = {file: _problem(run / file, sha256) for file, sha256 in others.items()}
+    return [{"unit": name, "key": [], "file": file, "problem": problem} for file, problem in rows.items()]
 
 
 def _problem(path: Path, digest: str) -> str:
-    return "missing" if not path.is_file() else "" if sha256_file(path) == digest else "changed"
+    if not path.exists():
+        return "missing"
+    try:
+        return "" if sha256_file(path) == digest else "changed"
+    except OSError:
+        return "unreadable"
+
+
+def _strangers(run: Path, known: Collection[str]) -> list[str]:
+    """Files that nothing was recorded about; those beside shards are their indices, and of older runs none is told."""
+    if not (run / "checksums").is_dir():
+        return []
+    files = (file for name in _FOLDERS if (run / name).is_dir() for file in files_below(run / name))
+    names = (file.relative_to(run).as_posix() for file in files)
+    return sorted(n for n in names if n not in known and not (n.startswith("shards/") and not n.endswith(".tar")))
 
 
 def _report(config: Config) -> None:
     """Print what was found; raise when it is not clean."""
     rows = list(read_rows(config.out))
     doubled = [key for key, n in collections.Counter(tuple(row["key"]) for row in rows).items() if key and n > 1]
-    bad = [f"{row.get('image') or row['shard']} {row['problem']}" for row in rows if row["problem"]]
+    bad = [f"{_file(row)} {row['problem']}" for row in rows if row["problem"]]
     folders = [] if config.limit else _checkpoints(config.run)
     for folder in folders:
         try:
             verify_folder(folder)
-        except ValueError as error:
-            bad.append(str(error))
+        except (ValueError, OSError) as error:
+            bad.append(one_line(error))
     left = 0 if config.limit else plan_of(config.run).get("units", 0) - len(finished(config.run))
+    if not config.limit and not left:
+        bad += [f"{name} unknown" for name in _strangers(config.run, {_file(row) for row in rows})]
     files = sum(row["problem"] is not None for row in rows)
+    num_rows = sum("file" not in row for row in rows)
     print(
-        f"{config.run}: {len(rows)} rows, {files} files and {len(folders)} checkpoints checked, "
+        f"{config.run}: {num_rows} rows, {files} files and {len(folders)} checkpoints checked, "
         f"{len(bad)} bad, {len(doubled)} doubled, {left} units unfinished"
     )
     if bad or doubled or left:
         listed = bad[:5] + [f"doubled {key}" for key in doubled[:5]]
         raise RunFailed(f"{config.run} is not clean: {'; '.join(listed) or f'{left} units unfinished'}")
+
+
+def _file(row: Mapping[str, Any]) -> str:
+    return str(row.get("image") or row.get("shard") or row["file"])
 
 
 def _checkpoints(run: Path) -> list[Path]:

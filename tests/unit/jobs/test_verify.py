@@ -1,5 +1,7 @@
 """The verify job finds what was changed, removed or left unfinished."""
 
+import shutil
+
 import pytest
 
 from genloop.distributed import World
@@ -23,7 +25,7 @@ def check(run) -> int:
 
 def test_a_clean_run_passes(run, capsys):
     assert check(run) == 0
-    assert "8 rows, 8 files and 0 checkpoints checked, 0 bad, 0 doubled, 0 units unfinished" in capsys.readouterr().out
+    assert "8 rows, 14 files and 0 checkpoints checked, 0 bad, 0 doubled, 0 units unfinished" in capsys.readouterr().out
 
 
 def test_a_changed_and_a_missing_image_are_named(run, capsys):
@@ -32,8 +34,60 @@ def test_a_changed_and_a_missing_image_are_named(run, capsys):
     missing.unlink()
     assert check(run) == 1
     captured = capsys.readouterr()
-    assert "8 rows, 8 files and 0 checkpoints checked, 2 bad" in captured.out
+    assert "8 rows, 14 files and 0 checkpoints checked, 2 bad" in captured.out
     assert "images/00001/samples/0000.png changed; images/00003/samples/0001.png missing" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [
+        ("images/00001/metadata.jsonl", "changed"),
+        ("images/00001/samples/0002.png", "unknown"),
+        ("images/00009/metadata.jsonl", "unknown"),
+        ("paths/00001/0000.png", "changed"),
+        ("rows/00001.jsonl", "changed"),
+        ("checksums/00001", "missing"),
+        ("images/00001/.DS_Store", ""),
+    ],
+)
+def test_files_that_no_row_names_are_checked_too(tmp_path, capsys, file, problem):
+    run = tmp_path / "run"
+    words = ["tiny", f"out={run}", "limit=2", "images_per_prompt=2", "sampling.steps=2", "unit_size=1"]
+    searching = ["search.strategy=best_of_n", "search.n=2", "judge.kind=shapes_oracle", "previews=judged"]
+    assert run_command(generate, words + searching) == 0
+    place = run / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if problem == "missing":
+        place.unlink()
+    elif problem == "changed":
+        place.write_bytes(place.read_bytes().replace(b'"prompt"', b'"prompt" ', 1) + b" " * (place.suffix == ".png"))
+    else:
+        place.write_bytes(b"more")
+    assert check(run) == (1 if problem else 0)
+    assert f"{file} {problem}" in capsys.readouterr().err if problem else True
+
+
+@pytest.mark.parametrize("file", ["images/00001/samples/0000.png", "rows/00001.jsonl", "checksums/00001"])
+def test_what_cannot_be_read_is_one_line_among_the_others(run, capsys, file):
+    (run / file).unlink()
+    (run / file).mkdir()
+    assert check(run) == 1
+    printed = capsys.readouterr()
+    assert f"{file} unreadable" in printed.err and "Traceback" not in printed.err
+    assert " 1 bad" in printed.out or file.startswith("checksums")
+
+
+def test_a_run_without_checksums_is_checked_by_its_rows(run, capsys):
+    shutil.rmtree(run / "checksums")
+    assert check(run) == 0
+    assert "8 rows, 8 files and 0 checkpoints checked, 0 bad" in capsys.readouterr().out
+
+
+def test_a_row_that_names_a_file_elsewhere_is_damaged(run, capsys):
+    rows = run / "rows" / "00001.jsonl"
+    rows.write_text(rows.read_text().replace("images/00002", "../other/00002", 1))
+    assert check(run) == 1
+    assert "rows/00001.jsonl unreadable" in capsys.readouterr().err
 
 
 def test_an_unfinished_run_does_not_pass(run, capsys):
@@ -63,7 +117,7 @@ def test_shards_are_checked_by_their_rows(tmp_path, capsys):
     shard.write_bytes(whole[:-1] + b"x")
     assert check(run) == 1
     captured = capsys.readouterr()
-    assert "2 rows, 2 files and 0 checkpoints checked, 1 bad" in captured.out
+    assert "2 rows, 4 files and 0 checkpoints checked, 1 bad" in captured.out
     assert "shards/00001.tar changed" in captured.err
     shard.write_bytes(whole)
     assert run_command(verify, [f"run={run}", f"out={tmp_path / 'again'}"]) == 0
@@ -109,4 +163,4 @@ def test_a_prompt_may_hold_any_separator_but_a_new_line(tmp_path, capsys):
     words = ["tiny", f"prompts={prompts}", "metadata=null", f"out={tmp_path / 'run'}", "sampling.steps=2"]
     assert run_command(generate, words) == 0
     assert check(tmp_path / "run") == 0
-    assert "2 files and 0 checkpoints checked, 0 bad" in capsys.readouterr().out
+    assert "2 rows, 4 files and 0 checkpoints checked, 0 bad" in capsys.readouterr().out
