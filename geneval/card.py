@@ -17,7 +17,7 @@ from geneval.folder import Sample
 from genloop.checkpoint import read_json
 from genloop.rundir import RunFailed, read_run
 from genloop.runs.generated import generate_fingerprint
-from genloop.runs.provenance import SCHEMA, keys_below, read_chunk, regime_of
+from genloop.runs.provenance import SCHEMA, UPPER_BOUND, is_upper_bound, keys_below, read_chunk, regime_of
 from genloop.runs.rows import EvaluatedRow
 
 _PARTS = ("detector", "colors")
@@ -55,6 +55,7 @@ def remarks(card: Mapping[str, Any]) -> list[str]:
     images = card["images"]
     lines = ["images were made from rewritten prompts: not comparable with those of the prompts themselves"]
     lines = lines if images["rewritten"] else []
+    lines += [f"images were {UPPER_BOUND}"] if is_upper_bound(card) else []
     if mixed := sorted(images.get("mixed", {})):
         lines.append(f"images were not all made in one way: they differ in {', '.join(mixed)}")
     if len(images["size"]) > 1:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from geneval.folder import Sample
+from geneval.folder import PromptFolder, Sample
 from geneval.judging import Judged, classes_of, judge_images
-from geneval.settings import Evaluator
+from geneval.settings import DetectorSettings, Evaluator
 from geneval.verdict import details
-from genloop.data.image_reader import ImageReader, UnreadableImage
+from genloop.data.image_reader import ImageReader, UnreadableImage, image_size
 from genloop.data.masks import encode_mask
 from genloop.job import note
 from genloop.records import Prompt, Verdict
@@ -19,6 +19,25 @@ from genloop.runs.rows import EvaluatedRow
 
 UNREADABLE = "unreadable: "  # opens the reason of an image that does not decode; it counts as wrong
 _UNREAD = Judged(Verdict(False, ""), {}, (), None)
+
+
+def check_fit(folders: Sequence[PromptFolder], images: Path, detector: DetectorSettings) -> None:
+    """ValueError when the detector knows no class of any prompt, or was not made for images of such a size."""
+    asked = {name for folder in folders for name in classes_of(folder.prompt)}
+    if asked and asked.isdisjoint(detector.maker.classes(detector.options)):
+        names = ", ".join(sorted(asked)[:3]) + (", ..." if len(asked) > 3 else "")
+        raise ValueError(
+            f"detector: {detector.kind} knows none of the classes of {images} ({names}); choose another one"
+        )
+    check_size = getattr(detector.maker, "check_size", None)
+    if check_size is None:
+        return
+    for sample in (sample for folder in folders for sample in folder.samples):
+        if size := image_size(images / sample.image):
+            try:
+                check_size(detector.options, *size)
+            except ValueError as error:
+                raise ValueError(f"{images / sample.image}: {error}") from None
 
 
 def evaluate(samples: Sequence[Sample], images: Path, evaluator: Evaluator) -> list[EvaluatedRow]:

@@ -33,6 +33,10 @@ class PartMaker(Maker, Protocol):
         raise NotImplementedError
 
     @classmethod
+    def check_size(cls, options: Any, width: int, height: int) -> None:
+        """Refuse, with a ValueError, images of a size that the detector was not made for; it may lack this method."""
+
+    @classmethod
     def load(cls, options: Any, resolve: Resolve, device: str) -> Any:
         """The Detector or ColorClassifier itself, on `device`."""
 

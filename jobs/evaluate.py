@@ -109,6 +109,7 @@ def check(config: Config) -> Checked:
     """Names, layout, every metadata file and completeness, before anything is loaded or written."""
     from geneval.canary.records import check_records
     from geneval.completeness import check_complete
+    from geneval.evaluation import check_fit
     from geneval.folder import check_samples
 
     known = check_evaluator(config, resolve)
@@ -120,6 +121,7 @@ def check(config: Config) -> Checked:
         raise ValueError("images: needs a value, unless canary=only")
     classes = known if config.unknown_classes == "refuse" else None
     folders = read_folders(config.folder, classes=classes, limit=config.limit, layout=config.layout)
+    check_fit(folders, config.folder, config.detector)
     if config.expect.on_missing == "error" or not any(folder.samples for folder in folders):
         check_samples(config.folder, folders, config.layout)
         check_complete(config.folder, _lacks(config, folders))

@@ -55,6 +55,17 @@ def read_image(path: Path) -> np.ndarray:
     return decode_image(path.read_bytes())  # a failing disk is not a broken image: its OSError passes
 
 
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Width and height as an image file's header says, not turned; None when it says nothing."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except decoding_errors():
+        return None
+
+
 def sample_pixels(sample: Sample) -> np.ndarray:
     """The png of a shard's sample -> (H, W, 3) uint8; ValueError names a sample without it, or where it is broken."""
     if "png" not in sample.fields:

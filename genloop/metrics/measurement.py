@@ -16,7 +16,7 @@ from genloop.ledger import Ledger
 from genloop.metrics.features import CachedExtractor, extractor_mark
 from genloop.metrics.makers import Extractor, FeatureSettings, Scorer, Tools, is_distance, metric_maker
 from genloop.metrics.set_distances import Gaussian
-from genloop.metrics.statistics import has_statistics, npy_bytes, open_statistics
+from genloop.metrics.statistics import has_statistics, npy_bytes, open_statistics, size_of
 from genloop.records import Prompt, Unit
 from genloop.runs.generated import units_to_make
 
@@ -57,6 +57,10 @@ class Measurement:
             if options.features not in found.values():
                 found[name] = options.features
         return found
+
+    def kept_as(self, name: str) -> str:
+        """The key in `features` of what this distance goes by."""
+        return next(first for first, kind in self.features.items() if kind == self.distances[name].features)
 
     @cached_property
     def pictures(self) -> list[Picture]:
@@ -112,18 +116,33 @@ class Measurement:
         return found
 
     def load(self, tools: Tools, feature_cache: Path | None = None) -> Work:
-        """Everything that measures."""
+        """Everything that measures; ValueError when its features are of another size than the reference's."""
         scorers: dict[str, Scorer] = {}
         for name, options in self.scores.items():
             maker: Any = metric_maker(name)
             scorers[name] = maker.load(options, tools)
         extractors: dict[str, Extractor] = {}
         for name, features in self.features.items():
-            extractor = features.maker.load(features.options, self.resolve, tools.device)
-            if feature_cache is not None:
-                extractor = CachedExtractor(extractor, feature_cache, extractor_mark(features, self.resolve))
-            extractors[name] = extractor
+            extractors[name] = features.maker.load(features.options, self.resolve, tools.device)
+        self._check_sizes(extractors)
+        if feature_cache is not None:
+            for name, features in self.features.items():
+                mark = extractor_mark(features, self.resolve)
+                extractors[name] = CachedExtractor(extractors[name], feature_cache, mark)
         return Work(scorers, extractors)
+
+    def _check_sizes(self, extractors: Mapping[str, Extractor]) -> None:
+        """Hold what extractors say of a black image against the statistics of a reference."""
+        if self.reference is None or self.others:
+            return
+        for name in self.needs("reference"):
+            first = self.kept_as(name)
+            theirs = size_of(open_statistics(self.reference, extractor_mark(self.features[first], self.resolve)))
+            ours = extractors[first].embed([np.zeros((64, 64, 3), dtype=np.uint8)]).shape[1]
+            if ours != theirs:
+                raise ValueError(
+                    f"reference: {self.reference} is of {theirs} numbers an image, the features of {name} of {ours}"
+                )
 
 
 def measure(what: Measurement, unit: Unit, work: Work, reader: ImageReader, ledger: Ledger) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 from genloop.metrics.set_distances import Gaussian
 from genloop.rundir import write_atomic
 
+_ROUNDING = 1e-6  # of the largest value
 Block = tuple[np.ndarray, np.ndarray]  # features (N, D), cluster of each (N,)
 
 
@@ -58,6 +59,8 @@ def read_statistics(path: Path, mark: str) -> Features | Gaussian:
     numbers = {key: values for key, values in found.items() if key != "extractor"}
     if strange := [key for key, values in numbers.items() if values.dtype.kind not in "fiu"]:
         raise ValueError(f"{path}: {strange[0]} holds no numbers")
+    if strange := [key for key, values in numbers.items() if not np.isfinite(values).all()]:
+        raise ValueError(f"{path}: {strange[0]} holds values that are no numbers; make the statistics again")
     if "features" in found and "clusters" in found:
         features, clusters = found["features"], found["clusters"]
         if features.ndim != 2 or clusters.shape != features.shape[:1] or not features.size:
@@ -72,9 +75,26 @@ def read_statistics(path: Path, mark: str) -> Features | Gaussian:
         or found["sigma"].shape != 2 * found["mu"].shape
     ):
         raise ValueError(f"{path}: holds neither features and clusters nor mu (D,) and sigma (D, D)")
-    if not all(np.isfinite(found[key]).all() for key in ("mu", "sigma")):
-        raise ValueError(f"{path}: mu or sigma holds values that are no numbers; make the statistics again")
-    return Gaussian(found["mu"].astype(np.float64), found["sigma"].astype(np.float64))
+    gaussian = Gaussian(found["mu"].astype(np.float64), found["sigma"].astype(np.float64))
+    _check_covariance(path, gaussian.covariance)
+    return gaussian
+
+
+def size_of(statistics: Features | Gaussian) -> int:
+    """Numbers an image."""
+    return len(statistics.mean) if isinstance(statistics, Gaussian) else statistics.whole[0].shape[1]
+
+
+def _check_covariance(path: Path, sigma: np.ndarray) -> None:
+    """ValueError for (D, D) numbers that are no covariance; rounding, also to float32, is none of that."""
+    scale = float(np.abs(sigma).max(initial=0.0))
+    if np.abs(sigma - sigma.T).max(initial=0.0) > _ROUNDING * scale:
+        raise ValueError(f"{path}: sigma is no covariance: it is not symmetric; make the statistics again")
+    if (lowest := float(np.linalg.eigvalsh(sigma)[0])) < -_ROUNDING * len(sigma) * scale:
+        raise ValueError(
+            f"{path}: sigma is no covariance: in one direction its variance is {lowest:.3g}, below 0; make the "
+            "statistics again"
+        )
 
 
 def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:

@@ -32,8 +32,7 @@ def conclude(
         if name in what.scores:
             found[name] = maker.conclude(options, name, readable, seed)
         else:
-            first = next(key for key, features in what.features.items() if features == what.distances[name].features)
-            found[name] = maker.conclude(options, name, *sets[first], seed)
+            found[name] = maker.conclude(options, name, *sets[what.kept_as(name)], seed)
     return found
 
 

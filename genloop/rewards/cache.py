@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import socket
+import stat
 import struct
 import threading
 import time
@@ -47,6 +48,7 @@ class ScoreStore:
         self.folder, self.capacity, self.refresh_seconds = folder, capacity, refresh_seconds
         self._scores: OrderedDict[bytes, Answer] = OrderedDict()
         self._read: dict[str, int] = {}  # segment -> bytes that were read
+        self._passed_over: set[str] = set()  # segments that cannot be read
         self._segment: tuple[int, int, str] | None = None  # (process, file descriptor, name) of what this one writes
         self._writes, self._refreshed, self._is_full = folder is not None, -float("inf"), False
         self._lock = threading.RLock()
@@ -65,8 +67,8 @@ class ScoreStore:
             return [self._scores.get(key) for key in keys]
 
     def add(self, scores: Mapping[bytes, Answer | None]) -> None:
-        """Keep answers, those that are NaN or None excepted."""
-        kept = {key: score for key, score in scores.items() if score is not None and score == score}
+        """Keep answers: words and probabilities."""
+        kept = {key: score for key, score in scores.items() if score is not None and _is_answer(score)}
         with self._lock:
             self._remember(kept)
             if kept and self._writes:
@@ -88,13 +90,22 @@ class ScoreStore:
             self._refreshed = time.monotonic()
             own = self._segment[2] if self._segment and self._segment[0] == os.getpid() else None
             with os.scandir(self.folder) as entries:
-                sizes = {e.name: e.stat().st_size for e in entries if e.name.endswith(SUFFIX) and e.name != own}
-            for name in sorted(sizes):
-                if sizes[name] > self._read.get(name, 0):
+                names = sorted(e.name for e in entries if e.name.endswith(SUFFIX) and e.name != own)
+            for name in names:
+                try:
                     self._read_segment(name)
+                except OSError as error:
+                    self._pass_over(name, error.strerror)
 
     def _read_segment(self, name: str) -> None:
+        """What was added to a segment; OSError for one that cannot be read."""
         assert self.folder is not None
+        state = (self.folder / name).stat()
+        if not stat.S_ISREG(state.st_mode):
+            self._pass_over(name, "not a file")
+            return
+        if state.st_size <= self._read.get(name, 0):
+            return
         with open(self.folder / name, "rb") as file:
             file.seek(self._read.get(name, 0))
             whole = file.read().rpartition(b"\n")[0]  # the last line may still be on its way
@@ -105,6 +116,13 @@ class ScoreStore:
         self._remember(dict(row for row in rows if row is not None))
         if num_bad := rows.count(None):
             log.warning("score cache: %d damaged lines in %s are ignored", num_bad, self.folder / name)
+
+    def _pass_over(self, name: str, why: str | None) -> None:
+        """A segment that cannot be read costs what it holds, not the run."""
+        assert self.folder is not None
+        if name not in self._passed_over:
+            log.warning("score cache: %s is passed over (%s)", self.folder / name, why)
+            self._passed_over.add(name)
 
     def _remember(self, scores: Mapping[bytes, Answer]) -> None:
         self._scores.update(scores)
@@ -255,4 +273,10 @@ def _parse(line: bytes) -> tuple[bytes, Answer] | None:
     if found is None or zlib.crc32(line[: found.end(2)]) != int(found[3], 16):
         return None
     key, value = bytes.fromhex(found[1].decode()), found[2].decode()
-    return key, json.loads(value) if value.startswith('"') else struct.unpack(">f", bytes.fromhex(value))[0]
+    answer = json.loads(value) if value.startswith('"') else struct.unpack(">f", bytes.fromhex(value))[0]
+    return (key, answer) if _is_answer(answer) else None
+
+
+def _is_answer(value: Answer) -> bool:
+    """Words, or a probability; NaN stands for none."""
+    return isinstance(value, str) or 0 <= value <= 1

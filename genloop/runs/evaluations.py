@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop import ledger, rundir
+from genloop.runs.provenance import is_upper_bound
 from genloop.runs.rows import EvaluatedRow
 
 CARD = "card.json"  # of a run: how its images were made, and how they were judged
@@ -39,6 +40,11 @@ class Evaluation:
     path: Path
     images: Sequence[EvaluatedImage]
     card: Mapping[str, Any] | None
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Whether the images were chosen by the detector that judged them."""
+        return is_upper_bound(self.card)
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -14,6 +14,8 @@ from typing import Any
 from genloop.data.images import decoding_errors, open_image
 from genloop.runs.rows import GeneratedRow
 
+UPPER_BOUND = "searched with the evaluator: an upper bound"  # said wherever such a score is shown
+_ORACLES = {"shapes_oracle": "shapes"}  # judges that stand for a detector under GenEval's rules
 CHUNK = "genloop"  # keyword of the text chunk
 SCHEMA = 1
 _GENERATOR = re.compile(r"^generator\.options\.")  # images call these keys model.*, as when there was one generator
@@ -44,6 +46,20 @@ def regime_of(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     if keys.get("search.strategy") not in (None, "none"):
         regime["judge"] = keys_below(keys, "judge.")
     return regime
+
+
+def is_upper_bound(card: Mapping[str, Any] | None) -> bool:
+    """Whether a search chose the images of a card by the detector that then judged them."""
+    making, detector = (card or {}).get("images") or {}, ((card or {}).get("detector") or {}).get("kind")
+    judges = [making.get("judge"), *(making.get("mixed") or {}).get("judge", ())]
+    return any(detector in _detectors(judge) for judge in judges if isinstance(judge, Mapping))
+
+
+def _detectors(judge: Mapping[str, Any]) -> set[Any]:
+    """The detectors that a judge goes by, alone or as a member of several; its keys are dotted."""
+    kinds = {value for key, value in judge.items() if key.rpartition(".")[2] == "kind" and isinstance(value, str)}
+    by = {value for key, value in judge.items() if key.endswith("options.detector.kind")}
+    return by | {_ORACLES[kind] for kind in kinds if kind in _ORACLES}
 
 
 def image_chunk(regime: Mapping[str, Any], row: GeneratedRow) -> str:

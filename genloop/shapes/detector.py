@@ -5,7 +5,7 @@ compared with the ten templates at nine shifts; the best intersection over union
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ from genloop.shapes.scenes import SHAPES
 
 MIN_PIXELS = 10  # smaller components are dust
 MIN_SCORE = 0.75  # IoU with the best template
+MAX_SIDE = 192  # pixels a side: eight times the world's, which has shapes of 7 pixels at any size of image
+_AT_A_TIME = 1 << 18  # pixels
 _CANVAS = 11  # a 7 x 7 template in the middle leaves two pixels on every side
 _MARGIN = (_CANVAS - TEMPLATES.shape[1]) // 2
 _IN_PLANE = np.array([np.zeros((3, 3)), np.ones((3, 3)), np.zeros((3, 3))], dtype=bool)  # neighbours within an image
@@ -43,7 +45,7 @@ class ShapesDetector:
         for i, image in enumerate(images):
             _check(image)
             by_size[image.shape].append(i)
-        for shape, members in by_size.items():
+        for shape, members in _groups(by_size):
             stack = np.stack([images[i] for i in members])
             for component, class_name, score in _match(_components(nearest_colors(stack))):
                 x1, y1, x2, y2 = component.box
@@ -76,6 +78,16 @@ class Shapes(Maker):
         return SHAPES
 
     @classmethod
+    def check_size(cls, options: Settings, width: int, height: int) -> None:
+        """ValueError for an image that is not of the world: shapes do not grow with it."""
+        if max(width, height) > MAX_SIDE:
+            span = TEMPLATES.shape[1]
+            raise ValueError(
+                f"{width} x {height} pixels; the exact detector finds shapes of {span} x {span} pixels on grey, in "
+                f"images of up to {MAX_SIDE} x {MAX_SIDE}"
+            )
+
+    @classmethod
     def load(cls, options: Settings, resolve: Resolve, device: str) -> ShapesDetector:
         """It is the same on every device."""
         return ShapesDetector()
@@ -84,9 +96,21 @@ class Shapes(Maker):
 def nearest_colors(images: np.ndarray) -> np.ndarray:
     """(B, H, W, 3) uint8 -> (B, H, W) int8: index of the nearest colour in COLORS, -1 for background."""
     values = np.concatenate([np.array([BACKGROUND], dtype=np.float32), COLOR_VALUES.astype(np.float32)])  # (11, 3)
-    pixels = images.reshape(-1, 3).astype(np.float32)
-    closeness = pixels @ (2 * values.T) - (values**2).sum(axis=1)  # (P, 11): exact, all integers below 2**24
-    return (closeness.argmax(axis=1) - 1).astype(np.int8).reshape(images.shape[:-1])
+    pixels = images.reshape(-1, 3)
+    labels = np.empty(len(pixels), dtype=np.int8)
+    for start in range(0, len(pixels), _AT_A_TIME):
+        part = pixels[start : start + _AT_A_TIME].astype(np.float32)
+        closeness = part @ (2 * values.T) - (values**2).sum(axis=1)  # (P, 11): exact, all integers below 2**24
+        labels[start : start + _AT_A_TIME] = closeness.argmax(axis=1) - 1
+    return labels.reshape(images.shape[:-1])
+
+
+def _groups(by_size: Mapping[tuple[int, ...], Sequence[int]]) -> Iterator[tuple[tuple[int, ...], Sequence[int]]]:
+    """Images of one size that are looked at together: as many as have so many pixels, at least one."""
+    for shape, members in by_size.items():
+        step = max(1, _AT_A_TIME // max(1, shape[0] * shape[1]))
+        for start in range(0, len(members), step):
+            yield shape, members[start : start + step]
 
 
 def _check(image: np.ndarray) -> None:
@@ -98,7 +122,10 @@ def _components(labels: np.ndarray) -> list[_Component]:
     """(B, H, W) colour labels -> the components of one colour that could be an object."""
     found = []
     for color in range(len(COLORS)):
-        numbered, _ = ndimage.label(labels == color, structure=_IN_PLANE)
+        of_color = labels == color
+        if not of_color.any():
+            continue
+        numbered, _ = ndimage.label(of_color, structure=_IN_PLANE)
         for number, (plane, rows, columns) in enumerate(ndimage.find_objects(numbered), start=1):
             if rows.stop - rows.start > _CANVAS or columns.stop - columns.start > _CANVAS:
                 continue

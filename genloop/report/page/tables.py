@@ -6,6 +6,7 @@ from typing import Any
 
 from genloop.report.page.scores import OVERALL, RunComparison, Score
 from genloop.report.runs import ReportedRun
+from genloop.runs.provenance import UPPER_BOUND
 from genloop.stats.markdown import table_head, table_row
 from genloop.stats.rates import MARKS, legend
 
@@ -23,6 +24,7 @@ def markdown(
         lines.append(table_row([task, *(cell for pair in cells for cell in pair)]))
     lines += ["", legend(score.accuracy.method for column in scores for score in column)]
     lines += [f"\n{run.letter} {run.name}: made from {REWRITTEN}" for run in runs if run.is_rewritten]
+    lines += [f"\n{run.letter} {run.name}: {UPPER_BOUND}" for run in runs if run.evaluation.is_upper_bound]
     for comparison in comparisons:
         base, run = comparison.base, comparison.run
         lines += ["", f"{run.letter} {run.name} minus {base.letter} {base.name}, in points", ""]
@@ -51,6 +53,7 @@ def as_json(
                 "run": run.letter,
                 "name": run.name,
                 "prompts": "rewritten" if run.is_rewritten else "as they are",
+                "upper_bound": run.evaluation.is_upper_bound,
                 "units": {"total": run.counts.total, "done": run.counts.done, "failed": run.counts.failed},
                 "scores": [
                     {

@@ -17,6 +17,7 @@ from genloop.report.page.costs import Expense, unit_of
 from genloop.report.rendering import minus, percent, render, signed
 from genloop.report.runs import ReportedRun, read_runs
 from genloop.rundir import write_atomic
+from genloop.runs.provenance import UPPER_BOUND
 from genloop.stats.intervals import Interval
 from genloop.stats.rates import MARKS, legend
 
@@ -141,6 +142,8 @@ def _notices(runs: Sequence[ReportedRun]) -> Iterator[str]:
             yield f"{name} is unfinished: {state.done} of {state.total} units are done{failed}. Others do not count."
         if run.is_rewritten:
             yield f"{name} was made from {tables.REWRITTEN}."
+        if run.evaluation.is_upper_bound:
+            yield f"{name} was {UPPER_BOUND}."
         if run.made and run.made.done < run.made.total:
             yield f"{name}: its images are those of an unfinished run, {run.made.done} of {run.made.total} units."
         absent = ", ".join(scores.missing_tasks(run))

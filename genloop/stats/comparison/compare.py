@@ -70,6 +70,7 @@ class Comparison:
     near_flips: int | None  # of the images whose verdicts differ, those near a threshold in either run
     flips: tuple[ChangedPrompt, ...]  # the greatest changes first
     unpaired: tuple[int, int]  # images that only one run has
+    upper_bounds: tuple[bool, bool]  # whether a search chose the images by the evaluator itself
 
 
 def pair_up(a: Evaluation, b: Evaluation) -> tuple[list[Pair], tuple[int, int]]:
@@ -115,7 +116,8 @@ def compare(
     knows = all(image.tells_distance for pair in pairs for image in pair)
     near_flips = sum(is_near(a.distance) or is_near(b.distance) for a, b in turned) if knows else None
     near = nearness_of([a for a, _ in pairs]), nearness_of([b for _, b in pairs])
-    return Comparison(tuple(changes), near, near_flips, tuple(_flips(pairs)), unpaired)
+    bounds = a.is_upper_bound, b.is_upper_bound
+    return Comparison(tuple(changes), near, near_flips, tuple(_flips(pairs)), unpaired, bounds)
 
 
 def nearness_of(images: Sequence[EvaluatedImage]) -> Nearness | None:

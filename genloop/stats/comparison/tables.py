@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from genloop.runs.provenance import UPPER_BOUND
 from genloop.stats.comparison.compare import OVERALL, Change, ChangedPrompt, Comparison
 from genloop.stats.comparison.regime import Differing, in_words
 from genloop.stats.markdown import percent, table_head, table_row
@@ -19,6 +20,8 @@ def markdown(found: Comparison, names: tuple[str, str], conditions: Sequence[Dif
     lines = [f"# {names[1]} minus {names[0]}", "", sentence(overall, names), ""]
     if conditions:
         lines += [f"The runs {in_words(conditions)}.", ""]
+    for name, is_bound in zip(names, found.upper_bounds):
+        lines += [f"{name} was {UPPER_BOUND}.", ""] if is_bound else []
     if any(found.unpaired):
         lines += [f"Images without a partner, left out: {found.unpaired[0]} of a, {found.unpaired[1]} of b.", ""]
     lines += table_head(["task", "n", "a", "b", "b - a, points", "p", "result", "detectable"])
@@ -36,6 +39,7 @@ def as_json(found: Comparison, names: tuple[str, str], conditions: Sequence[Diff
         "a": names[0],
         "b": names[1],
         "differs": [one._asdict() for one in conditions],
+        "upper_bound": dict(zip("ab", found.upper_bounds)),
         "unpaired": {"a": found.unpaired[0], "b": found.unpaired[1]},
         "changes": [
             {

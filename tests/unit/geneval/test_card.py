@@ -13,9 +13,13 @@ from geneval.folder import find_samples
 from genloop import rundir
 from genloop.job import run_command
 from genloop.ledger import read_rows
-from genloop.runs.provenance import image_chunk, read_chunk, regime_of
+from genloop.report import write_report
+from genloop.runs.evaluations import read_evaluation
+from genloop.runs.provenance import UPPER_BOUND, image_chunk, is_upper_bound, read_chunk, regime_of
 from genloop.runs.rows import GeneratedRow
+from genloop.stats.comparison.compare import compare
 from genloop.stats.comparison.regime import differing
+from genloop.stats.comparison.tables import markdown
 from jobs import evaluate, generate
 from tests.worlds.image_folders import small_set, write_images
 from tests.worlds.tiny_mask2former import SCALE, mask2former_folder
@@ -123,6 +127,35 @@ def test_images_that_were_made_in_different_ways_are_said_to_be(images, tmp_path
     assert remarks(found) == [line] and line in capsys.readouterr().out
 
 
+SEARCH = {"search.strategy": "best_of_n", "search.n": 4}
+BY_SHAPES = {"judge.kind": "geneval", "judge.options.detector.kind": "shapes"}
+MEMBER = {"judge.kind": "ensemble"} | {f"judge.options.members.1.{key[6:]}": kind for key, kind in BY_SHAPES.items()}
+
+
+@pytest.mark.parametrize(
+    ("keys", "is_bound"),
+    [
+        (SEARCH | {"judge.kind": "shapes_oracle"}, True),
+        (SEARCH | BY_SHAPES, True),
+        (SEARCH | MEMBER, True),
+        (SEARCH | BY_SHAPES | {"judge.options.detector.kind": "hf_mask2former"}, False),
+        (SEARCH | {"judge.kind": "llava"}, False),
+        ({"search.strategy": "none", "judge.kind": "shapes_oracle"}, False),
+    ],
+    ids=["oracle", "geneval", "member", "another detector", "another judge", "no search"],
+)
+def test_a_search_by_the_evaluator_is_an_upper_bound(images, tmp_path, capsys, keys, is_bound):
+    for sample in find_samples(images):
+        chunk(images / sample.image, image_chunk(regime_of({"keys": keys}), OWN))
+    found = card_of(images, tmp_path / "run")
+    assert is_upper_bound(found) == is_bound
+    assert (f"images were {UPPER_BOUND}" in capsys.readouterr().out) == is_bound
+    one = read_evaluation(tmp_path / "run")
+    assert markdown(compare(one, one, 0, num_resamples=100), ("x", "y"), []).count(f"was {UPPER_BOUND}") == 2 * is_bound
+    page = write_report([tmp_path / "run"], tmp_path / "report")
+    assert [UPPER_BOUND in (page.parent / name).read_text() for name in ("index.html", "table.md")] == [is_bound] * 2
+
+
 def test_every_one_of_many_seeds_counts(images, tmp_path):
     cards = []
     for last in (1000, 1001):
@@ -185,7 +218,9 @@ def test_rewritten_prompts_are_labelled(images, tmp_path, capsys):
 @pytest.mark.parametrize(("version", "effective"), [("2.x", "mmdet2"), ("3.x", "mmdet3")])
 def test_what_the_folder_of_a_detector_decides_is_on_the_card(images, tmp_path, version, effective):
     folder = mask2former_folder(tmp_path / "weights", version=version)
-    words = [f"detector.options.checkpoint={folder}", "colors=shapes", "canary=off", "unknown_classes=absent"]
+    line = '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}'
+    (images / "00000" / "metadata.jsonl").write_text(line)
+    words = [f"detector.options.checkpoint={folder}", "colors=shapes", "canary=off"]
     words += ["limit=1", "expect.prompts=null", f"images={images}"]
     cards = []
     for name, more in (("a", []), ("b", [f"detector.options.preprocess={effective}"])):

@@ -53,6 +53,21 @@ def test_what_is_missing_is_an_error_before_work_and_said_when_that_is_asked_for
     assert "1 expected prompt without a folder: " in capsys.readouterr().out
 
 
+def test_images_that_the_exact_detector_was_not_made_for_are_refused(images, tmp_path, capsys):
+    Image.new("RGB", (512, 300)).save(images / "00003" / "samples" / "0001.png")
+    error = refusal(evaluate, words(images, tmp_path / "run"), tmp_path, capsys)
+    assert f"{images / '00003/samples/0001.png'}: 512 x 300 pixels" in error and "up to 192 x 192" in error
+
+
+def test_a_detector_that_knows_no_class_of_any_prompt_is_refused(images, tmp_path, capsys):
+    line = '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}'
+    for folder in images.iterdir():
+        (folder / "metadata.jsonl").write_text(line)
+    more = "unknown_classes=absent", "expect.on_missing=report"
+    error = refusal(evaluate, words(images, tmp_path / "run", *more), tmp_path, capsys)
+    assert "detector: shapes knows none of the classes" in error and "bench" in error
+
+
 def test_a_missing_task_is_an_error_unless_a_part_is_asked_for(images, tmp_path, capsys):
     for index in (4, 5):
         shutil.rmtree(images / f"{index:05d}")

@@ -16,7 +16,6 @@ from genloop.ledger import read_rows
 from genloop.metrics.features import PixelExtractor, PixelOptions
 from genloop.metrics.makers import METRICS, NEEDS, metric_maker
 from genloop.metrics.set_distances import fid, grouped_moments
-from genloop.metrics.statistics import npy_bytes
 from jobs import metrics
 from tests.runs import ROOT, contents, refusal, start, wait_until
 from tests.worlds.counting_judges import images_of
@@ -330,44 +329,6 @@ def test_every_metric_says_what_it_needs():
     needs = {name: metric_maker(name).needs for name in METRICS}
     assert all(found <= set(NEEDS) for found in needs.values())
     assert needs["fid"] == {"reference"} and needs["geneval2"] == {"prompt", "judge"} and not needs["statistics"]
-
-
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        ({}, "holds neither features and clusters nor mu"),
-        ({"mu": np.array(["a"] * 4), "sigma": np.eye(4)}, "mu holds no numbers"),
-        ({"mu": np.full(4, np.nan), "sigma": np.eye(4)}, "mu or sigma holds values that are no numbers"),
-        ({"mu": np.zeros((1, 4)), "sigma": np.eye(4)}, "holds neither features and clusters nor mu"),
-        ({"features": np.zeros(9), "clusters": np.zeros(9)}, "features must be (N, D) and clusters (N,)"),
-        ({"features": np.zeros((0, 4)), "clusters": np.zeros(0)}, "features must be (N, D) and clusters (N,)"),
-        ({"features": np.zeros((3, 4)), "clusters": np.zeros(2)}, "features must be (N, D) and clusters (N,)"),
-    ],
-)
-def test_references_that_hold_no_statistics_are_refused(images, tmp_path, capsys, arrays, message):
-    np.savez(tmp_path / "reference.npz", **arrays)
-    words = [f"images={images}", DISTANCES[0], f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
-    line = refusal(metrics, words, tmp_path, capsys)
-    assert f"{tmp_path / 'reference.npz'}: " in line and message in line
-
-
-def test_a_torn_reference_is_refused(images, tmp_path, capsys):
-    np.savez(tmp_path / "reference.npz", mu=np.zeros(64), sigma=np.eye(64))
-    whole = (tmp_path / "reference.npz").read_bytes()
-    for content in (whole[:-300], whole[:20], b"", npy_bytes(np.zeros(3))):
-        (tmp_path / "reference.npz").write_bytes(content)
-        words = [f"images={images}", DISTANCES[0], f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
-        assert "not a file of statistics" in refusal(metrics, words, tmp_path, capsys)
-
-
-def test_a_metric_that_cannot_be_computed_fails_in_one_line(images, tmp_path, capsys):
-    np.savez(tmp_path / "reference.npz", mu=np.zeros(9), sigma=np.eye(9))
-    words = [f"images={images}", DISTANCES[0], f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
-    with pytest.raises(SystemExit) as stopped:
-        run_command(metrics, words)
-    error = capsys.readouterr().err
-    assert stopped.value.code == 1 and error.count("\n") == 1
-    assert "features of 64 and of 9 numbers cannot be compared" in error
 
 
 def test_images_that_would_be_measured_twice_or_in_part_are_refused(images, tmp_path, capsys):

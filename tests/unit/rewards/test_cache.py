@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from genloop.records import Prompt
-from genloop.rewards.cache import ScoreStore, cached
+from genloop.rewards.cache import ScoreStore, _line, cached
 from genloop.shapes.prompts import prompt_set
 from tests.runs import ROOT
 from tests.worlds.counting_judges import BATCH, Brightness, ComparingBrightness, CountingOracle, images_of, judged
@@ -202,6 +202,26 @@ def test_the_least_recently_used_scores_leave_memory_first(caplog):
     store.add({key(3): 0.5})
     assert [score is None for score in store.find([key(number) for number in range(4)])] == [False, True, False, False]
     assert "more than 3 scores" in caplog.text
+
+
+def test_segments_that_cannot_be_read_are_passed_over_and_named_once(tmp_path, caplog):
+    filled(tmp_path, 3)
+    (tmp_path / "folder.scores").mkdir()
+    (tmp_path / "dangling.scores").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.scores")
+    store = ScoreStore(tmp_path, refresh_seconds=0)
+    for _ in range(2):
+        assert store.find([key(1), key(9)]) == [pytest.approx(1 / 7), None]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3 and all("passed over" in line for line in told)
+
+
+@pytest.mark.parametrize("value", [-5.0, 1.5, float("inf"), -float("inf"), float("nan")])
+def test_answers_that_are_no_probabilities_are_neither_kept_nor_used(tmp_path, caplog, value):
+    (tmp_path / "theirs.scores").write_bytes(_line(key(1), value))
+    assert ScoreStore(tmp_path).find([key(1)]) == [None] and "1 damaged lines" in caplog.text
+    ScoreStore(tmp_path / "own").add({key(1): value})
+    assert not list((tmp_path / "own").iterdir())
 
 
 def test_a_cache_that_cannot_be_written_or_read_costs_itself_only(tmp_path, caplog):

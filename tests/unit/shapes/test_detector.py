@@ -1,5 +1,7 @@
 """The detector is right on every real scene and calm on anything else."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -62,6 +64,16 @@ def test_detections_depend_on_the_image_alone():
         alone = DETECTOR.detect([image])[0]
         assert [(d.class_name, d.score, d.box) for d in found] == [(d.class_name, d.score, d.box) for d in alone]
     assert together[-1] == []
+
+
+def test_memory_is_a_few_bytes_a_pixel():
+    image = np.full((2000, 2000, 3), 150, np.uint8)
+    image[:24, :24] = render([(Thing("star", "red", 0, 0),)])[0]
+    tracemalloc.start()
+    (found,) = DETECTOR.detect([image])[0]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.class_name == "star" and peak < 16 * 2000 * 2000
 
 
 @settings(max_examples=40, deadline=None)

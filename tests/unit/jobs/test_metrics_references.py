@@ -1,0 +1,72 @@
+"""The job `metrics`: files of statistics that are no reference, or not for these features, are refused in one line."""
+
+import numpy as np
+import pytest
+
+from genloop.job import run_command
+from genloop.metrics.statistics import npy_bytes
+from jobs import metrics
+from tests.runs import refusal
+from tests.worlds.image_folders import small_set, write_images
+
+FID = "metrics.fid.features=pixels"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("metrics") / "images", small_set(), samples=3)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({}, "holds neither features and clusters nor mu"),
+        ({"mu": np.array(["a"] * 4), "sigma": np.eye(4)}, "mu holds no numbers"),
+        ({"mu": np.full(4, np.nan), "sigma": np.eye(4)}, "mu holds values that are no numbers"),
+        ({"mu": np.zeros(4), "sigma": np.diag([1, 1, 1, -0.1])}, "variance is -0.1, below 0"),
+        ({"mu": np.zeros(2), "sigma": np.array([[1.0, 2.0], [2.0, 1.0]])}, "variance is -1, below 0"),
+        ({"mu": np.zeros(2), "sigma": np.array([[1.0, 0.2], [0.1, 1.0]])}, "not symmetric"),
+        ({"features": np.full((3, 4), np.inf), "clusters": np.arange(3)}, "features holds values that are no numbers"),
+        ({"mu": np.zeros((1, 4)), "sigma": np.eye(4)}, "holds neither features and clusters nor mu"),
+        ({"features": np.zeros(9), "clusters": np.zeros(9)}, "features must be (N, D) and clusters (N,)"),
+        ({"features": np.zeros((0, 4)), "clusters": np.zeros(0)}, "features must be (N, D) and clusters (N,)"),
+        ({"features": np.zeros((3, 4)), "clusters": np.zeros(2)}, "features must be (N, D) and clusters (N,)"),
+    ],
+)
+def test_references_that_hold_no_statistics_are_refused(images, tmp_path, capsys, arrays, message):
+    np.savez(tmp_path / "reference.npz", **arrays)
+    words = [f"images={images}", FID, f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
+    line = refusal(metrics, words, tmp_path, capsys)
+    assert f"{tmp_path / 'reference.npz'}: " in line and message in line
+
+
+def test_a_torn_reference_is_refused(images, tmp_path, capsys):
+    np.savez(tmp_path / "reference.npz", mu=np.zeros(64), sigma=np.eye(64))
+    whole = (tmp_path / "reference.npz").read_bytes()
+    for content in (whole[:-300], whole[:20], b"", npy_bytes(np.zeros(3))):
+        (tmp_path / "reference.npz").write_bytes(content)
+        words = [f"images={images}", FID, f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
+        assert "not a file of statistics" in refusal(metrics, words, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [{"mu": np.zeros(9), "sigma": np.eye(9)}, {"features": np.zeros((5, 9)), "clusters": np.arange(5)}],
+    ids=["moments", "features"],
+)
+def test_a_reference_of_another_size_is_refused_before_an_image_is_measured(images, tmp_path, capsys, arrays):
+    np.savez(tmp_path / "reference.npz", **arrays)
+    words = [f"images={images}", FID, f"reference={tmp_path / 'reference.npz'}", f"out={tmp_path / 'out'}"]
+    with pytest.raises(SystemExit) as stopped:
+        run_command(metrics, words)
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2 and error.count("\n") == 1
+    assert "reference.npz is of 9 numbers an image, the features of fid of 64" in error
+    assert not list((tmp_path / "out" / "rows").iterdir())
+
+
+def test_a_covariance_of_fewer_images_than_numbers_is_one(images, tmp_path):
+    rows = np.random.default_rng(0).normal(size=(5, 64)).astype(np.float32)  # rank 4, rounded
+    np.savez(tmp_path / "few.npz", mu=rows.mean(axis=0), sigma=np.cov(rows.T).astype(np.float32))
+    words = [f"images={images}", FID, f"reference={tmp_path / 'few.npz'}", f"out={tmp_path / 'run'}"]
+    assert run_command(metrics, words) == 0
