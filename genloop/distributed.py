@@ -7,8 +7,9 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -16,6 +17,8 @@ from genloop.rundir import BadInput
 
 EXIT_STOPPED = 75
 _listening: "list[World]" = []  # whose `stop_signals` is open
+BEAT = "GENLOOP_BEAT"  # set by the launcher: the file whose time says when this worker last reached a safe point
+_BEAT_SECONDS = 1.0
 LAUNCHERS = (  # rank, world size and local rank as torchrun, srun and two kinds of mpirun set them, in this order
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
@@ -63,12 +66,13 @@ class World:
         self._stop.set()
 
     def stop_requested(self) -> bool:
-        """Whether a stop was asked for."""
+        """Whether a stop was asked for. Asking tells the launcher that this worker moves."""
+        _beat()
         return self._stop.is_set()
 
     def check_stop(self) -> None:
         """Raise StopRequested when a stop was asked for."""
-        if self._stop.is_set():
+        if self.stop_requested():
             raise StopRequested
 
     @contextmanager
@@ -91,6 +95,17 @@ class World:
 def stop_requested() -> bool:
     """Whether the job of this process was asked to stop; for what waits in a place that knows no World."""
     return any(world.stop_requested() for world in _listening)
+
+
+_last_beat = [0.0]
+
+
+def _beat() -> None:
+    path, now = os.environ.get(BEAT), time.monotonic()
+    if path and now - _last_beat[0] > _BEAT_SECONDS:
+        _last_beat[0] = now
+        with suppress(OSError):
+            os.utime(path)
 
 
 def _number(name: str) -> int:

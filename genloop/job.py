@@ -34,6 +34,7 @@ from genloop.config import (
     preset_roots,
 )
 from genloop.distributed import EXIT_STOPPED, StopRequested, World
+from genloop.failures import failure_file, record_failure
 from genloop.hashing import sha256_tree
 from genloop.ledger import unsettled
 from genloop.registry import MissingPackage
@@ -104,6 +105,7 @@ def prepare(module: ModuleType, config: JobConfig, world: World | None = None) -
 def execute(module: ModuleType, config: JobConfig, world: World, checked: Any) -> int:
     """Run main with what `check` returned -> exit code 0 or 75. A failure is printed and leaves as SystemExit(1)."""
     job_logging.set_up(world.rank)
+    failure_file(config.out / "logs", world.rank).unlink(missing_ok=True)  # of an earlier start
     try:
         with world.stop_signals():
             module.main(config, world, checked)
@@ -117,9 +119,11 @@ def execute(module: ModuleType, config: JobConfig, world: World, checked: Any) -
         log.info("stopped; the same command goes on from here")
         return EXIT_STOPPED
     except RunFailed as error:
+        record_failure(config.out, world, error)
         print(f"genloop: {one_line(error)}", file=sys.stderr, flush=True)
         raise SystemExit(error.exit_code) from error
     except Exception as error:
+        record_failure(config.out, world, error)
         traceback.print_exception(error)
         where = "; ".join(getattr(error, "__notes__", [])) or f"rank {world.rank}"
         print(f"genloop: failed: {type(error).__name__}: {one_line(error)} [{where}]", file=sys.stderr, flush=True)

@@ -41,7 +41,7 @@ TABLES = {
     "genloop.rewards": {"geneval"},
     "genloop.metrics.makers": {"geneval"},
     "geneval.detectors.tables": {"shapes"},
-    "launch.cli": {"report"},
+    "launch.commands.report": {"report"},
     "launch.commands.ckpts": {"ckpts"},
 }
 LAZY = re.compile(r"(launch|jobs|geneval|ckpts|genloop)(\.\w+)*:\w+")

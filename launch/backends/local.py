@@ -1,7 +1,8 @@
-"""Workers on this machine: start N, watch them, stop them together.
+"""Workers on this machine, one of several that work on a run or the only one: start N, watch them, stop them together.
 
 Workers of an independent job are plain processes that share the run folder; those of a collective job are started by
-torchrun. The first failure stops all; SIGINT, SIGTERM, SIGUSR2 and SIGHUP are passed on as a request to stop cleanly.
+torchrun. The first failure stops all, and so does a worker that reaches no safe point for too long, after the stacks of
+all have been written to their logs. SIGINT, SIGTERM, SIGUSR2 and SIGHUP are passed on as a request to stop cleanly.
 """
 
 import ctypes
@@ -12,12 +13,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from genloop.ledger import unsettled
-from launch.backends.worker import PR_SET_PDEATHSIG, log_file, output_file
+from launch.backends.worker import PR_SET_PDEATHSIG, beat_file, log_file, output_file
 from launch.watch.progress import shown
 from launch.watch.worklog import explain
 
@@ -25,6 +26,8 @@ FAILED, BAD_INPUT, STOPPED = 1, 2, 75
 GRACE = 4.0  # seconds that the others get to stop after one has failed
 STOP_GRACE = 60.0  # seconds that all get to stop cleanly when asked to
 POLL = 0.05
+HANG_LOOK = 1.0  # seconds between two looks at the signs of life
+DUMP_SECONDS = 1.0  # for the stacks to be written
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Child:
     process: subprocess.Popen[bytes]
     rank: int | None  # None for an agent
     log: Path
+    first_rank: int = 0  # of this machine's workers
 
     def exit(self) -> tuple[int | None, int | None]:
         """(exit code, rank) of the process, for an agent of the worker that failed first; code None while it runs."""
@@ -41,7 +45,7 @@ class Child:
         if not code or self.rank is not None:
             return code, self.rank
         first = re.search(r"failed \(exitcode: (-?\d+)\) local_rank: (\d+)", _text(self.log))
-        return (int(first[1]), int(first[2])) if first else (code, None)
+        return (int(first[1]), self.first_rank + int(first[2])) if first else (code, None)
 
     def has_failed(self) -> bool:
         """Whether it has failed, or is an agent that is stopping the workers beside a failed one."""
@@ -64,47 +68,74 @@ class StopRequests:
 
 @dataclass(frozen=True)
 class Workers:
-    """N workers of one job on one run folder; `words` are those after the module name."""
+    """N workers of one job on one run folder; `words` are those after the module name.
+
+    On `nodes` machines each has its launcher, its `node_rank`, and the same `endpoint` HOST:PORT, where the first one
+    listens for the workers of a collective job. `hang_timeout`: seconds without a safe point; 0: never mind.
+    """
 
     module: str
     words: Sequence[str]
     procs: int
     run: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    nodes: int = 1
+    node_rank: int = 0
+    endpoint: str = ""
+    hang_timeout: float = 0.0
 
     @property
     def logs(self) -> Path:
         """Where the output of the workers goes."""
         return self.run / "logs"
 
+    @property
+    def ranks(self) -> range:
+        """Those of this machine."""
+        return range(self.node_rank * self.procs, (self.node_rank + 1) * self.procs)
+
+    def command(self, kind: str, rank: int | None = None) -> tuple[dict[str, str], list[str]]:
+        """Variables and command line of a worker, or of the torchrun agent of all workers of a collective job."""
+        worker = ["-m", "launch.backends.worker", str(self.logs), self.module, *self.words]
+        if kind == "independent":
+            local = 0 if rank is None else rank - self.ranks[0]
+            ranks = {"RANK": str(rank or 0), "WORLD_SIZE": str(self.procs * self.nodes), "LOCAL_RANK": str(local)}
+            return ranks, [sys.executable, *worker]
+        agent = ["-m", "torch.distributed.run", f"--nproc-per-node={self.procs}"]
+        if self.nodes == 1:
+            return {}, [sys.executable, *agent, "--standalone", *worker]
+        agent += [f"--nnodes={self.nodes}", f"--node-rank={self.node_rank}"]
+        agent += ["--rdzv-backend=static", f"--rdzv-endpoint={self.endpoint}"]
+        return {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}, [sys.executable, *agent, *worker]
+
     def start_independent(self) -> Iterator[Child]:
         """N processes that know their rank from the environment."""
-        for rank in range(self.procs):
-            ranks = {"RANK": str(rank), "WORLD_SIZE": str(self.procs), "LOCAL_RANK": str(rank)}
-            process = self._start([], ranks, output=None, before=None)
+        for rank in self.ranks:
+            process = self._start(*self.command("independent", rank), output=None, before=None)
             yield Child(process, rank, log_file(self.logs, rank))
 
     def start_collective(self) -> Iterator[Child]:
         """One torchrun agent with N workers, which ends them when this process is gone."""
-        agent = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={self.procs}"]
-        log = self.logs / "torchrun.log"
+        log = self.logs / ("torchrun.log" if self.nodes == 1 else f"torchrun-{self.node_rank}.log")
         with open(log, "wb") as output:
-            yield Child(self._start(agent, {}, output=output.fileno(), before=_end_with_parent), None, log)
+            variables, command = self.command("collective")
+            process = self._start(variables, command, output=output.fileno(), before=_end_with_parent)
+            yield Child(process, None, log, self.ranks[0])
 
     def _start(
         self,
-        prefix: Sequence[str],
-        ranks: Mapping[str, str],
+        variables: Mapping[str, str],
+        command: Sequence[str],
         *,
         output: int | None,
         before: Callable[[], None] | None,
     ) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, *prefix, "-m", "launch.backends.worker", str(self.logs), self.module, *self.words],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={"OMP_NUM_THREADS": "1", **os.environ, **self.environment, **ranks},
+            env={"OMP_NUM_THREADS": "1", **os.environ, **self.environment, **variables},
             process_group=0,  # a terminal's Ctrl-C reaches the launcher only, which passes it on
             preexec_fn=before,
         )
@@ -113,9 +144,11 @@ class Workers:
 def run_workers(workers: Workers, kind: str) -> int:
     """Start all workers of a job of this KIND and wait for them -> exit code of the whole."""
     workers.logs.mkdir(parents=True, exist_ok=True)
-    starts = {rank: len(_text(log_file(workers.logs, rank))) for rank in range(workers.procs)}
+    began = time.time()
+    starts = {rank: len(_text(log_file(workers.logs, rank))) for rank in workers.ranks}
     for rank in starts:
         output_file(workers.logs, rank).unlink(missing_ok=True)
+        beat_file(workers.logs, rank).unlink(missing_ok=True)
     start = {"independent": workers.start_independent, "collective": workers.start_collective}[kind]
     children: list[Child] = []
     with stop_requests() as requests:
@@ -123,7 +156,7 @@ def run_workers(workers: Workers, kind: str) -> int:
             for child in start():
                 children.append(child)
             with shown(workers.run):
-                code, culprit = supervise(children, requests)
+                code, culprit = supervise(children, requests, lambda: hung_workers(workers))
         finally:
             for child in children:
                 if child.process.poll() is None:
@@ -136,16 +169,40 @@ def run_workers(workers: Workers, kind: str) -> int:
     if code == 0 and unsettled(workers.run):  # in the hands of workers elsewhere
         code = STOPPED
     if code not in {0, STOPPED}:
-        sys.stderr.write(explain(workers.logs, news, *(culprit.exit() if culprit else (None, None))))
+        sys.stderr.write(explain(workers.logs, news, began, *(culprit.exit() if culprit else (None, None))))
     return code
 
 
-def supervise(children: Sequence[Child], requests: StopRequests) -> tuple[int, Child | None]:
+def hung_workers(workers: Workers) -> str:
+    """ "" while all move; else which stood still first. The stacks of all are in their logs when this returns."""
+    if not workers.hang_timeout:
+        return ""
+    now, beats = time.time(), {rank: beat_file(workers.logs, rank) for rank in workers.ranks}
+    silent = {rank: now - file.stat().st_mtime for rank, file in beats.items() if file.is_file()}
+    if not silent or max(silent.values()) < workers.hang_timeout:
+        return ""
+    for rank in silent:
+        with suppress(ValueError, ProcessLookupError):  # started just now, or over
+            os.kill(int(_text(beats[rank])), signal.SIGUSR1)
+    time.sleep(DUMP_SECONDS)
+    first = max(silent, key=lambda rank: silent[rank])
+    return f"worker {first} hangs: no safe point for {silent[first]:.0f} s; the stacks of all workers are in their logs"
+
+
+def supervise(
+    children: Sequence[Child], requests: StopRequests, hung: Callable[[], str] = lambda: ""
+) -> tuple[int, Child | None]:
     """Wait for all; the first failure ends the others -> exit code of the whole, and who failed first."""
     culprit: Child | None = None
     deadline = float("inf")
     seen = 0
+    looked = time.monotonic()
     while any(child.process.poll() is None for child in children):
+        if time.monotonic() - looked > HANG_LOOK:
+            looked = time.monotonic()
+            if standing := hung():
+                sys.stderr.write(f"genloop: {standing}\n")
+                _signal(children, signal.SIGKILL)
         if culprit is None and seen == 0:
             culprit = next((child for child in children if child.has_failed()), None)
             if culprit is not None:  # an agent is ending its workers already

@@ -1,15 +1,19 @@
 """What the launcher starts: `python -m launch.backends.worker LOGS MODULE [WORD ...]` runs a job, its output in LOGS.
 
 Standard error goes to LOGS/worker-RANK.log, standard output to LOGS/worker-RANK.out; the process does not outlive
-the one that started it.
+the one that started it. LOGS/worker-RANK.beat holds its number, and its time is that of the last safe point; SIGUSR1
+writes the stacks of all threads to the log.
 """
 
 import ctypes
+import faulthandler
 import os
 import runpy
 import signal
 import sys
 from pathlib import Path
+
+from genloop.distributed import BEAT
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -22,6 +26,9 @@ def main() -> None:
     _redirect(sys.stdout.fileno(), output_file(Path(folder), rank))
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    beat_file(Path(folder), rank).write_text(str(os.getpid()))
+    os.environ[BEAT] = str(beat_file(Path(folder), rank).absolute())
     sys.argv[1:] = words
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
@@ -34,6 +41,11 @@ def log_file(folder: Path, rank: int) -> Path:
 def output_file(folder: Path, rank: int) -> Path:
     """Where a worker's standard output goes until the launcher prints it."""
     return folder / f"worker-{rank}.out"
+
+
+def beat_file(folder: Path, rank: int) -> Path:
+    """The file that a worker touches when it reaches a safe point."""
+    return folder / f"worker-{rank}.beat"
 
 
 def _redirect(descriptor: int, path: Path) -> None:

@@ -1,6 +1,7 @@
 """`genloop ckpts`: which checkpoints are known and there, fetching them, whether their files are as registered."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,32 +12,15 @@ from genloop.config import find_preset, preset_roots, read_yaml
 from genloop.registry import load, lookup
 
 CONVERTERS = {"mask2former": "ckpts.convert.mask2former:convert"}
-_TRUST = "unpickle the file in full, which runs code that it names; only for files whose origin you trust"
 
 
-def add_parser(commands: Any) -> None:
-    """The subcommand and its own: list, fetch, verify, convert."""
-    parser = commands.add_parser("ckpts", help="checkpoints: list, fetch NAME, verify NAME, convert KIND FILE FOLDER")
-    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=type(parser))
-    actions.add_parser("list", help="names that jobs know, whether they are there, licence, origin")
-    fetch = actions.add_parser("fetch", help="download what was published, checked, into its place")
-    fetch.add_argument("names", nargs="*", metavar="NAME", help="names of the list")
-    fetch.add_argument("--for", dest="preset", metavar="JOB/PRESET", help="all that a preset names and is not there")
-    verify = actions.add_parser("verify", help="compare the files of a checkpoint with their sha256")
-    verify.add_argument("name", metavar="NAME", help=f"a name of the list, or a folder with a {MANIFEST_FILE}")
-    convert = actions.add_parser("convert", help="another project's file -> a folder in transformers' layout")
-    convert.add_argument("kind", metavar="KIND", help=", ".join(CONVERTERS))
-    convert.add_argument("file", type=Path, metavar="FILE", help="the official .pth of mmdet 2.x or 3.x")
-    convert.add_argument("folder", metavar="FOLDER", help="a new folder, or a name of the list")
-    convert.add_argument("--preprocess", metavar="mmdet2|mmdet3", help="pixels (default: as the mmdet of the file)")
-    convert.add_argument("--trust-pickle", action="store_true", help=_TRUST)
-
-
-def run(options: argparse.Namespace) -> None:
-    """Do what was asked and print it; ValueError, OSError or ImportError in one line otherwise."""
+def run(options: argparse.Namespace) -> int:
+    """Do what was asked and print it -> exit code; ValueError, OSError or ImportError in one line otherwise."""
+    logging.basicConfig(format="genloop: %(message)s", level=logging.WARNING)
     actions: dict[str, Callable[[argparse.Namespace], None]]
     actions = {"list": _list, "fetch": _fetch, "verify": _verify, "convert": _convert}
     actions[options.action](options)
+    return 0
 
 
 def _list(options: argparse.Namespace) -> None:

@@ -1,19 +1,20 @@
-"""What a person needs to see of a failed worker's log: the traceback that came first, and where the rest is."""
+"""What a person needs to see of a failed worker's log: the traceback of the cause, and where the rest is."""
 
-import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+from genloop.failures import ECHO, read_failures
 from launch.backends.worker import log_file
 
 MAX_LINES = 60
-SECOND_HAND = re.compile(r"connection|timed? ?out|closed by peer|broken pipe|gloo|nccl", re.I)  # a lost peer's echo
 
 
-def explain(logs: Path, news: Mapping[int, str], code: int | None, rank: int | None) -> str:
+def explain(logs: Path, news: Mapping[int, str], since: float, code: int | None, rank: int | None) -> str:
     """News are what each rank wrote to its log since this start; code and rank of the worker that failed first."""
-    failed = _root_cause(news, rank)
+    failed = next((f.rank for f in read_failures(logs, since) if f.rank in news and not f.is_echo), None)
+    if failed is None or (code is not None and code < 0):
+        failed = _root_cause(news, rank)
     if failed is None:
         agent = logs / "torchrun.log"
         tail = agent.read_text(errors="replace").splitlines()[-MAX_LINES:] if agent.exists() else []
@@ -32,10 +33,10 @@ def excerpt(text: str) -> list[str]:
 
 
 def _root_cause(news: Mapping[int, str], rank: int | None) -> int | None:
-    """The rank whose failure is its own: workers that only lost their peer come last."""
+    """The rank whose failure is its own, from the logs of workers that left no record: those that lost a peer last."""
     told = {r: text for r, text in news.items() if "Traceback" in text}
-    own = [r for r, text in told.items() if not SECOND_HAND.search(text.strip().rpartition("\n")[2])]
-    if rank in own or (rank is not None and not told):
+    own = [r for r, text in told.items() if not ECHO.search(text.strip().rpartition("\n")[2])]
+    if rank in own or (rank is not None and not own):
         return rank
     return next(iter(own or told), rank)
 

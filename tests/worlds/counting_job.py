@@ -24,6 +24,7 @@ class Config(IndependentConfig):
     unit_size: int = 2
     fail_at: int | None = None
     fail_unless: Path | None = None  # fail only while this file is missing: a cause that can be mended
+    hang_at: int | None = None
     slow: float = 0.0
     forbidden: bool = False
     interrupted: bool = False  # as by Ctrl-C, while the input is checked
@@ -45,7 +46,7 @@ def main(config: Config, world: World, checked: None) -> None:
                 rows = []
                 for item in range(unit.start, unit.stop):
                     world.check_stop()
-                    time.sleep(config.slow)
+                    time.sleep(600 if item == config.hang_at else config.slow)
                     with note(f"item {item}"):
                         if item == config.fail_at and not (config.fail_unless and config.fail_unless.exists()):
                             raise ArithmeticError(f"cannot count to {item}")

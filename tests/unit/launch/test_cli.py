@@ -34,11 +34,11 @@ def test_jobs_prints_one_line_each():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["stauts"], "unknown command 'stauts'; did you mean 'status'? (jobs, run, status, report, ckpts)"),
+        (["stauts"], "unknown command 'stauts'; did you mean 'status'? (jobs, run, "),
         (["run"], "which job? `genloop jobs` lists them"),
         (["run", "genrate"], "unknown job 'genrate'; did you mean 'generate'?"),
         (["run", "generate", "tinny"], "unknown preset 'tinny' of job 'generate'; did you mean 'tiny'?"),
-        (["run", "generate", "tiny", "--procs", "0"], "--procs: at least 1, found 0"),
+        (["run", "generate", "tiny", "--procs", "0"], "--procs: 1 to 1024 or auto, found 0"),
         (["run", "generate", "tiny", "--porcs", "2"], "unknown argument '--porcs'"),
         (["run", COUNT, "out=x", "slwo=1"], "slwo: unknown key; did you mean 'slow'?"),
         (["run", COUNT], "out: needs a value"),

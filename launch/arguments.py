@@ -1,0 +1,98 @@
+"""The command line of `genloop`: every command, its arguments, and what carries it out (imported when asked for)."""
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+BAD_INPUT = 2
+HANG_TIMEOUT = 1800.0
+EXAMPLES = """
+  genloop run generate tiny out=runs/a --procs 2     a job, one of its presets, what differs, two workers
+  genloop run generate --help                        the manual of a job and its config keys
+  torchrun --nproc-per-node 8 -m jobs.JOB PRESET [key=value ...]     always works too
+"""
+_TRUST = "unpickle the file in full, which runs code that it names; only for files whose origin you trust"
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2."""
+        self.exit(BAD_INPUT, f"genloop: {message}; see {self.prog} --help\n")
+
+
+def parser() -> tuple[Parser, list[str]]:
+    """The parser, and the names of its commands; `execute` of what it returns is "module:function"."""
+    found = Parser(prog="genloop", description="Batch jobs for text-to-image generation.", epilog=EXAMPLES)
+    found.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    jobs = commands.add_parser("jobs", help="what there is, one line each")
+    jobs.set_defaults(execute="launch.commands.report:jobs")
+    _add_run(commands)
+    _add_watch(commands)
+    report = commands.add_parser("report", help="one self-contained HTML file; several runs are compared")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate")
+    report.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: RUN/report of the first)")
+    report.set_defaults(execute="launch.commands.report:report")
+    _add_ckpts(commands)
+    return found, list(commands.choices)
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser("run", help="run a job: JOB PRESET [key=value ...] [--procs N]", add_help=False)
+    run.add_argument("job", nargs="?", metavar="JOB", help="a name of `genloop jobs`, or a dotted module path")
+    run.add_argument("words", nargs="*", metavar="PRESET key=value", help="a preset, then what differs from it")
+    _add_places(run, procs="1")
+    run.add_argument("--dry-run", action="store_true", help="check, print what would run, write nothing")
+    run.add_argument("-h", "--help", action="store_true", help="the manual of the job and its config keys")
+    run.set_defaults(execute="launch.commands.run:execute", parser=run)
+    resume = commands.add_parser("resume", help="the same command again, from the run folder")
+    resume.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    resume.add_argument("words", nargs="*", metavar="key=value", help="launch settings that differ: retry_failed=true")
+    _add_places(resume, procs=None)
+    resume.set_defaults(execute="launch.commands.run:resume", dry_run=False, help=False)
+
+
+def _add_places(parser: argparse.ArgumentParser, procs: str | None) -> None:
+    parser.add_argument("--procs", default=procs, metavar="N", help="workers on this machine (1); auto: one a GPU")
+    parser.add_argument("--nodes", type=int, default=1, metavar="M", help="machines; each runs this command (1)")
+    parser.add_argument("--node-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
+    parser.add_argument("--master", default="", metavar="HOST[:PORT]", help="the first machine, for a collective job")
+    hang = f"stop all when a worker reaches no safe point for so many seconds ({HANG_TIMEOUT:g}; 0: never)"
+    parser.add_argument("--hang-timeout", type=float, default=HANG_TIMEOUT, metavar="S", help=hang)
+
+
+def _add_watch(commands: Any) -> None:
+    status = commands.add_parser("status", help="progress of all workers, rate, time left, failures")
+    status.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    status.add_argument("--watch", action="store_true", help="keep looking until the run is over")
+    status.add_argument("--json", action="store_true", help="one JSON object")
+    status.set_defaults(execute="launch.commands.watch:status")
+    logs = commands.add_parser("logs", help="what the workers of a run wrote; after a failure its cause first")
+    logs.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    logs.add_argument("--rank", type=int, metavar="R", help="of one worker, in full")
+    logs.add_argument("--errors", action="store_true", help="failures alone: the cause with its traceback, the others")
+    logs.add_argument("--follow", action="store_true", help="go on printing what is written, until the run is over")
+    logs.set_defaults(execute="launch.commands.watch:logs")
+    cancel = commands.add_parser("cancel", help="stop a run cleanly, where it was started")
+    cancel.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    cancel.set_defaults(execute="launch.commands.watch:cancel")
+
+
+def _add_ckpts(commands: Any) -> None:
+    parser = commands.add_parser("ckpts", help="checkpoints: list, fetch NAME, verify NAME, convert KIND FILE FOLDER")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION", parser_class=Parser)
+    actions.add_parser("list", help="names that jobs know, whether they are there, licence, origin")
+    fetch = actions.add_parser("fetch", help="download what was published, checked, into its place")
+    fetch.add_argument("names", nargs="*", metavar="NAME", help="names of the list")
+    fetch.add_argument("--for", dest="preset", metavar="JOB/PRESET", help="all that a preset names and is not there")
+    verify = actions.add_parser("verify", help="compare the files of a checkpoint with their sha256")
+    verify.add_argument("name", metavar="NAME", help="a name of the list, or a folder with a manifest.json")
+    convert = actions.add_parser("convert", help="another project's file -> a folder in transformers' layout")
+    convert.add_argument("kind", metavar="KIND", help="mask2former")
+    convert.add_argument("file", type=Path, metavar="FILE", help="the official .pth of mmdet 2.x or 3.x")
+    convert.add_argument("folder", metavar="FOLDER", help="a new folder, or a name of the list")
+    convert.add_argument("--preprocess", metavar="mmdet2|mmdet3", help="pixels (default: as the mmdet of the file)")
+    convert.add_argument("--trust-pickle", action="store_true", help=_TRUST)
+    parser.set_defaults(execute="launch.commands.ckpts:run")

@@ -1,0 +1,23 @@
+"""`genloop jobs` and `genloop report`."""
+
+import argparse
+
+from genloop.registry import load
+from launch.catalog import summaries
+
+
+def jobs(options: argparse.Namespace) -> int:
+    """Print what there is -> exit code."""
+    found = summaries()
+    width = max(map(len, found), default=0)
+    for name, summary in found.items():
+        print(f"{name:<{width}}  {summary}")
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    """Write the page of one or several runs, print its table and where it is -> exit code."""
+    page = load("genloop.report:write_report")(options.runs, options.out or options.runs[0] / "report")
+    print((page.parent / "table.md").read_text(encoding="utf-8"))
+    print(page)
+    return 0

@@ -1,0 +1,176 @@
+"""`genloop run`: a job here, in this process or in workers, on one machine or as one of several. `genloop resume`."""
+
+import argparse
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from genloop import job
+from genloop.distributed import World
+from launch.backends.local import STOPPED, Workers, run_workers
+from launch.catalog import import_job, manual
+from launch.record import Launch, read_launch, words_to_resume, write_launch
+from launch.watch.progress import shown
+from launch.watch.status import duration
+
+if TYPE_CHECKING:
+    from genloop.config import JobConfig
+    from genloop.job import Prepared
+
+PORT = 29400
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Parse, check, start -> exit code."""
+    if options.help and options.job is None:
+        options.parser.print_help()
+        return 0
+    if options.job is None:
+        raise ValueError("which job? `genloop jobs` lists them")
+    module = import_job(options.job)
+    if options.help:
+        print(manual(module))
+        return 0
+    procs = number_of_procs(options.procs)
+    _check_nodes(options, module.KIND)
+    config = job.parse(module, options.words)
+    if options.dry_run:
+        return _dry_run(module, config, options, procs)
+    world = World.from_environment() if options.nodes == 1 else _first_of(options, procs)
+    prepared = job.prepare(module, config, world)
+    launch = Launch(options.job, procs, options.nodes)
+    if world.rank == 0:
+        write_launch(config.out, launch)
+    began = time.monotonic()
+    code = _start(module, config, world, options, procs, prepared)
+    _say_how_it_ended(code, options.job, config.out, time.monotonic() - began)
+    return code
+
+
+def resume(options: argparse.Namespace) -> int:
+    """The command that started RUN, with its own config -> exit code."""
+    launch = read_launch(options.run)
+    words = words_to_resume(options.run, launch, options.words)
+    if Path(launch.folder).is_dir():
+        os.chdir(launch.folder)
+    options.job, options.words = words[0], words[1:]
+    options.procs = options.procs or str(launch.procs)
+    return execute(options)
+
+
+def number_of_procs(text: str) -> int:
+    """ "4" -> 4; "auto" -> as many as this machine has GPUs that may be used, at least one."""
+    if text == "auto":
+        return max(1, _number_of_gpus())
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise ValueError(f"--procs: 1 to 1024 or auto, found {text}")
+    return int(text)
+
+
+def _number_of_gpus() -> int:
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([name for name in chosen.split(",") if name.strip() not in {"", "-1"}])
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+
+
+def _check_nodes(options: argparse.Namespace, kind: str) -> None:
+    """Whether the machines can find each other, before anything starts."""
+    if options.nodes < 1:
+        raise ValueError(f"--nodes: at least 1, found {options.nodes}")
+    if not 0 <= options.node_rank < options.nodes:
+        raise ValueError(
+            f"--node-rank: 0 to {options.nodes - 1} with --nodes {options.nodes}, found {options.node_rank}"
+        )
+    if options.nodes == 1 or kind == "independent":
+        return
+    host, _, port = options.master.partition(":")
+    if not host:
+        raise ValueError("--master: the workers of a collective job on several machines meet at HOST[:PORT]")
+    number = int(port) if port.isdecimal() else PORT if not port else 0
+    if not 0 < number < 65536:
+        raise ValueError(f"--master: {port!r} is no port")
+    try:
+        socket.getaddrinfo(host, number)
+    except OSError as error:
+        raise ValueError(f"--master: {host} cannot be resolved from here: {error.strerror or error}") from None
+    if options.node_rank == 0:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("", number))
+            except OSError as error:
+                raise ValueError(f"--master: port {number} cannot be used on this machine: {error.strerror}") from None
+    options.master = f"{host}:{number}"
+
+
+def _first_of(options: argparse.Namespace, procs: int) -> World:
+    """The first worker of this machine: on the first it checks and hashes the input, elsewhere it waits for that."""
+    return World(options.node_rank * procs, options.nodes * procs)
+
+
+def _workers(module: ModuleType, config: "JobConfig", options: argparse.Namespace, procs: int) -> Workers:
+    return Workers(
+        module.__name__,
+        options.words,
+        procs,
+        config.out,
+        nodes=options.nodes,
+        node_rank=options.node_rank,
+        endpoint=options.master,
+        hang_timeout=options.hang_timeout,
+    )
+
+
+def _start(
+    module: ModuleType,
+    config: "JobConfig",
+    world: World,
+    options: argparse.Namespace,
+    procs: int,
+    prepared: "Prepared",
+) -> int:
+    """In this process, where a debugger works, or in N workers."""
+    if procs == options.nodes == 1:
+        with shown(config.out):
+            return job.execute(module, config, world, prepared.checked)
+    workers = _workers(module, config, options, procs)
+    return run_workers(replace(workers, environment={job.PREPARED: prepared.digest}), module.KIND)
+
+
+def _dry_run(module: ModuleType, config: "JobConfig", options: argparse.Namespace, procs: int) -> int:
+    """Print the commands of the workers; nothing is written."""
+    check = getattr(module, "check", None)
+    if check:
+        check(config)
+    workers = _workers(module, config, options, procs)
+    if procs == options.nodes == 1:
+        print(shlex.join([sys.executable, "-m", module.__name__, *options.words]))
+        return 0
+    for rank in workers.ranks if module.KIND == "independent" else [None]:
+        variables, command = workers.command(module.KIND, rank)
+        print(" ".join([*(f"{key}={value}" for key, value in variables.items()), shlex.join(command)]))
+    return 0
+
+
+def _say_how_it_ended(code: int, name: str, run: Path, seconds: float) -> None:
+    """The outcome, and the command that a user needs next."""
+    if code == 0:
+        print(f"{name}: done in {duration(seconds)}: {run}", file=sys.stderr)
+    elif code == STOPPED:
+        print(
+            f"{name}: stopped after {duration(seconds)} with work left; `genloop resume {run}` goes on", file=sys.stderr
+        )
+    elif run.is_dir():
+        print(f"genloop: `genloop logs {run} --errors` says why, `genloop resume {run}` goes on", file=sys.stderr)

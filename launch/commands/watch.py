@@ -1,0 +1,120 @@
+"""`genloop status`, `logs` and `cancel`: look at a run, read what its workers say, stop it."""
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from genloop.failures import read_failures
+from genloop.rundir import read_run
+from launch.backends.worker import log_file
+from launch.record import Launch, read_launch
+from launch.watch.progress import watch
+from launch.watch.status import as_json, lines, read_state
+
+LINES = 20
+_FOLLOW_SECONDS = 0.5
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print the state of a run, once or until it is over -> exit code."""
+    try:
+        if options.watch:
+            watch(options.run)
+        state = read_state(options.run)
+    except KeyboardInterrupt:
+        return 0
+    print(as_json(state) if options.json else "\n".join(lines(state)))
+    return 0
+
+
+def logs(options: argparse.Namespace) -> int:
+    """Print failures, then logs -> exit code."""
+    if read_run(options.run) is None:
+        raise ValueError(f"{options.run} is not a run folder (it has no run.json)")
+    folder = options.run / "logs"
+    if options.rank is not None and not log_file(folder, options.rank).is_file():
+        raise ValueError(f"{options.run} has no log of worker {options.rank} (there are: {_ranks(folder) or 'none'})")
+    failures = list(_failures(options.run))
+    if options.errors:
+        print("\n".join(failures) if failures else "no failures")
+        return 0
+    print("\n".join([*failures, *_tails(folder, options.rank)]))
+    try:
+        if options.follow:
+            _follow(options.run, options.rank)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _failures(run: Path) -> Iterator[str]:
+    """The cause with its traceback, then a line for each other failed worker and each failed unit."""
+    failures = read_failures(run / "logs")
+    for cause in failures[:1]:
+        yield f"worker {cause.rank} failed: {cause.line}"
+        yield cause.traceback.rstrip()
+    yield from (f"worker {failure.rank} failed too: {failure.line}" for failure in failures[1:])
+    yield from (line.strip() for line in lines(read_state(run)) if line.startswith("  unit "))
+
+
+def _ranks(logs: Path) -> str:
+    numbers = sorted(int(f.stem.removeprefix("worker-")) for f in logs.glob("worker-*.log") if f.stem[7:].isdecimal())
+    return ", ".join(map(str, numbers))
+
+
+def _files(logs: Path, rank: int | None) -> list[Path]:
+    if rank is not None:
+        return [log_file(logs, rank)]
+    return [log_file(logs, int(number)) for number in _ranks(logs).split(", ") if number]
+
+
+def _tails(logs: Path, rank: int | None) -> Iterator[str]:
+    for file in _files(logs, rank):
+        text = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if rank is None:
+            yield f"== {file.stem} (the last {min(LINES, len(text))} of {len(text)} lines)"
+        yield from text if rank is not None else text[-LINES:]
+
+
+def _follow(run: Path, rank: int | None) -> None:
+    """Print new lines, with the worker's rank in front where several are followed, while the run is running."""
+    places = {file: file.stat().st_size for file in _files(run / "logs", rank)}
+    while True:
+        over = read_state(run).state not in {"starting", "running"}
+        for file in _files(run / "logs", rank):
+            with open(file, "rb") as stream:
+                stream.seek(places.get(file, 0))
+                whole, newline, _ = stream.read().rpartition(b"\n")
+            places[file] = places.get(file, 0) + len(whole) + len(newline)
+            for line in whole.decode("utf-8", "replace").splitlines():
+                print(line if rank is not None else f"{file.stem.removeprefix('worker-')}: {line}", flush=True)
+        if over:
+            return
+        time.sleep(_FOLLOW_SECONDS)
+
+
+def cancel(options: argparse.Namespace) -> int:
+    """Ask the launcher of a run to stop -> exit code."""
+    launch = read_launch(options.run)
+    if launch.host != socket.gethostname():
+        raise ValueError(f"{options.run} was started on {launch.host}; cancel it there")
+    if not _is_running(launch):
+        print(f"{options.run} is not running", file=sys.stderr)
+        return 0
+    os.kill(launch.pid, signal.SIGTERM)
+    print(f"asked to stop; `genloop status {options.run}` tells when it has, `genloop resume` goes on", file=sys.stderr)
+    return 0
+
+
+def _is_running(launch: Launch) -> bool:
+    """Whether the process that wrote the record lives: its number may be another's by now."""
+    try:
+        started = Path(f"/proc/{launch.pid}").stat().st_ctime
+    except OSError:
+        return False
+    return started <= launch.started + 1

@@ -1,0 +1,51 @@
+"""RUN/logs/launch.json: how a run was started last, for `resume`, `cancel` and `logs`."""
+
+import os
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genloop.lease import read_object
+from genloop.rundir import json_bytes, write_atomic
+
+FILE = "launch.json"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One start of a run. `backend` is local, or the scheduler that it was submitted to and that knows it as `jobs`."""
+
+    job: str  # a job's name, or its dotted module path
+    procs: int
+    nodes: int = 1
+    backend: str = "local"
+    cluster: str = ""  # the cluster file of a submitted run
+    jobs: tuple[str, ...] = ()
+    folder: str = field(default_factory=lambda: str(Path.cwd()))  # where relative paths of its config begin
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    started: float = field(default_factory=time.time)
+    options: dict[str, Any] = field(default_factory=dict)  # what else it was submitted with
+
+
+def write_launch(run: Path, launch: Launch) -> None:
+    """Keep it in the run folder."""
+    (run / "logs").mkdir(parents=True, exist_ok=True)
+    write_atomic(run / "logs" / FILE, json_bytes(asdict(launch)))
+
+
+def read_launch(run: Path) -> Launch:
+    """How RUN was started last; ValueError where nothing says so."""
+    try:
+        found = read_object(run / "logs" / FILE)
+        return Launch(**found | {"jobs": tuple(found["jobs"])})
+    except (OSError, TypeError, KeyError):
+        raise ValueError(f"{run} was not started by `genloop run` or `genloop submit` ({FILE} is missing)") from None
+
+
+def words_to_resume(run: Path, launch: Launch, words: Sequence[str] = ()) -> list[str]:
+    """JOB PRESET key=value ... that mean the run as it was started: its own config, in its own folder."""
+    return [launch.job, str(run.absolute() / "config.yaml"), f"out={run.absolute()}", *words]
