@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from genloop.reading import parse_json
 from genloop.registry import require
 
 
@@ -113,7 +114,7 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """The task of standard input; exit 1 and {"error": line} on standard output when it fails."""
-    task = json.loads(sys.stdin.readline())
+    task = parse_json(sys.stdin.readline())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         download(task)

@@ -21,6 +21,7 @@ from typing import Any
 
 from ckpts.download import RemoteFile, file_name, listing
 from ckpts.resolve import FETCHED_FILE, REGISTRY, Entry, known, missing_files
+from genloop.reading import parse_json
 from genloop.registry import load, require
 from genloop.rundir import sha256_file, write_json
 
@@ -188,7 +189,7 @@ def _watched(
 
 def _reason(out: str, errors: str) -> str:
     try:
-        return str(json.loads(out)["error"])
+        return str(parse_json(out)["error"])
     except ValueError:
         lines = errors.strip().splitlines()
         return f"the download ended: {lines[-1] if lines else 'killed'}"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from genloop.checkpoint import read_json
 from genloop.config import read_yaml
+from genloop.reading import read_json_object
 from genloop.registry import did_you_mean
 from genloop.rundir import sha256_file
 
@@ -126,7 +126,9 @@ def missing_files(entry: Entry) -> list[str]:
 def fetched_files(entry: Entry) -> dict[str, str]:
     """{file: sha256} as they came from the Hub; empty where somebody else put them there."""
     record = entry.folder / FETCHED_FILE
-    return {name: file["sha256"] for name, file in read_json(record)["files"].items()} if record.is_file() else {}
+    return (
+        {name: file["sha256"] for name, file in read_json_object(record)["files"].items()} if record.is_file() else {}
+    )
 
 
 def place(name_or_path: str | Path, *, path: Path = REGISTRY) -> Path:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from geneval.folder import Sample
-from genloop.checkpoint import read_json
+from genloop.reading import parse_json, read_json_object
 from genloop.rundir import RunFailed, read_run
 from genloop.runs.generated import generate_fingerprint
 from genloop.runs.provenance import SCHEMA, UPPER_BOUND, is_upper_bound, keys_below, read_chunk, regime_of
@@ -91,7 +91,7 @@ def _canary(run: Path) -> dict[str, Any]:
 def _note(path: Path) -> dict[str, Any]:
     """What a run has noted beside its rows; nothing where there is no such file."""
     try:
-        return read_json(path) if path.is_file() else {}
+        return read_json_object(path) if path.is_file() else {}
     except ValueError as error:
         raise RunFailed(f"{error}; remove it and run the same command again") from None
 
@@ -137,7 +137,7 @@ def _agreed(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     mixed: dict[str, Any] = {}
     for key in dict.fromkeys(key for regime in made for key in regime):
         texts = sorted({json.dumps(regime.get(key), sort_keys=True) for regime in made}, key=_by_value)
-        values = [json.loads(text) for text in texts[:_LISTED]]
+        values = [parse_json(text) for text in texts[:_LISTED]]
         if key == "seed":
             digest = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
             more = {"count": len(texts), "first": values, "sha256": digest}
@@ -151,5 +151,5 @@ def _agreed(made: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _by_value(text: str) -> tuple[float, str]:
     """Numbers before all else, by what they are."""
-    value = json.loads(text)
+    value = parse_json(text)
     return (value if isinstance(value, int | float) else math.inf, text)

@@ -1,6 +1,5 @@
 """Samples -> rows: read the images, detect, judge; one row an image, nothing dropped."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from geneval.verdict import details
 from genloop.data.image_reader import ImageReader, UnreadableImage, image_size
 from genloop.data.masks import encode_mask
 from genloop.job import note
+from genloop.reading import parse_json
 from genloop.records import Prompt, Verdict
 from genloop.runs.rows import EvaluatedRow
 
@@ -95,7 +95,7 @@ def _row(sample: Sample, size: tuple[int, int] | None, judged: Judged, reason: s
     }
     row |= {"masks": _masks(sample.prompt, judged)} if masks else {}
     row |= {} if sample.rewritten is None else {"rewritten_prompt": sample.rewritten}
-    return EvaluatedRow(**row, metadata=json.loads(sample.metadata))
+    return EvaluatedRow(**row, metadata=parse_json(sample.metadata))
 
 
 def _masks(prompt: Prompt, judged: Judged) -> dict[str, list[str | None]]:

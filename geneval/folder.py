@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from genloop.data.images import OTHER_SUFFIXES, SUFFIXES
 from genloop.data.pictures import by_number, stem_number
-from genloop.data.prompts import REWRITTEN, parse_metadata, read_object
+from genloop.data.prompts import REWRITTEN, parse_metadata
+from genloop.reading import read_json
 from genloop.records import Prompt
 
 Layout = Literal["samples", "final"]
@@ -101,7 +102,7 @@ def _read(images: Path, name: str, index: int, classes: Collection[str] | None, 
     path = images / name / "metadata.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; every prompt folder needs its line of GenEval metadata")
-    row = read_object(path)
+    row = read_json(path)
     _check_schema(path, row)
     prompt = parse_metadata(row, index, where=f"{path}", classes=classes)
     text, rewritten = json.dumps(row), row.get(REWRITTEN)
@@ -127,7 +128,7 @@ def _check_schema(path: Path, row: Any) -> None:
         json.dumps(row, ensure_ascii=False, allow_nan=False).encode()
     except UnicodeEncodeError:
         raise ValueError(f"{path}: holds half of a character (a lone surrogate); write the whole one") from None
-    except (ValueError, RecursionError) as error:  # NaN, 1e999, a thousand brackets
+    except ValueError as error:  # NaN, 1e999
         raise ValueError(f"{path}: holds what JSON cannot say again: {error}") from None
 
 

@@ -16,10 +16,10 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from genloop.config import InputPath, Settings
-from genloop.data.prompts import parse_json, read_utf8
 from genloop.metrics.makers import ANY_QUESTION, Line, ScoreMaker, Tools
 from genloop.metrics.scores import batches_of_one_size, drawn_mean, mean_line
 from genloop.protocols import Asker
+from genloop.reading import parse_json, read_utf8
 from genloop.records import Prompt
 
 QUESTION = "{question}"
@@ -127,7 +127,7 @@ def read_atoms(path: Path) -> dict[str, Atoms]:
     """{prompt: what is asked about it}; ValueError names file and line of what is not as it should be."""
     found: dict[str, Atoms] = {}
     for number, line in enumerate(read_utf8(path).rstrip().split("\n"), 1):
-        atoms = _parse(parse_json(line, f"{path}:{number}"), f"{path}:{number}")
+        atoms = _parse(parse_json(line, f"{path}:{number}", once=True), f"{path}:{number}")
         if found.setdefault(atoms.prompt, atoms) != atoms:
             raise ValueError(f"{path}:{number}: prompt {atoms.prompt!r} again, with other questions")
     return found

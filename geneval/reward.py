@@ -20,7 +20,8 @@ from geneval.verdict import VerdictOptions, clause_reasons
 from genloop.config import Settings, parse_options
 from genloop.data.image_reader import UnreadableImage, read_image
 from genloop.data.images import decoding_errors, to_uint8, upright_rgb
-from genloop.data.prompts import parse_json, parse_metadata
+from genloop.data.prompts import parse_metadata
+from genloop.reading import parse_json
 from genloop.records import Prompt
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class GenevalReward:
                 raise ValueError(
                     f"{where}: {given!r} is text alone; give its GenEval metadata, a dict or a JSON object"
                 )
-            given = parse_json(given, where)
+            given = parse_json(given, where, once=True)
         if isinstance(given, Prompt):
             if given.tag is None:
                 raise ValueError(f"{where}: {given.text!r} has no GenEval metadata to judge by")

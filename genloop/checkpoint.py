@@ -5,7 +5,6 @@ index, or the `.bin` forms, which are read with `weights_only=True`: nothing is 
 temporary name, fsync, rename.
 """
 
-import json
 import math
 import os
 import shutil
@@ -19,6 +18,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
+from genloop.reading import parse_json, read_json_object
 from genloop.registry import require
 from genloop.rundir import json_bytes, sha256_file, sync_folder, write_json
 
@@ -34,6 +34,7 @@ _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8
     f"{sign}{bits}": bits for sign in "IU" for bits in (8, 16, 32, 64)
 }
 _MAX_HEADER = 100_000_000
+_MAX_DIMS = 64
 _LISTED = 10
 
 
@@ -64,7 +65,7 @@ def find_weights(folder: Path) -> WeightFiles:
 
 
 def _read_index(path: Path) -> WeightFiles:
-    owner = read_json(path).get("weight_map")
+    owner = read_json_object(path).get("weight_map")
     if not isinstance(owner, dict) or not owner or not all(isinstance(name, str) for name in owner.values()):
         raise ValueError(f"{path}: no weight_map from tensor names to shard files")
     names = sorted(set(owner.values()))
@@ -73,19 +74,6 @@ def _read_index(path: Path) -> WeightFiles:
     if missing := [name for name in names if not (path.parent / name).is_file()]:
         raise FileNotFoundError(f"{path} names shards that are not there: {_abbreviate(missing)}")
     return WeightFiles(tuple(path.parent / name for name in names), owner)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object; FileNotFoundError or ValueError in one line otherwise."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no file {path}") from None
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
-    return value
 
 
 def read_header(path: Path) -> dict[str, Shape]:
@@ -102,7 +90,7 @@ def read_header(path: Path) -> dict[str, Shape]:
             )
         raw = file.read(length)
     try:
-        header = json.loads(raw)
+        header = parse_json(raw)
     except ValueError:
         header = None
     if not isinstance(header, dict):
@@ -117,9 +105,11 @@ def _check_header(path: Path, header: Mapping[str, Any], data_size: int) -> dict
         if key == "__metadata__":
             continue
         try:
-            shape = tuple(int(dim) for dim in entry["shape"])
-            begin, end = (int(offset) for offset in entry["data_offsets"])
+            shape = tuple(_size(dim) for dim in entry["shape"])
+            begin, end = (_size(offset) for offset in entry["data_offsets"])
             bits = _BITS[entry["dtype"]]
+            if len(shape) > _MAX_DIMS:
+                raise ValueError(f"{len(shape)} dimensions")
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path}: the header's entry for {key!r} is garbled; download it again") from None
         if end - begin != math.prod(shape) * bits // 8:
@@ -137,6 +127,12 @@ def _check_header(path: Path, header: Mapping[str, Any], data_size: int) -> dict
         what = "truncated" if position > data_size else "too long"
         raise ValueError(f"{path}: {what}, {data_size} bytes of tensors where {position} are needed; download it again")
     return shapes
+
+
+def _size(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"no size: {value!r}")
+    return value
 
 
 def read_shapes(folder: Path) -> dict[str, Shape]:
@@ -275,7 +271,7 @@ def save_folder(
 def verify_folder(folder: Path) -> None:
     """ValueError that names the files which are missing or differ from the folder's manifest."""
     bad = []
-    manifest = read_json(folder / MANIFEST_FILE)
+    manifest = read_json_object(folder / MANIFEST_FILE)
     if not manifest:
         raise ValueError(f"{folder / MANIFEST_FILE}: names no files; convert or copy the folder again")
     for name, digest in manifest.items():

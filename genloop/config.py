@@ -24,9 +24,9 @@ from pydantic import (
     ValidationInfo,
 )
 from pydantic_core import PydanticCustomError
-from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml import YAML
 
+from genloop.reading import MAX_YAML_BYTES, parse_json, parse_yaml, read_utf8
 from genloop.registry import did_you_mean
 
 INSTALLED = Path(__file__).resolve().parent.parent  # holds configs/ and ckpts/, in a checkout and when installed
@@ -154,12 +154,11 @@ def part_options(key: str, find: Callable[[str], Any]) -> PlainValidator:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML 1.2 file that holds a mapping; ConfigError with the line otherwise."""
     try:
-        text = path.read_text(encoding="utf-8")
+        data = parse_yaml(read_utf8(path, limit=MAX_YAML_BYTES), str(path))
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from None
-    data = _parse_yaml(text, str(path))
+        raise ConfigError(f"cannot read {path}: {error.strerror or 'no such file'}") from None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -209,7 +208,7 @@ def marked(config: Settings, marker: str) -> Iterator[tuple[str, Any]]:
 def computing_keys(config: Settings) -> dict[str, Any]:
     """{dotted key: plain value} of what a run computes: neither launch settings nor input paths."""
     return {
-        key: json.loads(json.dumps(value, default=os.fspath))
+        key: parse_json(json.dumps(value, default=os.fspath))
         for key, value, marks in _walk(config)
         if LAUNCH not in marks and INPUT not in marks
     }
@@ -237,27 +236,6 @@ def _marks(annotation: Any) -> set[str]:
     return {mark for part in get_args(annotation) if not isinstance(part, str) for mark in _marks(part)}
 
 
-class _Constructor(SafeConstructor):
-    """Plain values only: YAML 1.2 has no dates, so `2024-01-31` is text."""
-
-
-_Constructor.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
-
-
-def _parse_yaml(text: str, where: str) -> Any:
-    """Values that JSON has too; an anchor gives each place its own copy."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = _Constructor
-    try:
-        return json.loads(json.dumps(yaml.load(text)))
-    except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{where}{line}: {getattr(error, 'problem', None) or 'not valid YAML'}") from None
-    except (TypeError, ValueError, RecursionError) as error:  # bytes, a set, an anchor inside of itself
-        raise ConfigError(f"{where}: not plain values: {error}") from None
-
-
 def _drop_options(data: dict[str, Any], word: str) -> None:
     """What the preset says of a part that `word` replaces by another one."""
     key, _, name = word.partition("=")
@@ -273,7 +251,10 @@ def _override(data: dict[str, Any], word: str) -> None:
     key, equals, text = word.partition("=")
     if not equals or not key:
         raise ConfigError(f"expected key=value, found {word!r}")
-    value = _parse_yaml(text, key) if text else None
+    try:
+        value = parse_yaml(text, key) if text else None
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     *parents, last = key.split(".")
     for parent in parents:
         inner = data.setdefault(parent, {})

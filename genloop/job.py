@@ -9,7 +9,6 @@ Exit codes: 0 done, 1 failed, 2 bad config or input, 75 stopped cleanly with wor
 """
 
 import importlib
-import json
 import logging
 import os
 import sys
@@ -37,6 +36,7 @@ from genloop.distributed import EXIT_STOPPED, StopRequested, World
 from genloop.failures import failure_file, record_failure
 from genloop.hashing import sha256_tree
 from genloop.ledger import unsettled
+from genloop.reading import parse_json
 from genloop.registry import MissingPackage
 from genloop.rundir import BadInput, RunFailed, await_run, check_run, fingerprint_of, start_run, write_json
 
@@ -138,7 +138,7 @@ def job_name(module: ModuleType) -> str:
 
 def plain(config: JobConfig) -> dict[str, Any]:
     """The config as plain values, for config.yaml."""
-    return json.loads(config.model_dump_json())
+    return parse_json(config.model_dump_json())
 
 
 @contextmanager

@@ -8,7 +8,6 @@ there (a folder, a pipe, no JSON) counts as a lease that a crash has torn.
 
 import contextlib
 import errno
-import json
 import logging
 import os
 import shutil
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genloop.reading import object_or_empty
 from genloop.rundir import json_line, write_new
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Lease:
             silence = self._filesystem_now() - self.path.lstat().st_mtime
         except FileNotFoundError:
             return True
-        if silence < self.timeout and not _owner_is_gone(_parse(found), silence):
+        if silence < self.timeout and not _owner_is_gone(object_or_empty(found), silence):
             return False
         if not self._remove(found):
             return False
@@ -114,15 +114,7 @@ class Lease:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object of a small file; empty when a crash of the machine has torn it or it is something else."""
-    return _parse(_content(path))
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+    return object_or_empty(_content(path))
 
 
 def _content(path: Path) -> bytes:

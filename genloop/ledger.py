@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 from genloop.config import IndependentConfig
 from genloop.distributed import World
 from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
+from genloop.reading import parse_json
 from genloop.records import Unit
 from genloop.rundir import RunFailed, json_line, sync_folder, write_atomic, write_json, write_new
 
@@ -94,7 +95,7 @@ def plan_of(run: Path) -> dict[str, Any]:
 
 def json_object(line: bytes) -> dict[str, Any]:
     """A row of any job as a dictionary; ValueError when it is no JSON object."""
-    row = json.loads(line)
+    row = parse_json(line)
     if not isinstance(row, dict):
         raise ValueError("no JSON object")
     return row

@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from genloop.reading import read_json_object
+
 MIN_FREE_BYTES = 64 << 20
 _LONGEST_LINE = 1 << 16
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -210,14 +212,13 @@ def _holds_results(run: Path) -> bool:
 def read_run(run: Path) -> dict[str, Any] | None:
     """The fingerprint of a run folder, or None when it has none."""
     try:
-        fingerprint = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        fingerprint = read_json_object(run / "run.json")
     except FileNotFoundError:
         return None
     except ValueError:
-        fingerprint = None
+        fingerprint = {}
     kinds = {"job": str, "keys": dict, "inputs": dict, "digest": str}
-    found = fingerprint if isinstance(fingerprint, dict) else {}
-    if not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
+    if not all(isinstance(fingerprint.get(key), kind) for key, kind in kinds.items()):
         raise RunError(f"{run / 'run.json'} is damaged; use another `out`")
     return fingerprint
 

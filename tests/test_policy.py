@@ -151,6 +151,23 @@ def test_image_files_are_opened_in_one_place() -> None:
     assert found == {"genloop/data/images.py"}
 
 
+def test_json_and_yaml_are_read_in_one_place() -> None:
+    parsers = {"load", "loads", "load_all", "safe_load"}
+    found = {
+        name_of(file)
+        for file in SOURCES
+        if file.relative_to(ROOT).parts[0] not in {"tests", "benchmarks"}
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr in parsers
+            and getattr(node.value, "id", "") in {"json", "yaml"}
+        )
+        or (isinstance(node, ast.ImportFrom) and node.module in {"json", "yaml"})
+    }
+    assert found == {"genloop/reading.py"}
+
+
 def test_no_test_steps_aside() -> None:
     banned = {"skip", "skipif", "importorskip", "xfail"}
     found = [

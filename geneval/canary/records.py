@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from geneval.settings import EvaluatorKeys, evaluator_inputs
 from genloop.config import read_yaml
 from genloop.factories import Resolve
+from genloop.reading import read_json_object
 from genloop.rundir import write_json
 
 SHIPPED = Path(__file__).with_name("canary.yaml")
@@ -140,8 +141,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        records = json.loads(path.read_text(encoding="utf-8"))["records"]
+        records = read_json_object(path)["records"]
         _NOTES.validate_json(json.dumps(records))
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: not a file of canary=record; remove it and run with canary=record again") from None
     return records

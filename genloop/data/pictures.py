@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from genloop.data.images import OTHER_SUFFIXES, SUFFIXES
-from genloop.data.prompts import parse_json, parse_metadata, read_object, read_texts, read_utf8
+from genloop.data.prompts import parse_metadata, read_texts
 from genloop.hashing import files_below
+from genloop.reading import parse_json, read_json, read_utf8
 from genloop.records import Prompt
 
 _NUMBERED = re.compile(r"(\d+)(?:\D+(\d+))?\D*")
@@ -85,7 +86,7 @@ class _Prompts:
             return
         for number, line in enumerate(read_utf8(path).rstrip().split("\n")):
             where = f"{path}:{number + 1}"
-            row = parse_json(line, where)
+            row = parse_json(line, where, once=True)
             prompt = _prompt(row, number, where)
             name = next((row[key] for key in _NAME_KEYS if key in row), None)
             if name is None:
@@ -116,7 +117,7 @@ def _of_prompt(folder: Path, name: str, index: int, known: _Prompts | None) -> I
     if known is not None:
         prompt = known.of_number(index, f"{place}")
     elif metadata.is_file():
-        prompt = _prompt(read_object(metadata), index, f"{metadata}")
+        prompt = _prompt(read_json(metadata), index, f"{metadata}")
     numbered = by_number(inner, (name for name in names if Path(name).stem.isdecimal()), stem_number)
     for number, name in numbered.items() if len(numbered) == len(names) else enumerate(names):
         yield Picture((inner / name).relative_to(folder).as_posix(), prompt, number)

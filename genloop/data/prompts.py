@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from genloop.reading import parse_json, read_utf8
 from genloop.records import COLORS, RELATIONS, TAGS, Clause, Prompt
 from genloop.rundir import write_atomic
 
@@ -124,7 +125,9 @@ def read_metadata(path: Path, *, classes: Collection[str] | None = None, text: T
     """The prompts of a metadata file: JSON lines, or one JSON list."""
     content = read_utf8(path)
     if content.lstrip().startswith("["):
-        entries = [(f"{path}: entry {number}", row) for number, row in enumerate(parse_json(content, f"{path}"), 1)]
+        entries = [
+            (f"{path}: entry {number}", row) for number, row in enumerate(parse_json(content, f"{path}", once=True), 1)
+        ]
     else:
         lines = content.rstrip().split("\n")
         entries = [
@@ -138,34 +141,6 @@ def read_metadata(path: Path, *, classes: Collection[str] | None = None, text: T
         if not _is_one_line(prompt.text):
             raise ValueError(f"{where}: prompt must be one line of text, found {prompt.text!r}")
     return found
-
-
-def read_object(path: Path) -> Any:
-    """The one JSON value of a file, such as the metadata.jsonl that lies beside an image; UTF-8."""
-    return parse_json(read_utf8(path), f"{path}")
-
-
-def read_utf8(path: Path) -> str:
-    """The text of a file, without byte-order marks at the beginning of lines (files joined by `cat` have several).
-
-    ValueError names the line and byte that is not UTF-8, or no text.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if path.is_dir():
-        raise ValueError(f"{path}: is a folder, expected a file")
-    data = path.read_bytes()
-    if b"\0" in data:
-        line = data.count(b"\n", 0, data.index(b"\0")) + 1
-        raise ValueError(f"{path}:{line}: not UTF-8 text: holds a NUL byte, as UTF-16 does; save the file as UTF-8")
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff").replace("\n\ufeff", "\n")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        column = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        raise ValueError(
-            f"{path}:{line}: not UTF-8: byte 0x{data[error.start]:02x} at column {column}; save the file as UTF-8"
-        ) from None
 
 
 def _check_same(prompts: Path, texts: Sequence[str], metadata: Path, expected: Sequence[str]) -> None:
@@ -184,27 +159,7 @@ def _check_same(prompts: Path, texts: Sequence[str], metadata: Path, expected: S
 def _parse_line(line: str, where: str) -> Any:
     if not line.strip():
         raise ValueError(f"{where}: empty line; write one JSON object a line")
-    return parse_json(line, where)
-
-
-def parse_json(text: str, where: str) -> Any:
-    """The JSON value of a text; ValueError in one line that `where` opens."""
-    try:
-        return json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError as error:
-        line = f" on line {error.lineno}" if error.lineno > 1 else ""
-        raise ValueError(f"{where}: broken JSON{line}: {error.msg} at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:  # a number of 5000 digits, 10,000 brackets
-        raise ValueError(f"{where}: broken JSON: {error}") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, whose keys are all different."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
-    return found
+    return parse_json(line, where, once=True)
 
 
 def _is_one_line(text: str) -> bool:

@@ -27,8 +27,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from genloop.data.prompts import read_object
 from genloop.data.tar_index import KEY, PLACE, Members, check_places, digest_of, scan
+from genloop.reading import read_json
 from genloop.registry import require
 from genloop.rundir import sha256_file, sync_folder, write_atomic
 
@@ -229,7 +229,7 @@ def _read_index(shard: Path) -> ShardIndex:
     if not path.is_file():
         return _index_of(shard, None, scan(shard))
     with _refused(path):
-        head = read_object(path)
+        head = read_json(path)
         schema, expected = head["schema"], head["bytes"]
     if schema not in (1, SCHEMA):
         raise ValueError(f"{path}: schema {schema}, this version reads {SCHEMA}; write the shards again")

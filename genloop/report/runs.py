@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from genloop import ledger, rundir
-from genloop.checkpoint import read_json
 from genloop.config import read_yaml
+from genloop.reading import read_json_object
 from genloop.records import TAGS, unpack_tokens
 from genloop.runs.evaluations import Evaluation, judged_image, read_card, read_evaluated
 from genloop.runs.generated import read_generated
@@ -165,7 +165,7 @@ def _read_run(folder: Path, number: int, name: str) -> ReportedRun:
 def _intervals(folder: Path, config: Mapping[str, Any]) -> Kind:
     """What the evaluation was asked for last: a finished run may be summed up again."""
     path = folder / "summary.json"
-    asked = read_json(path) if path.is_file() else config
+    asked = read_json_object(path) if path.is_file() else config
     return asked.get("intervals", ReportedRun.intervals)
 
 

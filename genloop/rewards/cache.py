@@ -28,6 +28,7 @@ import numpy as np
 
 from genloop.data.images import to_uint8
 from genloop.protocols import Judge
+from genloop.reading import parse_json
 from genloop.records import Prompt
 from genloop.rewards.questions import Questions
 
@@ -273,7 +274,7 @@ def _parse(line: bytes) -> tuple[bytes, Answer] | None:
     if found is None or zlib.crc32(line[: found.end(2)]) != int(found[3], 16):
         return None
     key, value = bytes.fromhex(found[1].decode()), found[2].decode()
-    answer = json.loads(value) if value.startswith('"') else struct.unpack(">f", bytes.fromhex(value))[0]
+    answer = parse_json(value) if value.startswith('"') else struct.unpack(">f", bytes.fromhex(value))[0]
     return (key, answer) if _is_answer(answer) else None
 
 

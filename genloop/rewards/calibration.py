@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from genloop.checkpoint import read_json
+from genloop.reading import read_json_object
 from genloop.registry import did_you_mean
 from genloop.rewards.questions import KEYS
 
@@ -23,7 +23,7 @@ def read_calibration(folder: Path) -> Calibration:
     path = folder / FILE
     if not path.is_file():
         raise FileNotFoundError(f"judge.options.calibrated: no file {path}; train_judge writes one, or leave it false")
-    found = {question: _scale(question, row, path) for question, row in read_json(path).items()}
+    found = {question: _scale(question, row, path) for question, row in read_json_object(path).items()}
     if not found:
         raise ValueError(f"judge.options.calibrated: {path} is empty: nothing could be calibrated; leave it false")
     return found

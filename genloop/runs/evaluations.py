@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop import ledger, rundir
+from genloop.reading import parse_json, read_json_object
 from genloop.runs.provenance import is_upper_bound
 from genloop.runs.rows import EvaluatedRow
 
@@ -112,10 +113,10 @@ def read_card(path: Path) -> Mapping[str, Any] | None:
     if not place.is_file():
         return None
     try:
-        card = json.loads(place.read_text(encoding="utf-8"))
+        card = read_json_object(place)
     except ValueError:
-        card = None
-    if not isinstance(card, dict) or not all(isinstance(card.get(key), Mapping | None) for key in GROUPS):
+        card = {}
+    if not card or not all(isinstance(card.get(key), Mapping | None) for key in GROUPS):
         raise ValueError(f"{place} is damaged: not a card; remove it and run the evaluation again, which writes it")
     return card
 
@@ -148,13 +149,13 @@ def read_result_file(path: Path) -> Iterator[EvaluatedRow]:
             continue
         where = f"{path}:{number}"
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             place = _PLACE.search(row["filename"].replace("\\", "/"))
             if place is None:
                 raise ValueError("no number of a prompt and of a sample")
-            row |= {key: json.loads(row[key]) for key in ("metadata", "details") if isinstance(row.get(key), str)}
+            row |= {key: parse_json(row[key]) for key in ("metadata", "details") if isinstance(row.get(key), str)}
             row |= {"prompt_index": int(place[1]), "sample": int(place[2] or 0), "image": place[0]}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ValueError(
                 f"{where}: not a row of GenEval's result file (filename .../00017/samples/0000.png, metadata, ...)"
             ) from None

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genloop.data.prompts import Text, parse_metadata, read_object
+from genloop.data.prompts import Text, parse_metadata
 from genloop.ledger import finished, plan_of, rows_of_unit, unsettled
+from genloop.reading import read_json
 from genloop.records import Prompt
 from genloop.rundir import RunError, read_run
 from genloop.runs.rows import GeneratedRow
@@ -56,7 +57,7 @@ def read_generated_run(folder: Path, limit: int | None = None, *, key: str = "so
 
 def _prompt(folder: Path, index: int, text: Text) -> Prompt:
     path = folder / f"images/{index:05d}/metadata.jsonl"
-    row = read_object(path)
+    row = read_json(path)
     return parse_metadata(row, index, where=str(path), text=text) if "tag" in row else Prompt(index, row["prompt"])
 
 

@@ -5,7 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from genloop.data.prompts import parse_metadata, read_object
+from genloop.data.prompts import parse_metadata
+from genloop.reading import read_json
 from genloop.records import Prompt
 from genloop.runs.generated import check_generated, read_generated
 from genloop.runs.rows import GeneratedRow
@@ -34,7 +35,7 @@ def read_prompts_of(
         index = row.prompt_index
         if index not in found:
             path = run / "images" / f"{index:05d}" / "metadata.jsonl"
-            value = read_object(path)
+            value = read_json(path)
             if row.tag is None:
                 raise ValueError(f"{path}: prompt {index} {row.prompt!r} has no GenEval metadata to judge by")
             found[index] = parse_metadata(value, index, where=f"{path}", classes=classes)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.data.images import decoding_errors, open_image
+from genloop.reading import parse_json
 from genloop.runs.rows import GeneratedRow
 
 UPPER_BOUND = "searched with the evaluator: an upper bound"  # said wherever such a score is shown
@@ -75,8 +76,8 @@ def read_chunk(path: Path) -> dict[str, Any] | None:
             info = dict(image.info)
     except decoding_errors():
         return None  # counted as unreadable where it is judged
-    with suppress(ValueError, TypeError, RecursionError):
-        found = json.loads(info[CHUNK]) if CHUNK in info else None
+    with suppress(ValueError, TypeError):
+        found = parse_json(info[CHUNK]) if CHUNK in info else None
         if isinstance(found, dict):
             json.dumps(found, ensure_ascii=False, allow_nan=False).encode()  # JSON must be able to say it again
             return {key: value for key, value in found.items() if key not in (*_OWN, "schema")}

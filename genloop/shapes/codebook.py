@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from genloop.checkpoint import load_tensors, read_json, save_folder
+from genloop.checkpoint import load_tensors, save_folder
+from genloop.reading import read_json_object
 from genloop.records import COLORS
 from genloop.shapes.render import render
 from genloop.shapes.scenes import CELL, GRID, SHAPES, SPAN, Thing
@@ -77,7 +78,7 @@ class PatchCodebook:
 
 def load_codebook(folder: Path, *, device: str = "cpu") -> PatchCodebook:
     """Read what `PatchCodebook.save` wrote."""
-    config = read_json(folder / "config.json")
+    config = read_json_object(folder / "config.json")
     if config.get("_class_name") != CLASS_NAME:
         raise ValueError(f"{folder}/config.json: _class_name is {config.get('_class_name')!r}, not {CLASS_NAME!r}")
     tensors = load_tensors(folder, device=device)

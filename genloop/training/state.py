@@ -5,7 +5,6 @@ sums of the metrics window: all that the next step needs beside the weights that
 Random numbers are keyed by the step, so there is no generator state to keep.
 """
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,15 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genloop.checkpoint import (
-    MANIFEST_FILE,
-    WEIGHTS_FILE,
-    compare_manifest,
-    read_json,
-    read_shapes,
-    save_folder,
-    verify_folder,
-)
+from genloop.checkpoint import MANIFEST_FILE, WEIGHTS_FILE, compare_manifest, read_shapes, save_folder, verify_folder
+from genloop.reading import parse_json, read_json_object
 from genloop.registry import require
 from genloop.rundir import json_line, write_atomic
 from genloop.training.ema import Ema
@@ -143,7 +135,7 @@ def load_weights(folder: Path, model: nn.Module) -> Progress:
         for name, value in trained.items():
             value.copy_(file.get_tensor(_MODEL + name))
     log.info("resumed from %s", folder)
-    return Progress(**read_json(folder / "progress.json"))
+    return Progress(**read_json_object(folder / "progress.json"))
 
 
 def load_moments(folder: Path, names: Iterable[str], moments: Sequence[str]) -> Iterator[tuple[str, str, Tensor]]:
@@ -165,7 +157,7 @@ def cut_metrics(run: Path, step: int) -> None:
     path = run / "metrics.jsonl"
     if not path.is_file():
         return
-    rows = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    rows = [parse_json(line) for line in path.read_bytes().split(b"\n")[:-1]]
     write_atomic(path, b"".join(json_line(row) for row in rows if row.get("step", 0) <= step))
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from genloop.checkpoint import MANIFEST_FILE, read_json, verify_folder
+from genloop.checkpoint import MANIFEST_FILE, verify_folder
 from genloop.config import find_preset, preset_roots, read_yaml
+from genloop.reading import read_json_object
 from genloop.registry import load, lookup
 
 CONVERTERS = {"mask2former": "ckpts.convert.mask2former:convert"}
@@ -71,7 +72,7 @@ def _verify(options: argparse.Namespace) -> None:
     folder = Path(options.name)
     if options.name not in known and (folder / MANIFEST_FILE).is_file():
         verify_folder(folder)
-        print(f"{folder}: {len(read_json(folder / MANIFEST_FILE))} files as they were written")
+        print(f"{folder}: {len(read_json_object(folder / MANIFEST_FILE))} files as they were written")
         return
     load("ckpts.resolve:verify")(options.name)
     load("ckpts.resolve:resolve")(options.name)
@@ -82,7 +83,7 @@ def _verify(options: argparse.Namespace) -> None:
     found += [f"{fetched} files as they were fetched"] if fetched else []
     if (entry.folder / MANIFEST_FILE).is_file():
         verify_folder(entry.folder)
-        found.append(f"{len(read_json(entry.folder / MANIFEST_FILE))} files as they were written")
+        found.append(f"{len(read_json_object(entry.folder / MANIFEST_FILE))} files as they were written")
     if not found:
         found = ["all files there, their content is not known"]
     print(f"{options.name}: {', '.join(found)}: {entry.folder}")

@@ -10,6 +10,7 @@ from typing import Any
 
 from genloop import ledger
 from genloop.config import read_yaml
+from genloop.reading import object_or_empty, read_object_or_empty
 from genloop.rundir import read_run
 
 SILENT_AFTER = 15.0  # seconds without a sign of life after which a worker counts as lost
@@ -80,7 +81,7 @@ def read_state(run: Path) -> RunState:
     fingerprint = read_run(run)
     if fingerprint is None:
         raise ValueError(f"{run} is not a run folder (it has no run.json)")
-    config, plan = read_yaml(run / "config.yaml"), _read_json(run / "plan.json")
+    config, plan = read_yaml(run / "config.yaml"), read_object_or_empty(run / "plan.json")
     workers = tuple(_workers(run))
     units, items = plan.get("units", 0), plan.get("items", 0)
     done, failed = _settled(run)
@@ -184,7 +185,7 @@ def _items_of(units: set[str], plan: Mapping[str, Any]) -> int:
 def _workers(run: Path) -> Iterator[WorkerState]:
     """The workers of the last start and all that still live, by rank."""
     now = time.time()
-    found = [_read_json(path) for path in (run / "logs").glob("*.status.json")]
+    found = [read_object_or_empty(path) for path in (run / "logs").glob("*.status.json")]
     found = [status for status in found if "updated" in status]
     fresh = [s for s in found if s["state"] not in OVER and now - s["updated"] < SILENT_AFTER]
     since = min([_last_start(run), *(s["started"] for s in fresh)])
@@ -215,7 +216,7 @@ def _last_start(run: Path) -> float:
 
 def _failures(run: Path, names: set[str], *, limit: int = 5) -> Iterator[Failure]:
     for name in sorted(names, key=int)[:limit]:
-        record = _read_json(run / "failed" / f"{name}.json")
+        record = read_object_or_empty(run / "failed" / f"{name}.json")
         yield Failure(name, record.get("attempts", 1), " ".join(record.get("reason", "reason lost").split()))
 
 
@@ -227,19 +228,10 @@ def _steps(run: Path, settings: Mapping[str, Any]) -> Steps | None:
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().split(b"\n")[1 if file.tell() > 4096 else 0 : -1]  # whole ones
-    rows = [row for row in map(json.loads, lines) if "loss" in row]  # not what was measured on held-out data
+    rows = [row for row in map(object_or_empty, lines) if "loss" in row]  # not what was measured on held-out data
     if not rows:
         return None
     row = rows[-1]
     rate = row.get("steps_per_s", 0.0)
     silent = max(0.0, time.time() - path.stat().st_mtime)
     return Steps(row["step"], settings["num_steps"], row["loss"], rate, silent)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A small file that another process may be replacing; empty when it is not there or a crash has torn it."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genloop.data.prompts import read_object
+from genloop.reading import read_json
 
 IMAGE = "<image>"
 _SPEAKERS = ("human", "gpt")
@@ -26,7 +26,7 @@ class Conversation:
 
 def read_conversations(path: Path, images: Path) -> list[Conversation]:
     """The conversations of a file; image names are below `images`. Raises FileNotFoundError or ValueError, one line."""
-    entries = read_object(path)
+    entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         found = "an empty one" if entries == [] else type(entries).__name__
         raise ValueError(f"{path}: expected a JSON list of conversations, found {found}")

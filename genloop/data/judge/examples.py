@@ -23,6 +23,7 @@ import numpy as np
 
 from genloop.data.prompts import parse_metadata
 from genloop.data.shards import Sample
+from genloop.reading import parse_json
 from genloop.records import Prompt
 
 QUESTIONS = ("outcome", "clarity", "potential")
@@ -108,7 +109,7 @@ def from_sample(sample: Sample, shared: dict[str, Any] | None = None) -> JudgeEx
         raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; a judge's example needs png and json")
     where = f"sample {sample.key}"
     try:
-        row = json.loads(sample.fields["json"])
+        row = parse_json(sample.fields["json"])
         metadata, questions = row["prompt"], {str(q): float(p) for q, p in row["questions"].items()}
         numbers = {key: int(row[key]) for key in ("sample", "candidate", "step", "num_steps")}
         index, source, reason = int(row["prompt_index"]), str(row["source"]), str(row["reason"])

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from genloop.checkpoint import read_json, read_shapes
+from genloop.checkpoint import read_shapes
+from genloop.reading import read_json_object
 
 Precision = Literal["float32", "autocast_float16"]
 CONFIG_FILE = "open_clip_config.json"
@@ -48,7 +49,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder} holds no {CONFIG_FILE}: not a folder of open_clip; name the architecture of its weights"
         )
-    config = read_json(folder / CONFIG_FILE).get("model_cfg")
+    config = read_json_object(folder / CONFIG_FILE).get("model_cfg")
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
         raise ValueError(f"{folder / CONFIG_FILE}: no model_cfg with embed_dim, vision_cfg and text_cfg")
     if not all(isinstance(config[key], Mapping) for key in ("vision_cfg", "text_cfg")):
@@ -60,7 +61,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
 
 def read_preprocess_config(folder: Path) -> Mapping[str, Any]:
     """The `preprocess_cfg` of a folder, {} where there is none."""
-    config = read_json(folder / CONFIG_FILE).get("preprocess_cfg") or {}
+    config = read_json_object(folder / CONFIG_FILE).get("preprocess_cfg") or {}
     if not isinstance(config, Mapping):
         raise ValueError(f"{folder / CONFIG_FILE}: preprocess_cfg is {str(config)[:40]}, expected a JSON object")
     for key in ("mean", "std"):
@@ -71,7 +72,7 @@ def read_preprocess_config(folder: Path) -> Mapping[str, Any]:
 
 def is_transformers_folder(folder: Path) -> bool:
     """Whether a folder has transformers' layout of a CLIP."""
-    return (folder / "config.json").is_file() and read_json(folder / "config.json").get("model_type") == "clip"
+    return (folder / "config.json").is_file() and read_json_object(folder / "config.json").get("model_type") == "clip"
 
 
 def check_channels(values: Any, what: str, where: str) -> None:

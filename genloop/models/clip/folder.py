@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genloop.checkpoint import read_json
 from genloop.models.clip.config import ARCHITECTURES, CONFIG_FILE, OPENAI, QUICK, check_channels, is_transformers_folder
 from genloop.models.common.pretrained import check_pretrained, errors_in_one_line
+from genloop.reading import read_json_object
 from genloop.registry import did_you_mean, require
 
 BUFFERS = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")  # of older files: counted
@@ -117,7 +117,7 @@ class ClipTokenizer:
 def read_pixels(folder: Path, size: int) -> dict[str, Any]:
     """{interpolation, mean, std} of preprocessor_config.json; without it, or a key: OpenAI's."""
     path, processor_class = folder / "preprocessor_config.json", require("transformers").CLIPImageProcessorPil
-    given = read_json(path) if path.is_file() else {}
+    given = read_json_object(path) if path.is_file() else {}
     with errors_in_one_line(path):
         found = processor_class(**{"size": {"shortest_edge": size}, "crop_size": size, **given})
         steps = [getattr(found, f"do_{step}") for step in ("resize", "center_crop", "rescale", "normalize")]

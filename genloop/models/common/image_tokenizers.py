@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from genloop.checkpoint import read_json, read_shapes
+from genloop.checkpoint import read_shapes
+from genloop.reading import read_json_object
 from genloop.registry import did_you_mean, lookup
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def _own(name: str) -> Any:
 
 
 def _listed(table: Mapping[str, str], folder: Path) -> Any:
-    name = str(read_json(folder / "config.json").get("_class_name"))
+    name = str(read_json_object(folder / "config.json").get("_class_name"))
     if name not in table:
         raise ValueError(f"{folder}: unknown image tokenizer {name!r}{did_you_mean(name, table)} ({', '.join(table)})")
     return lookup(table, name, "image tokenizer")

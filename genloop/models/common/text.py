@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from genloop.checkpoint import read_json
+from genloop.reading import read_json_object
 from genloop.registry import require
 
 
@@ -47,7 +47,7 @@ class FileTokenizer:
         for source in ("tokenizer_config.json", "special_tokens_map.json"):
             if not (self.folder / source).is_file():
                 continue
-            token: Any = read_json(self.folder / source).get(name)
+            token: Any = read_json_object(self.folder / source).get(name)
             text = token.get("content") if isinstance(token, dict) else token
             if text is None:
                 continue

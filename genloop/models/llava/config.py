@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from genloop.checkpoint import Shape, compare_manifest, read_json, read_shapes
+from genloop.checkpoint import Shape, compare_manifest, read_shapes
 from genloop.models.common.dims import checked, read_dims
+from genloop.reading import read_json_object
 
 _ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
 _LARGEST_GRID = 6  # tiles a side of the public models' largest picture
@@ -118,7 +119,7 @@ _TOWERS = {"google/siglip-so400m-patch14-384": VisionDims()}
 def read_llava_config(folder: Path) -> LlavaConfig:
     """config.json of a checkpoint folder in either layout; ValueError when it is another family's."""
     path = folder / "config.json"
-    data = read_json(path)
+    data = read_json_object(path)
     family, architectures = data.get("model_type"), data.get("architectures") or []
     if family == "llava_onevision":
         config = parse_hf_config(data, path)

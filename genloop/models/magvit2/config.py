@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from genloop.checkpoint import Shape, compare_manifest, read_json, read_shapes
+from genloop.checkpoint import Shape, compare_manifest, read_shapes
 from genloop.models.common.dims import read_dims
+from genloop.reading import read_json_object
 
 Conv = tuple[str, int, int, int]  # name, channels in, channels out, kernel size
 
@@ -50,7 +51,7 @@ class MagvitConfig:
 def read_magvit2_config(folder: Path) -> MagvitConfig:
     """config.json of a checkpoint folder; keys that it lacks are the public model's."""
     path = folder / "config.json"
-    config: MagvitConfig = read_dims(MagvitConfig(), read_json(path), path)
+    config: MagvitConfig = read_dims(MagvitConfig(), read_json_object(path), path)
     levels = {len(getattr(config, f"{side}_{what}")) for side in ("encoder", "decoder") for what in ("mult", "blocks")}
     if len(levels) != 1:
         raise ValueError(f"{path}: encoder_mult, encoder_blocks, decoder_mult and decoder_blocks differ in length")

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from genloop.checkpoint import Shape, compare_manifest, read_json, read_shapes
+from genloop.checkpoint import Shape, compare_manifest, read_shapes
 from genloop.models.common.dims import read_dims
+from genloop.reading import read_json_object
 
 Preprocess = Literal["mmdet3", "mmdet2"]
 
@@ -118,7 +119,7 @@ def read_mask2former_config(folder: Path) -> Mask2FormerConfig:
             f"{files[0]} is not in the layout of transformers; convert it first: {CONVERT} {files[0]} FOLDER"
         )
     path = folder / "config.json"
-    data = read_json(path)
+    data = read_json_object(path)
     if data.get("model_type") != "mask2former":
         raise ValueError(f"{path}: model_type is {data.get('model_type')!r}, another family; expected 'mask2former'")
     swin = data.get("backbone_config")
@@ -155,7 +156,7 @@ def read_preparation(folder: Path) -> Preparation:
     path = folder / CONVERSION_FILE
     if not path.is_file():
         return Preparation()
-    data = read_json(path)
+    data = read_json_object(path)
     scale = data.get("scale")
     preprocess: Any = data.get("preprocess")
     if preprocess not in get_args(Preprocess):
@@ -168,7 +169,7 @@ def read_preparation(folder: Path) -> Preparation:
 def read_source(folder: Path) -> dict[str, str]:
     """What conversion.json says about the file that the folder was made of: its name, sha256 and version of mmdet."""
     path = folder / CONVERSION_FILE
-    source = read_json(path).get("source", {}) if path.is_file() else {}
+    source = read_json_object(path).get("source", {}) if path.is_file() else {}
     if not isinstance(source, dict) or not all(isinstance(value, str) for value in source.values()):
         raise ValueError(f"{path}: source is {source!r}, expected names and their values; convert the file again")
     return source

@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from genloop.checkpoint import Shape, compare_manifest, read_json, read_shapes
+from genloop.checkpoint import Shape, compare_manifest, read_shapes
 from genloop.models.common.dims import read_dims
+from genloop.reading import read_json_object
 
 NUM_SPECIAL_TOKENS = 10
 _PUBLIC_PHI = "microsoft/phi-1_5"
@@ -124,7 +125,7 @@ class ShowOConfig:
 def read_showo_config(folder: Path, *, max_seq_length: int | None = None) -> ShowOConfig:
     """config.json (+ phi/config.json) of a checkpoint folder; `max_seq_length` wins over the folder's (default 128)."""
     path = folder / "config.json"
-    data = read_json(path)
+    data = read_json_object(path)
     config: ShowOConfig = read_dims(ShowOConfig(phi=_read_phi(folder, data, path)), data, path)
     config = replace(config, max_seq_length=max_seq_length or config.max_seq_length)
     for key, value in (("mask_token_id", config.mask_token_id), ("vocab_size", config.vocab_size)):
@@ -145,7 +146,7 @@ def _read_phi(folder: Path, data: Mapping[str, Any], path: Path) -> PhiDims:
                 f"put its config.json at {source}"
             )
         return PhiDims()
-    given = read_json(source)
+    given = read_json_object(source)
     phi: PhiDims = read_dims(
         PhiDims(), {"num_key_value_heads": None, **(given.get("rope_parameters") or {}), **given}, source
     )

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from genloop.data.prompts import NUMBERS, plural
+from genloop.reading import parse_json
 from genloop.report.page.pictures import EmbeddedImage, embed
 from genloop.report.page.selection import deal
 from genloop.report.rendering import render
@@ -100,7 +101,7 @@ def _items(images: Sequence[ReportedImage]) -> list[AuditItem]:
         picture = embed(image.path, SIDE)
         if picture is not None:
             question = f"Does the image show {image.prompt.removeprefix('a photo of ')}?"
-            asked = tuple(demands(json.loads(image.metadata)))
+            asked = tuple(demands(parse_json(image.metadata)))
             found.append(AuditItem(len(found) + 1, image, picture, question, asked))
     return found
 

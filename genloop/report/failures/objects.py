@@ -1,10 +1,10 @@
 """What the detector saw, drawn on the image: boxes and masks of kept objects, scores, named colours, areas."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from genloop.data.masks import decode_mask
+from genloop.reading import parse_json
 from genloop.report.failures.outlines import outline
 from genloop.report.failures.reasons import failures
 from genloop.report.page.pictures import EmbeddedImage, embed, upright_size
@@ -84,7 +84,7 @@ def _shot(choice: _Choice) -> DetectedImage | None:
 
 def _objects(image: ReportedImage, size: tuple[int, int]) -> Iterator[DetectedObject]:
     details, areas, masks = image.row.details or {}, image.row.areas, image.row.masks
-    include = json.loads(image.metadata).get("include") or ()
+    include = parse_json(image.metadata).get("include") or ()
     asked = list(dict.fromkeys(clause["class"] for clause in include))
     named = {
         (include[part.clause]["class"], place): (color, margin)

@@ -1,12 +1,12 @@
 """What fails: kinds of failure by task, colours and relations wanted and found, classes, and the worst prompts."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from genloop.reading import parse_json
 from genloop.records import COLORS, RELATIONS
 from genloop.report.failures.reasons import ABOUT, KINDS, MISSING, RELATION, UNREADABLE, FailedClause, failures
 from genloop.report.page.pictures import EmbeddedImage, embed
@@ -145,7 +145,7 @@ def worst(run: ReportedRun, limit: int) -> tuple[list[FailedPrompt], int]:
 
 
 def _include(image: ReportedImage) -> Sequence[dict[str, Any]]:
-    return json.loads(image.metadata).get("include") or ()
+    return parse_json(image.metadata).get("include") or ()
 
 
 def _found(name: str, wanted: str, missed: Sequence[FailedClause]) -> Iterator[str]:

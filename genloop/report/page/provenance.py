@@ -1,13 +1,12 @@
 """Provenance of runs as text: config, code, versions, hardware, hashes of inputs, time. Read from run folders."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genloop import rundir
+from genloop.reading import object_or_empty, read_object_or_empty
 from genloop.report.runs import ReportedRun
 
 
@@ -50,7 +49,7 @@ def _record(run: ReportedRun, folder: Path) -> ProvenanceRecord:
 
 def _environment(folder: Path) -> Iterator[tuple[str, str]]:
     """The lines of env.json for a reader."""
-    env = _read_json(folder / "env.json")
+    env = read_object_or_empty(folder / "env.json")
     git, cpu, packages = (_group(env.get(key)) for key in ("git", "cpu", "packages"))
     yield "code", f"{git.get('commit')}{' with local changes' if git.get('dirty') else ''}" if git else ""
     yield "genloop", str(env.get("genloop", ""))
@@ -70,7 +69,7 @@ def _inputs(fingerprint: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _card(folder: Path) -> Iterator[tuple[str, str]]:
     """How the images of an evaluation were made and judged, from its card: a line a group."""
-    card = _read_json(folder / "card.json")
+    card = read_object_or_empty(folder / "card.json")
     for name in ("detector", "colors", "options", "canary", "images"):
         if group := _group(card.get(name)):
             yield f"regime {name}", ", ".join(f"{key} {_short(value)}" for key, value in group.items() if _says(value))
@@ -98,18 +97,10 @@ def _work(folder: Path) -> Iterator[tuple[str, str]]:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 totals[name] = totals.get(name, 0) + value
     yield "work", ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in totals.items())
-    workers = [_read_json(path) for path in sorted((folder / "logs").glob("*.status.json"))]
+    workers = [read_object_or_empty(path) for path in sorted((folder / "logs").glob("*.status.json"))]
     if workers:
         seconds = max(worker["updated"] for worker in workers) - min(worker["started"] for worker in workers)
         yield "time", f"{seconds:.0f} s from the first start to the last heartbeat, {len(workers)} workers"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object of a small JSON file; {} when it is damaged, since no number depends on it."""
-    try:
-        return _group(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except ValueError:
-        return {}
 
 
 def _group(value: Any) -> dict[str, Any]:
@@ -119,5 +110,4 @@ def _group(value: Any) -> dict[str, Any]:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON-lines file, without incomplete lines left by a kill or a full disk."""
     for line in path.read_bytes().splitlines() if path.is_file() else ():
-        with suppress(ValueError):
-            yield _group(json.loads(line))
+        yield object_or_empty(line)

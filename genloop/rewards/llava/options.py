@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from genloop.checkpoint import read_json
 from genloop.config import LAUNCH, DType, InputPath, Settings
 from genloop.factories import Resolve
 from genloop.models.llava.config import check_llava_folder
 from genloop.models.llava.text import LlavaTokenizer
+from genloop.reading import read_json_object
 from genloop.rewards.calibration import read_calibration
 from genloop.rewards.questions import FILE, check_wording, read_questions
 from genloop.rewards.settings import JudgeMaker
@@ -110,7 +110,7 @@ def _questions_file(options: LlavaOptions, folder: Path) -> Path | None:
 def generation_of(folder: Path) -> dict[str, Any]:
     """generation_config.json of a checkpoint folder; {} where there is none. ValueError for a bad top_k or top_p."""
     path = folder / "generation_config.json"
-    data = read_json(path) if path.is_file() else {}
+    data = read_json_object(path) if path.is_file() else {}
     top_k, top_p = data.get("top_k"), data.get("top_p")
     if top_k is not None and (type(top_k) is not int or top_k < 0):
         raise ValueError(f"{path}: top_k is {top_k!r}, expected a whole number, 0 for all tokens")

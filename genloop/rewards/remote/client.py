@@ -23,6 +23,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from genloop.distributed import StopRequested, stop_requested
+from genloop.reading import TooLarge, parse_json
 from genloop.registry import require
 from genloop.rundir import RunFailed
 
@@ -196,11 +197,11 @@ async def _read(parts: AsyncIterator[bytes], most: int) -> bytes:
 
 def _parse(url: str, content: bytes) -> dict[str, Any]:
     try:
-        answer = json.loads(content)
-    except (json.JSONDecodeError, UnicodeDecodeError):
-        raise TransientError(f"{url}: the answer is not JSON") from None
-    except (ValueError, RecursionError):  # an integer of thousands of digits, thousands of brackets
+        answer = parse_json(content)
+    except TooLarge:
         raise ServerFailed(f"{url}: the answer is JSON that is too large to read") from None
+    except ValueError:
+        raise TransientError(f"{url}: the answer is not JSON") from None
     if not isinstance(answer, dict):
         raise ServerFailed(f"{url}: the answer is not a JSON object")
     return answer

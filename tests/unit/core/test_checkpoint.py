@@ -15,11 +15,11 @@ from genloop.checkpoint import (
     find_weights,
     load_tensors,
     read_header,
-    read_json,
     read_shapes,
     save_folder,
     verify_folder,
 )
+from genloop.reading import read_json_object
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.bfloat16), "n": torch.tensor(7)}
 SHAPES = {"a.weight": (2, 3), "b": (4,), "n": ()}
@@ -126,6 +126,31 @@ def test_a_torn_file_is_refused_in_one_line(message: str, tmp_path: Path) -> Non
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '{"dtype":"F32","shape":[1e400],"data_offsets":[0,4]}',
+        '{"dtype":"F32","shape":["1"],"data_offsets":[0,4]}',
+        '{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}',
+        '{"dtype":"F32","shape":[true],"data_offsets":[0,4]}',
+        '{"dtype":"F32","shape":[-1,-1],"data_offsets":[0,4]}',
+        '{"dtype":"F32","shape":[' + "9," * 100_000 + '1],"data_offsets":[0,4]}',
+        '{"dtype":"F32","shape":[' + "9" * 400 + '],"data_offsets":[0,4]}',
+        '{"dtype":"F32","shape":' + "[" * 100_000 + '1,"data_offsets":[0,4]}',
+        '{"dtype":["F32"],"shape":[1],"data_offsets":[0,4]}',
+        '{"dtype":"F32","shape":[1],"data_offsets":[0,4,8]}',
+        "7",
+    ],
+    ids=range(11),
+)
+def test_a_header_whose_sizes_are_none_is_refused_in_one_line(entry: str, tmp_path: Path) -> None:
+    header = f'{{"a":{entry}}}'.encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    with pytest.raises(ValueError, match=r"model\.safetensors: .*garbled") as caught:
+        read_shapes(tmp_path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize("size", [0, 3, 100, 400])
 def test_a_torn_bin_is_refused(size: int, tmp_path: Path) -> None:
     whole_bin(tmp_path)
@@ -174,7 +199,7 @@ def test_an_index_names_the_shards_that_are_not_there(tmp_path: Path) -> None:
 
 def test_an_index_that_promises_more_than_its_shards_hold_is_refused(tmp_path: Path) -> None:
     sharded_safetensors(tmp_path)
-    owner = read_json(tmp_path / "model.safetensors.index.json")["weight_map"]
+    owner = read_json_object(tmp_path / "model.safetensors.index.json")["weight_map"]
     write_index(tmp_path, "model.safetensors.index.json", owner | {"more": "model-00001-of-00002.safetensors"})
     for read in (read_shapes, load_tensors):
         with pytest.raises(ValueError, match="index: more"):
@@ -209,8 +234,12 @@ def test_a_saved_folder_reads_back_and_verifies(tmp_path: Path) -> None:
     assert {key: value.tolist() for key, value in load_tensors(folder).items()} == {
         key: value.tolist() for key, value in TENSORS.items()
     }
-    assert read_json(folder / "config.json") == {"a": 1}
-    assert set(read_json(folder / MANIFEST_FILE)) == {"config.json", "pytorch_model.safetensors", "tokenizer/vocab.txt"}
+    assert read_json_object(folder / "config.json") == {"a": 1}
+    assert set(read_json_object(folder / MANIFEST_FILE)) == {
+        "config.json",
+        "pytorch_model.safetensors",
+        "tokenizer/vocab.txt",
+    }
     assert verify_folder(folder) is None
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
 

@@ -42,7 +42,7 @@ def position(value: object) -> dict[str, Any]:
         (None, b'GOOD\nGOOD\n{"tag" "colors"}\n', r"jsonl:3: broken JSON: .* 8"),
         (None, b"GOOD\n\xc3\x28\n", r"jsonl:2: .*UTF-8.*0xc3 .*column 1;"),
         (None, b'[GOOD,\n{"tag": }]', r"jsonl: broken JSON .*line 2: .* 9"),
-        (None, b"GOOD\n" + b"[" * 100_000, "jsonl:2: broken JSON"),
+        (None, b"GOOD\n" + b"[" * 100_000, "jsonl:2: JSON nested more than"),
         (None, b"GOOD\n3\n", "jsonl:2: .*found 3"),
     ],
 )

@@ -88,7 +88,7 @@ LAYOUTS = {
     "metadata with a key twice": (metadata_with('"tag": "counting"'), "broken JSON: key 'tag' is there twice"),
     "metadata with a NaN": (metadata_with('"x": NaN'), "holds what JSON cannot say again"),
     "metadata with an endless number": (metadata_with('"x": 1e999'), "holds what JSON cannot say again"),
-    "metadata in brackets": (metadata_with(f'"x": {"[" * 100_000 + "]" * 100_000}'), "broken JSON"),
+    "metadata in brackets": (metadata_with(f'"x": {"[" * 100_000 + "]" * 100_000}'), "JSON nested"),
 }
 
 
@@ -182,7 +182,7 @@ def test_a_torn_note_beside_the_rows_is_named(images, tmp_path, capsys):
         run_command(evaluate, words(images, out))
     error = capsys.readouterr().err
     assert stopped.value.code == 1 and "Traceback" not in error
-    assert "canary.json: not valid JSON" in error and "remove it and run the same command again" in error
+    assert "canary.json: broken JSON" in error and "remove it and run the same command again" in error
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -79,7 +79,7 @@ def test_a_config_that_is_not_known_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "not valid JSON"), ("[]", "expected a JSON object")])
+@pytest.mark.parametrize(("text", "message"), [("{", "broken JSON"), ("[]", "expected a JSON object")])
 def test_a_config_that_is_no_object_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=message):

@@ -12,9 +12,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from genloop.checkpoint import load_tensors, read_json
+from genloop.checkpoint import load_tensors
 from genloop.distributed import World, process_group
 from genloop.job import PREPARED, parse, prepare, run_command
+from genloop.reading import read_json_object
 from genloop.registry import INSTALL, require
 from genloop.training.loop import train
 from genloop.training.settings import TrainSettings
@@ -121,7 +122,7 @@ def test_a_run_goes_on_without_other_ranks(small, tmp_path):
 
 def test_float16_under_stage_3_has_the_loss_scale_of_stage_0(small):
     assert_same(small / "fp16-0", small / "fp16-3", tolerance=0.02)
-    one, other = (read_json(small / f"fp16-{stage}" / LAST / "progress.json") for stage in (0, 3))
+    one, other = (read_json_object(small / f"fp16-{stage}" / LAST / "progress.json") for stage in (0, 3))
     assert one["scaler"] == other["scaler"]
 
 

@@ -229,7 +229,7 @@ DAMAGES = {
         lambda folder: (folder / "tokenizer.json").write_text("{}"),
         "its tokenizer: transformers cannot read it",
     ),
-    "torn pixels": (lambda folder: (folder / "preprocessor_config.json").write_text("{"), "not valid JSON"),
+    "torn pixels": (lambda folder: (folder / "preprocessor_config.json").write_text("{"), "broken JSON"),
     "two means": (changed_json("preprocessor_config.json", lambda c: {"image_mean": [1, 2]}), "expected three numbers"),
     "no deviation": (
         changed_json("preprocessor_config.json", lambda c: {"image_std": [0, 1, 1]}),

@@ -125,7 +125,7 @@ def test_calibrated_answers_are_in_the_order_of_the_margin_under_the_checkpoints
     [
         (None, r"^judge\.options\.calibrated: no file .*calibration\.json"),
         ("{}", r"^judge\.options\.calibrated: .*calibration\.json is empty"),
-        ('{"outcome": ', r"calibration\.json: not valid JSON"),
+        ('{"outcome": ', r"calibration\.json: broken JSON"),
         ('{"outcom": {"a": 1, "b": 0}}', r"calibration\.json: .*'outcom'; .*'outcome'"),
         ('{"outcome": {"a": 1}}', r"calibration\.json: outcome is \{'a': 1\}"),
         ('{"outcome": {"a": NaN, "b": 0}}', r"calibration\.json: outcome is \{'a': nan"),
@@ -145,7 +145,7 @@ def test_a_calibration_that_nobody_can_go_by_is_refused(content: str | None, lin
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("[", r"generation_config\.json: not valid JSON"),
+        ("[", r"generation_config\.json: broken JSON"),
         ('{"top_k": "20"}', r"generation_config\.json: top_k is '20'"),
         ('{"top_p": 0}', r"generation_config\.json: top_p is 0"),
     ],

@@ -230,7 +230,7 @@ def test_a_longer_retry_after_than_the_patience_is_not_waited_for(server, retry_
         ("silent", "neither yes nor no among the answer's first tokens: 'Maybe', 'The'"),
         ("list", "the answer is not a JSON object"),
         ("evasive", "yes and no together have a probability of 0.004, judge.options.min_yes_no is 0.01"),
-        (HUGE, "the answer has no top_logprobs; use a server that gives log-probabilities"),
+        (HUGE, "the answer is JSON that is too large to read"),
         (b'{"choices": ' + b"9" * 5000 + b"}", "the answer is JSON that is too large to read"),
         (b'{"choices": ' + b"[" * 100_000, "the answer is JSON that is too large to read"),
         (completion_bytes(token="\x1b" * 10**6, logprob=0.0), "first tokens: " + repr("\x1b" * 100)[:200]),
