@@ -24,12 +24,31 @@ _Stamp = tuple[bytes, int, int]  # absolute path, size, mtime in ns
 def sha256_tree(path: Path) -> str:
     """Hex digest of a file, or of a folder's relative names and contents; nothing hidden counts."""
     if path.is_file():
-        return _hashes([path])[0]
+        return sha256_files([path])[0]
     files = sorted(files_below(path))
     digest = hashlib.sha256()
-    for file, sha256 in zip(files, _hashes(files), strict=True):
+    for file, sha256 in zip(files, sha256_files(files), strict=True):
         digest.update(f"{file.relative_to(path).as_posix()}\0{sha256}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
+
+
+def sha256_files(files: Sequence[Path]) -> list[str]:
+    """The sha256 of each file's content, from the cache where it knows them."""
+    stamps = [_stamp(file) for file in files]
+    known = _read(stamps)
+    found, new = [], []
+    for file, stamp in zip(files, stamps, strict=True):
+        sha256 = known.get(stamp)
+        if sha256 is None:
+            settled = time.time_ns() - stamp[2] > SETTLED_NS
+            sha256 = sha256_file(file)
+            if settled and _stamp(file) == stamp:
+                new.append((*stamp, sha256))
+        found.append(sha256)
+    if new:
+        with suppress(sqlite3.Error, OSError, RuntimeError), closing(_open()) as cache, cache:
+            cache.executemany("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)", new)
+    return found
 
 
 def files_below(folder: Path, above: Sequence[Path] = ()) -> Iterator[Path]:
@@ -53,25 +72,6 @@ def cache_file() -> Path:
     """Where hashes are kept; RuntimeError without a home folder."""
     place = os.environ.get("XDG_CACHE_HOME")
     return (Path(place) if place else Path.home() / ".cache") / "genloop" / "hashes.sqlite"
-
-
-def _hashes(files: Sequence[Path]) -> list[str]:
-    """The sha256 of each file's content, from the cache where it knows them."""
-    stamps = [_stamp(file) for file in files]
-    known = _read(stamps)
-    found, new = [], []
-    for file, stamp in zip(files, stamps, strict=True):
-        sha256 = known.get(stamp)
-        if sha256 is None:
-            settled = time.time_ns() - stamp[2] > SETTLED_NS
-            sha256 = sha256_file(file)
-            if settled and _stamp(file) == stamp:
-                new.append((*stamp, sha256))
-        found.append(sha256)
-    if new:
-        with suppress(sqlite3.Error, OSError, RuntimeError), closing(_open()) as cache, cache:
-            cache.executemany("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?)", new)
-    return found
 
 
 def _read(stamps: Sequence[_Stamp]) -> dict[_Stamp, str]:

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.config import LAUNCH, InputPath, JobConfig, Settings
+from genloop.data.arrays import check_codes
 from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import loading, run
@@ -69,7 +70,7 @@ def check(config: Config) -> Shards:
     if config.lora.rank:
         check_installed("peft", "train")
     shards = Shards(config.shards)
-    num_codes = check_image_tokenizer(resolve(config.tokenizer))
+    num_codes, num_tokens = check_image_tokenizer(resolve(config.tokenizer)), None
     if config.start is None:
         if config.text_tokenizer is None:
             raise ValueError("text_tokenizer: needs a folder when `start` is not given")
@@ -78,8 +79,14 @@ def check(config: Config) -> Shards:
                 f"model.hidden_size: {config.model.hidden_size} does not give {config.model.num_attention_heads} heads "
                 "of an even width"
             )
-    elif num_codes != (known := check_showo_folder(resolve(config.start))).codebook_size:
-        raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {known.codebook_size}")
+    else:
+        known = check_showo_folder(resolve(config.start))
+        if num_codes != known.codebook_size:
+            raise ValueError(
+                f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {known.codebook_size}"
+            )
+        num_tokens = known.num_vq_tokens
+    check_codes(shards, num_tokens, num_codes)
     return shards
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from genloop.config import LAUNCH, JobConfig, Settings
+from genloop.data.image_reader import check_images
 from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import run
@@ -66,6 +67,7 @@ def check(config: Config) -> Shards | None:
             f"model: resolution {shape.resolution} must be a multiple of {shape.factor}, "
             f"width {shape.width} one of num_groups {shape.num_groups}"
         )
+    check_images(shards, shape.resolution)
     return shards
 
 

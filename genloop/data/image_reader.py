@@ -3,13 +3,14 @@
 import io
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from genloop.data.images import decoding_errors, open_image, upright_rgb
-from genloop.data.shards import Sample
+from genloop.data.shards import Sample, Shards
 
 
 class UnreadableImage(ValueError):
@@ -66,14 +67,27 @@ def image_size(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def sample_pixels(sample: Sample) -> np.ndarray:
-    """The png of a shard's sample -> (H, W, 3) uint8; ValueError names a sample without it, or where it is broken."""
+def check_images(shards: Shards, side: int) -> None:
+    """Refuse shards in which a sample lacks its png, or whose first one is not `side` pixels high and wide."""
+    lacking = np.flatnonzero(shards.column("png")["size"] < 0)[:1].tolist()
+    for position in sorted({*lacking, *accumulate(shards.sizes[:-1], initial=0)}):
+        sample_pixels(shards.read(position), side)
+
+
+def sample_pixels(sample: Sample, side: int | None = None) -> np.ndarray:
+    """The png of a shard's sample -> (H, W, 3) uint8, both `side` where that is given.
+
+    ValueError names a sample without it, or where it is broken or of another size.
+    """
     if "png" not in sample.fields:
-        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; needs png")
+        raise ValueError(f"{sample.name} has {', '.join(sample.fields)}; needs png")
     try:
-        return decode_image(sample.fields["png"])
+        pixels = decode_image(sample.fields["png"])
     except UnreadableImage as error:
-        raise ValueError(f"sample {sample.key}: png: {error}") from None
+        raise ValueError(f"{sample.name}: png: {error}") from None
+    if side is not None and pixels.shape[:2] != (side, side):
+        raise ValueError(f"{sample.name}: png: {pixels.shape[1]} x {pixels.shape[0]} pixels, needs {side} x {side}")
+    return pixels
 
 
 def decode_image(data: bytes) -> np.ndarray:

@@ -7,18 +7,20 @@ can be read at once, in any order, by any process:
     00003.index.npy     the table of genloop/data/tar_index.py, memory-mapped by readers
     00003.index.json    {"schema", "bytes", "sha256", "samples": how many, "fields": their names}; written last
 
-Shards without an index (from elsewhere) are scanned once when they are opened. The json has the modification time of
-its tar; where the two differ, as after a copy or a change, `Shards.digest` hashes the tar and compares.
+Shards without an index (from elsewhere) are scanned once when they are opened. `Shards.digest` compares the sha256 of
+every tar with its index, through the cache of genloop/hashing.py; a sample that is read is compared with its digest.
 """
 
 import bisect
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import io
 import json
 import os
 import stat
+import tokenize
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,23 +30,34 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from genloop.data.tar_index import KEY, PLACE, Members, check_places, digest_of, scan
+from genloop.hashing import sha256_files
 from genloop.reading import read_json
 from genloop.registry import require
 from genloop.rundir import sha256_file, sync_folder, write_atomic
 
 SCHEMA = 2
+_CHANGED = "changed since its index was written; write the shard again, or to use it as it is delete"
 _OPEN = 64  # shards whose file and table are kept open
 _PACKED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, EOFError, SyntaxError)
+MALFORMED = (  # what json and numpy raise for files that are not what they should be
+    *(ValueError, LookupError, TypeError, AttributeError, OverflowError, EOFError, SyntaxError, MemoryError),
+    *(RecursionError, tokenize.TokenError),
+)
 Fields = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample: its key and the bytes of its fields ("txt", "json", "codes.npy", ...)."""
+    """One sample: its key, the bytes of its fields ("txt", "json", "codes.npy", ...), and the shard it comes from."""
 
     key: str
     fields: Fields
+    shard: Path | None = dataclasses.field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """What messages call it: shard and key."""
+        return f"sample {self.key}" if self.shard is None else f"{self.shard}: sample {self.key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +129,7 @@ def _write_members(file: BinaryIO, path: Path, samples: Iterable[Sample]) -> np.
             seen.add(sample.key)
             for field, data in sorted(sample.fields.items()):
                 if not field or field[0] == "_" or "/" in field or field != field.lower():
-                    raise ValueError(f"sample {sample.key}: field {field!r}: needs lower case, no slash, no _ in front")
+                    raise ValueError(f"{sample.name}: field {field!r}: needs lower case, no slash, no _ in front")
                 writer.write({KEY: sample.key, field: data})
                 padded = -(-len(data) // 512) * 512
                 members.add(sample.key, field, writer.tarstream.offset - padded, len(data), digest_of(data))
@@ -131,7 +144,6 @@ def _write_index(index: ShardIndex, table: np.ndarray) -> None:
     head = {"schema": SCHEMA, "bytes": index.num_bytes, "sha256": index.sha256, "samples": len(table)}
     line = json.dumps(head | {"fields": index.fields}, separators=(",", ":"))
     write_atomic(index_path(index.path), f"{line}\n".encode())
-    _note_hashed(index.path)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -183,15 +195,15 @@ class Shards:
         if not 0 <= position < len(self):
             raise IndexError(f"sample {position} of {len(self)}")
         shard = bisect.bisect_right(self._starts, position) - 1
-        table, file = self._table(shard), self._open(shard)
-        key, *places = table[position - self._starts[shard]].item()
-        found = {}
-        for field, (offset, size, _) in zip((table.dtype.names or ())[1:], places):
+        index, table, file = self.indices[shard], self._table(shard), self._open(shard)
+        name, *places = table[position - self._starts[shard]].item()
+        key, found = name.decode("utf-8", "surrogateescape"), {}
+        for field, (offset, size, digest) in zip((table.dtype.names or ())[1:], places):
             if size >= 0 and (fields is None or field in fields):
                 found[field] = data = os.pread(file.fileno(), size, offset)
-                if len(data) != size:
-                    raise ValueError(f"{self.indices[shard].path}: became shorter while it was read")
-        return Sample(key.decode("utf-8", "surrogateescape"), found)
+                if len(data) != size or (digest and digest_of(data) != digest):
+                    raise ValueError(f"{index.path}: sample {key}: {field} {_CHANGED} {index_path(index.path).name}")
+        return Sample(key, found, index.path)
 
     def column(self, field: str) -> np.ndarray:
         """(samples,) of `offset`, `size` (-1: none) and `digest` (0: unknown) of one field."""
@@ -202,8 +214,10 @@ class Shards:
     def digest(self) -> str:
         """One sha256 over the names and contents of all shards; ValueError when one is not what its index says."""
         digest = hashlib.sha256()
-        for index in self.indices:
-            digest.update(f"{index.path.name}\0{_sha256_of(index)}\n".encode())
+        for index, sha256 in zip(self.indices, sha256_files([index.path for index in self.indices])):
+            if index.sha256 not in (None, sha256):
+                raise ValueError(f"{index.path}: {_CHANGED} {index_path(index.path).name}")
+            digest.update(f"{index.path.name}\0{sha256}\n".encode())
         return digest.hexdigest()
 
 
@@ -270,37 +284,6 @@ def _refused(path: Path) -> Iterator[None]:
     """Around what reads an index: whatever is wrong with its form becomes one line."""
     try:
         yield
-    except (*_MALFORMED, OSError) as error:
+    except (*MALFORMED, OSError) as error:
         why = " ".join(str(error).split())
         raise ValueError(f"{path}: not an index of a shard ({why}); delete it to scan the shard instead") from None
-
-
-# --- content ---------------------------------------------------------------------------------------------------------
-
-
-def _sha256_of(index: ShardIndex) -> str:
-    """That of the index while it has the tar's modification time, else the tar is hashed and compared."""
-    found = index.path.stat()
-    if index.sha256 is None:
-        return _hashed(index.path, found.st_size, found.st_mtime_ns)
-    if index_path(index.path).stat().st_mtime_ns != found.st_mtime_ns:
-        if _hashed(index.path, found.st_size, found.st_mtime_ns) != index.sha256:
-            raise ValueError(
-                f"{index.path}: changed since it was written; write it again, or delete {index_path(index.path).name} "
-                "to use it as it is"
-            )
-        _note_hashed(index.path)
-    return index.sha256
-
-
-@functools.cache
-def _hashed(path: Path, size: int, modified: int) -> str:
-    """The sha256 of a file, taken once for each size and modification time."""
-    return sha256_file(path)
-
-
-def _note_hashed(shard: Path) -> None:
-    """Give the index the modification time of its shard: the sha256 is that of this very file."""
-    modified = shard.stat().st_mtime_ns
-    with contextlib.suppress(OSError):  # a folder that cannot be written to: hashed again by the next process
-        os.utime(index_path(shard), ns=(modified, modified))

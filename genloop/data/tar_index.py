@@ -6,6 +6,7 @@ of a path, the rest is the field, in lower case; members without both are passed
 """
 
 import hashlib
+import os
 import re
 import tarfile
 from array import array
@@ -70,14 +71,16 @@ def digest_of(data: bytes) -> int:
 def scan(shard: Path) -> np.ndarray:
     """The table of a tar file from its own headers. ValueError in one line when it is torn, compressed or no tar."""
     with open(shard, "rb") as file:
-        start = file.read(6)
+        start, num_bytes = file.read(6), os.fstat(file.fileno()).st_size
     if kind := next((kind for magic, kind in _COMPRESSED.items() if start.startswith(magic)), None):
         raise ValueError(f"{shard}: compressed ({kind}); decompress it first, samples are read at their places")
     members = Members(shard)
     try:
         with tarfile.open(shard, "r:") as tar:
-            for member in iter(tar.next, None):
+            for member in iter(lambda: _next(tar), None):
                 tar.members = []  # type: ignore[attr-defined]  # the index needs none, and there may be millions
+                if not 0 <= member.size <= num_bytes:  # `tarfile` would go back, again and again
+                    raise tarfile.ReadError(f"{member.name!r} has {member.size} bytes")
                 if not member.isreg() or _METADATA.match(member.name):
                     continue
                 folder, slash, name = member.name.rpartition("/")
@@ -91,6 +94,13 @@ def scan(shard: Path) -> np.ndarray:
     except tarfile.TarError as error:
         raise ValueError(f"{shard}: not a whole tar file ({error}); copy or write it again") from None
     return members.table()
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    try:
+        return tar.next()
+    except (ValueError, OverflowError, MemoryError, RecursionError) as error:  # odd numbers, headers of headers
+        raise tarfile.ReadError(" ".join(str(error).split())) from None
 
 
 def _check_end(shard: Path, offset: int) -> None:

@@ -180,7 +180,7 @@ def read_judge_set(source: Path | Shards) -> JudgeSet:
     sizes = shards.column("png")["size"]
     if (sizes < 0).any():
         sample = shards[int((sizes < 0).argmax())]
-        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; a judge's example needs png and json")
+        raise ValueError(f"{sample.name} has {', '.join(sample.fields)}; a judge's example needs png and json")
     labels = np.full((len(shards), len(QUESTIONS)), np.nan)
     columns = {name: np.empty(len(shards), np.int64) for name in _COLUMNS}
     has_names = np.zeros(len(shards), bool)

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from genloop.data.arrays import read_integers
 from genloop.data.prompts import parse_metadata
 from genloop.data.shards import Sample
 from genloop.reading import parse_json
@@ -106,8 +107,8 @@ def from_sample(sample: Sample, shared: dict[str, Any] | None = None) -> JudgeEx
     `shared` keeps prompts and names from sample to sample: many examples then hold one object.
     """
     if "json" not in sample.fields:
-        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; a judge's example needs png and json")
-    where = f"sample {sample.key}"
+        raise ValueError(f"{sample.name} has {', '.join(sample.fields)}; a judge's example needs png and json")
+    where = sample.name
     try:
         row = parse_json(sample.fields["json"])
         metadata, questions = row["prompt"], {str(q): float(p) for q, p in row["questions"].items()}
@@ -131,13 +132,9 @@ def from_sample(sample: Sample, shared: dict[str, Any] | None = None) -> JudgeEx
 
 def read_cells(sample: Sample) -> np.ndarray | None:
     """(rows, columns, 2) uint8 of a sample that has them."""
-    data = sample.fields.get("cells.npy")
-    if data is None:
+    if "cells.npy" not in sample.fields:
         return None
-    cells = np.load(io.BytesIO(data), allow_pickle=False)
-    if cells.ndim != 3 or cells.shape[2] != len(CELL_NAMES):
-        raise ValueError(f"sample {sample.key}: cells.npy must be (rows, columns, 2), found {list(cells.shape)}")
-    return cells.astype(np.uint8)
+    return read_integers(sample, "cells.npy", (None, None, len(CELL_NAMES)), 256).astype(np.uint8)
 
 
 def ranking_pairs(examples: Iterable[JudgeExample]) -> list[Pair]:

@@ -5,7 +5,6 @@ are masked from u ~ U(0, 1) with ratio cos(pi u / 2), which captions are dropped
 B = rows of all ranks, n = image tokens, L = sequence length, V = vocabulary.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genloop.data.arrays import CAPTION, CODES, read_caption, read_codes
 from genloop.data.order import Order
-from genloop.data.shards import Sample, Shards
+from genloop.data.shards import Shards
 from genloop.models.showo.model import ShowO
 from genloop.models.showo.prompting import IGNORE, Layout, omni_mask
 from genloop.training.task import Loss, Objective, Plan
-
-CODES, CAPTION = "codes.npy", "txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +75,10 @@ class MaskedTokens(Objective[MaskedCaption, TokenRows]):
         Positions are relative, so that changes no logit.
         """
         config = self.layout.config
-        samples = [self.shards[item.row] for item in items]
-        codes = torch.stack([read_codes(sample, self._num_tokens, self._num_codes) for sample in samples])
+        samples = [self.shards.read(item.row, (CODES, CAPTION)) for item in items]
+        codes = torch.from_numpy(np.stack([read_codes(s, self._num_tokens, self._num_codes) for s in samples]))
         masked = torch.from_numpy(np.stack([item.masked for item in items]))
-        captions = [sample.fields[CAPTION].decode() for sample in samples]
+        captions = [read_caption(sample) for sample in samples]
         ids, labels = self.layout.t2i_training(
             captions,
             torch.where(masked, config.codebook_size, codes),
@@ -102,20 +100,6 @@ class MaskedTokens(Objective[MaskedCaption, TokenRows]):
         logits = self.model.showo.lm_head(hidden[wanted])  # (labels, V)
         total = F.cross_entropy(logits.float(), batch.labels[wanted], reduction="sum")
         return Loss(total, float(wanted.sum()))
-
-
-def read_codes(sample: Sample, num_tokens: int, num_codes: int | None = None) -> Tensor:
-    """The codes of a sample, (n,) int64; ValueError names a sample whose codes are missing, too many or no codes."""
-    if CODES not in sample.fields or CAPTION not in sample.fields:
-        raise ValueError(f"sample {sample.key} has {', '.join(sample.fields)}; training needs {CODES} and {CAPTION}")
-    codes = np.load(io.BytesIO(sample.fields[CODES]), allow_pickle=False)
-    if codes.shape != (num_tokens,):
-        raise ValueError(f"sample {sample.key} has codes of shape {list(codes.shape)}, the model takes [{num_tokens}]")
-    if codes.dtype.kind not in "iu":
-        raise ValueError(f"sample {sample.key} has codes of type {codes.dtype}, needs integers")
-    if codes.min() < 0 or (num_codes is not None and codes.max() >= num_codes):
-        raise ValueError(f"sample {sample.key} has codes {codes.min()} to {codes.max()}, the model has {num_codes}")
-    return torch.from_numpy(codes.astype(np.int64))
 
 
 def draw_masks(rng: np.random.Generator, rows: int, num_tokens: int) -> np.ndarray:

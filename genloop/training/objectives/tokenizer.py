@@ -19,7 +19,7 @@ from genloop.training.task import Loss, Objective, Plan
 
 
 class Reconstruction(Objective[int, Tensor]):
-    """Items are numbers of samples, a batch their pixels (B, 3, H, W) in [0, 1]; images must have one size."""
+    """Items are numbers of samples, a batch their pixels (B, 3, H, W) in [0, 1], of the model's resolution."""
 
     model: MagvitV2
 
@@ -35,7 +35,8 @@ class Reconstruction(Objective[int, Tensor]):
 
     def load(self, items: Sequence[int], plan: Plan[int]) -> Tensor:
         """Decode the PNGs of some samples."""
-        stack = np.stack([sample_pixels(self.shards[row]) for row in items])
+        side = self.model.config.resolution
+        stack = np.stack([sample_pixels(self.shards.read(row, ("png",)), side) for row in items])
         return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
 
     def loss(self, batch: Tensor) -> Loss:

@@ -181,15 +181,18 @@ def test_a_changed_shard_is_noticed_and_a_copied_one_is_not_taken_for_changed(tm
     shard = tmp_path / "a/x.tar"
     write_shard(shard, samples(0, 3))
     digest = Shards(tmp_path / "a").digest()
-    assert shard.stat().st_mtime_ns == index_path(shard).stat().st_mtime_ns
     shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
-    os.utime(index_path(tmp_path / "b/x.tar"), ns=(1, 1))
     assert Shards(tmp_path / "b").digest() == digest
-    assert shard.stat().st_size and index_path(tmp_path / "b/x.tar").stat().st_mtime_ns > 1  # hashed once, and noted
-    data = shard.read_bytes()
+    data, times = shard.read_bytes(), (shard.stat().st_atime_ns, shard.stat().st_mtime_ns)
     shard.write_bytes(data.replace(b"caption 1", b"caption 9"))
-    with pytest.raises(ValueError, match="changed since it was written"):
-        Shards(tmp_path / "a").digest()
+    for path in (shard, index_path(shard)):  # as archives restore them: all of one time
+        os.utime(path, ns=times)
+    changed = Shards(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"x\.tar: changed since .*x\.index\.json"):
+        changed.digest()
+    with pytest.raises(ValueError, match=r"x\.tar: sample 000001: txt changed since .*x\.index\.json"):
+        changed.read(1)
+    assert changed.read(1, ("codes.npy",)) == Sample("000001", {"codes.npy": samples(1, 1)[0].fields["codes.npy"]})
     index_path(shard).unlink()
     assert Shards(tmp_path / "a").digest() != digest  # used as it is
 
@@ -275,6 +278,36 @@ def test_no_cut_and_no_damaged_header_loses_samples_in_silence(tmp_path):
         except ValueError as error:
             assert "not a whole tar file" in str(error) or "holds no samples" in str(error)
     assert 0 < accepted < len(spoilt) / 3
+
+
+def header(name, size, kind=tarfile.REGTYPE):
+    """The header block of a member whose size need not be true."""
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        header("a.txt", -512),
+        header("a.txt", -(1 << 62)),
+        header("a.d", -1024, tarfile.DIRTYPE),
+        header("a.txt", 1 << 62),
+        header("a.txt", (1 << 63) - 1),
+        tarfile.TarInfo.create_pax_global_header({"size": "9" * 30}) + header("a.txt", 512),
+        tarfile.TarInfo.create_pax_global_header({"size": "-512"}) + header("a.txt", 512),
+        header("././@LongLink", 1 << 62, tarfile.GNUTYPE_LONGNAME),
+        header("././@LongLink", -512, tarfile.GNUTYPE_LONGNAME),
+        (header("././@LongLink", 512, tarfile.GNUTYPE_LONGNAME) + b"a" * 512) * 1500,
+        header("x", -512, tarfile.XHDTYPE),
+    ],
+)
+def test_sizes_that_no_member_can_have_are_refused(tmp_path, head):
+    (tmp_path / "x.tar").write_bytes(header("0.txt", 512) + bytes(512) + head + bytes(512) + bytes(10240))
+    with pytest.raises(ValueError, match=r"x\.tar: not a whole tar file") as error:
+        Shards(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])

@@ -1,10 +1,13 @@
 """Commands of jobs that cannot be right: one line that names the key, exit code 2, nothing written."""
 
+import io
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
+from genloop.data.shards import Sample, write_shard
 from jobs import make_prompts, make_shapes, train_judge, train_showo, train_tokenizer
 from tests.runs import refusal
 
@@ -53,3 +56,12 @@ def test_bad_words_are_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], job: ModuleType, words: list[str], message: str
 ) -> None:
     assert message in refusal(job, [*words, f"out={tmp_path / 'run'}"], tmp_path, capsys)
+
+
+def test_shards_that_cannot_be_trained_on_are_refused_with_their_sample(tmp_path, capsys):
+    stream = io.BytesIO()
+    np.save(stream, np.full(36, 0.5))
+    write_shard(tmp_path / "shards/0.tar", [Sample("7", {"txt": b"a dog", "codes.npy": stream.getvalue()})])
+    for job, what in ((train_showo, "codes.npy: of type float64"), (train_tokenizer, "needs png")):
+        told = refusal(job, ["tiny", f"shards={tmp_path / 'shards'}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
+        assert f"{tmp_path}/shards/0.tar: sample 7" in told and what in told

@@ -1,24 +1,20 @@
 """Show-o's masked-token training: the public loss, keyed batches, fresh weights."""
 
-import io
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from genloop.data.shards import Sample, Shards
+from genloop.data.arrays import read_codes
+from genloop.data.shards import Shards
 from genloop.models.common.text import FileTokenizer
 from genloop.models.showo.config import PhiDims, ShowOConfig
 from genloop.models.showo.load import build_showo
 from genloop.models.showo.prompting import Layout, omni_mask
 from genloop.shapes.codebook import PatchCodebook
 from genloop.training.initialization import EMBEDDING_STD, code_patches, embed_patches, scale_by_fan_in
-from genloop.training.objectives.masked_tokens import (
-    MaskedTokens,
-    draw_masks,
-    read_codes,
-)
+from genloop.training.objectives.masked_tokens import MaskedTokens, draw_masks
 from tests.runs import ROOT
 
 DATA = ROOT / "tests" / "data" / "shapes"
@@ -51,7 +47,7 @@ def test_the_loss_is_the_published_one(ends):
     here = objective(ends=ends)
     config, plan = here.model.config, here.plan(1)
     samples = [here.shards[item.row] for item in plan.items]
-    codes = torch.stack([read_codes(sample, 36) for sample in samples])
+    codes = torch.from_numpy(np.stack([read_codes(sample, 36) for sample in samples]))
     masked = torch.from_numpy(np.stack([item.masked for item in plan.items]))
     captions = [sample.fields["txt"].decode() for sample in samples]
     hidden = torch.where(masked, config.codebook_size, codes)
@@ -99,14 +95,6 @@ def test_captions_are_dropped_at_the_given_rate():
     assert np.mean(dropped) == pytest.approx(0.3, abs=0.04)
 
 
-def test_samples_that_do_not_fit_are_named():
-    with pytest.raises(ValueError, match=r"sample 7 has txt; .*codes\.npy"):
-        read_codes(Sample("7", {"txt": b""}), 36)
-    sample = Shards(DATA / "shards")[0]
-    with pytest.raises(ValueError, match=r"sample 000000000 .*\[36\], .*\[256\]"):
-        read_codes(sample, 256)
-
-
 def test_fresh_weights_have_the_wanted_scale():
     model, _ = small_showo()
     layer = model.showo.model.layers[0]
@@ -131,11 +119,3 @@ def test_embeddings_of_codes_are_a_projection_of_their_pixels():
     residual = torch.cat([patches, torch.ones(len(patches), 1)], dim=1).double() @ fit.solution - after[first:last]
     assert residual.abs().max() < 1e-4
     assert after[first:last].std().item() == pytest.approx(EMBEDDING_STD, rel=0.01)
-
-
-@pytest.mark.parametrize("codes", [np.full(4, 0.5), np.array([0, 1, -1, 2]), np.array([0, 1, 8, 2], np.uint16)])
-def test_codes_that_the_model_does_not_have_are_refused(codes):
-    stream = io.BytesIO()
-    np.save(stream, codes)
-    with pytest.raises(ValueError, match="sample 7 has codes"):
-        read_codes(Sample("7", {"txt": b"", "codes.npy": stream.getvalue()}), 4, 8)

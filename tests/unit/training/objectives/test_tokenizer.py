@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from genloop.data.image_reader import sample_pixels
-from genloop.data.shards import Sample, Shards
+from genloop.data.image_reader import check_images, sample_pixels
+from genloop.data.images import encode_png
+from genloop.data.shards import Sample, Shards, write_shard
 from genloop.models.magvit2.config import MagvitConfig
 from genloop.models.magvit2.load import build_magvit2
 from genloop.shapes.codebook import PatchCodebook
@@ -63,6 +65,23 @@ def test_pixels_of_a_sample_are_those_that_were_drawn():
 def test_a_sample_without_pixels_is_named():
     with pytest.raises(ValueError, match="sample 7 has txt; needs png"):
         sample_pixels(Sample("7", {"txt": b""}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "why"),
+    [
+        ({"txt": b"a"}, "needs png"),
+        ({"png": b"PNG"}, "png: "),
+        ({"png": encode_png(np.zeros((8, 9, 3), np.uint8))}, "9 x 8 .*24"),
+    ],
+)
+def test_a_shard_that_cannot_be_trained_on_is_refused_with_its_sample(tmp_path, fields, why):
+    good = {"png": encode_png(np.zeros((24, 24, 3), np.uint8))}
+    write_shard(tmp_path / "0.tar", [Sample("good", good)])
+    check_images(Shards(tmp_path), 24)
+    write_shard(tmp_path / "1.tar", [Sample("bad", fields), Sample("good", good)])
+    with pytest.raises(ValueError, match=rf"1\.tar: sample bad.*{why}"):
+        check_images(Shards(tmp_path), 24)
 
 
 def test_every_scene_survives_the_patch_codebook():
