@@ -58,10 +58,8 @@ def read_image(path: Path) -> np.ndarray:
 
 def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height as an image file's header says, not turned; None when it says nothing."""
-    from PIL import Image
-
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.size
     except decoding_errors():
         return None
