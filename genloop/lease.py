@@ -54,6 +54,13 @@ class Lease:
         except FileNotFoundError:
             return False
 
+    def is_lost(self) -> bool:
+        """Whether another worker has taken it over, as far as a file server says that may stumble."""
+        try:
+            return not self.is_held()
+        except OSError:
+            return False
+
     def beat(self) -> None:
         """A sign of life; a file server that stumbles must not end the heartbeat."""
         with contextlib.suppress(OSError):

@@ -296,11 +296,7 @@ class Ledger:
         return (self.run / "rows" / f"{unit.name}.jsonl").exists()
 
     def _is_lost(self) -> bool:
-        """Whether another worker has taken the unit over, as far as the file server says."""
-        try:
-            return self._lease is None or not self._lease.is_held()
-        except OSError:
-            return False
+        return self._lease is None or self._lease.is_lost()
 
     def _release(self) -> None:
         lease, self._unit, self._lease = self._lease, None, None

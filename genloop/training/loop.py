@@ -21,6 +21,7 @@ from genloop.training.loading import Loading
 from genloop.training.optimizer import learning_rate
 from genloop.training.passes import checkpoint_activations
 from genloop.training.replicated import Replicated
+from genloop.training.session import check_lock
 from genloop.training.settings import LoopSettings
 from genloop.training.sharded import sharded_learner
 from genloop.training.state import Progress, cut_metrics, newest_checkpoint
@@ -68,8 +69,10 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
                 found = objective.after_step(number)
             objective.model.train()
             if found and world.rank == 0:
+                check_lock(run)
                 append_metrics(run, {"step": number, **found})
         if outcome.stop or number == settings.num_steps or number % settings.save_every == 0:
+            check_lock(run)
             learner.save()
         if outcome.stop:
             raise StopRequested
@@ -113,6 +116,7 @@ class _Metrics:
             speed = (step - self._step) / (now - self._time)
             pace = {"steps_per_s": speed, "samples_per_s": num_items * speed}
             norm = {"grad_norm": grad_norm} if math.isfinite(grad_norm) else {}
+            check_lock(self._run)
             append_metrics(self._run, {"step": step, **progress.mean(), "lr": lr, **norm, **pace})
             self._time, self._step = now, step
         progress.clear()

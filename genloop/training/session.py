@@ -11,8 +11,10 @@ import torch.distributed as dist
 
 from genloop.distributed import World, choose_device, process_group
 from genloop.lease import HEARTBEAT, Lease
-from genloop.rundir import BadInput
+from genloop.rundir import BadInput, RunFailed
 from genloop.training.settings import LoopSettings
+
+_held: dict[Path, Lease] = {}  # run -> the lock by which this process, rank 0, trains in it
 
 
 @contextmanager
@@ -40,17 +42,27 @@ def locked(run: Path, world: World, device: str = "cpu") -> Iterator[None]:
     closing = threading.Event()
     heartbeat = threading.Thread(target=_beat, args=(lock, closing), name="lock-heartbeat", daemon=True)
     if world.rank == 0:
+        _held[run] = lock
         heartbeat.start()
     try:
         yield
     finally:
         closing.set()
         if world.rank == 0:
+            del _held[run]
             heartbeat.join()
             lock.release()
             (staging / f"clock.{world.name}").unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 staging.rmdir()
+
+
+def check_lock(run: Path) -> None:
+    """RunFailed when another launcher has taken over the run that this process trains; asked before it writes."""
+    if run in _held and _held[run].is_lost():
+        raise RunFailed(
+            f"{run} was taken over by another launcher while this one was suspended; it is left to the other"
+        )
 
 
 def _beat(lock: Lease, closing: threading.Event) -> None:

@@ -1,13 +1,15 @@
 """One launcher at a time trains in a run folder, whoever started it."""
 
 import json
+import os
 
 import pytest
 
 from genloop.distributed import World, process_group
 from genloop.job import run_command
+from genloop.lease import Lease
 from genloop.rundir import BadInput
-from genloop.training.session import locked
+from genloop.training.session import check_lock, locked
 from jobs import train_showo
 from tests.runs import ROOT
 from tests.worlds.ranks import on_two_ranks
@@ -49,6 +51,25 @@ def test_the_lock_of_a_killed_run_is_taken_over(tmp_path):
     (run / "training.lock").write_text(json.dumps(owner | {"pid": 2**22 + 1}))  # no process has this number
     with locked(run, World()):
         assert json.loads((run / "training.lock").read_text())["pid"] == owner["pid"]
+
+
+@pytest.mark.parametrize("key", ["log_every", "save_every"])
+def test_a_suspended_training_that_another_has_taken_over_writes_nothing_more(tmp_path, monkeypatch, capfd, key):
+    def taken_over(run):
+        """As after a long silence, at the first file that is to be written."""
+        other = Lease(run / "training.lock", run / "tmp", "other", timeout=60)
+        os.utime(other.path, (0, 0))
+        assert other.acquire()
+        monkeypatch.setattr("genloop.training.loop.check_lock", check_lock)
+        check_lock(run)
+
+    run = tmp_path / "run"
+    monkeypatch.setattr("genloop.training.loop.check_lock", taken_over)
+    with pytest.raises(SystemExit) as caught:
+        run_command(train_showo, ["tiny", "train.num_steps=3", f"train.{key}=1", f"out={run}"])
+    assert caught.value.code == 1 and "taken over by another launcher" in capfd.readouterr().err
+    assert json.loads((run / "training.lock").read_text())["worker"] == "other"
+    assert not (run / "checkpoints").exists() and not (run / "metrics.jsonl").exists() and not (run / "showo").exists()
 
 
 def test_ranks_without_a_meeting_point_are_refused(monkeypatch):
