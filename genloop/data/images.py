@@ -58,6 +58,7 @@ def upright_rgb(image: "Image") -> np.ndarray:
     """
     from PIL.Image import fromarray
 
+    image.load()  # before anything is forgiven: EXIF data of a PNG may lie behind its pixels
     turn, upright = _turn(image), image
     if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
         upright = fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -4,6 +4,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from genloop.records import COLORS
+
 
 def render(template: str, content: dict[str, Any]) -> str:
     """A template of this package with its content."""
@@ -14,7 +16,13 @@ def render(template: str, content: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "signed": signed, "p_value": _p_value, "words": _words}
+    environment.filters |= {
+        "percent": percent,
+        "signed": signed,
+        "p_value": _p_value,
+        "words": _words,
+        "swatch": _swatch,
+    }
     return environment.get_template(template).render(content)
 
 
@@ -36,6 +44,11 @@ def minus(number: str) -> str:
 
 def _p_value(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def _swatch(color: str) -> str:
+    """A named colour as CSS; rows may hold any text for one."""
+    return color if color in COLORS else "transparent"
 
 
 def _words(name: str) -> str:

@@ -7,12 +7,23 @@ A row is one line of RUN/rows/*.jsonl. Keys that a row does not have take the de
 from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from genloop.records import unpack_tokens
+from genloop.rundir import check_inside
 
 Number = Annotated[int, Field(ge=0)]
+
+
+def _is_inside(name: str) -> str:
+    try:
+        return check_inside(name)
+    except ValueError as error:
+        raise PydanticCustomError("inside", "{problem}", {"problem": str(error)}) from None
+
+
+Inside = Annotated[str, AfterValidator(_is_inside)]  # a path below a folder, which nothing in a row leads out of
 
 
 class RowPart(BaseModel):
@@ -78,7 +89,7 @@ class GeneratedRow(RowPart):
     prompt: str
     rewritten_prompt: str | None = None  # what the generator read instead of `prompt`
     tag: str | None = None  # task of GenEval's metadata
-    image: str  # path below the run folder
+    image: Inside  # path below the run folder
     sha256: str = ""  # of the PNG
     grid: tuple[int, int]  # rows and columns of image tokens
     strategy: str
@@ -88,7 +99,7 @@ class GeneratedRow(RowPart):
     num_steps: int
     cost: GenerationCost
     candidates: Annotated[tuple[RecordedCandidate, ...], Field(min_length=1)]
-    previews: str | None = None  # contact sheet of what judges were shown, below the run folder
+    previews: Inside | None = None  # contact sheet of what judges were shown, below the run folder
     given: str | None = None  # the image that it was drawn from, below mode.options.images
 
     def outcome_question(self) -> str:
@@ -133,7 +144,7 @@ class EvaluatedRow(RowPart):
     sample: Number
     prompt: str
     tag: str
-    image: str = ""  # path below the folder of images
+    image: Inside = ""  # path below the folder of images
     size: tuple[int, int] | None = None  # width and height in pixels; None: it does not decode
     correct: bool
     reason: str  # a line for each failed clause

@@ -22,7 +22,7 @@ from genloop.report.page.selection import deal
 from genloop.report.rendering import render
 from genloop.report.runs import ReportedImage, ReportedRun, read_runs
 from genloop.rundir import write_atomic
-from genloop.stats.agreement.votes import SHEET_COLUMNS
+from genloop.stats.agreement.votes import SHEET_COLUMNS, sheet_cell
 
 SIDE = 640  # px of an embedded image
 _ORDER = 1 << 20  # stream of the order in which images are shown
@@ -116,4 +116,5 @@ def _cells(item: AuditItem) -> list[object]:
     """A line of the CSV without its answer; says nothing of the verdict."""
     image = item.image
     place = image.row.image or image.path.name
-    return [place, image.prompt_index, image.sample, image.tag, image.prompt, item.question, ""]
+    texts = [sheet_cell(text) for text in (place, image.tag, image.prompt, item.question)]
+    return [texts[0], image.prompt_index, image.sample, *texts[1:], ""]

@@ -98,6 +98,11 @@ def check_votes(path: Path) -> str:
     )
 
 
+def sheet_cell(text: str) -> str:
+    """A text as a cell of a sheet: behind an apostrophe where a spreadsheet would take it for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def says_yes(row: Mapping[str, str | None], metadata: Mapping[str, Any], rule: Rule) -> bool:
     """Whether one person's published answer says that the image shows its prompt."""
     exact = rule == "strict" or metadata["tag"] == "counting"
@@ -145,7 +150,7 @@ def _place(row: Mapping[str, str | None]) -> Place | None:
 
 def _check_prompt(row: Mapping[str, str | None], text: str, where: str) -> None:
     said = row.get("Input.caption") or row.get("prompt")
-    if said is not None and said != text:
+    if said is not None and said.split() not in (text.split(), sheet_cell(text).split()):
         raise ValueError(f"{where}: annotated is {said!r}, evaluated was {text!r}; the files are of other prompts")
 
 

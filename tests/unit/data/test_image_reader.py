@@ -71,6 +71,15 @@ def saved(form: str) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_pixels_that_break_off_are_unreadable(form):
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(stream, form)
+    for share in (0.3, 0.9):
+        with pytest.raises(UnreadableImage):
+            decode_image(stream.getvalue()[: int(share * len(stream.getvalue()))])
+
+
 FORMATS = ("EPS", "TIFF", "BMP", "GIF", "AVIF", "PPM", "TGA")
 
 

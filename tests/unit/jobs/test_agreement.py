@@ -99,6 +99,20 @@ def test_an_audit_sheet_is_balanced_blind_and_comes_back(tmp_path):
     assert found["tasks"][-1]["agreement"] == found["tasks"][-1]["machine"]
 
 
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "two\nlines"])
+def test_no_cell_of_an_audit_sheet_is_a_formula(tmp_path, text):
+    run = write_runs(tmp_path, "a", Sketch(prompts_per_task=1, texts={i: f"{text} {i}" for i in range(6)}))
+    assert run_command(agreement, [f"rows={run}", "sheet=6", f"out={tmp_path / 'audit'}"]) == 0
+    page = (tmp_path / "audit" / "audit.html").read_text()
+    cells = json.loads(re.findall(r'type="application/json">(.*?)</script>', page)[0])["rows"]
+    with open(tmp_path / "audit" / "audit.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for cell in (*(cell for row in rows for cell in row.values()), *(cell for row in cells for cell in row)):
+        assert not str(cell).startswith(("=", "+", "-", "@", "\t", "\r"))
+    filled = write_csv(tmp_path / "filled.csv", [row | {"answer": "yes"} for row in rows])
+    assert run_command(agreement, [f"rows={run}", f"annotations={filled}", f"out={tmp_path / 'out'}"]) == 0
+
+
 def test_another_seed_draws_other_images(tmp_path):
     run = write_runs(tmp_path, "a", Sketch(prompts_per_task=9))
     sheets = set()

@@ -13,7 +13,7 @@ from PIL import Image
 from geneval.verdict import VerdictOptions, judge_objects
 from genloop.data.masks import encode_mask
 from genloop.records import Clause, Detection, Prompt
-from genloop.report import write_report
+from genloop.report import rendering, write_report
 from genloop.report.failures.objects import shots
 from genloop.report.failures.reasons import (
     COLOR,
@@ -236,3 +236,29 @@ def test_a_run_without_failures_and_rows_without_evidence_are_shown(tmp_path: Pa
         file.write_text("".join(json.dumps({k: v for k, v in one.items() if k != "details"}) + "\n" for one in rows))
     write_report([run], tmp_path / "out")
     assert "No image is wrong." in (tmp_path / "out" / "failures-a.html").read_text()
+
+
+def test_a_colour_that_is_none_leaves_the_style_of_the_page_alone(tmp_path):
+    evil = "red;position:fixed;inset:0"
+    colors = [{"clause": 0, "named": [evil], "margins": [0.25]}]
+    asked = {**RED, "color": evil}
+    rows = [row(0, 0, "colors", [asked], "wrong", colors=colors, details={"dog": [BOX]}, areas={"dog": [100]})]
+    place = tmp_path / "images" / rows[0]["image"]
+    place.parent.mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(place)
+    start_run(tmp_path / "run", "evaluate", {"images": str(tmp_path / "images")})
+    complete_run(tmp_path / "run", rows, 4)
+    write_report([tmp_path / "run"], tmp_path / "report")
+    pages = [page.read_text() for page in tmp_path.rglob("*.html")]
+    assert len(pages) == 2 and any(evil in page for page in pages)
+    styles = [style for page in pages for style in re.findall(r'style="([^"]*)"', page)]
+    assert styles and not any("fixed" in style for style in styles)
+
+
+def test_styles_take_numbers_and_swatches_alone():
+    """Whatever else is put into a style may hold more than its value."""
+    templates = Path(rendering.__file__).parent / "templates"
+    styles = [style for file in templates.glob("*.j2") for style in re.findall(r'style="(.*?)"', file.read_text())]
+    filled = [part.strip() for style in styles for part in re.findall(r"{{(.*?)}}", style)]
+    safe = re.compile(r".*\| (swatch|length|round\([12]\))|row\.height")
+    assert filled and [part for part in filled if not safe.fullmatch(part)] == []

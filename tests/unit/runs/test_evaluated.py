@@ -50,6 +50,10 @@ DAMAGES: dict[str, tuple[Change, str]] = {
         )
         for key in ("prompt_index", "sample", "prompt", "tag", "correct", "reason")
     },
+    **{
+        f"an image at {place}": (first_row(image=place), r"00000.jsonl:1: not a row \(image: must be a path below")
+        for place in ("/etc/passwd.png", "../other/0.png", "a/../../b.png", "a\0b.png")
+    },
     "a verdict that is a text": (first_row(correct="false"), r"\(correct: input should be a valid boolean"),
     "an index that is a text": (first_row(prompt_index="x"), r"\(prompt_index: input should be a valid integer"),
     "metadata that is a number": (first_row(metadata=5), r"not a row \(metadata: "),
@@ -100,6 +104,7 @@ def test_a_damaged_card_is_not_taken_for_a_missing_one(run, tmp_path, capsys, te
     [
         ("config.yaml", "seed: 0\n", r"config\.yaml: .*`images`"),
         ("../a/rows/00000.jsonl", '{"image": "x"}\n', r"a/rows/00000\.jsonl:1: not a row"),
+        ("../a/rows/00000.jsonl", '{"image": "/etc/x.png"}\n', r"a/rows/00000\.jsonl:1: not a row"),
     ],
 )
 def test_a_report_names_what_is_damaged_around_the_rows(run, tmp_path, name, text, message):
