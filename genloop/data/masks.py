@@ -8,6 +8,7 @@ from the fourth on a length less the one two before it, in digits of five bits, 
 import numpy as np
 
 _FIRST = 48  # the character "0"
+_LONGEST = 60  # bits of a length: more pixels than any image has
 _DIGIT, _MORE, _SIGN = 0x1F, 0x20, 0x10  # five bits, then whether another digit follows; the sign is the last fifth bit
 
 
@@ -45,7 +46,7 @@ def _values(text: str) -> list[int]:
     values, value, shift = [], 0, 0
     for character in text:
         code = ord(character) - _FIRST
-        if not 0 <= code < 2 * _MORE:
+        if not 0 <= code < 2 * _MORE or shift > _LONGEST:
             raise ValueError(f"{text[:40]!r}: {character!r} does not belong into a mask's text")
         value |= (code & _DIGIT) << shift
         shift += 5

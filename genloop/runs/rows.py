@@ -14,6 +14,7 @@ from genloop.records import unpack_tokens
 from genloop.rundir import check_inside
 
 Number = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
 
 
 def _is_inside(name: str) -> str:
@@ -91,16 +92,30 @@ class GeneratedRow(RowPart):
     tag: str | None = None  # task of GenEval's metadata
     image: Inside  # path below the run folder
     sha256: str = ""  # of the PNG
-    grid: tuple[int, int]  # rows and columns of image tokens
+    grid: tuple[Size, Size]  # rows and columns of image tokens
     strategy: str
     chosen: int  # number of the chosen candidate
     tokens: str  # packed (n,), of the chosen candidate
     revealed_at: str  # packed (n,): the step, from 0, that fixed each token
-    num_steps: int
+    num_steps: Number
     cost: GenerationCost
     candidates: Annotated[tuple[RecordedCandidate, ...], Field(min_length=1)]
     previews: Inside | None = None  # contact sheet of what judges were shown, below the run folder
     given: str | None = None  # the image that it was drawn from, below mode.options.images
+
+    @model_validator(mode="after")
+    def _fills_its_grid(self) -> Self:
+        packed = {"tokens": self.tokens, "revealed_at": self.revealed_at}
+        packed |= {f"candidates.{i}.tokens": candidate.tokens for i, candidate in enumerate(self.candidates)}
+        for key, text in packed.items():
+            try:
+                found = len(unpack_tokens(text))
+            except ValueError as error:
+                raise PydanticCustomError("packed", "{key}: {problem}", {"key": key, "problem": str(error)}) from None
+            if found != self.grid[0] * self.grid[1]:
+                facts = {"key": key, "found": found, "rows": self.grid[0], "columns": self.grid[1]}
+                raise PydanticCustomError("packed", "{key}: {found} tokens for a grid of {rows} x {columns}", facts)
+        return self
 
     def outcome_question(self) -> str:
         """The question that decided: the outcome, else the last one that was asked; "" when nobody was."""
@@ -124,14 +139,41 @@ class ColorRow(RowPart):
     margins: list[float] = []  # of the best colour's score to the second
 
 
+class _Clause(BaseModel):
+    """What of a clause is looked at."""
+
+    model_config = ConfigDict(strict=True)
+
+    class_name: str = Field(alias="class")
+    count: int
+    color: str | None = None
+    position: list[Any] | None = None
+
+    def stands_by(self, clauses: int) -> bool:
+        """Whether its position, if any, is one to another of so many clauses."""
+        if self.position is None:
+            return True
+        relation, target = self.position if len(self.position) == 2 else (None, None)
+        return isinstance(relation, str) and type(target) is int and 0 <= target < clauses
+
+
 class _Metadata(BaseModel):
     """What of a prompt's metadata is looked at; other keys may be anything."""
 
     model_config = ConfigDict(strict=True)
 
     tag: str | None = None
-    include: list[dict[str, Any]] = []
-    exclude: list[dict[str, Any]] | None = None
+    include: list[_Clause] = []
+    exclude: list[_Clause] | None = None
+
+    @field_validator("include")
+    @classmethod
+    def _has_its_targets(cls, include: list[_Clause]) -> list[_Clause]:
+        for number, clause in enumerate(include):
+            if not clause.stands_by(len(include)):
+                facts = {"number": number, "found": repr(clause.position)[:60]}
+                raise PydanticCustomError("position", "{number}: position must be [relation, clause], found {found}", facts)
+        return include
 
 
 Box = Annotated[list[float], Field(min_length=5, max_length=5)]  # x1, y1, x2, y2 in pixels, score
@@ -171,6 +213,15 @@ class EvaluatedRow(RowPart):
         tag = (self.metadata or {}).get("tag")
         if tag not in (None, self.tag):
             raise PydanticCustomError("tag", "tag is '{ours}', its metadata's '{other}'", {"ours": self.tag, "other": tag})
+        return self
+
+    @model_validator(mode="after")
+    def _colors_are_of_its_clauses(self) -> Self:
+        include = (self.metadata or {}).get("include") or []
+        for part in self.colors:
+            if not 0 <= part.clause < len(include):
+                facts = {"found": part.clause, "clauses": len(include)}
+                raise PydanticCustomError("colors", "colors: clause {found} of {clauses}", facts)
         return self
 
     @property

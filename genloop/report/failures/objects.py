@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from genloop.data.masks import decode_mask
+from genloop.ledger import DamagedRows
 from genloop.reading import parse_json
 from genloop.report.failures.outlines import outline
 from genloop.report.failures.reasons import failures
@@ -110,11 +111,14 @@ def _objects(image: ReportedImage, size: tuple[int, int]) -> Iterator[DetectedOb
                 color=color,
                 margin=margin,
                 area=None if area is None else area / (size[0] * size[1]),
-                outline="" if mask is None or image.row.size is None else _outline(mask, image.row.size),
+                outline="" if mask is None or image.row.size != size else _outline(image, mask, size),
             )
 
 
-def _outline(mask: str, size: Sequence[int]) -> str:
-    """Of an encoded mask of an image of that width and height."""
+def _outline(image: ReportedImage, mask: str, size: tuple[int, int]) -> str:
+    """Of an encoded mask of an image of that width and height; DamagedRows when it is none."""
     width, height = size
-    return outline(decode_mask(mask, height, width))
+    try:
+        return outline(decode_mask(mask, height, width))
+    except ValueError as error:
+        raise DamagedRows(f"masks of {image.path} in its row: {error}") from None

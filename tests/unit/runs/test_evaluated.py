@@ -54,6 +54,27 @@ DAMAGES: dict[str, tuple[Change, str]] = {
         f"an image at {place}": (first_row(image=place), r"00000.jsonl:1: not a row \(image: must be a path below")
         for place in ("/etc/passwd.png", "../other/0.png", "a/../../b.png", "a\0b.png")
     },
+    **{
+        f"a clause of {list(clause.values())}": (
+            first_row(metadata={"tag": "single_object", "include": [clause]}),
+            r"not a row \(metadata: include",
+        )
+        for clause in (
+            {"count": 1},
+            {"class": 5, "count": 1},
+            {"class": "dog"},
+            {"class": "dog", "count": "1"},
+            {"class": "dog", "count": 1, "position": ["above", 7]},
+            {"class": "dog", "count": 1, "position": ["above"]},
+        )
+    },
+    **{
+        f"colours of clause {number}": (
+            first_row(colors=[{"clause": number, "named": ["red"], "margins": [0.5]}]),
+            rf"not a row \(colors: clause {number} of 1",
+        )
+        for number in (1, -1)
+    },
     "a verdict that is a text": (first_row(correct="false"), r"\(correct: input should be a valid boolean"),
     "an index that is a text": (first_row(prompt_index="x"), r"\(prompt_index: input should be a valid integer"),
     "metadata that is a number": (first_row(metadata=5), r"not a row \(metadata: "),
@@ -111,6 +132,32 @@ def test_a_report_names_what_is_damaged_around_the_rows(run, tmp_path, name, tex
     (run / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         write_report([run, run], tmp_path / "report")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("grid", grid) for grid in ([-1, 6], [0, 0], [6, 7], [10**9, 10**9])),
+        *(("revealed_at", text) for text in ("", "AAA=", "!", "A")),
+        ("num_steps", -4),
+        ("previews", "../../x.png"),
+    ],
+)
+def test_a_report_refuses_rows_of_generate_that_do_not_fit_together(run, tmp_path, key, value):
+    first_row(**{key: value})(run.with_name("a"))
+    with pytest.raises(ValueError, match=rf"a/rows/00000\.jsonl:1: not a row \(({key}|tokens)"):
+        write_report([run], tmp_path / "report")
+
+
+@pytest.mark.parametrize("text", ["\u00ff", "o", "o" * 1_000_000, "11"])
+def test_a_mask_that_is_none_is_named_by_its_image(run, tmp_path, text):
+    box = [1.0, 1.0, 9.0, 9.0, 0.5]
+    first_row(details={"circle": [box]}, masks={"circle": [text]}, size=[24, 24])(run)
+    with pytest.raises(ValueError, match=r"masks of .*00000/samples/0000\.png in its row: ") as refused:
+        write_report([run], tmp_path / "report")
+    assert len(str(refused.value)) < 400
+    first_row(size=[10**6, 10**6])(run)
+    assert write_report([run], tmp_path / "report").is_file()  # of another size than the image: not drawn
 
 
 @pytest.mark.parametrize("name", ["env.json", "plan.json", "metrics.jsonl", "rows/notes.jsonl", "rows/00000 (1).jsonl"])
