@@ -29,6 +29,8 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -40,6 +42,7 @@ from genloop.config import PromptConfig
 from genloop.data.given import GivenFolder
 from genloop.data.prompts import Text, read_prompts
 from genloop.distributed import World, choose_device
+from genloop.in_order import InOrder
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
 from genloop.records import Candidate, Choice, Prompt, Unit
@@ -154,43 +157,58 @@ def _generate(
     ledger: Ledger,
     world: World,
 ) -> list[GeneratedRow]:
-    """All images of a unit's prompts, each written as soon as it is chosen -> their rows."""
+    """All images of a unit's prompts -> their rows. Threads encode and write; images are written in order."""
     pairs = [(prompt, sample) for prompt in prompts for sample in range(config.images_per_prompt)]
-    rows = []
-    for (prompt, sample), choice in zip(pairs, strategy.search(pairs, config.seed), strict=True):
-        world.check_stop()
-        with note(f"prompt {prompt.index} {prompt.text!r}, sample {sample}"):
-            row = _row(config, prompt, sample, choice, sampler)
-            facts = _write_image(config, prompt, row, choice, sampler, regime, ledger)
-            rows.append(row.model_copy(update=facts))
+    choices = zip(pairs, strategy.search(pairs, config.seed), strict=True)
+    rows: list[GeneratedRow] = []
+
+    def keep(row: GeneratedRow) -> None:
+        rows.append(row)
         ledger.advance(1)
+
+    with InOrder(keep) as writing:
+        while part := list(islice(choices, getattr(sampler, "images_per_decode", 1))):
+            world.check_stop()
+            chosen = [choice.candidates[choice.chosen].content for _, choice in part]
+            with note(_name(*part[0][0]) + (f" and {len(part) - 1} more" if part[1:] else "")):
+                images = _pixels(chosen, sampler)
+            for ((prompt, sample), choice), image in zip(part, images, strict=True):
+                with note(_name(prompt, sample)):
+                    row = _row(config, prompt, sample, choice, sampler)
+                    sheet = _previews(choice, sampler) if config.previews == "judged" else None
+                writing.submit(
+                    partial(_encode, image, sheet, image_chunk(regime, row)),
+                    partial(_write, config, prompt, row, ledger),
+                )
     return rows
 
 
-def _write_image(
-    config: Config,
-    prompt: Prompt,
-    row: GeneratedRow,
-    choice: Choice,
-    sampler: "Sampler[Any]",
-    regime: Mapping[str, Any],
-    ledger: Ledger,
-) -> dict[str, str]:
-    """The chosen image, its metadata, its previews -> what the row says about them."""
+def _name(prompt: Prompt, sample: int) -> str:
+    return f"prompt {prompt.index} {prompt.text!r}, sample {sample}"
+
+
+def _encode(image: np.ndarray, sheet: np.ndarray | None, chunk: str) -> tuple[bytes, bytes | None]:
+    """The PNGs of an image, with its text chunk, and of its previews."""
     from genloop.data.images import encode_png
 
-    (image,) = _pixels([choice.candidates[choice.chosen].content], sampler)
-    png = encode_png(image, {CHUNK: image_chunk(regime, row)})
-    path = config.out / row.image
-    if row.sample == 0:
-        ledger.write(path.parent.parent / "metadata.jsonl", (json.dumps(prompt.metadata()) + "\n").encode())
-    ledger.write(path, png)
-    facts = {"sha256": hashlib.sha256(png).hexdigest()}
-    sheet = _previews(choice, sampler) if config.previews == "judged" else None
-    if sheet is not None:
-        facts["previews"] = f"paths/{prompt.index:05d}/{row.sample:04d}.png"
-        ledger.write(config.out / facts["previews"], encode_png(sheet))
-    return facts
+    return encode_png(image, {CHUNK: chunk}), None if sheet is None else encode_png(sheet)
+
+
+def _write(
+    config: Config, prompt: Prompt, row: GeneratedRow, ledger: Ledger, pngs: tuple[bytes, bytes | None]
+) -> GeneratedRow:
+    """Write an image, its prompt's metadata, its previews -> the row, which says so."""
+    png, sheet = pngs
+    with note(_name(prompt, row.sample)):
+        path = config.out / row.image
+        if row.sample == 0:
+            ledger.write(path.parent.parent / "metadata.jsonl", (json.dumps(prompt.metadata()) + "\n").encode())
+        ledger.write(path, png)
+        facts = {"sha256": hashlib.sha256(png).hexdigest()}
+        if sheet is not None:
+            facts["previews"] = f"paths/{prompt.index:05d}/{row.sample:04d}.png"
+            ledger.write(config.out / facts["previews"], sheet)
+    return row.model_copy(update=facts)
 
 
 def _previews(choice: Choice, sampler: "Sampler[Any]") -> np.ndarray | None:

@@ -40,6 +40,8 @@ def regime_of(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": keys.get("generator.options.dtype", keys.get("model.dtype")),
         "weights": {key: digest for key, digest in weights.items() if key.startswith(("model.", "judge."))},
     }
+    if "generator.options.tokenizer_dtype" in keys:
+        regime["tokenizer_dtype"] = keys["generator.options.tokenizer_dtype"]
     if keys.get("text") not in (None, "prompt"):
         regime["text"] = keys["text"]
     if mode := keys_below(keys, "mode."):

@@ -35,9 +35,12 @@ class KeyedNoise:
         """See `NoiseSource.tokens`."""
         rows = [_generator(*key, "token").random(num_tokens) for key in zip(seeds, steps, rounds)]
         keyed = torch.from_numpy(np.stack(rows))  # (B, n) float64
+        there: dict[torch.device, Tensor] = {}  # copied once, indexed there: nothing waits for the device
 
         def draw(probs: Tensor, at: tuple[Tensor, Tensor]) -> Tensor:
-            return inverse_cdf(probs, keyed[at[0].cpu(), at[1].cpu()].to(probs.device))
+            if probs.device not in there:
+                there[probs.device] = keyed.to(probs.device)
+            return inverse_cdf(probs, there[probs.device][at])
 
         return draw
 

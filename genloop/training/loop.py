@@ -9,6 +9,8 @@ uninterrupted one.
 
 import math
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from torch import nn
 
 from genloop.distributed import StopRequested, World
 from genloop.job import note
+from genloop.models.common.memory import Budget
 from genloop.rundir import RunFailed, append_metrics
 from genloop.training.loading import Loading
 from genloop.training.optimizer import learning_rate
@@ -25,7 +28,7 @@ from genloop.training.session import check_lock
 from genloop.training.settings import LoopSettings
 from genloop.training.sharded import sharded_learner
 from genloop.training.state import Progress, cut_metrics, newest_checkpoint
-from genloop.training.task import Objective
+from genloop.training.task import Objective, Step
 
 
 def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, world: World, *, seed: int = 0) -> None:
@@ -47,14 +50,23 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
     objective.model.train()
     device = next(objective.model.parameters()).device
     equal = learner.equal_passes
-    first = progress.step + 1
-    loading = Loading(objective, settings, world, first=first, device=device, equal_passes=equal, seed=seed)
-    metrics = _Metrics(run, settings, world, progress)
-    steps = loading.steps(lambda number: learning_rate(number, settings))
+    budget = Budget(settings.rows_per_forward, "train.rows_per_forward", learner.discard)
+
+    def read(first: int) -> Iterator[Step[Any]]:
+        fitting = settings.model_copy(update={"rows_per_forward": budget.limit})
+        loading = Loading(objective, fitting, world, first=first, device=device, equal_passes=equal, seed=seed)
+        return loading.steps(lambda number: learning_rate(number, settings))
+
+    metrics, steps = _Metrics(run, settings, world, progress), read(progress.step + 1)
     while progress.step < settings.num_steps:
         number = progress.step + 1
         with note(f"rank {world.rank}, step {number}"):
             step = next(steps)
+            rows = min(budget.limit, step.num_items)
+            # one rank cannot do other passes than the others expect
+            if not budget.attempt(rows, partial(learner.add_up, step), can_shrink=rows > 1 and world.world_size == 1):
+                steps = read(number)
+                continue
             outcome = learner.step(step)
         progress.step = number
         if math.isfinite(outcome.grad_norm):

@@ -25,6 +25,7 @@ class LossModule(nn.Module):
 
     def begin(self) -> None:
         """A new step."""
+        self._found = None
         self.sums = {"weight": 0.0, "loss": 0.0}
 
     def forward(self, micro: MicroBatch[Any]) -> Tensor:

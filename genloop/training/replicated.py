@@ -37,8 +37,8 @@ class Replicated(Generic[B]):
         for parameter in self.optimizer.state:  # used before: no step leaves it out from then on
             parameter.grad = torch.zeros_like(parameter)
 
-    def step(self, step: Step[B]) -> Outcome:
-        """Add up the gradients of all passes of all ranks, clip them, and take one step of AdamW."""
+    def add_up(self, step: Step[B]) -> None:
+        """The gradients of all passes of all ranks, from nothing."""
         self.optimizer.zero_grad(set_to_none=False)
         self._losses.begin()
         factor = self.precision.factor(step.weight)
@@ -48,7 +48,15 @@ class Replicated(Generic[B]):
                 total = (self._ddp or self._losses)(micro)
                 (total * factor).backward()
             self._losses.count(micro)
+
+    def discard(self) -> None:
+        """What a pass that failed has left."""
+        self._losses.begin()
+
+    def step(self, step: Step[B]) -> Outcome:
+        """Clip what was added up, and take one step of AdamW."""
         stop = add_over_ranks(self._losses.sums, self.world)
+        factor = self.precision.factor(step.weight)
         norm = self._clipped(step.weight * factor / self.world.world_size)  # DDP gives means over the ranks
         if math.isfinite(norm):
             for group in self.optimizer.param_groups:

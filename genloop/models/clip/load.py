@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from genloop.models.clip.config import (
     read_model_config,
     read_preprocess_config,
 )
+from genloop.models.common.memory import Budget
 from genloop.models.common.precision import strict_float32
 from genloop.registry import did_you_mean, require
 
@@ -82,7 +83,8 @@ class ClipEmbedder:
             raise ValueError(f"precision {precision} needs a GPU, the device is {device}; use precision float32")
         self.network, self.tokenizer = network.to(device).eval().requires_grad_(False), tokenizer
         self.preprocessing, self.device, self.precision = preprocessing, device, precision
-        self.rows_per_forward = rows_per_forward if device.startswith("cuda") else _ON_A_CPU
+        rows = rows_per_forward if device.startswith("cuda") else _ON_A_CPU
+        self.budget = Budget(rows, "rows in a forward pass of CLIP")
         self.flops = flops  # of embedding one image and one text
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -93,24 +95,25 @@ class ClipEmbedder:
 
     def embed_images(self, images: Pictures) -> Tensor:
         """B times (H, W, 3) uint8 -> (B, D) float32 of length 1"""
-        return self._embed(self.network.encode_image, self.preprocessing(images).to(self.device))
+        return self._embed(self.network.encode_image, self.preprocessing(images))
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """-> (T, D) float32 of length 1"""
-        return self._embed(self.network.encode_text, self.tokenizer(list(texts)).to(self.device))
+        return self._embed(self.network.encode_text, self.tokenizer(list(texts)))
 
     @torch.inference_mode()
     def _embed(self, tower: Any, rows: Tensor) -> Tensor:
         """Always the same number of rows at a time, so that a row's bits do not depend on how many others there are:
         the kernel, and how threads share the work, depend on the number.
         """
-        parts = []
-        for part in rows.split(self.rows_per_forward):
-            missing = self.rows_per_forward - len(part)
+
+        def compute(part: Any) -> Tensor:
+            missing = self.budget.limit - len(part)
             padded = torch.cat([part, part[-1:].expand(missing, *part.shape[1:])])
             with self.autocast():
-                parts.append(tower(padded)[: len(part)].float())
-        return normalize(torch.cat(parts), dim=-1)
+                return tower(padded.to(self.device))[: len(part)].float()
+
+        return normalize(torch.stack(self.budget.run(cast("Any", rows), 1, compute)), dim=-1)
 
 
 def load_clip(

@@ -23,18 +23,31 @@ CHECKS = {
     "MAGVITv2": "genloop.models.magvit2.config:check_magvit2_folder",
     "PatchCodebook": "genloop.models.common.image_tokenizers:check_codebook_folder",
 }
+HALVED = ("MAGVITv2",)  # take other dtypes than float32
 
 
-def load_image_tokenizer(folder: Path, own: str | None = None, *, device: str = "cpu") -> "ImageTokenizer":
-    """The tokenizer in a checkpoint folder, in float32; `own` is a "module:class" that reads it."""
+def load_image_tokenizer(
+    folder: Path, own: str | None = None, *, device: str = "cpu", dtype: str = "float32"
+) -> "ImageTokenizer":
+    """The tokenizer in a checkpoint folder; `own` is a "module:class" that reads it. See `takes_dtype`."""
     load = _own(own).load if own else _listed(LOADERS, folder)
-    return load(folder, device=device)
+    if dtype == "float32":
+        return load(folder, device=device)
+
+    import torch
+
+    return load(folder, device=device, dtype=getattr(torch, dtype))
 
 
 def check_image_tokenizer(folder: Path, own: str | None = None) -> int:
     """Refuse a folder whose files are torn or do not fit its config.json -> its number of codes; reads headers only."""
     check = _own(own).check if own else _listed(CHECKS, folder)
     return check(folder)
+
+
+def takes_dtype(folder: Path, own: str | None, dtype: str) -> bool:
+    """Whether a tokenizer can be held in a dtype: all can in float32."""
+    return dtype == "float32" or (own is None and _class_name(folder) in HALVED)
 
 
 def check_codebook_folder(folder: Path) -> int:
@@ -52,8 +65,12 @@ def _own(name: str) -> Any:
     return found
 
 
+def _class_name(folder: Path) -> str:
+    return str(read_json_object(folder / "config.json").get("_class_name"))
+
+
 def _listed(table: Mapping[str, str], folder: Path) -> Any:
-    name = str(read_json_object(folder / "config.json").get("_class_name"))
+    name = _class_name(folder)
     if name not in table:
         raise ValueError(f"{folder}: unknown image tokenizer {name!r}{did_you_mean(name, table)} ({', '.join(table)})")
     return lookup(table, name, "image tokenizer")

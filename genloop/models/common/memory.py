@@ -21,7 +21,7 @@ class Budget:
 
     limit: int
     key: str  # the config key that set it, for the log
-    forget: Callable[[], None] = lambda: None  # gives up what is only kept to save work
+    forget: Callable[[], object] = gc.collect  # gives up what is only kept to save work
 
     def run(
         self, items: Sequence[T], size: int | Callable[[T], int], compute: Callable[[Sequence[T]], Iterable[R]]

@@ -4,14 +4,18 @@ B = images, H, W = pixels, h, w = token rows and columns, z = bits of a code, K 
 outside and in [-1, 1] inside. A code's bit c is 1 where channel c of the latent is above 0; channel 0 is the highest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genloop.models.common.memory import Budget
 from genloop.models.magvit2.config import MagvitConfig, decode_flops
+
+_ON_A_GPU = 16  # images in a pass
 
 
 class ResBlock(nn.Module):
@@ -186,8 +190,8 @@ class Codebook(nn.Module):
 class MagvitV2(nn.Module):
     """The tokenizer; implements `genloop.protocols.ImageTokenizer`.
 
-    Images go through the network one at a time and in one memory layout, so that a result never depends on its
-    neighbours in a batch.
+    On a CPU images go through the network one at a time and in one memory layout, so that a result never depends on its
+    neighbours in a batch. On a GPU, where last bits may depend on them, as many share a pass as memory has room for.
     """
 
     def __init__(self, config: MagvitConfig) -> None:
@@ -199,6 +203,12 @@ class MagvitV2(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.quantize = Codebook(config.num_bits)
+        self.budget = Budget(_ON_A_GPU, "images in a pass of MAGVIT-v2")
+
+    @property
+    def images_per_pass(self) -> int:
+        """How many images share a pass where the model is."""
+        return self.budget.limit if self.decoder.conv_in.weight.device.type == "cuda" else 1
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -210,7 +220,7 @@ class MagvitV2(nn.Module):
             )
         weight = self.encoder.conv_in.weight
         pixels = images.to(device=weight.device, dtype=weight.dtype).contiguous() * 2 - 1
-        return torch.cat([self.quantize.codes(self.encoder(pixels[i : i + 1])) for i in range(len(pixels))])
+        return self._in_passes(pixels, lambda part: self.quantize.codes(self.encoder(part)))
 
     @torch.inference_mode()
     def decode(self, codes: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
@@ -225,4 +235,10 @@ class MagvitV2(nn.Module):
             raise ValueError(f"{codes.shape[1]} codes do not fill a grid of {shape[0]}x{shape[1]}")
         weight = self.decoder.conv_in.weight
         bits = self.quantize.bits(codes.to(weight.device), shape).to(weight.dtype)
-        return torch.cat([self.decoder(bits[i : i + 1]).float() for i in range(len(bits))])
+        return self._in_passes(bits, lambda part: self.decoder(part).float())
+
+    def _in_passes(self, rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """`compute` of (B, ...) in parts."""
+        if self.images_per_pass == 1:
+            return torch.cat([compute(part) for part in rows.split(1)])
+        return torch.stack(self.budget.run(cast("Any", rows), 1, cast("Any", compute)))

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from genloop.models.showo.config import ShowOConfig
 from genloop.models.showo.model import ShowO, additive_mask
 from genloop.models.showo.prompting import prefix_mask
 
@@ -91,22 +92,28 @@ def image_hidden(model: ShowO, codes: Tensor, prefixes: Sequence[Prefix]) -> Ten
 
     Prefixes are of one length and position. A row's result does not depend on the rows beside it.
     """
-    config = model.config
-    ids = torch.nn.functional.pad(codes + config.code_offset, (1, 1))
-    ids[:, 0], ids[:, -1] = config.soi_id, config.eoi_id
+    ids = image_ids(model.config, codes)
     repeats = -(-MIN_GEMM_ROWS // ids.numel())
     cache = _ReadOnly(list(prefixes) * repeats)
     hidden = run_layers(model, ids.repeat(repeats, 1), prefixes[0].position, cache, is_causal=False)
     return hidden[: len(codes), 1:-1]
 
 
+def image_ids(config: ShowOConfig, codes: Tensor) -> Tensor:
+    """Codes (B, n) -> the ids (B, n + 2) of an image part: soi, codes, eoi."""
+    ids = torch.nn.functional.pad(codes + config.code_offset, (1, 1))
+    ids[:, 0], ids[:, -1] = config.soi_id, config.eoi_id
+    return ids
+
+
 def run_layers(
-    model: ShowO, ids: Tensor, position: int, cache: Cache, *, is_causal: bool, mask: Tensor | None = None
+    model: ShowO, ids: Tensor, position: int | Tensor, cache: Cache, *, is_causal: bool, mask: Tensor | None = None
 ) -> Tensor:
-    """ids (B, Q), the first at `position`, behind what the cache puts in front -> (B, Q, D)"""
+    """ids (B, Q), the first at `position`, of all rows or (B,), behind what the cache puts in front -> (B, Q, D)"""
     phi = model.showo.model
     hidden = phi.embed_tokens(ids)
-    positions = torch.arange(position, position + ids.shape[1], device=ids.device)[None]
+    steps = torch.arange(ids.shape[1], device=ids.device)
+    positions = (position[:, None] if isinstance(position, Tensor) else position) + steps.expand(1, -1)
     rotary = phi.rotary_emb(hidden, position_ids=positions)
     for layer in phi.layers:
         hidden = layer(

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import Field
 
-from genloop.config import LAUNCH, DType, Settings
+from genloop.config import ADDED, LAUNCH, DType, Settings
 from genloop.factories import Resolve
-from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer, takes_dtype
 from genloop.models.common.text import FileTokenizer, check_text_tokenizer, with_bos
 from genloop.models.showo.config import check_showo_folder
 from genloop.sampling.maskgit.settings import SamplingConfig
@@ -31,7 +31,10 @@ class ShowoOptions(Settings):
     text_tokenizer: Annotated[str | None, LAUNCH] = Field(
         None, description="text tokenizer, if the checkpoint has none"
     )
-    dtype: DType = Field("float32", description="of Show-o; the image tokenizer stays in float32")
+    dtype: DType = Field("float32", description="of Show-o")
+    tokenizer_dtype: Annotated[DType, ADDED] = Field(
+        "float32", description="of the image tokenizer; others than float32 for MAGVIT-v2 alone"
+    )
 
 
 class ShowoGenerator(GeneratorMaker):
@@ -51,6 +54,11 @@ class ShowoGenerator(GeneratorMaker):
         showo = check_showo_folder(resolve(options.showo))
         check_text_tokenizer(cls._text_tokenizer(options, resolve), showo.llm_vocab_size, options.showo)
         num_codes = check_image_tokenizer(resolve(options.tokenizer), options.tokenizer_class)
+        if not takes_dtype(resolve(options.tokenizer), options.tokenizer_class, options.tokenizer_dtype):
+            raise ValueError(
+                f"generator.options.tokenizer_dtype: {options.tokenizer} does not take {options.tokenizer_dtype}; "
+                "use float32"
+            )
         if num_codes != showo.codebook_size:
             raise ValueError(
                 f"generator.options.tokenizer: {options.tokenizer} has {num_codes} codes, "
@@ -92,7 +100,12 @@ class ShowoGenerator(GeneratorMaker):
             device=runtime.device,
             text_tokenizer=cls._text_tokenizer(options, resolve),
         )
-        tokenizer = load_image_tokenizer(resolve(options.tokenizer), options.tokenizer_class, device=runtime.device)
+        tokenizer = load_image_tokenizer(
+            resolve(options.tokenizer),
+            options.tokenizer_class,
+            device=runtime.device,
+            dtype=options.tokenizer_dtype,
+        )
         return MaskGitSampler(
             model,
             tokenizer,

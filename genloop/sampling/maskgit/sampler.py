@@ -9,25 +9,27 @@ fixed number of threads that holds to the last bit; on a GPU kernels may differ 
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from genloop.models.common.memory import Budget
 from genloop.models.showo.model import ShowO
-from genloop.models.showo.prefix import MIN_GEMM_ROWS, Prefix, encode_correction, encode_text, image_hidden
+from genloop.models.showo.prefix import MIN_GEMM_ROWS, Prefix, encode_correction, encode_text
 from genloop.models.showo.prompting import Layout
 from genloop.protocols import ImageTokenizer
 from genloop.records import Prompt, Seed, pack_tokens
+from genloop.sampling.maskgit.columns import columns_of
 from genloop.sampling.maskgit.flops import step_flops
-from genloop.sampling.maskgit.schedule import choice_temperature, masked_after
+from genloop.sampling.maskgit.passes import passes_of
 from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.sampling.maskgit.state import MaskGitState, join
 from genloop.sampling.noise import KeyedNoise, NoiseSource, gumbel, half_masks
 
-_HEAD_ELEMENTS = 1 << 22  # logits held at a time
+_ON_A_CPU, _ON_A_GPU = 1 << 22, 1 << 26  # logits held at a time
 
 
 class MaskGitSampler:
@@ -58,7 +60,11 @@ class MaskGitSampler:
         self.flops_per_decode: float = getattr(tokenizer, "flops_per_decode", 0.0)
         self.mask_code = model.config.codebook_size
         self.rows_per_forward = rows_per_forward
+        self._passes = passes_of(model, settings, rows_per_forward=rows_per_forward, slots=slots)
+        elements = _ON_A_GPU if model.device.type == "cuda" else _ON_A_CPU
+        self._head = Budget(max(MIN_GEMM_ROWS, elements // self.mask_code), "tokens in a pass of the head")
         self.noise = noise or KeyedNoise()
+        self.images_per_decode: int = getattr(tokenizer, "images_per_pass", 1)
         self.background_code: int | None = getattr(tokenizer, "background_code", None)
         self._layout = Layout(model.config, model.text_tokenizer)
         self._prefixes: weakref.WeakValueDictionary[str, Prefix] = weakref.WeakValueDictionary()
@@ -126,17 +132,18 @@ class MaskGitSampler:
             raise ValueError(f"all {max(state.lengths)} steps are done")
         masked = state.tokens == self.mask_code
         drawn, likeliest, log_p = self._fill(state, masked)
-        goes_on = self._column([done + 1 < horizon for done, horizon in zip(state.steps, state.horizons)])
-        still_masked = masked & self._stay_masked(self._keys(state, drawn, log_p, masked), state, masked) & goes_on
+        columns = columns_of(state, self.settings, masked.device)
+        fewer = torch.minimum(columns.stay_masked[:, 0], masked.sum(1) - 1)  # at least one, fewer than now
+        stays = lowest(self._keys(state, drawn, log_p, masked, columns.noise), fewer.clamp(min=1))
+        still_masked = masked & stays & columns.goes_on
         tokens = torch.where(masked & ~still_masked, drawn, state.tokens)
         guess = torch.where(still_masked, drawn if self.settings.preview == "sampled" else likeliest, tokens)
-        is_last = self._column([done + 1 == length for done, length in zip(state.steps, state.lengths)])
-        tokens = torch.where(is_last, guess, tokens)
+        tokens = torch.where(columns.is_last, guess, tokens)
         fixed = masked & (tokens != self.mask_code)
         return replace(
             state,
             tokens=tokens,
-            revealed_at=torch.where(fixed, self._column(map(sum, zip(state.before, state.steps))), state.revealed_at),
+            revealed_at=torch.where(fixed, columns.number, state.revealed_at),
             guess=guess,
             steps=tuple(done + 1 for done in state.steps),
         )
@@ -157,13 +164,16 @@ class MaskGitSampler:
         halves = np.stack([half_masks(*key, state.tokens.shape[1]) for key in zip(state.seeds, state.rounds)], axis=1)
         masks = torch.from_numpy(halves).to(state.tokens.device)  # (3, B, n)
         flat = masks.flatten(0, 1)
-        hidden, where = self._run(state.guess.repeat(3, 1).masked_fill(flat, self.mask_code), state.prefixes * 3)
+        hidden, where = self._passes.run(state.guess.repeat(3, 1).masked_fill(flat, self.mask_code), state.prefixes * 3)
         rows, positions = flat.nonzero(as_tuple=True)
         codes = state.guess.repeat(3, 1)[rows, positions]
         log_p = torch.zeros(flat.shape, device=flat.device)
-        for part, logits in self._logits_in_parts(hidden[where[rows], positions]):
+
+        def use(part: slice, logits: Tensor) -> None:
             chosen = logits.log_softmax(-1).gather(1, codes[part, None])[:, 0]
             log_p[rows[part], positions[part]] = chosen
+
+        self._in_parts(hidden[where[rows], positions], use)
         return log_p.view(masks.shape).sum(0) / masks.sum(0)
 
     def decode(self, tokens: Tensor) -> Tensor:
@@ -197,29 +207,38 @@ class MaskGitSampler:
         return prefix
 
     def _fill(self, state: MaskGitState, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """-> drawn codes, likeliest codes (known tokens as they are), log-probability of the drawn, each (B, n)."""
+        """-> drawn codes, likeliest codes (known tokens as they are), log-probability of the drawn, each (B, n).
+
+        The log-probability of a known token is of no use.
+        """
         drawn, likeliest = state.tokens.clone(), state.tokens.clone()
         log_p = torch.zeros(masked.shape, dtype=torch.float32, device=masked.device)
-        rows, positions = masked.nonzero(as_tuple=True)  # (R,)
+        rows, positions = self._passes.wanted(masked)  # (R,)
         if not len(rows):
             return drawn, likeliest, log_p
         hidden = self._hidden(state, rows, positions)  # (R, D)
         draw = self.noise.tokens(state.seeds, masked.shape[1], state.steps, state.rounds)
-        for part, raw in self._logits_in_parts(hidden):
+
+        def use(part: slice, raw: Tensor) -> None:
             at = rows[part], positions[part]
             logits = raw / self.settings.token_temperature
             probs = logits.softmax(-1)  # (R', K)
             codes = draw(probs, at)
             drawn[at], likeliest[at] = codes, logits.argmax(-1)
             log_p[at] = probs.gather(1, codes[:, None])[:, 0].clamp(min=1e-20).log()
-        return drawn, likeliest, log_p
 
-    def _logits_in_parts(self, hidden: Tensor) -> Iterator[tuple[slice, Tensor]]:
-        """(R, D) -> slices of R and their logits (R', K), as many as memory should hold at a time."""
-        size = max(MIN_GEMM_ROWS, _HEAD_ELEMENTS // self.mask_code)
-        for start in range(0, len(hidden), size):
-            part = slice(start, start + size)
-            yield part, self._logits(hidden[part])
+        self._in_parts(hidden, use)
+        return torch.where(masked, drawn, state.tokens), torch.where(masked, likeliest, state.tokens), log_p
+
+    def _in_parts(self, hidden: Tensor, use: Callable[[slice, Tensor], None]) -> None:
+        """Call `use` with slices of (R, D) and their logits (R', K), as many as memory should hold at a time."""
+
+        def compute(rows: range) -> range:
+            part = slice(rows.start, rows.stop)
+            use(part, self._logits(hidden[part]))
+            return rows
+
+        self._head.run(range(len(hidden)), 1, compute)  # type: ignore[arg-type]
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """(R, D) -> (R, K) float32"""
@@ -236,7 +255,7 @@ class MaskGitSampler:
         prefixes = list(state.prefixes)
         if self._unconditional is not None:
             prefixes += [self._unconditional] * len(state)
-        hidden, where = self._run(state.tokens, prefixes)
+        hidden, where = self._passes.run(state.tokens, prefixes)
         conditional = hidden[where[rows], positions]
         if self._unconditional is None:
             return conditional
@@ -244,36 +263,8 @@ class MaskGitSampler:
         g = self.settings.guidance_scale
         return ((1 + g) * conditional.float() - g * unconditional.float()).to(hidden.dtype)
 
-    def _run(self, tokens: Tensor, prefixes: Sequence[Prefix]) -> tuple[Tensor, Tensor]:
-        """tokens (B, n) behind prefixes (B or 2B, the tokens again) -> hidden of distinct rows (U, n, D), index (2B,).
-
-        Rows with equal tokens and text are run once: at the first step that is all rows of a prompt.
-        """
-        contents = [row.tobytes() for row in tokens.cpu().numpy()]
-        distinct: dict[tuple[int, bytes], int] = {}
-        first: list[int] = []
-        where = []
-        for index, prefix in enumerate(prefixes):
-            key = (id(prefix), contents[index % len(contents)])
-            if key not in distinct:
-                distinct[key] = len(first)
-                first.append(index)
-            where.append(distinct[key])
-        groups: dict[tuple[int, int], list[int]] = {}
-        for number, index in enumerate(first):
-            groups.setdefault((len(prefixes[index]), prefixes[index].position), []).append(number)
-        width, n = self.model.config.phi.hidden_size, tokens.shape[1]
-        hidden = torch.empty(len(first), n, width, dtype=self.model.dtype, device=tokens.device)
-        for numbers in groups.values():
-            for start in range(0, len(numbers), self.rows_per_forward):
-                part = numbers[start : start + self.rows_per_forward]
-                members = [first[number] for number in part]
-                codes = tokens[[index % len(contents) for index in members]]
-                hidden[part] = image_hidden(self.model, codes, [prefixes[index] for index in members])
-        return hidden, torch.tensor(where, device=tokens.device)
-
-    def _keys(self, state: MaskGitState, drawn: Tensor, log_p: Tensor, masked: Tensor) -> Tensor:
-        """What the choice of kept tokens sorts by (B, n); infinite where a token is known."""
+    def _keys(self, state: MaskGitState, drawn: Tensor, log_p: Tensor, masked: Tensor, factor: Tensor) -> Tensor:
+        """What the choice of kept tokens sorts by (B, n); infinite where a token is known. factor (B, 1): of noise."""
         settings = self.settings
         uniforms = self.noise.uniforms(state.seeds, drawn.shape[1], state.steps, state.rounds)
         noise = gumbel(uniforms).to(drawn.device)
@@ -282,32 +273,13 @@ class MaskGitSampler:
         keys = log_p
         if settings.order == "object_first":
             keys = keys + settings.object_bonus * (drawn != self._background(drawn))
-        if settings.temperature_mode == "reference":
-            noise = noise * self._column([seed.candidate == 0 and seed.sample == 0 for seed in state.seeds])
-        temperatures = self._column(
-            [
-                choice_temperature(settings.temperature_mode, settings.temperature, step, horizon)
-                for step, horizon in zip(state.steps, state.horizons)
-            ]
-        )
-        return (keys + temperatures * noise).masked_fill(~masked, torch.inf)
+        return (keys + factor * noise).masked_fill(~masked, torch.inf)
 
     def _background(self, drawn: Tensor) -> Tensor | int:
         """The tokenizer's background code; without one, the code that a row's guess (B, n) shows most often (B, 1)."""
         if self.background_code is not None:
             return self.background_code
         return drawn.mode(dim=1, keepdim=True).values
-
-    def _stay_masked(self, keys: Tensor, state: MaskGitState, masked: Tensor) -> Tensor:
-        """The tokens (B, n) that stay masked: as many as the schedule says, at least one, fewer than now."""
-        rows = zip(state.steps, state.horizons, state.scheduled)
-        counts = [masked_after(self.settings.schedule, step, horizon, num) for step, horizon, num in rows]
-        fewer = torch.minimum(torch.tensor(counts, device=keys.device), masked.sum(1) - 1)
-        return lowest(keys, fewer.clamp(min=1))
-
-    def _column(self, values: Iterable[bool | int | float]) -> Tensor:
-        """One value a row -> (B, 1)."""
-        return torch.tensor(list(values), device=self.model.device)[:, None]
 
 
 def lowest(keys: Tensor, counts: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
 """The config keys of MaskGIT sampling. No torch."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from genloop.config import Settings, refusal
+from genloop.config import ADDED, Settings, refusal
 
 Preview = Literal["sampled", "argmax"]
 Order = Literal["confidence", "object_first", "random"]
+Backend = Literal["inductor", "cudagraphs", "aot_eager", "eager"]
 TemperatureMode = Literal["maskgit", "cumulative", "reference"]
 
 
@@ -42,6 +43,20 @@ class SamplingConfig(Settings):
     preview: Preview = Field(
         "sampled", description="how a preview fills masked tokens: with the drawn or the likeliest codes"
     )
+    padded: Annotated[bool | Literal["auto"], ADDED] = Field(
+        "auto",
+        description="rows behind texts of any length in one pass of a fixed shape: fewer kernels, other last bits; "
+        "auto: on a GPU",
+    )
+    compile: Annotated[Backend | None, ADDED] = Field(
+        None, description="backend of torch.compile for the padded pass; it compiles for minutes at the first step"
+    )
+
+    def is_padded(self, device_type: str) -> bool:
+        """Whether rows are padded on a kind of device."""
+        if self.padded == "auto":
+            return device_type == "cuda" or self.compile is not None
+        return self.padded
 
     @property
     def num_steps(self) -> int:
@@ -52,4 +67,10 @@ class SamplingConfig(Settings):
     def _stops_in_time(self) -> "SamplingConfig":
         if self.num_steps > self.steps:
             raise refusal(f".stop_after: {self.stop_after} is more than the {self.steps} steps there are")
+        return self
+
+    @model_validator(mode="after")
+    def _compiles_what_is_padded(self) -> "SamplingConfig":
+        if self.compile is not None and self.padded is False:
+            raise refusal(".compile: only the padded pass is compiled; leave out padded=false")
         return self

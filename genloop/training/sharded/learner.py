@@ -83,13 +83,20 @@ class Sharded(ABC, Generic[B]):
     def free(self) -> None:
         """Make the model a plain whole module for good, and free all else."""
 
-    def step(self, step: Step[B]) -> Outcome:
-        """Add up the gradients of all passes of all ranks, clip them, and take one step of AdamW."""
+    def add_up(self, step: Step[B]) -> None:
+        """The gradients of all passes of all ranks."""
         self.losses.begin()
         for micro in step.micro_batches:
             factor = self.precision.scale / step.weight if micro.is_counted else 0.0
             self.backward(micro, factor, is_last=micro.is_last)
             self.losses.count(micro)
+
+    def discard(self) -> None:
+        """What a pass that failed has left."""
+        self.losses.begin()
+
+    def step(self, step: Step[B]) -> Outcome:
+        """Clip what was added up, and take one step of AdamW."""
         stop = add_over_ranks(self.losses.sums, self.world)
         for group in self.optimizer.param_groups:
             group["lr"] = step.lr * group[LR_SCALE]

@@ -11,6 +11,7 @@ from genloop.data.images import to_uint8
 from genloop.metrics.clip_score import ClipComparer, ClipScorer
 from genloop.models.clip.config import check_clip_folder, forward_flops
 from genloop.models.clip.load import ClipEmbedder, Preprocessing
+from genloop.models.common.memory import Budget
 from genloop.records import Prompt
 from genloop.registry import MissingPackage, check_installed
 from genloop.rewards.build import check_judge
@@ -97,6 +98,21 @@ def test_an_answer_is_that_of_the_8_bit_pixels_and_only_questions_about_likeness
     with pytest.raises(ValueError, match="not clarity"):
         judge.p_yes("clarity", PROMPTS, IMAGES)
     assert judge.flops(("outcome", "potential"), PROMPTS[0]) == 7.0
+
+
+def test_what_does_not_fit_into_memory_is_embedded_in_smaller_passes(embedder, monkeypatch):
+    expected, sizes = judge_of(embedder).p_yes("outcome", PROMPTS, IMAGES), []
+
+    def tight(pixels):
+        sizes.append(len(pixels))
+        if len(pixels) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return type(embedder.network).encode_image(embedder.network, pixels)
+
+    monkeypatch.setattr(embedder.network, "encode_image", tight)
+    monkeypatch.setattr(embedder, "budget", Budget(8, "rows"))
+    assert torch.allclose(judge_of(embedder).p_yes("outcome", PROMPTS, IMAGES), expected, atol=1e-6)
+    assert sizes == [8, 4, 4, 4]
 
 
 def test_a_text_is_embedded_once_for_all_images_of_its_prompt(embedder):

@@ -220,6 +220,38 @@ def test_micro_batches_only_change_the_order_of_additions(tmp_path):
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(small), expected))
 
 
+class Tight(Regression):
+    """Runs out of memory in the second pass of step 2, and with more than `most` rows from then on."""
+
+    def __init__(self, most: int, **changes) -> None:
+        super().__init__(SETTINGS.model_copy(update=changes))
+        self.most, self.passes = most, []
+
+    def loss(self, batch):
+        self.passes.append(len(batch))
+        if len(self.passes) >= 4 and len(batch) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().loss(batch)
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_training_that_runs_out_of_memory_goes_on_with_fewer_rows(tmp_path, caplog, loaders):
+    """What the passes before the one that failed have added to the gradient does not count twice."""
+    expected = whole_run(tmp_path / "whole")
+    tight = Tight(1, rows_per_forward=3, loaders=loaders)
+    fit(tight, tmp_path, World())
+    assert tight.passes == [3, 3, 3, 3] + [1] * 6 * 11
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(tight), expected))
+    (line,) = [line for line in caplog.messages if "train.rows_per_forward=3" in line]
+    assert line.endswith("going on with 1") and [row["step"] for row in metrics(tmp_path)] == [5, 10, 12]
+
+
+def test_a_row_that_does_not_fit_ends_training_by_name(tmp_path):
+    with pytest.raises(torch.OutOfMemoryError) as raised:
+        fit(Tight(0), tmp_path)
+    assert any(note.startswith("train.rows_per_forward: 1 ") for note in raised.value.__notes__)
+
+
 def test_a_damaged_checkpoint_and_a_torn_line_fall_back_to_the_one_before(tmp_path):
     expected = whole_run(tmp_path / "whole")
     damaged = tmp_path / "damaged"

@@ -10,6 +10,7 @@ from genloop.data.judge.conversation_examples import Recognize
 from genloop.data.judge.conversations import says_yes
 from genloop.data.judge.examples import QUESTIONS
 from genloop.distributed import World
+from genloop.models.common.memory import Budget
 from genloop.models.llava.model import Llava, image_features, llava_config
 from genloop.records import HeldOutAnswer
 from genloop.training.objectives.judge.batches import PixelsOf, read_image
@@ -50,10 +51,13 @@ class HeldOut:
         asked = [*self._conversations(answers), *self._examples(answers)]
         own = sorted(asked[world.rank :: world.world_size], key=lambda one: sum(len(b.ids) for b in one.branches))
         margins = np.zeros(len(answers))
-        for start in range(0, len(own), _ROWS):
-            part = own[start : start + _ROWS]
+
+        def compute(part: Sequence[_Asked]) -> Sequence[_Asked]:
             numbers = np.array([number for one in part for number in one.answers])
             margins[numbers[numbers >= 0]] = self._margins(model, part, np.flatnonzero(numbers >= 0))
+            return part
+
+        Budget(_ROWS, "held-out images in a pass").run(own, 1, compute)
         model.train(was_training)
         margins = sum_over_ranks(margins, world)
         return [replace(answer, margin=margin) for answer, margin in zip(answers, margins.tolist(), strict=True)]

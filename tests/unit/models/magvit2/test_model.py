@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer, takes_dtype
+from genloop.models.common.memory import Budget
 from genloop.models.magvit2.config import MagvitConfig, check_magvit2_folder, magvit2_manifest, read_magvit2_config
 from genloop.models.magvit2.load import build_magvit2, load_magvit2, save_magvit2
-from genloop.models.magvit2.model import MagvitV2
+from genloop.models.magvit2.model import Decoder, MagvitV2
 
 TINY = MagvitConfig(
     num_bits=5,
@@ -77,6 +78,39 @@ def test_neighbours_in_a_batch_change_nothing() -> None:
         assert torch.equal(tiny().encode(batch[row : row + 1])[0], codes[row])
         assert torch.equal(tiny().encode(batch[row][None].contiguous(memory_format=torch.channels_last))[0], codes[row])
         assert torch.equal(tiny().decode(codes[row : row + 1])[0], pixels[row])
+
+
+def test_images_share_passes_on_a_gpu_as_many_as_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, sizes = tiny(), []
+    codes = model.encode(images(7, 16, 16))
+    pixels = model.decode(codes)
+
+    def tight(bits: Tensor) -> Tensor:
+        sizes.append(len(bits))
+        if len(bits) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return Decoder.forward(model.decoder, bits)
+
+    assert (model.images_per_pass, model.budget.limit) == (1, 16)
+    monkeypatch.setattr(MagvitV2, "images_per_pass", 16)
+    assert torch.equal(model.encode(images(7, 16, 16)), codes)
+    monkeypatch.setattr(model, "budget", Budget(4, "images in a pass"))
+    monkeypatch.setattr(model.decoder, "forward", tight)
+    torch.testing.assert_close(model.decode(codes), pixels, atol=1e-5, rtol=1e-5)
+    assert sizes == [4, 2, 2, 2, 1]
+
+
+def test_a_tokenizer_may_be_held_in_half_precision(tmp_path: Path) -> None:
+    save_magvit2(tiny(), tmp_path / "vq")
+    half = load_image_tokenizer(tmp_path / "vq", dtype="bfloat16")
+    codes = tiny().encode(images(2, 16, 16))
+    pixels = half.decode(codes)
+    assert pixels.dtype == torch.float32
+    torch.testing.assert_close(pixels, tiny().decode(codes), atol=0.05, rtol=0.05)
+    assert takes_dtype(tmp_path / "vq", None, "bfloat16")
+    (tmp_path / "vq" / "config.json").write_text('{"_class_name": "PatchCodebook"}')
+    assert not takes_dtype(tmp_path / "vq", None, "bfloat16")
+    assert not takes_dtype(tmp_path / "vq", "module:Own", "bfloat16") and takes_dtype(tmp_path, "x:Y", "float32")
 
 
 def test_a_code_is_the_signs_of_its_latent_highest_bit_first() -> None:
