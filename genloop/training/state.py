@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from genloop.checkpoint import MANIFEST_FILE, WEIGHTS_FILE, compare_manifest, read_shapes, save_folder, verify_folder
-from genloop.reading import parse_json, read_json_object
+from genloop.reading import object_or_empty, read_json_object
 from genloop.registry import require
-from genloop.rundir import json_line, write_atomic
+from genloop.rundir import write_atomic
 from genloop.training.ema import Ema
 
 log = logging.getLogger(__name__)
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
+_STEP = "step-"  # opens the name of a checkpoint's folder
 _MODEL, _MOMENT, _AVERAGE = "model.", "optimizer.", "ema."
 
 
@@ -59,7 +60,7 @@ class Progress:
 
 def checkpoints(run: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    folders = (run / "checkpoints").glob("step-*")
+    folders = (run / "checkpoints").glob(f"{_STEP}*")
     return sorted(folder for folder in folders if (folder / MANIFEST_FILE).is_file())
 
 
@@ -84,12 +85,13 @@ def write_state(
     tensors = {_MODEL + name: value for name, value in weights.items()}
     tensors |= {_MOMENT + name: value for name, value in moments.items()}
     tensors |= {_AVERAGE + name: value for name, value in (averages or {}).items()}
-    folder = run / "checkpoints" / f"step-{progress.step:07d}"
+    folder = run / "checkpoints" / f"{_STEP}{progress.step:07d}"
     save_folder(folder, tensors, {"progress.json": asdict(progress)})
-    for old in checkpoints(run)[:-keep]:
-        shutil.rmtree(old)
-    for leftover in (run / "checkpoints").glob(".*"):  # of processes that were killed while writing
-        shutil.rmtree(leftover)
+    leftovers = (run / "checkpoints").glob(f".{_STEP}*.tmp")  # of processes that were killed while writing
+    for old in (*checkpoints(run)[:-keep], *leftovers):
+        shutil.rmtree(old, ignore_errors=True)
+        if old.exists():
+            log.warning("%s cannot be removed", old)
     log.info("saved %s", folder)
 
 
@@ -153,12 +155,16 @@ def _opened(folder: Path) -> Any:
 
 
 def cut_metrics(run: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl after `step`, and a torn one: those steps are done again."""
+    """Drop the lines of metrics.jsonl after `step`, whose steps are done again, and those that are no rows."""
     path = run / "metrics.jsonl"
     if not path.is_file():
         return
-    rows = [parse_json(line) for line in path.read_bytes().split(b"\n")[:-1]]
-    write_atomic(path, b"".join(json_line(row) for row in rows if row.get("step", 0) <= step))
+    lines = path.read_bytes().split(b"\n")[:-1]
+    steps = [object_or_empty(line).get("step") for line in lines]
+    if num_garbled := sum(type(found) is not int for found in steps):
+        log.warning("%s: %d lines that are no rows are dropped", path, num_garbled)
+    kept = [line for line, found in zip(lines, steps) if type(found) is int and found <= step]
+    write_atomic(path, b"".join(line + b"\n" for line in kept))
 
 
 def _is_whole(folder: Path) -> bool:

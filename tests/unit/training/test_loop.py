@@ -267,6 +267,32 @@ def test_a_damaged_checkpoint_and_a_torn_line_fall_back_to_the_one_before(tmp_pa
     assert metrics(damaged) == metrics(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("garbled", [b"\xff\0\n", b"{\n", b"[1]\n", b"\n", b'{"step": "x"}\n', b'{"loss": 1.0}\n'])
+def test_lines_of_metrics_that_are_no_rows_are_dropped(tmp_path, garbled):
+    run = tmp_path / "run"
+    whole_run(run)
+    path = run / "metrics.jsonl"
+    before = path.read_bytes()
+    first, *others = before.splitlines(keepends=True)
+    path.write_bytes(first + garbled + b"".join(others))
+    fit(Regression(), run, World())
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name", [".DS_Store", ".nfs0000000000000001", "._step-0000004", "notes.txt", "step-notes", ".cache/x"]
+)
+def test_other_files_beside_the_checkpoints_are_left_alone(tmp_path, name):
+    expected = whole_run(tmp_path / "whole")
+    stranger = tmp_path / "run" / "checkpoints" / name
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("mine")
+    other = Regression()
+    fit(other, tmp_path / "run", World())
+    assert all(torch.equal(a, b) for a, b in zip(weights(other), expected, strict=True))
+    assert stranger.read_text() == "mine"
+
+
 def test_more_ranks_than_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"6 items .*7 ranks"):
         fit(Regression(), tmp_path, World(rank=6, world_size=7))
