@@ -12,7 +12,6 @@ PIP = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c const
 AUDIT := .venv-audit
 AUDIT_READY := $(AUDIT)/.ready-$(shell (pwd; cat setup.py constraints.txt constraints-audit.txt) | cksum | tr ' ' '-')
 AUDIT_PATH := import sysconfig; print(sysconfig.get_path("purelib"))
-RUN := $(VENV)/bin/genloop run
 DEMO := runs/demo
 NOT_HERE := not (open_clip or mmdet or gpu)
 
@@ -66,17 +65,8 @@ format: $(READY) ## rewrite the code in the project's format
 
 demo: $(READY) ## the main loop end to end on the CPU: prompts, images, verdicts, report
 	@rm -rf $(DEMO)
-	$(RUN) generate shapes_search out=$(DEMO)/none --procs 2
-	$(RUN) generate shapes_search out=$(DEMO)/orm search.strategy=best_of_n search.n=4 --procs 2
-	$(RUN) generate shapes_search out=$(DEMO)/parm search.strategy=parm search.n=8 --procs 2
-	for run in none orm parm; do $(RUN) evaluate shapes images=$(DEMO)/$$run out=$(DEMO)/$$run-verdicts --procs 2 || exit; done
-	@# GenEval's own 553 prompts, the first few: the small model does not know their words and draws shapes.
-	$(RUN) make_prompts geneval out=$(DEMO)/geneval-prompts
-	$(RUN) generate tiny out=$(DEMO)/geneval limit=8 prompts=$(DEMO)/geneval-prompts/generation_prompts.txt \
-	  metadata=$(DEMO)/geneval-prompts/evaluation_metadata.jsonl --procs 2
-	$(RUN) evaluate shapes images=$(DEMO)/geneval out=$(DEMO)/geneval-verdicts unknown_classes=absent format=reference \
-	  expect.on_missing=report
-	$(VENV)/bin/genloop report $(DEMO)/none-verdicts $(DEMO)/orm-verdicts $(DEMO)/parm-verdicts --out $(DEMO)/report
+	$(VENV)/bin/genloop pipeline demo out=$(DEMO) --procs 2
+	@cat $(DEMO)/report/table.md
 
 clean: ## remove both .venv, the caches and the demo's runs (other runs stay)
 	rm -rf $(VENV) $(AUDIT) $(DEMO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -94,15 +94,25 @@ G = TypeVar("G", bound=Settings)
 
 
 def load_config(model: type[C], preset: Path | None, overrides: Sequence[str] = ()) -> C:
-    """Preset file and `key=value` words -> a checked config; ConfigError says path, value and what is allowed.
-
-    A word that names another part (another judge, another strategy) drops the `options` that the preset has for its.
-    """
+    """Preset file and `key=value` words -> a checked config; ConfigError says path, value and what is allowed."""
     data = read_yaml(preset) if preset else {}
-    for word in overrides:
+    apply_words(data, overrides)
+    return parse_settings(model, data)
+
+
+def apply_words(data: dict[str, Any], words: Sequence[str]) -> None:
+    """Change `data` by `key=value` words with dotted keys.
+
+    A word that names another part (another judge, another strategy) drops the `options` that `data` has for its.
+    """
+    for word in words:
         _drop_options(data, word)
-    for word in overrides:
+    for word in words:
         _override(data, word)
+
+
+def parse_settings(model: type[G], data: Any) -> G:
+    """Plain values -> a checked model; ConfigError says path, value and what is allowed."""
     try:
         return model.model_validate_json(json.dumps(data))
     except ValidationError as error:

@@ -30,6 +30,7 @@ def parser() -> tuple[Parser, list[str]]:
     jobs = commands.add_parser("jobs", help="what there is, one line each")
     jobs.set_defaults(execute="launch.commands.report:jobs")
     _add_run(commands)
+    _add_pipeline(commands)
     _add_watch(commands)
     report = commands.add_parser("report", help="one self-contained HTML file; several runs are compared")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate")
@@ -52,6 +53,17 @@ def _add_run(commands: Any) -> None:
     resume.add_argument("words", nargs="*", metavar="key=value", help="launch settings that differ: retry_failed=true")
     _add_places(resume, procs=None)
     resume.set_defaults(execute="launch.commands.run:resume", dry_run=False, help=False)
+
+
+def _add_pipeline(commands: Any) -> None:
+    pipeline = commands.add_parser("pipeline", help="run the jobs of configs/pipelines/NAME.yaml in order")
+    pipeline.add_argument("name", metavar="NAME", help="a name in configs/pipelines, or a file")
+    pipeline.add_argument("words", nargs="*", metavar="key=value", help="what differs: out=..., vars.KEY=...")
+    pipeline.add_argument(
+        "--procs", default="1", metavar="N", help="workers of stages that do not say; auto: one a GPU"
+    )
+    pipeline.add_argument("--dry-run", action="store_true", help="check, print the commands, write nothing")
+    pipeline.set_defaults(execute="launch.commands.pipeline:execute")
 
 
 def _add_places(parser: argparse.ArgumentParser, procs: str | None) -> None:

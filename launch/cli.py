@@ -8,7 +8,7 @@ from typing import NoReturn
 from launch.arguments import BAD_INPUT, parser
 
 STOPPED = 75
-_TAKES_WORDS = {"run", "resume"}  # key=value
+_TAKES_WORDS = {"run", "resume", "pipeline"}  # key=value
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -46,8 +46,13 @@ def genloop(*words: str, timeout: float = 300) -> "subprocess.CompletedProcess[s
 
 
 def launch(*words: str) -> "subprocess.Popen[str]":
+    """`genloop run` in the background."""
+    return start_command("run", *words)
+
+
+def start_command(*words: str) -> "subprocess.Popen[str]":
     """The command in the background."""
-    command = [sys.executable, "-m", "launch", "run", *words]
+    command = [sys.executable, "-m", "launch", *words]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
 

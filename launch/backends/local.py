@@ -119,7 +119,7 @@ class Workers:
         log = self.logs / ("torchrun.log" if self.nodes == 1 else f"torchrun-{self.node_rank}.log")
         with open(log, "wb") as output:
             variables, command = self.command("collective")
-            process = self._start(variables, command, output=output.fileno(), before=_end_with_parent)
+            process = self._start(variables, command, output=output.fileno(), before=end_with_parent)
             yield Child(process, None, log, self.ranks[0])
 
     def _start(
@@ -249,7 +249,7 @@ def _print_output(logs: Path, ranks: Sequence[int]) -> None:
         output_file(logs, rank).unlink(missing_ok=True)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Runs in the new process: SIGTERM when the parent is gone."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

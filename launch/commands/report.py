@@ -4,6 +4,7 @@ import argparse
 
 from genloop.registry import load
 from launch.catalog import summaries
+from launch.commands.pipeline import runs_to_report
 
 
 def jobs(options: argparse.Namespace) -> int:
@@ -17,7 +18,8 @@ def jobs(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Write the page of one or several runs, print its table and where it is -> exit code."""
-    page = load("genloop.report:write_report")(options.runs, options.out or options.runs[0] / "report")
+    runs = runs_to_report(options.runs)
+    page = load("genloop.report:write_report")(runs, options.out or options.runs[0] / "report")
     print((page.parent / "table.md").read_text(encoding="utf-8"))
     print(page)
     return 0

@@ -57,12 +57,23 @@ def execute(options: argparse.Namespace) -> int:
 def resume(options: argparse.Namespace) -> int:
     """The command that started RUN, with its own config -> exit code."""
     launch = read_launch(options.run)
+    if launch.job == "pipeline":
+        return _resume_pipeline(options, launch)
     words = words_to_resume(options.run, launch, options.words)
     if Path(launch.folder).is_dir():
         os.chdir(launch.folder)
     options.job, options.words = words[0], words[1:]
     options.procs = options.procs or str(launch.procs)
     return execute(options)
+
+
+def _resume_pipeline(options: argparse.Namespace, launch: Launch) -> int:
+    from launch.commands import pipeline
+
+    os.chdir(launch.folder)
+    options.name, options.words = launch.options["name"], [*launch.options["words"], *options.words]
+    options.procs = options.procs or str(launch.procs)
+    return pipeline.execute(options)
 
 
 def number_of_procs(text: str) -> int:

@@ -7,11 +7,14 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from genloop.failures import read_failures
 from genloop.rundir import read_run
 from launch.backends.worker import log_file
+from launch.commands import pipeline
+from launch.pipelines.folder import is_pipeline
 from launch.record import Launch, read_launch
 from launch.watch.progress import watch
 from launch.watch.status import as_json, lines, read_state
@@ -22,6 +25,8 @@ _FOLLOW_SECONDS = 0.5
 
 def status(options: argparse.Namespace) -> int:
     """Print the state of a run, once or until it is over -> exit code."""
+    if is_pipeline(options.run):
+        return _pipeline_status(options)
     try:
         if options.watch:
             watch(options.run)
@@ -32,8 +37,26 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _pipeline_status(options: argparse.Namespace) -> int:
+    """The stages; with --watch again whenever one has changed, until all are done or nothing runs."""
+    shown = ""
+    with suppress(KeyboardInterrupt):
+        while True:
+            text = pipeline.status(options.run, as_json=options.json)
+            if text != shown:
+                print(text, flush=True)
+            shown = text
+            if not options.watch or not _is_running(read_launch(options.run)):
+                return 0
+            time.sleep(_FOLLOW_SECONDS)
+    return 0
+
+
 def logs(options: argparse.Namespace) -> int:
-    """Print failures, then logs -> exit code."""
+    """Print failures, then logs -> exit code; of a pipeline those of the stage that it is at."""
+    if is_pipeline(options.run):
+        options.run = pipeline.current_stage(options.run)
+        print(f"== {options.run}")
     if read_run(options.run) is None:
         raise ValueError(f"{options.run} is not a run folder (it has no run.json)")
     folder = options.run / "logs"
@@ -100,7 +123,7 @@ def _follow(run: Path, rank: int | None) -> None:
 
 def cancel(options: argparse.Namespace) -> int:
     """Ask the launcher of a run to stop -> exit code."""
-    launch = read_launch(options.run)
+    launch = read_launch(options.run)  # of a run or a pipeline
     if launch.host != socket.gethostname():
         raise ValueError(f"{options.run} was started on {launch.host}; cancel it there")
     if not _is_running(launch):

@@ -1,0 +1,119 @@
+"""`genloop pipeline`: run the stages of a file in order, each in a process of its own; what is done stays done."""
+
+import argparse
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from launch.backends.local import FAILED, STOPPED, StopRequests, end_with_parent, stop_requests
+from launch.commands.run import number_of_procs
+from launch.pipelines.folder import is_done, is_pipeline, mark_done, read_folders, stage_states, write_plan
+from launch.pipelines.stages import PipelineSettings, Stage, load_pipeline, resolve_stages
+from launch.record import Launch, write_launch
+from launch.watch.status import duration
+
+_POLL = 0.05
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Plan all stages, refuse what is wrong, run what is not done -> exit code."""
+    number_of_procs(options.procs)
+    pipeline = load_pipeline(options.name, options.words)
+    stages = resolve_stages(pipeline, read_folders(pipeline.out))
+    if options.dry_run:
+        for stage in stages:
+            state = "done" if is_done(pipeline.out, stage) else "to run"
+            print(f"# {stage.name} ({state}): {stage.folder}")
+            print(shlex.join(["genloop", *_words(stage, options.procs)]))
+        return 0
+    _write(pipeline, options, stages)
+    began = time.monotonic()
+    with stop_requests() as requests:
+        for number, stage in enumerate(stages, start=1):
+            title = f"[{number}/{len(stages)}] {stage.name}"
+            if is_done(pipeline.out, stage):
+                _say(f"{title}: done already: {stage.folder}")
+                continue
+            _say(f"{title}: {stage.folder}")
+            started = time.monotonic()
+            code = _run(stage, options.procs, requests)
+            if code not in {0, STOPPED}:
+                _say(f"genloop: stage {stage.name} failed; the same command goes on from it")
+                return code
+            if code == STOPPED or requests.count:
+                _say("pipeline stopped with work left; the same command goes on")
+                return STOPPED
+            mark_done(pipeline.out, stage, time.monotonic() - started)
+    _say(f"pipeline done in {duration(time.monotonic() - began)}: {pipeline.out}")
+    return 0
+
+
+def _write(pipeline: PipelineSettings, options: argparse.Namespace, stages: Sequence[Stage]) -> None:
+    write_plan(pipeline.out, Path(options.name).stem, stages, json.loads(pipeline.model_dump_json()))
+    procs = number_of_procs(options.procs)
+    write_launch(pipeline.out, Launch("pipeline", procs, options={"name": options.name, "words": list(options.words)}))
+
+
+def _words(stage: Stage, procs: str) -> list[str]:
+    return ["run", stage.job, *stage.words, "--procs", stage.procs or procs]
+
+
+def _run(stage: Stage, procs: str, requests: StopRequests) -> int:
+    """One stage, to its end; requests to stop are passed on once."""
+    command = [sys.executable, "-m", "launch", *_words(stage, procs)]
+    child = subprocess.Popen(command, process_group=0, preexec_fn=end_with_parent)
+    passed = 0
+    try:
+        while child.poll() is None:
+            if requests.count > passed:
+                child.send_signal(signal.SIGTERM)
+                passed = requests.count
+            time.sleep(_POLL)
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            child.wait()
+    return child.returncode if child.returncode >= 0 else FAILED
+
+
+def status(folder: Path, *, as_json: bool) -> str:
+    """The stages of a pipeline's folder as text, or as JSON."""
+    states = stage_states(folder)
+    if as_json:
+        rows = [{"stage": s.name, "job": s.job, "run": str(s.run), "state": s.state} for s in states]
+        return json.dumps({"pipeline": str(folder), "stages": rows}, indent=1)
+    width = max(len(state.name) for state in states)
+    done = sum(state.state == "done" for state in states)
+    lines = [f"  {s.name:<{width}}  {s.state:<8}  {s.run}" + (f"  ({s.line})" if s.line else "") for s in states]
+    return "\n".join([f"pipeline {folder}: {done}/{len(states)} stages done", *lines])
+
+
+def current_stage(folder: Path) -> Path:
+    """The run folder that logs are read from: of the first stage that is not done, else of the last."""
+    states = [state for state in stage_states(folder) if state.state != "waiting"]
+    if not states:
+        raise ValueError(f"{folder}: no stage has been started")
+    return next((state.run for state in states if state.state != "done"), states[-1].run)
+
+
+def runs_to_report(folders: Sequence[Path]) -> list[Path]:
+    """The same folders, with a pipeline's replaced by its finished runs of evaluate."""
+    found: list[Path] = []
+    for folder in folders:
+        if not is_pipeline(folder):
+            found.append(folder)
+            continue
+        verdicts = [s.run for s in stage_states(folder) if s.job == "evaluate" and s.state == "done"]
+        if not verdicts:
+            raise ValueError(f"{folder}: no stage of `evaluate` is done yet")
+        found += verdicts
+    return found
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

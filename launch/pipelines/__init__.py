@@ -1,0 +1,1 @@
+"""Pipelines: several jobs in order, each addressed by what it computes and from what."""

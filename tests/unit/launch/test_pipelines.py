@@ -1,0 +1,157 @@
+"""Pipelines: order, addresses, what runs again after a change, kills at any place, and what is refused."""
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from genloop.ledger import finished, read_rows
+from launch.pipelines.folder import read_folders
+from launch.pipelines.stages import load_pipeline, resolve_stages
+from tests.runs import ROOT, genloop, start_command, wait_until, workers_of
+
+COUNT = "tests.worlds.counting_job"
+FILES = sorted((ROOT / "configs/pipelines").glob("*.yaml"))
+THREE = f"""
+out: OUT
+vars: {{limit: 4, slow: 0.0}}
+stages:
+  first: {{job: {COUNT}, set: {{limit: "${{vars.limit}}", slow: "${{vars.slow}}"}}}}
+  other: {{job: {COUNT}, set: {{limit: 2}}}}
+  second: {{job: {COUNT}, set: {{source: "${{stages.first}}/run.json", limit: 6, slow: "${{vars.slow}}"}}}}
+"""
+ROUNDS = f"""
+out: OUT
+stages:
+  loop:
+    repeat: 3
+    stages:
+      count: {{job: {COUNT}, set: {{source: "${{previous.count|setup.py}}", limit: "${{round}}"}}}}
+  last: {{job: {COUNT}, set: {{source: "${{stages.count}}"}}}}
+  middle: {{job: {COUNT}, set: {{source: "${{stages.count.2}}"}}}}
+"""
+
+
+def pipeline_file(folder: Path, text: str) -> str:
+    file = folder / "pipeline.yaml"
+    file.write_text(text.replace("OUT", str(folder / "out")))
+    return str(file)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_shipped_pipeline_can_be_planned(file):
+    stages = resolve_stages(load_pipeline(str(file)), {})
+    assert len({stage.address for stage in stages}) == len({stage.folder for stage in stages}) == len(stages)
+
+
+def test_a_change_gives_another_address_to_what_depends_on_it_alone(tmp_path):
+    file = pipeline_file(tmp_path, THREE)
+    before = {stage.name: stage for stage in resolve_stages(load_pipeline(file), {})}
+    folders = {stage.address: stage.folder.name for stage in before.values()}
+    assert list(folders.values()) == ["first", "other", "second"]
+    after = {stage.name: stage for stage in resolve_stages(load_pipeline(file, ["vars.limit=8"]), folders)}
+    assert after["other"] == before["other"]
+    assert after["first"].folder.name == f"first-{after['first'].address}"
+    assert after["second"].folder.name == f"second-{after['second'].address}"
+    assert f"source={after['first'].folder}/run.json" in after["second"].words
+    again = resolve_stages(load_pipeline(file), folders)
+    assert again == list(before.values())
+
+
+def test_another_place_leaves_the_addresses_as_they_are(tmp_path):
+    file = pipeline_file(tmp_path, THREE)
+    here = resolve_stages(load_pipeline(file), {})
+    there = resolve_stages(load_pipeline(file, [f"out={tmp_path / 'there'}"]), {})
+    assert [stage.address for stage in here] == [stage.address for stage in there]
+
+
+def test_rounds_read_from_the_round_before_and_from_something_else_in_the_first(tmp_path):
+    stages = {stage.name: stage for stage in resolve_stages(load_pipeline(pipeline_file(tmp_path, ROUNDS)), {})}
+    assert list(stages) == ["count.1", "count.2", "count.3", "last", "middle"]
+    assert "source=setup.py" in stages["count.1"].words
+    assert f"source={stages['count.1'].folder}" in stages["count.2"].words and "limit=2" in stages["count.2"].words
+    assert stages["last"].needs == ("count.3",) and stages["middle"].needs == ("count.2",)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("stages: {a: {job: nothing}}", "unknown job 'nothing'"),
+        ("stages: {a: {job: generate, preset: tinny}}", "did you mean 'tiny'"),
+        (f"stages: {{a: {{job: {COUNT}, set: {{slwo: 1}}}}}}", "stages.a: slwo: unknown key"),
+        (f"stages: {{a: {{job: {COUNT}, sett: {{}}}}}}", "stages.a.sett: unknown key"),
+        (f"stages: {{a: {{job: {COUNT}, set: {{source: '${{stages.b}}'}}}}}}", "${stages.b} stands for nothing"),
+        (f"stages: {{a: {{job: {COUNT}, set: {{source: '${{vars.b}}'}}}}}}", "${vars.b} stands for nothing"),
+        (f"stages: {{a: {{job: {COUNT}, set: {{source: '${{round}}'}}}}}}", "${round} stands for nothing"),
+        (f"stages: {{a: {{job: {COUNT}, set: {{source: nowhere}}}}}}", "stages.a: source: no such file"),
+        (
+            f"stages: {{a: {{job: {COUNT}, set: {{source: '${{stages.b}}'}}}}, "
+            f"b: {{job: {COUNT}, set: {{source: '${{stages.a}}'}}}}}}",
+            "a circle",
+        ),
+        (f"stages: {{'a b': {{job: {COUNT}}}}}", "is no name"),
+        ("stages: {a: {repeat: 0, stages: {}}}", "stages.a.repeat"),
+        ("stages: {a: {repeat: 2, stages: {b: {job: generate}}}, b: {job: generate}}", "two are named 'b'"),
+        ("stages: {}", "stages:"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_nothing_is_written(tmp_path, text, says):
+    done = genloop("pipeline", pipeline_file(tmp_path, f"out: OUT\n{text}"))
+    assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipeline_runs_once_and_a_changed_key_runs_what_depends_on_it(tmp_path):
+    file, out = pipeline_file(tmp_path, THREE), tmp_path / "out"
+    done = genloop("pipeline", file)
+    assert done.returncode == 0, done.stderr
+    assert [row["item"] for row in read_rows(out / "second")] == list(range(6))
+    assert genloop("pipeline", file).stderr.count("done already") == 3
+    done = genloop("pipeline", file, "vars.limit=6")
+    assert done.returncode == 0 and done.stderr.count("done already") == 1
+    assert len(read_folders(out)) == 5
+    assert genloop("pipeline", file).stderr.count("done already") == 3
+    stages = json.loads(genloop("status", str(out), "--json").stdout)["stages"]
+    assert [stage["state"] for stage in stages] == ["done"] * 3
+    shown = genloop("status", str(out)).stdout
+    assert "3/3 stages done" in shown and f"second  done      {out / 'second'}" in shown
+    assert f"== {out / 'second'}" in genloop("logs", str(out)).stdout
+
+
+def test_a_failed_stage_ends_it_and_the_same_command_goes_on_from_there(tmp_path):
+    mended = tmp_path / "mended"
+    text = THREE.replace("limit: 6", f"limit: 6, fail_at: 3, fail_unless: {mended}, max_attempts: 9")
+    file, out = pipeline_file(tmp_path, text), tmp_path / "out"
+    done = genloop("pipeline", file)
+    assert done.returncode == 1 and "stage second failed" in done.stderr and "cannot count to 3" in done.stderr
+    assert genloop("status", str(out)).stdout.startswith(f"pipeline {out}: 2/3 stages done")
+    assert "cannot count to 3" in genloop("logs", str(out), "--errors").stdout
+    refused = genloop("report", str(out))
+    assert refused.returncode == 2 and "no stage of `evaluate` is done" in refused.stderr
+    mended.touch()
+    done = genloop("resume", str(out), "stages.second.set.retry_failed=true")
+    assert done.returncode == 0 and done.stderr.count("done already") == 2, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_pipeline_that_was_killed_or_stopped_goes_on_where_it_was(tmp_path, number):
+    file, out = pipeline_file(tmp_path, THREE), tmp_path / "out"
+    words = ["pipeline", file, "vars.slow=0.15", "vars.limit=8"]
+    command = start_command(*words)
+    wait_until(lambda: finished(out / "second"))
+    command.send_signal(number)
+    command.communicate(timeout=60)
+    assert command.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
+    wait_until(lambda: workers_of(out / "second") == [])  # they do not outlive it
+    done = genloop(*words)
+    assert done.returncode == 0 and done.stderr.count("done already") == 2, done.stderr
+    assert [row["item"] for row in read_rows(out / "second")] == list(range(6))
+
+
+def test_the_same_pipeline_runs_with_any_number_of_workers(tmp_path):
+    file = pipeline_file(tmp_path, THREE)
+    assert genloop("pipeline", file, "--procs", "2").returncode == 0
+    assert [row["item"] for row in read_rows(tmp_path / "out/second")] == list(range(6))
+    shown = genloop("pipeline", file, "--procs", "2", "--dry-run").stdout
+    assert shown.count("(done)") == 3 and shown.count("--procs 2") == 3
