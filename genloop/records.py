@@ -207,5 +207,5 @@ def pack_tokens(tokens: np.ndarray) -> str:
 
 
 def unpack_tokens(text: str) -> np.ndarray:
-    """The inverse of `pack_tokens`: -> (n,) int64."""
-    return np.frombuffer(base64.b64decode(text), dtype="<u2").astype(np.int64)
+    """The inverse of `pack_tokens`: -> (n,) int64. ValueError for a text that `pack_tokens` does not write."""
+    return np.frombuffer(base64.b64decode(text, validate=True), dtype="<u2").astype(np.int64)

@@ -75,7 +75,7 @@ def check(config: Config) -> Checked:
     """The run, names and checkpoint headers, before anything is loaded or written."""
     from genloop.models.common.image_tokenizers import check_image_tokenizer
     from genloop.rewards.build import check_judge, judge_classes
-    from genloop.runs.pools import read_pool_rows, read_prompts_of, recorded_judge
+    from genloop.runs.pools import check_tokens, read_pool_rows, read_prompts_of, recorded_judge
 
     rows = read_pool_rows(config.run)[: config.limit]
     known, recorded = set(check_evaluator(config, resolve)), _recorded_name(config.run)
@@ -86,7 +86,7 @@ def check(config: Config) -> Checked:
         known &= set(judge_classes(settings) or known)
     prompts = read_prompts_of(config.run, rows, classes=known)
     tokenizer = resolve(config.tokenizer or read_generator(config.run).generator.options.tokenizer)
-    check_image_tokenizer(tokenizer)
+    check_tokens(rows, check_image_tokenizer(tokenizer))
     smallest = min(
         sum(len(row.candidates) for row in pool)
         for pool in pools_of(rows, config.pool, lambda row: (row.prompt_index, row.sample))

@@ -26,6 +26,24 @@ def read_pool_rows(run: Path) -> list[GeneratedRow]:
     return rows
 
 
+def check_tokens(rows: Sequence[GeneratedRow], num_codes: int) -> None:
+    """ValueError names the row whose candidates are not codes of a tokenizer with so many, as many as its grid takes."""
+    for row in rows:
+        for candidate in row.candidates:
+            try:
+                tokens = candidate.unpacked()
+            except ValueError as error:
+                problem = str(error)
+            else:
+                if len(tokens) == math.prod(row.grid) and tokens.max() < num_codes:
+                    continue
+                problem = f"{len(tokens)} up to {tokens.max(initial=0)}, the tokenizer has {num_codes} codes"
+            raise ValueError(
+                f"run: prompt {row.prompt_index}, sample {row.sample}, candidate {candidate.candidate}: tokens that do "
+                f"not fill a grid of {row.grid[0]} x {row.grid[1]} ({problem})"
+            )
+
+
 def read_prompts_of(
     run: Path, rows: Sequence[GeneratedRow], *, classes: Collection[str] | None = None
 ) -> dict[int, Prompt]:

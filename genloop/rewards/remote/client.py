@@ -31,6 +31,7 @@ TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}  # HTTP status codes that a
 REFUSING = {401, 403, 404, 405}  # HTTP status codes that every request would get
 _MAX_PAUSE = 60.0
 _MAX_ANSWER = 16 << 20  # bytes
+_MAX_MODELS = 10_000
 _MAX_TOLD = 200  # characters of a server's words in a message
 _LOOK = 0.1  # seconds between two looks at whether to stop
 Method = Callable[..., AbstractAsyncContextManager[Any]]  # of openai's client, with its streamed response
@@ -80,7 +81,7 @@ class ChatServer:
         """The names of the models that it serves, in one attempt."""
         try:
             answer = asyncio.run(_unless_stopped(self._list()))
-            return [printable(str(model["id"])) for model in answer["data"]]
+            return [printable(str(model["id"])) for model in answer["data"][:_MAX_MODELS]]
         except TransientError as error:
             raise ServerFailed(str(error)) from None
         except (KeyError, TypeError):

@@ -32,6 +32,7 @@ Probability = Literal["two_way", "raw"]
 T = TypeVar("T")
 _MAX_REASON_TOKENS = 32
 _MAX_REASON = 1000  # characters that are kept of one
+_MAX_NAMES = 20  # models that a message lists
 _SPACES = " \t\r\n▁Ġ"  # as tokenizers write them
 
 
@@ -79,7 +80,8 @@ class RemoteJudgeMaker(JudgeMaker):
         if options.model not in names:
             hint = did_you_mean(options.model, names)
             raise ValueError(
-                f"judge.options.model: {options.url} does not serve {options.model!r}{hint} ({', '.join(names)})"
+                f"judge.options.model: {options.url} does not serve {options.model!r}{hint} "
+                f"({', '.join(names[:_MAX_NAMES])}{', ...' if len(names) > _MAX_NAMES else ''})"
             )
 
     @classmethod

@@ -9,6 +9,7 @@ import pytest
 
 from genloop.job import run_command
 from genloop.ledger import read_rows
+from genloop.records import pack_tokens
 from genloop.shapes.prompts import prompt_set
 from genloop.stats.best_of_k import best_of_k, ceiling
 from jobs import scaling_curve
@@ -171,6 +172,27 @@ def test_runs_that_are_no_pools_are_refused(tmp_path, capsys):
     untold = write_pool(tmp_path / "untold", PROMPTS, RIGHT, SCORES)
     (untold / "images" / "00003" / "metadata.jsonl").unlink()
     assert "00003/metadata.jsonl: no such file" in refused(untold)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "why"),
+    [
+        (pack_tokens(np.full(36, 351)), "36 up to 351, the tokenizer has 351 codes"),
+        (pack_tokens(np.zeros(35)), "35 up to 0"),
+        ("", "0 up to 0"),
+        ("AA==", "buffer"),
+        ("!!!!", "base64"),
+    ],
+)
+def test_tokens_that_are_no_codes_of_the_tokenizer_are_refused_with_their_row(tmp_path, capsys, tokens, why):
+    run = write_pool(tmp_path / "pool", PROMPTS, RIGHT, SCORES)
+    file = run / "rows" / "00001.jsonl"
+    first, *others = file.read_text().splitlines()
+    row = json.loads(first)
+    row["candidates"][2]["tokens"] = tokens
+    file.write_text("\n".join([json.dumps(row), *others]) + "\n")
+    told = refusal(scaling_curve, words(run, tmp_path / "run"), tmp_path, capsys)
+    assert f"run: prompt {row['prompt_index']}, sample 0, candidate 2: tokens" in told and why in told
 
 
 def test_another_pool_needs_another_run_folder(pool, tmp_path, capsys):
