@@ -10,11 +10,15 @@ import pytest
 from genloop.distributed import LAUNCHERS
 
 
-def on_two_ranks(monkeypatch: pytest.MonkeyPatch, work: Callable[[], int], *, launcher: int = 0) -> list[int]:
-    """Do `work` on both ranks, under the variables of a launcher -> the exit codes."""
+def on_two_ranks(
+    monkeypatch: pytest.MonkeyPatch, work: Callable[[], int], *, launcher: int = 0, meeting: bool = True
+) -> list[int]:
+    """Do `work` on both ranks, under the variables of a launcher, and of their `meeting` point -> the exit codes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    if not meeting:
+        places = {}
     children = []
     for rank in range(2):
         child = os.fork()

@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -42,10 +43,12 @@ class ShardedByDeepSpeed(Sharded[B]):
                 "allgather_bucket_size": bucket,
             },
         }
-        device = str(next(self.model.parameters()).device).partition(":")[0]
-        os.environ.setdefault("LOCAL_RANK", str(self.world.local_rank))  # torchrun sets it, srun does not
-        self._deepspeed = _library(device)
-        self._engine = self._deepspeed.initialize(model=self.losses, optimizer=self.optimizer, config=config)[0]
+        device = next(self.model.parameters()).device
+        for name in ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"):  # DeepSpeed wants the first, and both alike
+            os.environ[name] = str(self.world.local_rank)
+        self._deepspeed = _library(device.type)
+        place = SimpleNamespace(device_rank=device.index or 0)  # a rank may see its own GPU alone
+        self._engine = self._deepspeed.initialize(place, self.losses, self.optimizer, config=config)[0]
         self._make_moments()
 
     def backward(self, micro: MicroBatch[B] | None, factor: float, *, is_last: bool) -> None:
