@@ -17,6 +17,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from genloop.distributed import World
 from genloop.training.passes import pass_seed
@@ -29,7 +30,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Loading(Generic[I, B]):
-    """The steps of a rank from `first` to the end of the run."""
+    """The steps of a rank from `first` to the end of the run; to be closed, also after an error."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Loading(Generic[I, B]):
         self._planned: deque[tuple[Plan[I], int, int]] = deque()  # plan without items, number of items, own passes
         is_cuda = device.type == "cuda"
         workers = settings.loaders if settings.loaders is not None else _LOADERS_OF_A_GPU * is_cuda
+        self._iterator: Any = None
         self._loader: DataLoader[Any] = DataLoader(
             _Items(objective),
             batch_size=None,
@@ -60,12 +62,23 @@ class Loading(Generic[I, B]):
 
     def steps(self, lr_of: Callable[[int], float]) -> Iterator[Step[B]]:
         """The steps in order; the micro-batches of one must be used before the next is asked for."""
-        loaded = iter(self._loader)
+        loaded = self._iterator = iter(self._loader)
         for number in range(self._first, self._settings.num_steps + 1):
             first = next(loaded)
             plan, num_items, passes = self._planned.popleft()
             batches = self._micro_batches(number, first, loaded, num_items, passes)
             yield Step(number, lr_of(number), plan.weight, num_items, batches)
+
+    def close(self) -> None:
+        """End the processes that read ahead; one that is in the middle of an item gets some seconds.
+
+        An error's traceback keeps the iterator alive, and one that is collected as part of a cycle cannot tell its
+        processes to end: they ignore SIGTERM, and multiprocessing waits for them when this process exits.
+        """
+        if isinstance(self._iterator, _MultiProcessingDataLoaderIter):
+            self._iterator._shutdown_workers()
+            for worker in self._iterator._workers:
+                worker.kill()
 
     def _micro_batches(
         self, step: int, first: "_Loaded", loaded: Iterator["_Loaded"], num_items: int, passes: int

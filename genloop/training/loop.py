@@ -10,6 +10,7 @@ uninterrupted one.
 import math
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from genloop.rundir import RunFailed, append_metrics
 from genloop.training.loading import Loading
 from genloop.training.optimizer import learning_rate
 from genloop.training.passes import checkpoint_activations
+from genloop.training.reductions import wait_for_all
 from genloop.training.replicated import Replicated
 from genloop.training.session import check_lock
 from genloop.training.settings import LoopSettings
 from genloop.training.sharded import sharded_learner
-from genloop.training.state import Progress, cut_metrics, newest_checkpoint
+from genloop.training.state import Progress, checkpoints, cut_metrics
 from genloop.training.task import Objective, Step
 
 
@@ -51,44 +53,54 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
     device = next(objective.model.parameters()).device
     equal = learner.equal_passes
     budget = Budget(settings.rows_per_forward, "train.rows_per_forward", learner.discard)
+    readers = ExitStack()
 
     def read(first: int) -> Iterator[Step[Any]]:
+        readers.close()
         fitting = settings.model_copy(update={"rows_per_forward": budget.limit})
         loading = Loading(objective, fitting, world, first=first, device=device, equal_passes=equal, seed=seed)
-        return loading.steps(lambda number: learning_rate(number, settings))
+        return readers.enter_context(closing(loading)).steps(lambda number: learning_rate(number, settings))
 
     metrics, steps = _Metrics(run, settings, world, progress), read(progress.step + 1)
-    while progress.step < settings.num_steps:
-        number = progress.step + 1
-        with note(f"rank {world.rank}, step {number}"):
-            step = next(steps)
-            rows = min(budget.limit, step.num_items)
-            # one rank cannot do other passes than the others expect
-            if not budget.attempt(rows, partial(learner.add_up, step), can_shrink=rows > 1 and world.world_size == 1):
-                steps = read(number)
-                continue
-            outcome = learner.step(step)
-        progress.step = number
-        if math.isfinite(outcome.grad_norm):
-            assert math.isclose(outcome.sums["weight"], step.weight, rel_tol=1e-6), (outcome.sums, step.weight)
-            progress.add(outcome.sums)
-        else:
-            _skip(progress, settings, run)
-        metrics.log(step.lr, outcome.grad_norm, step.num_items)
-        if objective.after_every and number % objective.after_every == 0:
-            objective.model.eval()
-            with learner.gathered(), note(f"rank {world.rank}, after step {number}"):
-                found = objective.after_step(number)
-            objective.model.train()
-            if found and world.rank == 0:
+    with readers:
+        while progress.step < settings.num_steps:
+            number = progress.step + 1
+            with note(f"rank {world.rank}, step {number}"):
+                step = next(steps)
+                rows = min(budget.limit, step.num_items)
+                # one rank cannot do other passes than the others expect
+                can_shrink = rows > 1 and world.world_size == 1
+                if not budget.attempt(rows, partial(learner.add_up, step), can_shrink=can_shrink):
+                    steps = read(number)
+                    continue
+                outcome = learner.step(step)
+            progress.step = number
+            if math.isfinite(outcome.grad_norm):
+                assert math.isclose(outcome.sums["weight"], step.weight, rel_tol=1e-6), (outcome.sums, step.weight)
+                progress.add(outcome.sums)
+            else:
+                _skip(progress, settings, run)
+            metrics.log(step.lr, outcome.grad_norm, step.num_items)
+            if objective.after_every and number % objective.after_every == 0:
+                with learner.gathered(), note(f"rank {world.rank}, after step {number}"):
+                    _after_step(objective, number, run, world)
+            if outcome.stop or number == settings.num_steps or number % settings.save_every == 0:
                 check_lock(run)
-                append_metrics(run, {"step": number, **found})
-        if outcome.stop or number == settings.num_steps or number % settings.save_every == 0:
-            check_lock(run)
-            learner.save()
-        if outcome.stop:
-            raise StopRequested
+                learner.save()
+                wait_for_all(world)  # here, for train.timeout: groups of DeepSpeed's own give up after ten minutes
+            if outcome.stop:
+                raise StopRequested
     learner.close()
+
+
+def _after_step(objective: Objective[Any, Any], number: int, run: Path, world: World) -> None:
+    """What the objective finds in its model becomes a line of metrics.jsonl."""
+    objective.model.eval()
+    found = objective.after_step(number)
+    objective.model.train()
+    if found and world.rank == 0:
+        check_lock(run)
+        append_metrics(run, {"step": number, **found})
 
 
 def _keep_in_float32(model: nn.Module) -> None:
@@ -102,8 +114,8 @@ def _skip(progress: Progress, settings: LoopSettings, run: Path) -> None:
     """Count a step without a finite gradient; RunFailed when there were too many in a row."""
     progress.skip()
     if progress.skipped_in_a_row > settings.max_skipped:
-        newest = newest_checkpoint(run)
-        good = "there is no checkpoint yet" if newest is None else f"the newest good checkpoint is {newest}"
+        saved = checkpoints(run)
+        good = f"the newest good checkpoint is {saved[-1]}" if saved else "there is no checkpoint yet"
         raise RunFailed(
             f"the gradient was not finite in {progress.skipped_in_a_row} steps in a row (train.max_skipped="
             f"{settings.max_skipped}), the last one step {progress.step}; {good}; lower train.lr or use another "

@@ -36,5 +36,11 @@ def largest_over_ranks(number: int) -> int:
     return int(value)
 
 
+def wait_for_all(world: World) -> None:
+    """Return when every rank has come here; the first one waits for at most the time-out of the process group."""
+    if world.world_size > 1:
+        largest_over_ranks(0)
+
+
 def _device() -> str:
     return "cuda" if dist.get_backend() == "nccl" else "cpu"

@@ -29,7 +29,7 @@ class Replicated(Generic[B]):
         self.optimizer = build_optimizer(self.model, settings, objective.lr_scale_of)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.ema = Ema(self.trained, settings.ema) if settings.ema else None
-        self.progress = load_state(run, self.model, self.optimizer, self.ema)
+        self.progress = load_state(run, self.model, self.optimizer, self.ema, world)
         self.precision = Precision(settings.precision, next(self.model.parameters()).device)
         self.precision.load(self.progress.scaler)
         self._losses = LossModule(objective, self.precision)

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from genloop.checkpoint import MANIFEST_FILE, WEIGHTS_FILE, compare_manifest, read_shapes, save_folder, verify_folder
+from genloop.distributed import World
 from genloop.reading import object_or_empty, read_json_object
 from genloop.registry import require
 from genloop.rundir import write_atomic
 from genloop.training.ema import Ema
+from genloop.training.reductions import largest_over_ranks
 
 log = logging.getLogger(__name__)
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
@@ -64,6 +66,10 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(folder for folder in folders if (folder / MANIFEST_FILE).is_file())
 
 
+def _folder_of(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"{_STEP}{step:07d}"
+
+
 def save_state(
     run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None, progress: Progress, *, keep: int
 ) -> None:
@@ -85,7 +91,7 @@ def write_state(
     tensors = {_MODEL + name: value for name, value in weights.items()}
     tensors |= {_MOMENT + name: value for name, value in moments.items()}
     tensors |= {_AVERAGE + name: value for name, value in (averages or {}).items()}
-    folder = run / "checkpoints" / f"{_STEP}{progress.step:07d}"
+    folder = _folder_of(run, progress.step)
     save_folder(folder, tensors, {"progress.json": asdict(progress)})
     leftovers = (run / "checkpoints").glob(f".{_STEP}*.tmp")  # of processes that were killed while writing
     for old in (*checkpoints(run)[:-keep], *leftovers):
@@ -95,12 +101,14 @@ def write_state(
     log.info("saved %s", folder)
 
 
-def load_state(run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None) -> Progress:
+def load_state(
+    run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None = None, world: World | None = None
+) -> Progress:
     """Read the newest whole checkpoint into model, optimiser and averages -> its progress; a fresh one without any.
 
     Averages that a checkpoint does not hold start from its weights.
     """
-    newest = newest_checkpoint(run)
+    newest = newest_checkpoint(run, world or World())
     if newest is None:
         return Progress()
     progress = load_weights(newest, model)
@@ -122,9 +130,15 @@ def load_averages(folder: Path, names: Iterable[str]) -> Iterator[tuple[str, Ten
             yield name, file.get_tensor((_AVERAGE if _AVERAGE + name in kept else _MODEL) + name)
 
 
-def newest_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint that is whole."""
-    return next((folder for folder in reversed(checkpoints(run)) if _is_whole(folder)), None)
+def newest_checkpoint(run: Path, world: World) -> Path | None:
+    """The newest checkpoint that is whole; called on all ranks, of which rank 0 reads the files and the others wait."""
+    found = (
+        next((folder for folder in reversed(checkpoints(run)) if _is_whole(folder)), None) if world.rank == 0 else None
+    )
+    if world.world_size == 1:
+        return found
+    step = largest_over_ranks(-1 if found is None else int(found.name.removeprefix(_STEP)))
+    return None if step < 0 else _folder_of(run, step)
 
 
 def load_weights(folder: Path, model: nn.Module) -> Progress:

@@ -43,7 +43,7 @@ class Sharded(ABC, Generic[B]):
 
     def __init__(self, objective: Objective[Any, B], settings: LoopSettings, run: Path, world: World) -> None:
         self.model, self.settings, self.run, self.world = objective.model, settings, run, world
-        newest = newest_checkpoint(run)
+        newest = newest_checkpoint(run, world)
         self.progress = Progress() if newest is None else load_weights(newest, self.model)
         device = next(self.model.parameters()).device
         self.precision = Precision(settings.precision, device, caches=settings.zero_stage < 3)

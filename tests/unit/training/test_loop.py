@@ -2,9 +2,11 @@
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 import socket
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,11 +18,13 @@ from genloop.checkpoint import load_tensors
 from genloop.distributed import StopRequested, World, process_group
 from genloop.job import note
 from genloop.rundir import RunFailed
+from genloop.training import state
 from genloop.training.loop import train
 from genloop.training.optimizer import build_optimizer, learning_rate
 from genloop.training.settings import TrainSettings
 from genloop.training.state import Progress, checkpoints, load_state, save_state, trained_tensors
 from genloop.training.task import Loss, Objective, Plan
+from tests.worlds.ranks import on_two_ranks
 
 SETTINGS = TrainSettings(num_steps=12, batch_size=6, lr=0.05, warmup_steps=3, save_every=4, log_every=5)
 
@@ -160,8 +164,10 @@ def test_what_fails_in_a_reader_fails_the_run_with_its_notes(tmp_path, error, fo
             with note("image 7"):
                 raise error
 
+    before = set(multiprocessing.active_children())
     with pytest.raises(found, match=r"to ?rn") as caught:
         fit(Regression(SETTINGS.model_copy(update={"loaders": 2}), fail), tmp_path)
+    assert set(multiprocessing.active_children()) <= before  # else this process would wait for them when it ends
     assert caught.value.__notes__[-1] == "rank 0, step 3"
     assert "image 7" in caught.value.__notes__
     assert "test_loop.py" in str(caught.value.__cause__)
@@ -189,19 +195,18 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(tmp_path
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-0000008", "step-0000012"]
 
 
-def test_two_ranks_learn_what_one_learns(tmp_path, monkeypatch):
+def test_two_ranks_learn_what_one_learns(tmp_path):
     expected = whole_run(tmp_path / "whole")
     run = tmp_path / "run"
     run.mkdir()
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("MASTER_PORT", str(probe.getsockname()[1]))
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        port = probe.getsockname()[1]
     children = []
     for rank in range(2):
         child = os.fork()
         if child == 0:
-            world = World(rank, 2, rank)
+            world = World(rank, 2, rank, ("127.0.0.1", port))
             with process_group(world):
                 fit(Regression(), run, world)
             os._exit(0)
@@ -211,6 +216,34 @@ def test_two_ranks_learn_what_one_learns(tmp_path, monkeypatch):
     assert load_state(run, shared.model, build_optimizer(shared.model, SETTINGS)).step == 12
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(shared), expected))
     assert [row["step"] for row in metrics(run)] == [5, 10, 12]
+
+
+def test_all_ranks_wait_for_the_checkpoint_that_rank_0_writes_and_for_its_look_at_an_old_one(tmp_path, monkeypatch):
+    short = SETTINGS.model_copy(update={"num_steps": 4})
+    looked = tmp_path / "looked"
+    looked.mkdir()
+
+    def slow(*arguments, **keys) -> None:
+        time.sleep(0.3)
+        write_state(*arguments, **keys)
+
+    def look(folder: Path) -> None:
+        (looked / str(os.getpid())).touch()
+        verify_folder(folder)
+
+    def work() -> int:
+        world = World.from_environment()
+        with process_group(world):
+            fit(Regression(short), tmp_path, world)
+            is_there = len(checkpoints(tmp_path)) == 1
+            fit(Regression(short), tmp_path, world)
+        return 0 if is_there else 1
+
+    write_state, verify_folder = state.write_state, state.verify_folder
+    monkeypatch.setattr(state, "write_state", slow)
+    monkeypatch.setattr(state, "verify_folder", look)
+    assert on_two_ranks(monkeypatch, work) == [0, 0]
+    assert len(list(looked.iterdir())) == 1
 
 
 def test_micro_batches_only_change_the_order_of_additions(tmp_path):
