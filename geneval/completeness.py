@@ -13,6 +13,7 @@ from pydantic import Field
 
 from geneval.folder import PromptFolder
 from geneval.prompts import generate
+from genloop.bounds import Count
 from genloop.config import INSTALLED, LAUNCH, Settings
 from genloop.data.prompts import read_prompts
 from genloop.records import TAGS, Prompt
@@ -23,8 +24,8 @@ PUBLISHED = "geneval"
 class ExpectSettings(Settings):
     """What a complete folder holds. Rows do not depend on it, so it may change when a run goes on."""
 
-    images_per_prompt: Annotated[int | None, LAUNCH] = Field(
-        None, ge=1, description="images of each prompt; null: the same number of all"
+    images_per_prompt: Annotated[Count | None, LAUNCH] = Field(
+        None, description="images of each prompt; null: the same number of all"
     )
     prompts: Annotated[str | None, LAUNCH] = Field(
         None, description="geneval (the 553 published) or a prompt or metadata file; null: any prompts of all six tasks"

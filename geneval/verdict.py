@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from geneval.geometry import iou, relative_position
+from genloop.bounds import CountOrNone, Share, Weight
 from genloop.config import Settings
 from genloop.records import COLORS, Clause, Detection, Prompt, Verdict
 
@@ -19,11 +20,11 @@ Objects = Mapping[str, Sequence[Detection]]  # class -> what was kept of it, mos
 class VerdictOptions(Settings):
     """GenEval's settings; the defaults are its own."""
 
-    threshold: float = Field(0.3, ge=0, le=1, description="a detection's score must be above it")
-    counting_threshold: float = Field(0.9, ge=0, le=1, description="the same, for every class of a counting prompt")
-    max_objects: int = Field(16, ge=0, description="of each class, the most confident ones")
-    max_overlap: float = Field(1.0, ge=0, le=1, description="intersection over union that drops an object; 1 keeps all")
-    position_threshold: float = Field(0.1, ge=0, description="dead zone of a relation, in sums of object sizes")
+    threshold: Share = Field(0.3, description="a detection's score must be above it")
+    counting_threshold: Share = Field(0.9, description="the same, for every class of a counting prompt")
+    max_objects: CountOrNone = Field(16, description="of each class, the most confident ones")
+    max_overlap: Share = Field(1.0, description="intersection over union that drops an object; 1 keeps all")
+    position_threshold: Weight = Field(0.1, description="dead zone of a relation, in sums of object sizes")
 
     def threshold_of(self, prompt: Prompt) -> float:
         """The threshold of all classes in an image of this prompt."""

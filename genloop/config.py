@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
+from genloop.bounds import Count, Seconds, Seed, Total
 from genloop.reading import MAX_YAML_BYTES, parse_json, parse_yaml, read_utf8
 from genloop.registry import did_you_mean
 
@@ -67,18 +68,18 @@ class JobConfig(Settings):
     """Keys of every job."""
 
     out: Annotated[Path, LAUNCH, BeforeValidator(_named)] = Field(description="the run folder")
-    seed: int = Field(0, ge=0, lt=2**63, description="keys every random number of the run")
+    seed: Seed = Field(0, description="keys every random number of the run")
 
 
 class IndependentConfig(JobConfig):
     """Keys of every job whose workers share nothing but the run folder."""
 
-    limit: int | None = Field(None, ge=1, description="only the first so many items")
-    unit_size: int = Field(8, ge=1, description="items in one unit of work")
+    limit: Total | None = Field(None, description="only the first so many items")
+    unit_size: Count = Field(8, description="items in one unit of work")
     retry_failed: Annotated[bool, LAUNCH] = Field(False, description="take failed units up again")
-    max_attempts: Annotated[int, LAUNCH] = Field(1, ge=1, description="attempts at a unit before the run stops")
-    lease_timeout: Annotated[float, LAUNCH] = Field(
-        120.0, gt=0, description="seconds without a heartbeat after which another worker takes a unit over"
+    max_attempts: Annotated[Count, LAUNCH] = Field(1, description="attempts at a unit before the run stops")
+    lease_timeout: Annotated[Seconds, LAUNCH] = Field(
+        120.0, ge=5, description="seconds without a heartbeat after which another worker takes a unit over"
     )
 
 

@@ -31,9 +31,10 @@ from genloop.distributed import World
 from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
 from genloop.reading import parse_json
 from genloop.records import Unit
-from genloop.rundir import RunFailed, json_line, sync_folder, write_atomic, write_json, write_new
+from genloop.rundir import BadInput, RunFailed, json_line, sync_folder, write_atomic, write_json, write_new
 
 log = logging.getLogger(__name__)
+MAX_UNITS = 1_000_000  # files in one folder
 R = TypeVar("R")  # a parsed row
 
 
@@ -63,6 +64,8 @@ class Counts:
 def plan_units(num_items: int, unit_size: int) -> list[Unit]:
     """Cut `num_items` into units of `unit_size`; the last may be shorter. Names sort as the units do."""
     starts = range(0, num_items, unit_size)
+    if len(starts) > MAX_UNITS:
+        raise BadInput(f"unit_size: {num_items} items make {len(starts)} units of {unit_size}, at most {MAX_UNITS} do")
     width = max(5, len(str(len(starts) - 1)))
     return [Unit(f"{i:0{width}d}", start, min(start + unit_size, num_items)) for i, start in enumerate(starts)]
 

@@ -240,6 +240,9 @@ def start_run(run: Path, config_text: str, fingerprint: Mapping[str, Any], envir
 def _check_place(run: Path) -> None:
     if run.exists() and not run.is_dir():
         raise RunError(f"out: {run} is a file; a run needs a folder")
+    place, here = run.resolve(), Path.cwd()
+    if place == place.parent or (place != here and here.is_relative_to(place)):
+        raise RunError(f"out: {run} is the root, or holds the current folder; a run needs a folder of its own")
     parent = run
     while not parent.exists():
         parent = parent.parent

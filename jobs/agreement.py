@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
+from genloop.bounds import Count
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
@@ -45,8 +46,8 @@ class Config(JobConfig):
     other: Paths = Field([], description="a second evaluator's verdicts on the same images, in the same order")
     annotations: Paths = Field([], description="CSV files of people's answers")
     rule: Rule = Field("loose", description="loose: more objects than asked for are fine, but when counting; strict")
-    num_resamples: int = Field(4000, ge=100, description="draws of the bootstraps")
-    sheet: int | None = Field(None, ge=1, description="make an audit sheet of so many images instead")
+    num_resamples: Count = Field(4000, ge=100, description="draws of the bootstraps")
+    sheet: Count | None = Field(None, description="make an audit sheet of so many images instead")
 
 
 class Source(NamedTuple):

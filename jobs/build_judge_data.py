@@ -38,6 +38,7 @@ from geneval.settings import (
     check_evaluator,
     evaluator_inputs,
 )
+from genloop.bounds import Count, Repeats, Share, Total, TotalOrNone
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.data.judge.conversation_examples import LabelledFile, read_labelled
 from genloop.data.judge.examples import split_of, to_sample
@@ -65,17 +66,17 @@ KIND = "independent"
 
 class Config(IndependentConfig, EvaluatorKeys):
     source: Annotated[Path | None, LAUNCH] = Field(None, description="run of generate, fingerprinted by content")
-    steps: list[int] = Field([], description="decoding steps after which the preview is an example too")
-    completions: int = Field(1, ge=1, description="continuations of each preview that say what it can become")
-    clarity_threshold: float | None = Field(
-        None, ge=0, le=1, description="clarity is 1 from this share of agreeing continuations, else 0; null: the share"
+    steps: list[Repeats] = Field([], description="decoding steps after which the preview is an example too")
+    completions: Repeats = Field(1, description="continuations of each preview that say what it can become")
+    clarity_threshold: Share | None = Field(
+        None, description="clarity is 1 from this share of agreeing continuations, else 0; null: the share"
     )
     detector: DetectorSettings = DetectorSettings(kind="shapes")
     colors: ColorSettings = ColorSettings(kind="shapes")
     cells: bool = Field(
         False, description="keep shape and colour of every cell too, as far as the detector shapes knows"
     )
-    scenes: int = Field(0, ge=0, multiple_of=2, description="drawn scenes of the embedded world, in pairs")
+    scenes: TotalOrNone = Field(0, multiple_of=2, description="drawn scenes of the embedded world, in pairs")
     conversations: InputPath | None = Field(None, description="a LLaVA conversation file (JSON) with answers yes or no")
     conversation_images: Annotated[Path | None, LAUNCH] = Field(
         None, description="folder that the conversations' image names are below, fingerprinted by their sizes"
@@ -83,15 +84,15 @@ class Config(IndependentConfig, EvaluatorKeys):
     questions: InputPath | None = Field(
         None, description="questions file with the wording of the conversations; null: the released one"
     )
-    spoilt: float = Field(0.0, ge=0, le=1, description="share of the scenes that are spoilt as generated images are")
-    val_share: float = Field(0.1, ge=0, lt=1, description="share of the sentences that are kept for validation")
-    most_pairs: int = Field(32, ge=1, description="ranking pairs of one sentence, for each question")
+    spoilt: Share = Field(0.0, description="share of the scenes that are spoilt as generated images are")
+    val_share: Share = Field(0.1, lt=1, description="share of the sentences that are kept for validation")
+    most_pairs: Count = Field(32, description="ranking pairs of one sentence, for each question")
     device: Device = Field("auto", description="of the detector: the GPU when there is one")
-    unit_size: int = Field(8, ge=1, description="prompts in a unit")
-    scenes_per_unit: int = Field(512, ge=2, multiple_of=2)
-    conversations_per_unit: int = Field(512, ge=1)
-    limit: int | None = Field(None, ge=1, description="only the first so many prompts of the source")
-    paths_per_batch: Annotated[int, LAUNCH] = Field(64, ge=1, description="paths replayed side by side")
+    unit_size: Count = Field(8, description="prompts in a unit")
+    scenes_per_unit: Count = Field(512, ge=2, multiple_of=2)
+    conversations_per_unit: Count = Field(512)
+    limit: Total | None = Field(None, description="only the first so many prompts of the source")
+    paths_per_batch: Annotated[Count, LAUNCH] = Field(64, description="paths replayed side by side")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from genloop.bounds import Count, CountOrNone
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
@@ -40,8 +41,8 @@ class Config(JobConfig):
         [], description="conditions that may differ; all: every one but those of the judging"
     )
     intervals: Kind = Field("bootstrap", description="of each run's own scores: as in evaluate")
-    num_resamples: int = Field(4000, ge=100, description="draws of the bootstraps")
-    num_flips: Annotated[int, LAUNCH] = Field(20, ge=0, description="changed prompts shown in the table")
+    num_resamples: Count = Field(4000, ge=100, description="draws of the bootstraps")
+    num_flips: Annotated[CountOrNone, LAUNCH] = Field(20, description="changed prompts shown in the table")
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from geneval.settings import (
     evaluator_facts,
     evaluator_inputs,
 )
+from genloop.bounds import Count, Threads, Total
 from genloop.config import LAUNCH, Device, IndependentConfig
 from genloop.data.image_reader import ImageReader
 from genloop.distributed import World, choose_device
@@ -74,12 +75,12 @@ class Config(IndependentConfig, EvaluatorKeys):
         "genloop", description="reference: rows and summary as GenEval's own scripts print them"
     )
     masks: bool = Field(False, description="rows keep the masks of the prompts' classes too; decides nothing")
-    limit: int | None = Field(None, ge=1, description="only the first so many prompt folders")
-    unit_size: int = Field(32, ge=1, description="images in one unit of work")
-    images_per_batch: Annotated[int, LAUNCH] = Field(8, ge=1, description="images a detector gets in one call")
+    limit: Total | None = Field(None, description="only the first so many prompt folders")
+    unit_size: Count = Field(32, description="images in one unit of work")
+    images_per_batch: Annotated[Count, LAUNCH] = Field(8, description="images a detector gets in one call")
     device: Device = Field("auto", description="auto: the GPU when there is one")
-    threads: int = Field(1, ge=1, description="CPU threads of a worker")
-    decoders: Annotated[int, LAUNCH] = Field(4, ge=1, description="threads that decode images ahead of the detector")
+    threads: Threads = Field(1, description="CPU threads of a worker")
+    decoders: Annotated[Threads, LAUNCH] = Field(4, description="threads that decode images ahead of the detector")
 
     @field_validator("images")
     @classmethod

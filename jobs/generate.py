@@ -38,6 +38,7 @@ import numpy as np
 from pydantic import Field
 
 from ckpts.resolve import resolve
+from genloop.bounds import Repeats
 from genloop.config import PromptConfig
 from genloop.data.given import GivenFolder
 from genloop.data.prompts import Text, read_prompts
@@ -67,7 +68,7 @@ KIND = "independent"
 class Config(PromptConfig, GeneratorKeys):
     text: Text = Field("prompt", description="what the generator reads: the prompt, or its metadata's detailed_caption")
     mode: ModeSettings = ModeSettings()
-    images_per_prompt: int = Field(4, ge=1, description="samples of each prompt; each is searched for on its own")
+    images_per_prompt: Repeats = Field(4, description="samples of each prompt; each is searched for on its own")
     search: SearchSettings = SearchSettings()
     judge: JudgeSettings = JudgeSettings()
     previews: Literal["none", "judged"] = Field("none", description="keep pictures of what judges were shown")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from genloop.bounds import CountOrNone
 from genloop.config import JobConfig
 from genloop.data.prompts import write_prompts
 from genloop.distributed import World
@@ -30,7 +31,7 @@ class Config(JobConfig):
     source: Literal["geneval", "shapes_train", "shapes_test", "shapes_heldout"] = Field(
         "geneval", description="GenEval's generator, or a prompt set of the embedded world"
     )
-    num_prompts: int = Field(100, ge=0, description="prompts of each task, before duplicates are dropped")
+    num_prompts: CountOrNone = Field(100, description="prompts of each task, before duplicates are dropped")
     repeat: bool = Field(False, description="go through the sentences of a small task again, up to num_prompts")
 
 

@@ -16,6 +16,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ckpts.resolve import resolve
+from genloop.bounds import Count, Threads, Total, Weight
 from genloop.config import LAUNCH, IndependentConfig
 from genloop.data.shards import write_shard
 from genloop.distributed import World
@@ -28,19 +29,19 @@ KIND = "independent"
 
 
 class Config(IndependentConfig):
-    num_samples: int = Field(65536, ge=1, description="captioned scenes")
-    unit_size: int = Field(4096, ge=1, description="samples in a shard")
-    weights: list[float] = Field([1.0] * len(TAGS), description="how often each of the six tasks is drawn")
+    num_samples: Total = Field(65536, description="captioned scenes")
+    unit_size: Count = Field(4096, description="samples in a shard")
+    weights: list[Weight] = Field([1.0] * len(TAGS), description="how often each of the six tasks is drawn")
     tokenizer: Annotated[str | None, LAUNCH] = Field(
         "shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder; fingerprinted by content"
     )
     images: bool = Field(False, description="keep the pixels, as PNG")
-    threads: Annotated[int, LAUNCH] = Field(1, ge=1, description="CPU threads of a worker")
+    threads: Annotated[Threads, LAUNCH] = Field(1, description="CPU threads of a worker")
 
 
 def check(config: Config) -> Path | None:
     """Weights and tokenizer, before anything is written -> the folder of the tokenizer, if one is used."""
-    if len(config.weights) != len(TAGS) or min(config.weights) < 0 or sum(config.weights) == 0:
+    if len(config.weights) != len(TAGS) or sum(config.weights) == 0:
         raise ValueError(f"weights: needs {len(TAGS)} numbers >= 0, not all 0, found {config.weights}")
     if config.tokenizer is not None:
         folder = resolve(config.tokenizer)

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from ckpts.resolve import resolve
+from genloop.bounds import Count, Threads, Total
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.distributed import World, choose_device
 from genloop.job import loading, note, run
@@ -43,12 +44,12 @@ class Config(IndependentConfig):
         None, description="what distances go to: folder of images, run with statistics, or .npz; fingerprinted"
     )
     judge: JudgeSettings = JudgeSettings()
-    limit: int | None = Field(None, ge=1, description="only the first so many images, of the reference too")
-    unit_size: int = Field(32, ge=1, description="images in one unit of work")
+    limit: Total | None = Field(None, description="only the first so many images, of the reference too")
+    unit_size: Count = Field(32, description="images in one unit of work")
     feature_cache: Annotated[Path | None, LAUNCH] = Field(None, description="folder of features that runs share")
     device: Device = Field("auto", description="auto: the GPU when there is one")
-    threads: int = Field(1, ge=1, description="CPU threads of a worker")
-    decoders: Annotated[int, LAUNCH] = Field(4, ge=1, description="threads that decode images")
+    threads: Threads = Field(1, description="CPU threads of a worker")
+    decoders: Annotated[Threads, LAUNCH] = Field(4, description="threads that decode images")
 
     @field_validator("images")
     @classmethod

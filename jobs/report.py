@@ -17,6 +17,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from genloop.bounds import CountOrNone
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
@@ -26,8 +27,8 @@ KIND = "independent"
 
 class Config(JobConfig):
     runs: list[Path] = Field(min_length=1, description="run folders of evaluate; the first is the base of comparisons")
-    gallery: Annotated[int, LAUNCH] = Field(48, ge=0, description="cards in the gallery")
-    closeups: Annotated[int, LAUNCH] = Field(6, ge=0, description="images whose making is shown")
+    gallery: Annotated[CountOrNone, LAUNCH] = Field(48, description="cards in the gallery")
+    closeups: Annotated[CountOrNone, LAUNCH] = Field(6, description="images whose making is shown")
 
 
 def check(config: Config) -> None:

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from geneval.settings import EvaluatorKeys, build_evaluator, check_evaluator, evaluator_inputs
+from genloop.bounds import Count, Threads
 from genloop.config import LAUNCH, Device, IndependentConfig, read_yaml
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
@@ -46,10 +47,10 @@ class Config(IndependentConfig, EvaluatorKeys):
     pool: Annotated[Grouping, LAUNCH] = Field(
         "prompt", description="a pool is all candidates of a prompt, or an image's"
     )
-    max_k: Annotated[int | None, LAUNCH] = Field(None, ge=1, description="the largest k; by default the smallest pool")
-    unit_size: int = Field(32, ge=1, description="images in one unit of work")
-    candidates_per_batch: Annotated[int, LAUNCH] = Field(256, ge=1, description="candidates decoded side by side")
-    threads: int = Field(1, ge=1, description="CPU threads of a worker")
+    max_k: Annotated[Count | None, LAUNCH] = Field(None, description="the largest k; by default the smallest pool")
+    unit_size: Count = Field(32, description="images in one unit of work")
+    candidates_per_batch: Annotated[Count, LAUNCH] = Field(256, description="candidates decoded side by side")
+    threads: Threads = Field(1, description="CPU threads of a worker")
 
 
 class Parts(NamedTuple):

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ckpts.resolve import resolve
+from genloop.bounds import TotalOrNone, Weight
 from genloop.config import LAUNCH, InputPath, JobConfig
 from genloop.data.judge.conversations import Conversation, check_images, read_conversations
 from genloop.data.judge.examples import QUESTIONS
@@ -66,10 +67,10 @@ class Config(JobConfig):
     )
     batch: BatchSettings = BatchSettings()
     loss: LossSettings = LossSettings()
-    vision_lr: float | None = Field(None, ge=0, description="of the vision tower; null: train.lr, 0: frozen")
-    projector_lr: float | None = Field(None, ge=0, description="of the projector; null: train.lr, 0: frozen")
+    vision_lr: Weight | None = Field(None, description="of the vision tower; null: train.lr, 0: frozen")
+    projector_lr: Weight | None = Field(None, description="of the projector; null: train.lr, 0: frozen")
     lora: LoraSettings = LoraSettings()
-    eval_every: int = Field(0, ge=0, description="steps between two measurements on val; 0: at the end only")
+    eval_every: TotalOrNone = Field(0, description="steps between two measurements on val; 0: at the end only")
     train: LoopSettings = LoopSettings()
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ckpts.resolve import resolve
+from genloop.bounds import Factor, Layers, Share, Width
 from genloop.config import LAUNCH, InputPath, JobConfig, Settings
 from genloop.data.arrays import check_codes
 from genloop.data.shards import Shards
@@ -37,13 +38,13 @@ ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not
 class ModelShape(Settings):
     """Sizes of a new model; vocabulary and codebook follow from the tokenizers."""
 
-    hidden_size: int = Field(96, ge=8)
-    intermediate_size: int = Field(384, ge=8)
-    num_hidden_layers: int = Field(3, ge=1)
-    num_attention_heads: int = Field(4, ge=1)
-    partial_rotary_factor: float = Field(1.0, gt=0, le=1, description="share of a head that knows positions")
-    rope_theta: float = Field(100.0, gt=1, description="longest wavelength; a 6 x 6 grid needs no more")
-    max_seq_length: int = Field(16, ge=4, description="text tokens without the task token")
+    hidden_size: Width = Field(96, ge=8)
+    intermediate_size: Width = Field(384, ge=8)
+    num_hidden_layers: Layers = Field(3)
+    num_attention_heads: Width = Field(4)
+    partial_rotary_factor: Share = Field(1.0, gt=0, description="share of a head that knows positions")
+    rope_theta: Factor = Field(100.0, gt=1, description="longest wavelength; a 6 x 6 grid needs no more")
+    max_seq_length: Width = Field(16, ge=4, description="text tokens without the task token")
 
 
 class Config(JobConfig):
@@ -56,7 +57,7 @@ class Config(JobConfig):
         None, description="a Show-o to go on from, fingerprinted by content; default: a new one of `model`'s shape"
     )
     model: ModelShape = ModelShape()
-    drop_captions: float = Field(0.1, ge=0, le=1, description="share of captions dropped, for guidance")
+    drop_captions: Share = Field(0.1, description="share of captions dropped, for guidance")
     labels: Literal["image_and_ends", "image"] = Field(
         "image_and_ends", description="image_and_ends counts the soi and eoi positions too, as the reference does"
     )

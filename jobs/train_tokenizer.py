@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from genloop.bounds import Repeats, TotalOrNone, Width
 from genloop.config import LAUNCH, JobConfig, Settings
 from genloop.data.image_reader import check_images
 from genloop.data.shards import Shards
@@ -31,14 +32,14 @@ KIND = "collective"
 class ModelShape(Settings):
     """Sizes of a MAGVIT-v2; a token is 2 ** (levels - 1) pixels wide."""
 
-    num_bits: int = Field(10, ge=1, le=16)
-    width: int = Field(32, ge=4)
-    encoder_mult: tuple[int, ...] = (1, 1, 2)
-    encoder_blocks: tuple[int, ...] = (1, 1, 1)
-    decoder_mult: tuple[int, ...] = (1, 1, 2)
-    decoder_blocks: tuple[int, ...] = (1, 1, 1)
-    num_groups: int = Field(8, ge=1)
-    resolution: int = Field(24, ge=4, description="pixels on a side of the images")
+    num_bits: Width = Field(10, le=16)
+    width: Width = Field(32, ge=4)
+    encoder_mult: tuple[Repeats, ...] = (1, 1, 2)
+    encoder_blocks: tuple[Repeats, ...] = (1, 1, 1)
+    decoder_mult: tuple[Repeats, ...] = (1, 1, 2)
+    decoder_blocks: tuple[Repeats, ...] = (1, 1, 1)
+    num_groups: Width = Field(8)
+    resolution: Width = Field(24, ge=4, description="pixels on a side of the images")
 
 
 class Config(JobConfig):
@@ -47,7 +48,7 @@ class Config(JobConfig):
     model: ModelShape = ModelShape()
     loss: ReconstructionWeights = ReconstructionWeights()
     train: TrainSettings = TrainSettings()
-    num_scenes: int = Field(2000, ge=0, description="fresh scenes of the embedded world to measure survival on")
+    num_scenes: TotalOrNone = Field(2000, description="fresh scenes of the embedded world to measure survival on")
 
 
 def check(config: Config) -> Shards | None:

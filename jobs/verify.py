@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
+from genloop.bounds import Count
 from genloop.checkpoint import MANIFEST_FILE, verify_folder
 from genloop.config import IndependentConfig
 from genloop.distributed import World
@@ -32,7 +33,7 @@ _FOLDERS = ("images", "paths", "features", "shards")  # of files that rows or ch
 
 class Config(IndependentConfig):
     run: Path = Field(description="the run folder to check")
-    unit_size: int = Field(64, ge=1, description="row files in one unit of work")
+    unit_size: Count = Field(64, description="row files in one unit of work")
 
 
 def check(config: Config) -> None:

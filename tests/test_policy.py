@@ -4,11 +4,17 @@ import ast
 import importlib
 import inspect
 import re
+import types
+import typing
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic.fields import FieldInfo
 
-from genloop.config import load_config
+from genloop.config import Settings, load_config
 from genloop.registry import load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,15 +123,19 @@ def test_a_class_name_has_one_meaning() -> None:
     assert {name: files for name, files in shared.items() if name not in SHARED_NAMES} == {}
 
 
-def test_every_lazy_name_leads_somewhere() -> None:
-    names = {
+def lazy_names() -> set[str]:
+    """Every "module:attribute" of the project."""
+    return {
         node.value
         for file in SOURCES
         if "tests" not in file.parts
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and LAZY.fullmatch(node.value)
     }
-    assert all(load(name) is not None for name in names)
+
+
+def test_every_lazy_name_leads_somewhere() -> None:
+    assert all(load(name) is not None for name in lazy_names())
 
 
 def test_generators_of_named_devices_are_forked_alone() -> None:
@@ -149,6 +159,39 @@ def test_image_files_are_opened_in_one_place() -> None:
         if not name_of(file).startswith(("tests", "benchmarks")) and opening.search(file.read_text(encoding="utf-8"))
     }
     assert found == {"genloop/data/images.py"}
+
+
+def models_of_keys(model: type[Settings] = Settings) -> set[type[Settings]]:
+    """All models of config keys that jobs, or parts that they name, define."""
+    return {model}.union(*(models_of_keys(child) for child in model.__subclasses__()))
+
+
+def is_bounded(annotation: Any, marks: Sequence[Any] = ()) -> bool:
+    """Whether every number that a type takes has a lower and an upper bound."""
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        inner = [mark for part in parts[1:] for mark in (part.metadata if isinstance(part, FieldInfo) else [part])]
+        return is_bounded(parts[0], [*marks, *inner])
+    if annotation in (int, float):
+        return any(isinstance(mark, Ge | Gt) for mark in marks) and any(isinstance(mark, Le | Lt) for mark in marks)
+    if origin is typing.Literal:
+        return True
+    return all(is_bounded(part, marks if origin in {typing.Union, types.UnionType} else ()) for part in parts)
+
+
+def test_every_number_in_a_config_has_a_lower_and_an_upper_bound() -> None:
+    for job in JOBS:
+        importlib.import_module(f"jobs.{job}")
+    for name in lazy_names():
+        load(name)
+    models = [model for model in models_of_keys() if model.__module__.split(".")[0] in {"jobs", "genloop", "geneval"}]
+    free = {
+        f"{model.__module__}.{model.__qualname__}.{key}"
+        for model in models
+        for key, field in model.model_fields.items()
+        if not is_bounded(field.annotation, field.metadata)
+    }
+    assert len(models) > 50 and free == set()
 
 
 def test_json_and_yaml_are_read_in_one_place() -> None:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from geneval.colors.crops import ORIGINAL, color_value
 from geneval.settings import PartMaker
+from genloop.bounds import Count
 from genloop.config import LAUNCH
 from genloop.factories import Resolve
 from genloop.metrics.clip_source import ClipSource, ClipUser, load_clip_source
@@ -37,7 +38,7 @@ class ClipOptions(ClipSource):
     )
     crop: bool = Field(True, description="cut the image to the object's box")
     precision: Precision = Field("float32", description="autocast_float16: as GenEval computes on a GPU")
-    crops_per_batch: Annotated[int, LAUNCH] = Field(64, ge=8, description="crops in one forward pass of a GPU")
+    crops_per_batch: Annotated[Count, LAUNCH] = Field(64, ge=8, description="crops in one forward pass of a GPU")
 
 
 class ClipColorMaker(ClipUser, PartMaker):

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from geneval.names import OBJECT_NAMES
 from geneval.settings import PartMaker
+from genloop.bounds import Total
 from genloop.config import LAUNCH, Settings
 from genloop.factories import Resolve
 from genloop.models.mask2former.config import (
@@ -35,8 +36,8 @@ class Mask2FormerOptions(Settings):
     preprocess: Preprocess | None = Field(
         None, description="pixels as mmdet 3.x or 2.x prepares them; null: as the checkpoint says, else mmdet3"
     )
-    pixels_per_batch: Annotated[int | None, LAUNCH] = Field(
-        None, ge=1, description="padded pixels in one forward pass; null: one image on the CPU, 8 of 800 x 800 on a GPU"
+    pixels_per_batch: Annotated[Total | None, LAUNCH] = Field(
+        None, description="padded pixels in one forward pass; null: one image on the CPU, 8 of 800 x 800 on a GPU"
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from pydantic import Field
 
+from genloop.bounds import Factor
 from genloop.factories import Resolve
 from genloop.metrics.clip_source import ClipUser, MetricClip, load_clip_source
 from genloop.metrics.makers import Line, ScoreMaker, Tools
@@ -30,7 +31,7 @@ class ClipScoreOptions(MetricClip):
 class ScaledClipScoreOptions(ClipScoreOptions):
     """Keys of `metrics.clip_score`."""
 
-    scale: float = Field(2.5, gt=0, description="of max(cosine, 0); 2.5 as published, others report 100")
+    scale: Factor = Field(2.5, description="of max(cosine, 0); 2.5 as published, others report 100")
 
 
 class Embedder(Protocol):

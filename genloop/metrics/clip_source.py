@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from genloop.bounds import Count
 from genloop.config import LAUNCH, Settings
 from genloop.factories import Resolve
 from genloop.models.clip.config import Precision, check_clip_folder, is_transformers_folder
@@ -29,7 +30,7 @@ class ClipSource(Settings):
 class MetricClip(ClipSource):
     """The same for whole images."""
 
-    images_per_forward: Annotated[int, LAUNCH] = Field(64, ge=8, description="images in one forward pass of a GPU")
+    images_per_forward: Annotated[Count, LAUNCH] = Field(64, ge=8, description="images in one forward pass of a GPU")
 
 
 class ClipUser:

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from genloop.bounds import Count, Factor
 from genloop.config import Settings
 from genloop.factories import Resolve
 from genloop.metrics.makers import DistanceMaker, FeatureSettings, Line
@@ -60,8 +61,8 @@ class Fid(_Distance):
 class KidOptions(DistanceOptions):
     """Keys of `metrics.kid`."""
 
-    subsets: int = Field(100, ge=2, description="subsets that are drawn")
-    subset_size: int = Field(1000, ge=2, description="images in one; at most half of the smaller set")
+    subsets: Count = Field(100, ge=2, description="subsets that are drawn")
+    subset_size: Count = Field(1000, ge=2, description="images in one; at most half of the smaller set")
 
 
 class Kid(_Distance):
@@ -89,8 +90,8 @@ class Kid(_Distance):
 class CmmdOptions(DistanceOptions):
     """Keys of `metrics.cmmd`; the defaults are the published ones."""
 
-    sigma: float = Field(10.0, gt=0, description="width of the kernel")
-    scale: float = Field(1000.0, gt=0, description="of the squared distance")
+    sigma: Factor = Field(10.0, description="width of the kernel")
+    scale: Factor = Field(1000.0, description="of the squared distance")
 
 
 class Cmmd(_Distance):

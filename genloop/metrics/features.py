@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
+from genloop.bounds import Seed, Width
 from genloop.config import Settings
 from genloop.factories import Resolve
 from genloop.metrics.clip_source import ClipUser, MetricClip, load_clip_source
@@ -23,9 +24,9 @@ from genloop.rundir import write_atomic
 class PixelOptions(Settings):
     """Keys of features `pixels`."""
 
-    side: int = Field(8, ge=1, description="pixels that an image is reduced to, a side")
-    size: int = Field(64, ge=1, description="numbers an image")
-    seed: int = Field(0, ge=0, description="of the projection")
+    side: Width = Field(8, description="pixels that an image is reduced to, a side")
+    size: Width = Field(64, description="numbers an image")
+    seed: Seed = Field(0, description="of the projection")
 
 
 class PixelFeatures(FeatureMaker):

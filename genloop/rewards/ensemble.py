@@ -15,10 +15,11 @@ answer it.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from genloop.bounds import Factor, Offset
 from genloop.config import Settings
 from genloop.factories import Resolve
 from genloop.protocols import Judge
@@ -36,9 +37,9 @@ CLOSEST = 1e-7  # to 0 and to 1 that a logit is taken of
 class Member(JudgeSettings):
     """One judge of several. `mean` and `std` are of its logits, by question; what is not named is 0 and 1."""
 
-    weight: float = Field(1.0, gt=0, description="against the other members' weights")
-    mean: dict[str, float] = Field({}, description="of the logits of P(yes), by question")
-    std: dict[str, Annotated[float, Field(gt=0)]] = Field({}, description="of the logits of P(yes), by question")
+    weight: Factor = Field(1.0, description="against the other members' weights")
+    mean: dict[str, Offset] = Field({}, description="of the logits of P(yes), by question")
+    std: dict[str, Factor] = Field({}, description="of the logits of P(yes), by question")
 
 
 class EnsembleOptions(Settings):

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from pydantic import Field
 
+from genloop.bounds import Count, CountOrNone, Factor, Repeats
 from genloop.config import ADDED, InputPath, Settings
 from genloop.factories import PartSettings
 from genloop.records import Seed
@@ -31,9 +32,9 @@ ReadGiven = Callable[[int], GivenImage]
 class AnswerSettings(Settings):
     """How the words of an answer are drawn."""
 
-    max_new_tokens: int = Field(100, ge=1, description="an answer ends there at the latest")
-    top_k: int = Field(1, ge=1, description="draw among so many likeliest tokens; 1: always the likeliest")
-    temperature: float = Field(1.0, gt=0, description="divides the logits")
+    max_new_tokens: Repeats = Field(100, description="an answer ends there at the latest")
+    top_k: Count = Field(1, description="draw among so many likeliest tokens; 1: always the likeliest")
+    temperature: Factor = Field(1.0, description="divides the logits")
 
 
 class Answerer(Protocol):
@@ -69,7 +70,7 @@ class ExtrapolateMode:
 
         images: InputPath = Field(description="folder of images, one a prompt")
         directions: tuple[Direction, ...] = Field(("right",), min_length=1, description="one after the other")
-        overlap: int = Field(0, ge=0, description="so many more tokens a direction, from as many fewer at the border")
+        overlap: CountOrNone = Field(0, description="so many more tokens a direction, from as many fewer at the border")
 
 
 _MODES = {

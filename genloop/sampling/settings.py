@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field, PlainValidator, ValidationInfo, model_validator
 
+from genloop.bounds import Count, Threads
 from genloop.config import LAUNCH, Device, Settings, parse_options
 from genloop.factories import Maker, PartSettings, Resolve
 from genloop.protocols import Sampler
@@ -91,9 +92,9 @@ class GeneratorKeys(Settings):
         SamplingConfig(), validate_default=True, description="how images are drawn: keys of the kind of generator"
     )
     device: Device = Field("auto", description="auto: the GPU when there is one")
-    slots: Annotated[int, LAUNCH] = Field(64, ge=1, description="paths decoded side by side")
-    rows_per_forward: Annotated[int, LAUNCH] = Field(256, ge=1, description="rows in one forward pass, two a path")
-    threads: int = Field(1, ge=1, description="CPU threads of a worker")
+    slots: Annotated[Count, LAUNCH] = Field(64, description="paths decoded side by side")
+    rows_per_forward: Annotated[Count, LAUNCH] = Field(256, description="rows in one forward pass, two a path")
+    threads: Threads = Field(1, description="CPU threads of a worker")
 
     @model_validator(mode="before")
     @classmethod

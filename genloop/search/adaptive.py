@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
+from genloop.bounds import Count, Factor, Offset, Share
 from genloop.config import Settings
 from genloop.search.image import ImageSearch, Path, Steps
 from genloop.search.parm import Rungs, climb, rungs
@@ -27,12 +28,12 @@ class Adaptive(Search):
     """Rounds until the judge is sure."""
 
     class Options(Settings):
-        group: int = Field(4, ge=1, description="paths of a round")
+        group: Count = Field(4, description="paths of a round")
         at: Rungs = Field(None, description="step at which paths of a round are ranked, or list; none: a third of all")
         keep: Rungs = Field((1,), description="how many are finished, or list")
-        error: float = Field(0.3, ge=0, lt=1, description="share of wrong images among the accepted, at most")
-        slope: float = Field(1.0, gt=0, description="calibration: factor of the judge's logit")
-        offset: float = Field(0.0, description="calibration: added to it")
+        error: Share = Field(0.3, lt=1, description="share of wrong images among the accepted, at most")
+        slope: Factor = Field(1.0, description="calibration: factor of the judge's logit")
+        offset: Offset = Field(0.0, description="calibration: added to it")
 
     @classmethod
     def questions(cls, options: Any) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from genloop.bounds import Repeats, Share
 from genloop.config import Settings
 from genloop.search.image import ImageSearch, Path, PathSnapshot, Steps, ranking
 from genloop.search.strategy import Search, check_step
@@ -31,7 +32,7 @@ def _tuple(value: Any) -> Any:
     return (value,) if isinstance(value, int) else tuple(value) if isinstance(value, list) else value
 
 
-Rungs = Annotated[tuple[int, ...] | None, BeforeValidator(_tuple)]
+Rungs = Annotated[tuple[Repeats, ...] | None, BeforeValidator(_tuple)]
 
 
 class Parm(Search):
@@ -44,10 +45,10 @@ class Parm(Search):
         clarity: Literal["stride", "bisect"] = Field(
             "stride", description="threshold: how the first clear step is found"
         )
-        start: int = Field(1, ge=1, description="threshold: the first step at which clarity is asked")
-        stride: int = Field(1, ge=1, description="threshold: steps between two questions")
-        clear: float = Field(0.5, ge=0, le=1, description="threshold: P(yes) that is clear enough")
-        threshold: float = Field(0.5, ge=0, le=1, description="threshold: potential below it cuts a path")
+        start: Repeats = Field(1, description="threshold: the first step at which clarity is asked")
+        stride: Repeats = Field(1, description="threshold: steps between two questions")
+        clear: Share = Field(0.5, description="threshold: P(yes) that is clear enough")
+        threshold: Share = Field(0.5, description="threshold: potential below it cuts a path")
 
     @classmethod
     def questions(cls, options: Any) -> tuple[str, ...]:
@@ -87,8 +88,8 @@ def rungs(num_paths: int, num_steps: int, at: Rungs, keep: Rungs) -> list[tuple[
         check_step("at", step, num_steps)
     if steps != sorted(set(steps)):
         raise ValueError(f"search.options.at: the steps {steps} do not climb")
-    if kept != sorted(kept, reverse=True) or not kept[-1] >= 1 or kept[0] > num_paths:
-        raise ValueError(f"search.options.keep: {kept} of search.n={num_paths} paths; expected ever fewer, at least 1")
+    if kept != sorted(kept, reverse=True) or kept[0] > num_paths:
+        raise ValueError(f"search.options.keep: {kept} of search.n={num_paths} paths; expected ever fewer")
     return list(zip(steps, kept))
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from genloop.bounds import Repeats, Share, Width
 from genloop.config import Settings, part_name, part_options
 from genloop.protocols import Judge, Sampler
 from genloop.search.image import ImageSearch, Path, Steps
@@ -43,15 +44,15 @@ class ParmPlusPlus(Search):
         start_options: Annotated[Any, part_options("start", _starter)] = Field(
             {}, validate_default=True, description="keys of that strategy"
         )
-        accept: float = Field(0.5, ge=0, le=1, description="P(yes) from which on an image is good enough")
-        rounds: int = Field(6, ge=1, description="corrections at most")
+        accept: Share = Field(0.5, description="P(yes) from which on an image is good enough")
+        rounds: Repeats = Field(6, description="corrections at most")
         correction: Literal["remask", "layout"] = Field(
             "remask", description="draw a region anew, or, with a generator tuned for it, all, behind image and reason"
         )
         region: Literal["confidence", "occlusion", "random"] = Field("confidence", description="what is drawn again")
-        fraction: float = Field(0.3, gt=0, le=1, description="of the tokens that are drawn again")
-        steps: int = Field(4, ge=1, description="decoding steps of a correction")
-        blocks: int = Field(3, ge=1, description="region=occlusion: blocks along a side")
+        fraction: Share = Field(0.3, gt=0, description="of the tokens that are drawn again")
+        steps: Repeats = Field(4, description="decoding steps of a correction")
+        blocks: Width = Field(3, description="region=occlusion: blocks along a side")
 
     def __init__(self, sampler: Sampler[Any], judge: Judge | None, num_candidates: int, options: Any) -> None:
         super().__init__(sampler, judge, num_candidates, options)

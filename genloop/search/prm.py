@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from genloop.bounds import Repeats
 from genloop.config import Settings
 from genloop.search.image import ImageSearch, Path, Steps, ranking
 from genloop.search.strategy import Search, check_step
@@ -21,8 +22,8 @@ class Prm(Search):
     """Judge every step."""
 
     class Options(Settings):
-        start: int = Field(1, ge=1, description="the first step that is judged")
-        stride: int = Field(1, ge=1, description="steps between two that are judged")
+        start: Repeats = Field(1, description="the first step that is judged")
+        stride: Repeats = Field(1, description="steps between two that are judged")
         question: Literal["outcome", "potential"] = Field("outcome", description="asked about previews")
         keep: Literal["path", "step"] = Field("path", description="what is kept: the best of N paths, or of every step")
         aggregate: Literal["last", "mean", "min"] = Field("mean", description="keep=path: the worth of a path")

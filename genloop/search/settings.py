@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from genloop.bounds import Repeats
 from genloop.config import Settings, part_name, part_options
 from genloop.registry import lookup
 from genloop.search import STRATEGIES
@@ -20,7 +21,7 @@ class SearchSettings(Settings):
     strategy: Annotated[str, part_name(strategy_class)] = Field(
         "none", description=f"{', '.join(STRATEGIES)}, module:class"
     )
-    n: int = Field(1, ge=1, description="candidates an image")
+    n: Repeats = Field(1, description="candidates an image")
     options: Annotated[Any, part_options("strategy", strategy_class)] = Field(
         {}, validate_default=True, description="keys of that strategy"
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from genloop.bounds import Repeats, Share
 from genloop.config import Settings
 from genloop.search.image import ImageSearch, Path, Steps
 from genloop.search.parm import climb, finish
@@ -18,8 +19,8 @@ from genloop.search.strategy import Search, check_step
 class Rung(Settings):
     """Where paths are cut, and how many go on."""
 
-    step: int = Field(ge=1, description="after so many steps")
-    share: float = Field(0.5, gt=0, le=1, description="of the paths go on, rounded up")
+    step: Repeats = Field(description="after so many steps")
+    share: Share = Field(0.5, gt=0, description="of the paths go on, rounded up")
 
 
 class SuccessiveHalving(Search):

@@ -6,6 +6,7 @@ B = images, K = codes, N = patches of an image.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,8 +85,11 @@ def load_codebook(folder: Path, *, device: str = "cpu") -> PatchCodebook:
     tensors = load_tensors(folder, device=device)
     if list(tensors) != ["patches"]:
         raise ValueError(f"{folder}: a patch codebook holds `patches`, found {', '.join(tensors)}")
-    rows, columns = config["grid"]
-    return PatchCodebook(tensors["patches"], (rows, columns), config["background_code"])
+    grid, background = config.get("grid"), config.get("background_code")
+    sizes: list[Any] = [*grid, background] if isinstance(grid, list) else []
+    if len(sizes) != 3 or not all(type(size) is int and 0 <= size < 2**31 for size in sizes):
+        raise ValueError(f"{folder}/config.json: needs a grid of two sizes, and a background_code")
+    return PatchCodebook(tensors["patches"], (sizes[0], sizes[1]), sizes[2])
 
 
 def _cut(images: Tensor, size: int) -> Tensor:

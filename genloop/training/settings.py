@@ -5,6 +5,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from genloop.bounds import (
+    Count,
+    CountOrNone,
+    Factor,
+    Seconds,
+    Share,
+    Threads,
+    ThreadsOrNone,
+    Total,
+    TotalOrNone,
+    Weight,
+)
 from genloop.config import LAUNCH, Device, Settings
 from genloop.registry import check_installed, did_you_mean
 
@@ -12,41 +24,41 @@ from genloop.registry import check_installed, did_you_mean
 class LoopSettings(Settings):
     """How long, how fast, how often to save. The loss at a step does not depend on the launch settings or ranks."""
 
-    num_steps: int = Field(1000, ge=1, description="optimiser steps of the whole run; the learning rate ends there")
-    lr: float = Field(1e-3, gt=0, description="highest learning rate")
-    min_lr: float = Field(0.05, ge=0, le=1, description="learning rate at the end, as a share of the highest")
+    num_steps: Total = Field(1000, description="optimiser steps of the whole run; the learning rate ends there")
+    lr: Factor = Field(1e-3, description="highest learning rate")
+    min_lr: Share = Field(0.05, description="learning rate at the end, as a share of the highest")
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="how the learning rate falls to its end; constant: not at all"
     )
-    warmup_steps: int = Field(100, ge=0)
-    weight_decay: float = Field(0.01, ge=0, description="on matrices only")
-    betas: tuple[float, float] = (0.9, 0.98)
-    grad_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    warmup_steps: TotalOrNone = Field(100)
+    weight_decay: Weight = Field(0.01, description="on matrices only")
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    grad_clip: Factor = Field(1.0, description="largest norm of the gradient")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of matrix products (autocast); trained weights and moments are float32 in any case"
     )
-    max_skipped: Annotated[int, LAUNCH] = Field(
-        20, ge=0, description="steps in a row that may be left out because their gradient is not finite"
+    max_skipped: Annotated[TotalOrNone, LAUNCH] = Field(
+        20, description="steps in a row that may be left out because their gradient is not finite"
     )
-    ema: float = Field(0.0, ge=0, lt=1, description="decay of the moving average of the weights; 0: no average")
+    ema: Share = Field(0.0, lt=1, description="decay of the moving average of the weights; 0: no average")
     use_ema: bool = Field(True, description="with `ema`: evaluate and save the averages, not the last weights")
     gradient_checkpointing: Annotated[bool, LAUNCH] = Field(
         False, description="compute activations again in the backward pass: less memory, a third more work"
     )
-    save_every: int = Field(500, ge=1, description="steps between two checkpoints")
-    keep: Annotated[int, LAUNCH] = Field(2, ge=1, description="checkpoints that stay on disk")
-    log_every: int = Field(50, ge=1, description="steps between two lines of metrics.jsonl")
-    rows_per_forward: Annotated[int, LAUNCH] = Field(1024, ge=1, description="rows of a rank in one forward pass")
-    loaders: Annotated[int | None, LAUNCH] = Field(
-        None, ge=0, description="processes of a rank that read ahead; 0: none; null: up to 4 on a GPU, none on a CPU"
+    save_every: Total = Field(500, description="steps between two checkpoints")
+    keep: Annotated[Total, LAUNCH] = Field(2, description="checkpoints that stay on disk")
+    log_every: Total = Field(50, description="steps between two lines of metrics.jsonl")
+    rows_per_forward: Annotated[Count, LAUNCH] = Field(1024, description="rows of a rank in one forward pass")
+    loaders: Annotated[ThreadsOrNone | None, LAUNCH] = Field(
+        None, description="processes of a rank that read ahead; 0: none; null: up to 4 on a GPU, none on a CPU"
     )
     zero_stage: Annotated[Literal[0, 1, 2, 3], LAUNCH] = Field(
         0,
         description="what is sharded over the ranks: 1 moments, 2 gradients too, 3 weights too; 1 and 2 need deepspeed",
     )
-    threads: int = Field(1, ge=1, description="CPU threads of a rank")
+    threads: Threads = Field(1, description="CPU threads of a rank")
     device: Device = "auto"
-    timeout: Annotated[float, LAUNCH] = Field(1800, gt=0, description="seconds that a rank waits for the others")
+    timeout: Annotated[Seconds, LAUNCH] = Field(1800, description="seconds that a rank waits for the others")
 
     def check(self) -> None:
         """MissingPackage when deepspeed is asked for and not there; ValueError for what it cannot do."""
@@ -59,26 +71,26 @@ class LoopSettings(Settings):
 class TrainSettings(LoopSettings):
     """The same for batches that are cut out of one list of rows."""
 
-    batch_size: int = Field(32, ge=1, description="rows in a step, over all ranks together")
+    batch_size: Count = Field(32, description="rows in a step, over all ranks together")
 
 
 class ReconstructionWeights(Settings):
     """Weights of the terms of an image tokenizer's loss; the reconstruction counts 1."""
 
-    commitment: float = Field(0.1, ge=0)
-    entropy: float = Field(0.05, ge=0)
-    temperature: float = Field(0.1, gt=0, description="of the soft codes in the entropy term")
+    commitment: Weight = Field(0.1)
+    entropy: Weight = Field(0.05)
+    temperature: Factor = Field(0.1, description="of the soft codes in the entropy term")
 
 
 class LoraSettings(Settings):
     """Low-rank adapters (Hu et al. 2022) beside linear layers, whose own weights then stay as they are."""
 
-    rank: int = Field(0, ge=0, description="0: no adapters, all weights are trained")
-    alpha: float = Field(16.0, gt=0, description="the adapters' output is scaled by alpha / rank")
+    rank: CountOrNone = Field(0, description="0: no adapters, all weights are trained")
+    alpha: Factor = Field(16.0, description="the adapters' output is scaled by alpha / rank")
     targets: tuple[str, ...] = Field(
         (), description="layers that get one, by the end of their name, such as q_proj; none: every linear layer"
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of an adapter's inputs that is dropped in training")
+    dropout: Share = Field(0.0, lt=1, description="share of an adapter's inputs that is dropped in training")
 
     def layers_of(self, linear: Iterable[str]) -> list[str]:
         """Those of some linear layers that get an adapter; ValueError for a target that is the end of no name."""

@@ -116,7 +116,7 @@ def from_sample(sample: Sample, shared: dict[str, Any] | None = None) -> JudgeEx
         index, source, reason = int(row["prompt_index"]), str(row["source"]), str(row["reason"])
         cells, text = row.get("cells"), metadata["prompt"]
         known = f"{index} {json.dumps(metadata)}", json.dumps(cells)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{where}: json is not a judge's example ({type(error).__name__}: {error})") from None
     if unknown := [q for q in questions if q not in QUESTIONS]:
         raise ValueError(f"{where}: unknown question {unknown[0]!r} ({', '.join(QUESTIONS)})")

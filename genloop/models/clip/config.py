@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genloop.checkpoint import read_shapes
+from genloop.models.common.dims import check_layers
 from genloop.reading import read_json_object
 
 Precision = Literal["float32", "autocast_float16"]
@@ -54,6 +55,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{folder / CONFIG_FILE}: no model_cfg with embed_dim, vision_cfg and text_cfg")
     if not all(isinstance(config[key], Mapping) for key in ("vision_cfg", "text_cfg")):
         raise ValueError(f"{folder / CONFIG_FILE}: vision_cfg and text_cfg must be JSON objects")
+    check_layers(config, folder / CONFIG_FILE)
     if "multimodal_cfg" in config:
         raise ValueError(f"{folder / CONFIG_FILE}: a CoCa, which writes captions; use a CLIP")
     return config

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from genloop.models.clip.config import ARCHITECTURES, CONFIG_FILE, OPENAI, QUICK, check_channels, is_transformers_folder
+from genloop.models.common.dims import check_layers
 from genloop.models.common.pretrained import check_pretrained, errors_in_one_line
 from genloop.reading import read_json_object
 from genloop.registry import did_you_mean, require
@@ -43,6 +44,7 @@ def read_clip_config(folder: Path, architecture: str | None = None, published_as
             f"{folder} holds no config.json with model_type 'clip': not a CLIP folder of transformers{other}"
         )
     transformers, where = require("transformers"), folder / "config.json"
+    check_layers(read_json_object(where), where)
     with errors_in_one_line(where):
         config = transformers.CLIPConfig.from_pretrained(str(folder), local_files_only=True)
     acts, known = [getattr(config, f"{side}_config").hidden_act for side in _WORDS], transformers.activations.ACT2FN

@@ -51,7 +51,7 @@ class FileTokenizer:
             text = token.get("content") if isinstance(token, dict) else token
             if text is None:
                 continue
-            index = self._tokenizer.token_to_id(text)
+            index = self._tokenizer.token_to_id(text) if isinstance(text, str) else None
             if index is None:
                 raise ValueError(f"{self.folder / source}: {name} {text!r} is not in the vocabulary")
             return int(index)

@@ -15,6 +15,7 @@ from genloop.models.common.dims import checked, read_dims
 from genloop.reading import read_json_object
 
 _ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu")
+_MOST_TILES = 64  # a side, of any model
 _LARGEST_GRID = 6  # tiles a side of the public models' largest picture
 
 
@@ -216,15 +217,15 @@ def _pinpoints(value: Any, tile: int, path: object) -> tuple[tuple[int, int], ..
     """[[height, width], ...], or "(1x1),...,(6x6)" in tiles; () for the usual ones."""
     if isinstance(value, str):
         corners = [(int(rows), int(columns)) for rows, columns in re.findall(r"\((\d+)x(\d+)\)", value)]
-        if len(corners) != 2:
-            raise ValueError(f"{path}: image_grid_pinpoints is {value!r}, expected pairs or '(1x1),...,(6x6)'")
+        if len(corners) != 2 or max(map(max, corners)) > _MOST_TILES:
+            raise ValueError(f"{path}: image_grid_pinpoints is {value!r:.100}, expected pairs or '(1x1),...,(6x6)'")
         (low_rows, low_columns), (rows, columns) = corners
         sides = [range(low_rows, rows + 1), range(low_columns, columns + 1)]
         value = [(row * tile, column * tile) for row in sides[0] for column in sides[1]]
     try:
         pairs = tuple((int(height), int(width)) for height, width in value or ())
-    except (TypeError, ValueError):
-        raise ValueError(f"{path}: image_grid_pinpoints is {value!r}, expected pairs of numbers") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{path}: image_grid_pinpoints is {value!r:.100}, expected pairs of numbers") from None
     return () if pairs == _usual_pinpoints(tile) else pairs
 
 

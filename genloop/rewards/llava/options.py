@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from genloop.bounds import Total, Weight
 from genloop.config import LAUNCH, DType, InputPath, Settings
 from genloop.factories import Resolve
 from genloop.models.llava.config import check_llava_folder
@@ -37,9 +38,9 @@ class LlavaOptions(Settings):
     )
     tiling: Literal["pad", "anyres"] = Field("pad", description="one padded tile, or tiles at the image's own size")
     dtype: DType = Field("float32", description="of the weights; probabilities are computed in float32")
-    tokens_per_batch: Annotated[int, LAUNCH] = Field(8192, ge=1, description="positions in one forward pass")
-    cache_gb: Annotated[float, LAUNCH] = Field(
-        2.0, ge=0, description="GB of keys and values of images that were asked about"
+    tokens_per_batch: Annotated[Total, LAUNCH] = Field(8192, description="positions in one forward pass")
+    cache_gb: Annotated[Weight, LAUNCH] = Field(
+        2.0, description="GB of keys and values of images that were asked about"
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field
 
+from genloop.bounds import Count, Seconds, SecondsOrNone, Share, Threads
 from genloop.config import LAUNCH, InputPath, Settings
 from genloop.data.images import encode_png, to_uint8
 from genloop.factories import Resolve
@@ -43,17 +44,15 @@ class RemoteOptions(Settings):
     model: str = Field(min_length=1, description="the name under which it serves the model")
     questions: InputPath | None = Field(None, description="file of other wordings; null: the released ones")
     probability: Probability = Field("two_way", description="two_way: yes / (yes + no); raw: yes")
-    top_logprobs: int = Field(20, ge=2, description="alternatives that the server names")
-    min_yes_no: float = Field(
-        0.01, ge=0, le=1, description="no answer where yes and no together have a smaller probability"
-    )
+    top_logprobs: Count = Field(20, ge=2, description="alternatives that the server names")
+    min_yes_no: Share = Field(0.01, description="no answer where yes and no together have a smaller probability")
     extra: dict[str, Any] = Field({}, description="further keys of the request's body")
     on_failure: Literal["nan", "error"] = Field("nan", description="nan: an image without an answer is not judged")
     api_key_env: Annotated[str | None, LAUNCH] = Field(None, description="environment variable that holds the key")
-    timeout: Annotated[float, LAUNCH] = Field(60.0, gt=0, description="seconds of one attempt, to the last byte")
-    patience: Annotated[float, LAUNCH] = Field(120.0, ge=0, description="seconds without any answer to give up after")
-    pause: Annotated[float, LAUNCH] = Field(0.5, ge=0, description="seconds before the second attempt; doubles")
-    concurrency: Annotated[int, LAUNCH] = Field(8, ge=1, description="requests of a worker in flight")
+    timeout: Annotated[Seconds, LAUNCH] = Field(60.0, description="seconds of one attempt, to the last byte")
+    patience: Annotated[SecondsOrNone, LAUNCH] = Field(120.0, description="seconds without any answer to give up after")
+    pause: Annotated[SecondsOrNone, LAUNCH] = Field(0.5, description="seconds before the second attempt; doubles")
+    concurrency: Annotated[Threads, LAUNCH] = Field(8, description="requests of a worker in flight")
 
 
 class RemoteJudgeMaker(JudgeMaker):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from genloop.bounds import Factor, Offset, Repeats, Weight
 from genloop.config import ADDED, Settings, refusal
 
 Preview = Literal["sampled", "argmax"]
@@ -15,29 +16,29 @@ TemperatureMode = Literal["maskgit", "cumulative", "reference"]
 class SamplingConfig(Settings):
     """How image tokens are drawn and in which order they are kept."""
 
-    steps: int = Field(18, ge=1, description="decoding steps")
-    stop_after: int | None = Field(
-        None, ge=1, description="stop after so many of the steps and take the rest as the preview fills it"
+    steps: Repeats = Field(18, description="decoding steps")
+    stop_after: Repeats | None = Field(
+        None, description="stop after so many of the steps and take the rest as the preview fills it"
     )
-    guidance_scale: float = Field(
-        1.75, ge=0, description="g in (1 + g) * conditional - g * unconditional; 0 switches guidance off"
+    guidance_scale: Weight = Field(
+        1.75, description="g in (1 + g) * conditional - g * unconditional; 0 switches guidance off"
     )
     schedule: str = Field(
         "cosine",
-        pattern=r"^(cosine|linear|sigmoid|pow\d+(\.\d+)?)$",
+        pattern=r"^(cosine|linear|sigmoid|pow\d{1,3}(\.\d{1,9})?)$",
         description="share still masked over time: cosine, linear, sigmoid or pow followed by its exponent",
     )
-    temperature: float = Field(1.0, ge=0, description="Gumbel noise on the choice of the tokens that are kept")
+    temperature: Weight = Field(1.0, description="Gumbel noise on the choice of the tokens that are kept")
     temperature_mode: TemperatureMode = Field(
         "maskgit",
         description="maskgit: falls linearly to 0; cumulative: Show-o's product of the same factors; reference: "
         "cumulative, and 0 for all but the first candidate of a prompt, as the published numbers were made",
     )
-    token_temperature: float = Field(1.0, gt=0, description="divides the logits before a token is drawn")
+    token_temperature: Factor = Field(1.0, description="divides the logits before a token is drawn")
     order: Order = Field(
         "confidence", description="which tokens are kept first: the likely, those that are not background, or any"
     )
-    object_bonus: float = Field(
+    object_bonus: Offset = Field(
         4.0, description="order=object_first: added to the log-probability of tokens that are not background"
     )
     preview: Preview = Field(

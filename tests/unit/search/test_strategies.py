@@ -330,7 +330,7 @@ def test_an_unknown_outcome_is_not_corrected() -> None:
         ("parm", 4, {"at": (3, 2), "keep": (2, 1)}, r"search\.options\.at: .*\[3, 2\]"),
         ("parm", 4, {"at": (2, 3)}, r"search\.options\.keep: 1 .*2 steps"),
         ("parm", 4, {"keep": 5}, r"search\.options\.keep: \[5\] .*search\.n=4"),
-        ("parm", 4, {"keep": 0}, r"search\.options\.keep: \[0\] .*search\.n=4"),
+        ("parm", 4, {"keep": 0}, r"keep\.0: .*, found 0"),
         ("parm", 4, {"mode": "threshold", "start": 9}, "search.options.start: step 9"),
         ("prm", 4, {"start": 6}, "search.options.start: step 6"),
         ("successive_halving", 4, {"rungs": [{"step": 4}, {"step": 4}]}, "search.options.rungs: the steps"),

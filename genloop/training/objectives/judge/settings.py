@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from genloop.bounds import Count, CountOrNone, Factor, Layers, Share, Weight, Width
 from genloop.config import LAUNCH, Settings
 from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
 
@@ -15,8 +16,8 @@ class DataConfig(Settings):
     shards: Annotated[Path | None, LAUNCH] = Field(None, description="folder that holds train and val")
     conversations: Annotated[Path | None, LAUNCH] = Field(None, description="a LLaVA conversation file (JSON)")
     images: Annotated[Path | None, LAUNCH] = Field(None, description="folder of the conversations' images")
-    weight: float = Field(1.0, gt=0, description="how often shards are drawn from, against the other shards")
-    val_share: float = Field(0.05, ge=0, lt=1, description="share of the conversations' prompts that is held out")
+    weight: Factor = Field(1.0, description="how often shards are drawn from, against the other shards")
+    val_share: Share = Field(0.05, lt=1, description="share of the conversations' prompts that is held out")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "DataConfig":
@@ -30,18 +31,18 @@ class DataConfig(Settings):
 class ModelShape(Settings):
     """Sizes of a new model, for images of the embedded world; its vocabulary is the world's words."""
 
-    image_size: int = Field(24, ge=4)
-    patch_size: int = Field(4, ge=1)
-    vision_size: int = Field(96, ge=8, description="width of the vision tower")
-    vision_mlp: int = Field(192, ge=8)
-    vision_layers: int = Field(2, ge=1)
-    vision_heads: int = Field(4, ge=1)
-    text_size: int = Field(96, ge=8, description="width of the language model")
-    text_mlp: int = Field(256, ge=8)
-    text_layers: int = Field(2, ge=1)
-    text_heads: int = Field(4, ge=1)
-    text_kv_heads: int = Field(4, ge=1)
-    rope_theta: float = Field(1e6, gt=1)
+    image_size: Width = Field(24, ge=4)
+    patch_size: Width = Field(4)
+    vision_size: Width = Field(96, ge=8, description="width of the vision tower")
+    vision_mlp: Width = Field(192, ge=8)
+    vision_layers: Layers = Field(2)
+    vision_heads: Width = Field(4)
+    text_size: Width = Field(96, ge=8, description="width of the language model")
+    text_mlp: Width = Field(256, ge=8)
+    text_layers: Layers = Field(2)
+    text_heads: Width = Field(4)
+    text_kv_heads: Width = Field(4)
+    rope_theta: Factor = Field(1e6, gt=1)
 
     def sizes(self, *, num_words: int = 1, image_word: int = 0) -> LlavaConfig:
         """The model's config with a vocabulary of `num_words`, in which `image_word` stands for the image."""
@@ -92,11 +93,11 @@ _ITEMS = {
 class BatchSettings(Settings):
     """What a step of judge training looks at."""
 
-    groups: int = Field(10, ge=0, description="prompts with generated images")
-    paths: int = Field(6, ge=1, description="paths of a prompt")
-    previews: int = Field(2, ge=0, description="steps whose previews are shown beside the final images")
-    scenes: int = Field(48, ge=0, multiple_of=2, description="drawn scenes of the embedded world")
-    conversations: int = Field(0, ge=0, description="conversations from published files")
+    groups: CountOrNone = Field(10, description="prompts with generated images")
+    paths: Count = Field(6, description="paths of a prompt")
+    previews: CountOrNone = Field(2, description="steps whose previews are shown beside the final images")
+    scenes: CountOrNone = Field(48, multiple_of=2, description="drawn scenes of the embedded world")
+    conversations: CountOrNone = Field(0, description="conversations from published files")
 
     @property
     def num_items(self) -> int:
@@ -112,12 +113,12 @@ class BatchSettings(Settings):
 class LossSettings(Settings):
     """Weights of the terms of a judge's loss; each is a mean over the batch."""
 
-    outcome: float = Field(1.0, ge=0, description="is the image right; soft cross-entropy of the first answer token")
-    potential: float = Field(1.0, ge=0, description="can the preview still become right")
-    clarity: float = Field(0.3, ge=0, description="can the preview be judged")
-    pairs: float = Field(0.5, ge=0, description="rank images of one prompt at one step: logistic loss of the margin")
-    scenes: float = Field(1.0, ge=0, description="outcome of drawn scenes")
-    cells: float = Field(1.0, ge=0, description="name shape and colour of every cell, by the words' own embeddings")
-    names: float = Field(0.0, ge=0, description="at every shape and colour word of a prompt: is it in the image")
-    reason: float = Field(0.0, ge=0, description="say what is wrong; needs a question `reason`")
-    words: float = Field(1.0, ge=0, description="answers of conversations")
+    outcome: Weight = Field(1.0, description="is the image right; soft cross-entropy of the first answer token")
+    potential: Weight = Field(1.0, description="can the preview still become right")
+    clarity: Weight = Field(0.3, description="can the preview be judged")
+    pairs: Weight = Field(0.5, description="rank images of one prompt at one step: logistic loss of the margin")
+    scenes: Weight = Field(1.0, description="outcome of drawn scenes")
+    cells: Weight = Field(1.0, description="name shape and colour of every cell, by the words' own embeddings")
+    names: Weight = Field(0.0, description="at every shape and colour word of a prompt: is it in the image")
+    reason: Weight = Field(0.0, description="say what is wrong; needs a question `reason`")
+    words: Weight = Field(1.0, description="answers of conversations")
