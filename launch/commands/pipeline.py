@@ -54,7 +54,7 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def _write(pipeline: PipelineSettings, options: argparse.Namespace, stages: Sequence[Stage]) -> None:
-    write_plan(pipeline.out, Path(options.name).stem, stages, parse_json(pipeline.model_dump_json()))
+    write_plan(pipeline.out, Path(options.name).stem, stages, pipeline.model_dump(mode="json"))
     procs = number_of_procs(options.procs)
     write_launch(pipeline.out, Launch("pipeline", procs, options={"name": options.name, "words": list(options.words)}))
 
