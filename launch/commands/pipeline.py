@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from launch.backends.local import FAILED, STOPPED, StopRequests, end_with_parent, stop_requests
-from launch.commands.run import number_of_procs
+from launch.backends.processors import number_of_procs
 from launch.pipelines.folder import is_done, is_pipeline, mark_done, read_folders, stage_states, write_plan
 from launch.pipelines.stages import PipelineSettings, Stage, load_pipeline, resolve_stages
 from launch.record import Launch, write_launch

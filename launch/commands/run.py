@@ -4,7 +4,6 @@ import argparse
 import os
 import shlex
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from genloop import job
 from genloop.distributed import World
 from launch.backends.local import STOPPED, Workers, run_workers
+from launch.backends.processors import number_of_procs
 from launch.catalog import import_job, manual
 from launch.record import Launch, read_launch, words_to_resume, write_launch
 from launch.watch.progress import shown
@@ -74,26 +74,6 @@ def _resume_pipeline(options: argparse.Namespace, launch: Launch) -> int:
     options.name, options.words = launch.options["name"], [*launch.options["words"], *options.words]
     options.procs = options.procs or str(launch.procs)
     return pipeline.execute(options)
-
-
-def number_of_procs(text: str) -> int:
-    """ "4" -> 4; "auto" -> as many as this machine has GPUs that may be used, at least one."""
-    if text == "auto":
-        return max(1, _number_of_gpus())
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise ValueError(f"--procs: 1 to 1024 or auto, found {text}")
-    return int(text)
-
-
-def _number_of_gpus() -> int:
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return len([name for name in chosen.split(",") if name.strip() not in {"", "-1"}])
-    try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return 0
-    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
 
 
 def _check_nodes(options: argparse.Namespace, kind: str) -> None:

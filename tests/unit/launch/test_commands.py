@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from genloop.ledger import finished, read_rows
-from launch.commands.run import number_of_procs
+from launch.backends.processors import number_of_procs
 from tests.runs import genloop, launch, wait_until, workers_of
 
 COUNT, AVERAGE = "tests.worlds.counting_job", "tests.worlds.averaging_job"

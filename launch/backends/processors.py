@@ -1,0 +1,24 @@
+"""How many workers a machine gets."""
+
+import os
+import subprocess
+
+
+def number_of_procs(text: str) -> int:
+    """ "4" -> 4; "auto" -> as many as this machine has GPUs that may be used, at least one."""
+    if text == "auto":
+        return max(1, _number_of_gpus())
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise ValueError(f"--procs: 1 to 1024 or auto, found {text}")
+    return int(text)
+
+
+def _number_of_gpus() -> int:
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return len([name for name in chosen.split(",") if name.strip() not in {"", "-1"}])
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in done.stdout.splitlines())
