@@ -1,76 +1,23 @@
 """The train loop: resuming changes nothing, ranks and micro-batches change nothing, a stop is clean."""
 
-import json
 import math
 import multiprocessing
 import os
 import signal
-import socket
-import time
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from genloop.checkpoint import load_tensors
-from genloop.distributed import StopRequested, World, process_group
+from genloop.distributed import StopRequested, World
 from genloop.job import note
 from genloop.rundir import RunFailed
-from genloop.training import state
 from genloop.training.loop import train
 from genloop.training.optimizer import build_optimizer, learning_rate
-from genloop.training.settings import TrainSettings
 from genloop.training.state import Progress, checkpoints, load_state, save_state, trained_tensors
-from genloop.training.task import Loss, Objective, Plan
-from tests.worlds.ranks import on_two_ranks
-
-SETTINGS = TrainSettings(num_steps=12, batch_size=6, lr=0.05, warmup_steps=3, save_every=4, log_every=5)
-
-
-class Regression(Objective[int, torch.Tensor]):
-    """A regression whose batch of step s is keyed by s; items are rows of it."""
-
-    def __init__(self, settings: TrainSettings = SETTINGS, before_step=lambda step: None, dropout: float = 0) -> None:
-        self.model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(dropout), nn.Linear(8, 1))
-        self.settings, self.before_step, self.loaded = settings, before_step, 0
-        generator = torch.Generator().manual_seed(0)
-        for parameter in self.model.parameters():
-            nn.init.normal_(parameter, std=0.5, generator=generator)
-
-    def plan(self, step: int) -> Plan[int]:
-        return Plan(range(self.settings.batch_size), float(self.settings.batch_size), step)
-
-    def load(self, items, plan) -> torch.Tensor:
-        self.loaded = plan.shared
-        self.before_step(plan.shared)
-        rows = torch.randn(self.settings.batch_size, 3, generator=torch.Generator().manual_seed(plan.shared))
-        return rows[list(items)]
-
-    def loss(self, batch: torch.Tensor) -> Loss:
-        error = (self.model(batch)[:, 0] - batch.prod(dim=1)).square()
-        return Loss(error.sum(), float(len(batch)), {"worst": float(error.detach().max())})
-
-
-def fit(objective: Regression, run: Path, world: World | None = None) -> None:
-    train(objective, objective.settings, run, world or World())
-
-
-def weights(task: Regression) -> list[torch.Tensor]:
-    return [parameter.detach().clone() for parameter in task.model.parameters()]
-
-
-def metrics(run: Path) -> list[dict]:
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.endswith("_per_s")} for row in rows]
-
-
-def whole_run(folder: Path) -> list[torch.Tensor]:
-    whole = Regression()
-    folder.mkdir()
-    fit(whole, folder, World())
-    return weights(whole)
+from tests.worlds.regression import SETTINGS, Regression, fit, metrics, weights, whole_run
 
 
 @pytest.mark.parametrize("stop_at", [1, 4, 7, 11])
@@ -193,57 +140,6 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_same_bits(tmp_path
     assert all(torch.equal(a, b) for a, b in zip(weights(resumed), expected))
     assert metrics(run) == metrics(tmp_path / "whole")
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-0000008", "step-0000012"]
-
-
-def test_two_ranks_learn_what_one_learns(tmp_path):
-    expected = whole_run(tmp_path / "whole")
-    run = tmp_path / "run"
-    run.mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            world = World(rank, 2, rank, ("127.0.0.1", port))
-            with process_group(world):
-                fit(Regression(), run, world)
-            os._exit(0)
-        children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
-    shared = Regression()
-    assert load_state(run, shared.model, build_optimizer(shared.model, SETTINGS)).step == 12
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(shared), expected))
-    assert [row["step"] for row in metrics(run)] == [5, 10, 12]
-
-
-def test_all_ranks_wait_for_the_checkpoint_that_rank_0_writes_and_for_its_look_at_an_old_one(tmp_path, monkeypatch):
-    short = SETTINGS.model_copy(update={"num_steps": 4})
-    looked = tmp_path / "looked"
-    looked.mkdir()
-
-    def slow(*arguments, **keys) -> None:
-        time.sleep(0.3)
-        write_state(*arguments, **keys)
-
-    def look(folder: Path) -> None:
-        (looked / str(os.getpid())).touch()
-        verify_folder(folder)
-
-    def work() -> int:
-        world = World.from_environment()
-        with process_group(world):
-            fit(Regression(short), tmp_path, world)
-            is_there = len(checkpoints(tmp_path)) == 1
-            fit(Regression(short), tmp_path, world)
-        return 0 if is_there else 1
-
-    write_state, verify_folder = state.write_state, state.verify_folder
-    monkeypatch.setattr(state, "write_state", slow)
-    monkeypatch.setattr(state, "verify_folder", look)
-    assert on_two_ranks(monkeypatch, work) == [0, 0]
-    assert len(list(looked.iterdir())) == 1
 
 
 def test_micro_batches_only_change_the_order_of_additions(tmp_path):
