@@ -28,6 +28,7 @@ from ruamel.yaml import YAML
 
 from genloop.bounds import Count, Seconds, Seed, Total
 from genloop.reading import MAX_YAML_BYTES, parse_json, parse_yaml, read_utf8
+from genloop.redaction import REDACTED, holds_redacted, redact
 from genloop.registry import did_you_mean
 
 INSTALLED = Path(__file__).resolve().parent.parent  # holds configs/ and ckpts/, in a checkout and when installed
@@ -114,6 +115,8 @@ def apply_words(data: dict[str, Any], words: Sequence[str]) -> None:
 
 def parse_settings(model: type[G], data: Any) -> G:
     """Plain values -> a checked model; ConfigError says path, value and what is allowed."""
+    if key := holds_redacted(data):
+        raise ConfigError(f"{key}: a secret was taken out of it when it was written down ({REDACTED}); give it again")
     try:
         return model.model_validate_json(json.dumps(data))
     except ValidationError as error:
@@ -217,9 +220,9 @@ def marked(config: Settings, marker: str) -> Iterator[tuple[str, Any]]:
 
 
 def computing_keys(config: Settings) -> dict[str, Any]:
-    """{dotted key: plain value} of what a run computes: neither launch settings nor input paths."""
+    """{dotted key: plain value} of what a run computes: neither launch settings, input paths nor secrets."""
     return {
-        key: parse_json(json.dumps(value, default=os.fspath))
+        key: redact(parse_json(json.dumps(value, default=os.fspath)), key)
         for key, value, marks in _walk(config)
         if LAUNCH not in marks and INPUT not in marks
     }

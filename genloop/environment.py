@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from genloop.redaction import redact_word
+
 PACKAGES = ("torch", "transformers", "numpy", "pydantic", "safetensors", "pillow", "scipy", "webdataset", "mmdet")
 
 
@@ -27,7 +29,7 @@ def describe() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": {"model": cpu_model(), "cores": os.cpu_count(), "memory_gib": memory_gib()},
         "gpus": gpu_names(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *map(redact_word, sys.argv[1:])],
         "started": now(),
     }
 

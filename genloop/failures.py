@@ -14,6 +14,7 @@ from pathlib import Path
 
 from genloop.distributed import World
 from genloop.lease import read_object
+from genloop.redaction import redact
 from genloop.rundir import json_bytes, write_atomic
 
 ECHO = re.compile(r"connection|timed? ?out|closed by peer|broken pipe|gloo|nccl|reset by peer", re.I)
@@ -49,7 +50,7 @@ def record_failure(run: Path, world: World, error: BaseException) -> None:
     notes = list(getattr(error, "__notes__", []))
     found = WorkerFailure(world.rank, time.time(), type(error).__name__, str(error), notes, text)
     with contextlib.suppress(OSError):
-        write_atomic(failure_file(run / "logs", world.rank), json_bytes(asdict(found)))
+        write_atomic(failure_file(run / "logs", world.rank), json_bytes(redact(asdict(found))))
 
 
 def failure_file(logs: Path, rank: int) -> Path:

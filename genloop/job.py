@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from genloop import environment
+from genloop import environment, terminal
 from genloop import logging as job_logging
 from genloop.config import (
     INPUT,
@@ -37,6 +37,7 @@ from genloop.failures import failure_file, record_failure
 from genloop.hashing import sha256_tree
 from genloop.ledger import unsettled
 from genloop.reading import parse_json
+from genloop.redaction import redact
 from genloop.registry import MissingPackage
 from genloop.rundir import BadInput, RunFailed, await_run, check_run, fingerprint_of, start_run, write_json
 
@@ -63,15 +64,16 @@ def run(main: Callable[[Any, World, Any], None], config_model: type[JobConfig]) 
 def run_command(module: ModuleType, arguments: Sequence[str]) -> int:
     """Parse, prepare and execute one job in this process -> exit code."""
     if "-h" in arguments or "--help" in arguments:
-        print(module.__doc__)
+        terminal.out(module.__doc__ or "")
         return 0
+    job_logging.set_up_messages()
     try:
         world = World.from_environment()
         config = parse(module, arguments)
         prepared = prepare(module, config, world)
     except (ValueError, OSError, MissingPackage) as error:
         if "world" not in locals() or world.rank == 0 or isinstance(error, TimeoutError):
-            print(f"genloop: {one_line(error)}", file=sys.stderr)
+            terminal.err(f"genloop: {one_line(error)}")
         return EXIT_BAD_INPUT
     return execute(module, config, world, prepared.checked)
 
@@ -120,13 +122,13 @@ def execute(module: ModuleType, config: JobConfig, world: World, checked: Any) -
         return EXIT_STOPPED
     except RunFailed as error:
         record_failure(config.out, world, error)
-        print(f"genloop: {one_line(error)}", file=sys.stderr, flush=True)
+        terminal.err(f"genloop: {one_line(error)}")
         raise SystemExit(error.exit_code) from error
     except Exception as error:
         record_failure(config.out, world, error)
-        traceback.print_exception(error)
+        terminal.err("".join(traceback.format_exception(error)))
         where = "; ".join(getattr(error, "__notes__", [])) or f"rank {world.rank}"
-        print(f"genloop: failed: {type(error).__name__}: {one_line(error)} [{where}]", file=sys.stderr, flush=True)
+        terminal.err(f"genloop: failed: {type(error).__name__}: {one_line(error)} [{where}]")
         raise SystemExit(EXIT_FAILED) from error
     return 0
 
@@ -137,8 +139,8 @@ def job_name(module: ModuleType) -> str:
 
 
 def plain(config: JobConfig) -> dict[str, Any]:
-    """The config as plain values, for config.yaml."""
-    return parse_json(config.model_dump_json())
+    """The config as plain values without secrets, for config.yaml."""
+    return redact(parse_json(config.model_dump_json()))
 
 
 @contextmanager

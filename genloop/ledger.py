@@ -31,6 +31,7 @@ from genloop.distributed import World
 from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
 from genloop.reading import parse_json
 from genloop.records import Unit
+from genloop.redaction import redact
 from genloop.rundir import BadInput, RunFailed, json_line, sync_folder, write_atomic, write_json, write_new
 
 log = logging.getLogger(__name__)
@@ -313,7 +314,7 @@ class Ledger:
         reason = f"{type(error).__name__}: {error}"
         record = {"attempts": attempts, "worker": self.world.name, "reason": reason, "traceback": trace}
         try:
-            write_json(path, record)
+            write_json(path, redact(record))
         except OSError as second:  # above all a full disk: the first error is the one to tell
             error.add_note(f"not recorded: {second.strerror}")
             return self.max_attempts

@@ -3,7 +3,24 @@
 import logging
 import sys
 
+from genloop.terminal import clean
+
 FORMAT = "%(asctime)s %(levelname).1s rank{rank} %(name)s: %(message)s"
+
+
+class CleanFormatter(logging.Formatter):
+    """Lines as they may be shown on a terminal; their texts may come from anywhere."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, and the traceback below it."""
+        return clean(super().format(record))
+
+
+def set_up_messages() -> None:
+    """Show the warnings of a command, or of what comes before a job's log, as messages on standard error."""
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(CleanFormatter("genloop: %(message)s"))
+    logging.basicConfig(handlers=[stream], level=logging.WARNING)
 
 
 def set_up(rank: int, *, level: int = logging.INFO) -> None:
@@ -12,7 +29,7 @@ def set_up(rank: int, *, level: int = logging.INFO) -> None:
     What a package tells without its name (open_clip does) is not shown unless it is a warning.
     """
     stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(logging.Formatter(FORMAT.format(rank=rank), datefmt="%H:%M:%S"))
+    stream.setFormatter(CleanFormatter(FORMAT.format(rank=rank), datefmt="%H:%M:%S"))
     stream.addFilter(lambda record: record.name != "root" or record.levelno >= logging.WARNING)
     root = logging.getLogger()
     root.handlers[:] = [stream]

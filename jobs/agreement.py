@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from pydantic import BeforeValidator, Field
 
+from genloop import terminal
 from genloop.bounds import Count
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
@@ -100,7 +101,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
     if config.sheet is not None:
         from genloop.report.audit.sheet import write_sheet
 
-        print(write_sheet(config.rows[0], config.out, config.sheet, config.seed), flush=True)
+        terminal.out(str(write_sheet(config.rows[0], config.out, config.sheet, config.seed)))
     else:
         _measure(config, checked)
 
@@ -118,7 +119,7 @@ def _measure(config: Config, checked: Checked) -> None:
     text = markdown(result, names, told)
     write_json(config.out / "agreement.json", as_json(result, names, told))
     write_atomic(config.out / "agreement.md", text.encode())
-    print(text, end="", flush=True)
+    terminal.out(text)
 
 
 def _sources(config: Config) -> list[Source]:

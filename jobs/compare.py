@@ -19,6 +19,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from genloop import terminal
 from genloop.bounds import Count, CountOrNone
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
@@ -89,7 +90,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
     write_json(config.out / "comparison.json", as_json(found, names, conditions))
     write_atomic(config.out / "comparison.md", text.encode())
     write_atomic(config.out / "forest.svg", figure.encode())
-    print(text, end="", flush=True)
+    terminal.out(text)
 
 
 if __name__ == "__main__":

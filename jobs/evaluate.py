@@ -39,6 +39,7 @@ from geneval.settings import (
     evaluator_facts,
     evaluator_inputs,
 )
+from genloop import terminal
 from genloop.bounds import Count, Threads, Total
 from genloop.config import LAUNCH, Device, IndependentConfig
 from genloop.data.image_reader import ImageReader
@@ -190,11 +191,13 @@ def _tell(config: Config, outcomes: Any, device: str) -> None:
     from genloop.environment import package_versions
 
     for name, outcome in outcomes.items():
-        print(f"{name} {outcome.part.kind}: {outcome.outcome}", flush=True)
+        terminal.out(f"{name} {outcome.part.kind}: {outcome.outcome}")
         if config.canary == "record":
             made = {"genloop": __version__, "device": device, "packages": package_versions()}
             path = write_record(outcome.part, outcome.seen, made)
-            print(f"{name} {outcome.part.kind}: {f'noted in {path}' if path else 'has no weights to note it for'}")
+            terminal.out(
+                f"{name} {outcome.part.kind}: {f'noted in {path}' if path else 'has no weights to note it for'}"
+            )
 
 
 def _judge(
@@ -258,7 +261,7 @@ def _conclude(
         write_atomic(config.out / "results.jsonl", lines)
         text = format_reference(rows)
     write_atomic(config.out / "summary.txt", text.encode())
-    print(text, end="", flush=True)
+    terminal.out(text)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from genloop import terminal
 from genloop.bounds import CountOrNone
 from genloop.config import JobConfig
 from genloop.data.prompts import write_prompts
@@ -47,7 +48,7 @@ def main(config: Config, world: World, checked: None) -> None:
     prompts = _draw(config)
     paths = write_prompts(config.out, prompts)  # the same bytes from every worker
     if world.rank == 0:
-        print(f"{len(prompts)} prompts: {paths[0]}, {paths[1]}")
+        terminal.out(f"{len(prompts)} prompts: {paths[0]}, {paths[1]}")
 
 
 def _draw(config: Config) -> "list[Prompt]":

@@ -22,6 +22,7 @@ from typing import Annotated, Any
 from pydantic import Field, field_validator
 
 from ckpts.resolve import resolve
+from genloop import terminal
 from genloop.bounds import Count, Threads, Total
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.distributed import World, choose_device
@@ -118,7 +119,7 @@ def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
     write_json(config.out / "summary.json", summary_of(rows, lines))
     text = format_table(rows, lines)
     write_atomic(config.out / "table.md", text.encode())
-    print(text, end="", flush=True)
+    terminal.out(text)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from genloop import terminal
 from genloop.bounds import CountOrNone
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
@@ -43,7 +44,7 @@ def main(config: Config, world: World, checked: None) -> None:
 
     if world.rank == 0:
         page = write_report(config.runs, config.out, num_cards=config.gallery, num_closeups=config.closeups)
-        print(page, flush=True)
+        terminal.out(str(page))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from geneval.settings import EvaluatorKeys, build_evaluator, check_evaluator, evaluator_inputs
+from genloop import terminal
 from genloop.bounds import Count, Threads
 from genloop.config import LAUNCH, Device, IndependentConfig, read_yaml
 from genloop.distributed import World, choose_device
@@ -189,7 +190,7 @@ def _conclude(config: Config) -> None:
     write_json(config.out / "curve.json", scaling.to_json())
     write_atomic(config.out / "table.md", table(scaling).encode())
     write_atomic(config.out / "curve.svg", scaling_svg(scaling).encode())
-    print(table(scaling), end="", flush=True)
+    terminal.out(table(scaling))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ckpts.resolve import resolve
+from genloop import terminal
 from genloop.bounds import TotalOrNone, Weight
 from genloop.config import LAUNCH, InputPath, JobConfig
 from genloop.data.judge.conversations import Conversation, check_images, read_conversations
@@ -270,7 +271,7 @@ def conclude(
     table = format_judge(summary)
     write_atomic(config.out / "table.md", table.encode())
     write_atomic(config.out / "reliability.svg", reliability_svg(summary["overall"]).encode())
-    print(table, end="", flush=True)
+    terminal.out(table)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from genloop import terminal
 from genloop.bounds import Repeats, TotalOrNone, Width
 from genloop.config import LAUNCH, JobConfig, Settings
 from genloop.data.image_reader import check_images
@@ -90,7 +91,7 @@ def main(config: Config, world: World, checked: Shards | None) -> None:
         tokenizer = load_image_tokenizer(config.out / "tokenizer")
         found = measure_survival(tokenizer, seed=config.seed, num_scenes=config.num_scenes)
         write_json(config.out / "survival.json", found)
-        print(f"{found['survived']} of {found['scenes']} scenes survive, PSNR {found['psnr'] or 'infinite'}")
+        terminal.out(f"{found['survived']} of {found['scenes']} scenes survive, PSNR {found['psnr'] or 'infinite'}")
 
 
 def train_magvit2(config: Config, world: World, shards: Shards) -> None:

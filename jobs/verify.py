@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import Field
 
+from genloop import terminal
 from genloop.bounds import Count
 from genloop.checkpoint import MANIFEST_FILE, verify_folder
 from genloop.config import IndependentConfig
@@ -138,7 +139,7 @@ def _report(config: Config) -> None:
         bad += [f"{name} unknown" for name in _strangers(config.run, {_file(row) for row in rows})]
     files = sum(row["problem"] is not None for row in rows)
     num_rows = sum("file" not in row for row in rows)
-    print(
+    terminal.out(
         f"{config.run}: {num_rows} rows, {files} files and {len(folders)} checkpoints checked, "
         f"{len(bad)} bad, {len(doubled)} doubled, {left} units unfinished"
     )

@@ -1,8 +1,11 @@
 """The command line of `genloop`: every command, its arguments, and what carries it out (imported when asked for)."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
+
+from genloop import terminal
 
 BAD_INPUT = 2
 HANG_TIMEOUT = 1800.0
@@ -20,6 +23,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit 2."""
         self.exit(BAD_INPUT, f"genloop: {message}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: object = None) -> None:
+        """All that a parser prints, help and complaints."""
+        (terminal.out if file is sys.stdout else terminal.err)(message)
 
 
 def parser() -> tuple[Parser, list[str]]:

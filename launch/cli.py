@@ -1,10 +1,10 @@
 """The `genloop` command. Imports next to nothing until it knows what to do."""
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from genloop import terminal
 from launch.arguments import BAD_INPUT, parser
 
 STOPPED = 75
@@ -16,11 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         sys.exit(command(list(sys.argv[1:] if arguments is None else arguments)))
     except KeyboardInterrupt:  # before a job runs, which ends itself cleanly
-        print("genloop: stopped; the same command goes on from here", file=sys.stderr)
+        terminal.err("genloop: stopped; the same command goes on from here")
         sys.exit(STOPPED)
-    except BrokenPipeError:  # `genloop jobs | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def command(arguments: list[str]) -> int:
@@ -29,8 +26,10 @@ def command(arguments: list[str]) -> int:
     if not arguments:
         found.print_help()
         return 0
+    from genloop.logging import set_up_messages
     from genloop.registry import did_you_mean, load
 
+    set_up_messages()
     if not arguments[0].startswith("-") and arguments[0] not in known:
         found.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], known)} ({', '.join(known)})")
     options, rest = found.parse_known_args(arguments)
@@ -41,12 +40,10 @@ def command(arguments: list[str]) -> int:
         options.words += rest
     try:
         code: int = load(options.execute)(options)
-    except BrokenPipeError:
-        raise
     except (ValueError, OSError, ImportError) as error:
         from genloop.job import one_line
 
-        print(f"genloop: {one_line(error)}", file=sys.stderr)
+        terminal.err(f"genloop: {one_line(error)}")
         return BAD_INPUT
     return code
 

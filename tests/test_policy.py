@@ -42,6 +42,11 @@ SHARED_NAMES = {  # classes whose name several modules define, and why
     "Sample": "an image of a GenEval folder, and an entry of a shard",
     "Source": "images with annotations, and where a tensor comes from",
 }
+PRINTING = {
+    "genloop/terminal.py": "the one place",
+    "ckpts/download.py": "a process that answers the one that has started it",
+}
+PRINTS = re.compile(r"print|(sys\.)?(stdout|stderr)\.write(lines)?|traceback\.print_\w+|logging\.Formatter")
 LAZY = re.compile(r"(launch|jobs|geneval|ckpts|genloop)(\.\w+)*:\w+")
 
 
@@ -85,6 +90,17 @@ def test_a_preset_fits_the_config_of_its_job(preset: str) -> None:
 def test_every_folder_of_presets_belongs_to_a_job() -> None:
     folders = {folder.name for folder in (ROOT / "configs").iterdir() if folder.is_dir()}
     assert folders - {"prompts", "pipelines", "deepspeed", "cluster"} == set(JOBS)
+
+
+def test_there_is_one_place_that_prints() -> None:
+    told = [
+        f"{name_of(file)}:{node.lineno}"
+        for file in SOURCES
+        if file.relative_to(ROOT).parts[0] not in {"tests", "benchmarks"} and name_of(file) not in PRINTING
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and PRINTS.fullmatch(ast.unparse(node.func))
+    ]
+    assert told == []
 
 
 def test_no_file_is_longer_than_the_limit() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from genloop.records import COLORS
+from genloop.terminal import clean
 
 
 def render(template: str, content: dict[str, Any]) -> str:
@@ -15,6 +16,7 @@ def render(template: str, content: dict[str, Any]) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {
         "percent": percent,
@@ -24,6 +26,11 @@ def render(template: str, content: dict[str, Any]) -> str:
         "swatch": _swatch,
     }
     return environment.get_template(template).render(content)
+
+
+def _shown(value: Any) -> Any:
+    """What stands in a template's braces: texts as on a terminal; markup and the bytes of pictures as they are."""
+    return clean(value) if type(value) is str and not value.startswith("data:image/") else value
 
 
 def percent(share: float, digits: int = 1) -> str:

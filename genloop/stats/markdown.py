@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from genloop.stats.intervals import Interval
+from genloop.terminal import clean
 
 
 def table_head(names: Sequence[str]) -> list[str]:
@@ -12,7 +13,7 @@ def table_head(names: Sequence[str]) -> list[str]:
 
 def table_row(cells: Sequence[str]) -> str:
     """A line of a table; a bar inside a cell does not end it."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(clean(cell).replace("|", "\\|") for cell in cells) + " |"
 
 
 def percent(share: Interval, mark: str = "") -> str:

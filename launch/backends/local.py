@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from genloop import terminal
 from genloop.ledger import unsettled
 from launch.backends.worker import PR_SET_PDEATHSIG, beat_file, log_file, output_file
 from launch.watch.progress import shown
@@ -169,7 +170,7 @@ def run_workers(workers: Workers, kind: str) -> int:
     if code == 0 and unsettled(workers.run):  # in the hands of workers elsewhere
         code = STOPPED
     if code not in {0, STOPPED}:
-        sys.stderr.write(explain(workers.logs, news, began, *(culprit.exit() if culprit else (None, None))))
+        terminal.err(explain(workers.logs, news, began, *(culprit.exit() if culprit else (None, None))))
     return code
 
 
@@ -201,7 +202,7 @@ def supervise(
         if time.monotonic() - looked > HANG_LOOK:
             looked = time.monotonic()
             if standing := hung():
-                sys.stderr.write(f"genloop: {standing}\n")
+                terminal.err(f"genloop: {standing}")
                 _signal(children, signal.SIGKILL)
         if culprit is None and seen == 0:
             culprit = next((child for child in children if child.has_failed()), None)
@@ -243,8 +244,8 @@ def _signal(children: Sequence[Child], number: int) -> None:
 def _print_output(logs: Path, ranks: Sequence[int]) -> None:
     """What the workers printed, in rank order; what several printed alike, once."""
     texts = [_text(output_file(logs, rank)) for rank in ranks]
-    sys.stdout.write("".join(dict.fromkeys(texts)))
-    sys.stdout.flush()
+    if said := "".join(dict.fromkeys(texts)):
+        terminal.out(said)
     for rank in ranks:
         output_file(logs, rank).unlink(missing_ok=True)
 

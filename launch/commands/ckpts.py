@@ -2,11 +2,11 @@
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from genloop import terminal
 from genloop.checkpoint import MANIFEST_FILE, verify_folder
 from genloop.config import find_preset, preset_roots, read_yaml
 from genloop.reading import read_json_object
@@ -33,7 +33,7 @@ def _list(options: argparse.Namespace) -> None:
         rows.append((name, f"lacks {', '.join(absent)}" if absent else "there", entry.licence, origin))
     width = max(len(name) for name, *_ in rows)
     for name, state, licence, origin in rows:
-        print(f"{name:<{width}}  {state}; licence: {licence}\n{'':<{width}}  {origin}")
+        terminal.out(f"{name:<{width}}  {state}; licence: {licence}\n{'':<{width}}  {origin}")
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -44,7 +44,7 @@ def _fetch(options: argparse.Namespace) -> None:
         data = read_yaml(find_preset(job, preset, preset_roots()))
         named = [name for name in dict.fromkeys(_texts(data)) if name in known and (known[name].hub or known[name].url)]
         if not named:
-            print(f"{options.preset} names no checkpoint that has to be fetched")
+            terminal.out(f"{options.preset} names no checkpoint that has to be fetched")
         names += named
     elif not names:
         raise ValueError("fetch: which? names of `genloop ckpts list`, or --for JOB/PRESET")
@@ -55,7 +55,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    terminal.err(line)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -72,7 +72,7 @@ def _verify(options: argparse.Namespace) -> None:
     folder = Path(options.name)
     if options.name not in known and (folder / MANIFEST_FILE).is_file():
         verify_folder(folder)
-        print(f"{folder}: {len(read_json_object(folder / MANIFEST_FILE))} files as they were written")
+        terminal.out(f"{folder}: {len(read_json_object(folder / MANIFEST_FILE))} files as they were written")
         return
     load("ckpts.resolve:verify")(options.name)
     load("ckpts.resolve:resolve")(options.name)
@@ -86,7 +86,7 @@ def _verify(options: argparse.Namespace) -> None:
         found.append(f"{len(read_json_object(entry.folder / MANIFEST_FILE))} files as they were written")
     if not found:
         found = ["all files there, their content is not known"]
-    print(f"{options.name}: {', '.join(found)}: {entry.folder}")
+    terminal.out(f"{options.name}: {', '.join(found)}: {entry.folder}")
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -96,7 +96,7 @@ def _convert(options: argparse.Namespace) -> None:
     words = {"preprocess": options.preprocess, "trust_pickle": options.trust_pickle}
     done = convert(options.file, folder, backbone=backbone, **words)
     source, network = done.record["source"], done.config
-    print(f"{options.file}: mmdet {source['mmdet']}, sha256 {source['sha256']}")
+    terminal.out(f"{options.file}: mmdet {source['mmdet']}, sha256 {source['sha256']}")
     size = f"{network.swin.name}, {network.head.num_queries} queries, {len(network.class_names)} classes"
-    print(f"{size}; images as {done.record['preprocess']} has them")
-    print(f"{done.folder}: {done.num_tensors} tensors, every tensor placed")
+    terminal.out(f"{size}; images as {done.record['preprocess']} has them")
+    terminal.out(f"{done.folder}: {done.num_tensors} tensors, every tensor placed")

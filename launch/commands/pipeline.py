@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from genloop import terminal
 from launch.backends.local import FAILED, STOPPED, StopRequests, end_with_parent, stop_requests
 from launch.backends.processors import number_of_procs
 from launch.pipelines.folder import is_done, is_pipeline, mark_done, read_folders, stage_states, write_plan
@@ -28,8 +29,8 @@ def execute(options: argparse.Namespace) -> int:
     if options.dry_run:
         for stage in stages:
             state = "done" if is_done(pipeline.out, stage) else "to run"
-            print(f"# {stage.name} ({state}): {stage.folder}")
-            print(shlex.join(["genloop", *_words(stage, options.procs)]))
+            terminal.out(f"# {stage.name} ({state}): {stage.folder}")
+            terminal.out(shlex.join(["genloop", *_words(stage, options.procs)]))
         return 0
     _write(pipeline, options, stages)
     began = time.monotonic()
@@ -116,4 +117,4 @@ def runs_to_report(folders: Sequence[Path]) -> list[Path]:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    terminal.err(line)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from genloop import job
+from genloop import job, terminal
 from genloop.distributed import World
 from launch.backends.local import STOPPED, Workers, run_workers
 from launch.backends.processors import number_of_procs
@@ -36,7 +36,7 @@ def execute(options: argparse.Namespace) -> int:
         raise ValueError("which job? `genloop jobs` lists them")
     module = import_job(options.job)
     if options.help:
-        print(manual(module))
+        terminal.out(manual(module))
         return 0
     procs = number_of_procs(options.procs)
     _check_nodes(options, module.KIND)
@@ -147,21 +147,19 @@ def _dry_run(module: ModuleType, config: "JobConfig", options: argparse.Namespac
         check(config)
     workers = _workers(module, config, options, procs)
     if procs == options.nodes == 1:
-        print(shlex.join([sys.executable, "-m", module.__name__, *options.words]))
+        terminal.out(shlex.join([sys.executable, "-m", module.__name__, *options.words]))
         return 0
     for rank in workers.ranks if module.KIND == "independent" else [None]:
         variables, command = workers.command(module.KIND, rank)
-        print(" ".join([*(f"{key}={value}" for key, value in variables.items()), shlex.join(command)]))
+        terminal.out(" ".join([*(f"{key}={value}" for key, value in variables.items()), shlex.join(command)]))
     return 0
 
 
 def _say_how_it_ended(code: int, name: str, run: Path, seconds: float) -> None:
     """The outcome, and the command that a user needs next."""
     if code == 0:
-        print(f"{name}: done in {duration(seconds)}: {run}", file=sys.stderr)
+        terminal.err(f"{name}: done in {duration(seconds)}: {run}")
     elif code == STOPPED:
-        print(
-            f"{name}: stopped after {duration(seconds)} with work left; `genloop resume {run}` goes on", file=sys.stderr
-        )
+        terminal.err(f"{name}: stopped after {duration(seconds)} with work left; `genloop resume {run}` goes on")
     elif run.is_dir():
-        print(f"genloop: `genloop logs {run} --errors` says why, `genloop resume {run}` goes on", file=sys.stderr)
+        terminal.err(f"genloop: `genloop logs {run} --errors` says why, `genloop resume {run}` goes on")

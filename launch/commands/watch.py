@@ -4,12 +4,13 @@ import argparse
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
+from genloop import terminal
 from genloop.failures import read_failures
 from genloop.rundir import read_run
 from launch.backends.worker import log_file
@@ -17,7 +18,7 @@ from launch.commands import pipeline
 from launch.pipelines.folder import is_pipeline
 from launch.record import Launch, read_launch
 from launch.watch.progress import watch
-from launch.watch.status import as_json, lines, read_state
+from launch.watch.status import lines, read_state
 
 LINES = 20
 _FOLLOW_SECONDS = 0.5
@@ -33,7 +34,10 @@ def status(options: argparse.Namespace) -> int:
         state = read_state(options.run)
     except KeyboardInterrupt:
         return 0
-    print(as_json(state) if options.json else "\n".join(lines(state)))
+    if options.json:
+        terminal.out_json(asdict(state))
+    else:
+        terminal.out("\n".join(lines(state)))
     return 0
 
 
@@ -44,7 +48,7 @@ def _pipeline_status(options: argparse.Namespace) -> int:
         while True:
             text = pipeline.status(options.run, as_json=options.json)
             if text != shown:
-                print(text, flush=True)
+                terminal.out(text)
             shown = text
             if not options.watch or not _is_running(read_launch(options.run)):
                 return 0
@@ -56,7 +60,7 @@ def logs(options: argparse.Namespace) -> int:
     """Print failures, then logs -> exit code; of a pipeline those of the stage that it is at."""
     if is_pipeline(options.run):
         options.run = pipeline.current_stage(options.run)
-        print(f"== {options.run}")
+        terminal.out(f"== {options.run}")
     if read_run(options.run) is None:
         raise ValueError(f"{options.run} is not a run folder (it has no run.json)")
     folder = options.run / "logs"
@@ -64,9 +68,9 @@ def logs(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.run} has no log of worker {options.rank} (there are: {_ranks(folder) or 'none'})")
     failures = list(_failures(options.run))
     if options.errors:
-        print("\n".join(failures) if failures else "no failures")
+        terminal.out("\n".join(failures) if failures else "no failures")
         return 0
-    print("\n".join([*failures, *_tails(folder, options.rank)]))
+    terminal.out("\n".join([*failures, *_tails(folder, options.rank)]))
     try:
         if options.follow:
             _follow(options.run, options.rank)
@@ -115,7 +119,8 @@ def _follow(run: Path, rank: int | None) -> None:
                 whole, newline, _ = stream.read().rpartition(b"\n")
             places[file] = places.get(file, 0) + len(whole) + len(newline)
             for line in whole.decode("utf-8", "replace").splitlines():
-                print(line if rank is not None else f"{file.stem.removeprefix('worker-')}: {line}", flush=True)
+                shown = line if rank is not None else f"{file.stem.removeprefix('worker-')}: {line}"
+                over = not terminal.out(shown) or over
         if over:
             return
         time.sleep(_FOLLOW_SECONDS)
@@ -127,10 +132,10 @@ def cancel(options: argparse.Namespace) -> int:
     if launch.host != socket.gethostname():
         raise ValueError(f"{options.run} was started on {launch.host}; cancel it there")
     if not _is_running(launch):
-        print(f"{options.run} is not running", file=sys.stderr)
+        terminal.err(f"{options.run} is not running")
         return 0
     os.kill(launch.pid, signal.SIGTERM)
-    print(f"asked to stop; `genloop status {options.run}` tells when it has, `genloop resume` goes on", file=sys.stderr)
+    terminal.err(f"asked to stop; `genloop status {options.run}` tells when it has, `genloop resume` goes on")
     return 0
 
 

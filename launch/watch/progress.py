@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from genloop.terminal import clean, err
 from launch.watch.status import RunState, duration, read_state, totals
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class PlainView:
         """Print the totals; that the rate and the time left are others by now is no news."""
         news = totals(replace(state, rate=0.0, seconds_left=None))
         if news != self._shown and state.state != "starting":
-            print(totals(state), file=sys.stderr, flush=True)
+            err(totals(state))
             self._shown = news
 
     def close(self) -> None:
@@ -84,14 +85,20 @@ def table(state: RunState) -> "RenderableType":
         workers.add_column(column, justify="right")
     for worker in state.workers:
         style = "red" if worker.state in {"lost", "failed"} else "" if worker.alive else "dim"
-        cells = (str(worker.rank), worker.state, worker.unit or "", str(worker.items), f"{worker.rate:.2g}")
+        cells = (
+            str(worker.rank),
+            clean(worker.state),
+            clean(worker.unit or ""),
+            str(worker.items),
+            f"{worker.rate:.2g}",
+        )
         workers.add_row(*cells, duration(worker.silent), style=style)
     bar = Table.grid()
     total, done = (state.steps.total, state.steps.done) if state.steps else (state.units, state.units_done)
     if total:
         bar.add_row(ProgressBar(total=total, completed=done, width=60))
-    failures = [f"[red]unit {f.unit}: {escape(f.reason)}[/red]" for f in state.failures]
-    return Group(f"[bold]{escape(totals(state))}[/bold]", bar, *([workers] if state.workers else []), *failures)
+    failures = [f"[red]unit {f.unit}: {escape(clean(f.reason))}[/red]" for f in state.failures]
+    return Group(f"[bold]{escape(clean(totals(state)))}[/bold]", bar, *([workers] if state.workers else []), *failures)
 
 
 @contextmanager

@@ -1,10 +1,9 @@
 """The state of a run, read from its folder alone: units done, rate, time left, failures, and what each worker does."""
 
-import json
 import time
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -143,11 +142,6 @@ def totals(state: RunState) -> str:
         alive = sum(worker.alive for worker in state.workers)
         parts.append(f"{alive} worker{'' if alive == 1 else 's'}")
     return ", ".join(parts)
-
-
-def as_json(state: RunState) -> str:
-    """The state as one JSON object."""
-    return json.dumps(asdict(state), indent=1, ensure_ascii=False)
 
 
 def duration(seconds: float) -> str:

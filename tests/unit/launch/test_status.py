@@ -11,8 +11,9 @@ from genloop.job import execute, parse, prepare, run_command
 from genloop.ledger import Ledger, plan_units
 from genloop.records import Unit
 from jobs import make_prompts
+from launch.cli import command
 from launch.watch.progress import PlainView, table
-from launch.watch.status import as_json, duration, lines, read_state, totals
+from launch.watch.status import duration, lines, read_state, totals
 from tests.worlds import counting_job
 
 
@@ -107,9 +108,12 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         read_state(tmp_path)
 
 
-def test_the_json_form_holds_every_field(tmp_path):
+def test_the_json_form_holds_every_field(tmp_path, capsys):
     state = count_to(tmp_path / "run", "limit=4")
-    assert json.loads(as_json(state)) == json.loads(json.dumps(dataclasses.asdict(state)))
+    capsys.readouterr()
+    assert command(["status", str(tmp_path / "run"), "--json"]) == 0
+    found, expected = json.loads(capsys.readouterr().out), json.loads(json.dumps(dataclasses.asdict(state)))
+    assert found.keys() == expected.keys() and found["units"] == expected["units"]
 
 
 def test_a_terminal_shows_each_worker_and_each_failure(tmp_path):

@@ -1,0 +1,59 @@
+"""What people read on a terminal: the one place that prints, and what it takes out of every text.
+
+Texts come from servers, files and images. Control characters (terminal escape codes among them) and characters that
+turn the direction of writing are left out, secrets are redacted, lines that are too long for anyone are cut.
+"""
+
+import json
+import os
+import re
+import sys
+from typing import Any, TextIO
+
+from genloop.redaction import redact_text
+
+MAX_LINE = 10_000  # characters
+_ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")  # of colour, cursor and screen
+_UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_HALVES = re.compile(r"[\ud800-\udfff]")  # of characters: no stream takes them
+
+
+def clean(text: str) -> str:
+    """The text as it may be shown: tabs and line breaks stay, lines have at most about MAX_LINE characters."""
+    shown = _HALVES.sub("\ufffd", _UNSHOWN.sub("", _ESCAPES.sub("", text)))
+    return redact_text("\n".join(map(_cut, shown.split("\n"))))
+
+
+def out(text: str) -> bool:
+    """Print to standard output, as whole lines and at once -> whether somebody still reads it."""
+    return _write(sys.stdout, clean(text))
+
+
+def out_json(value: Any) -> None:
+    """Print plain values to standard output as JSON; all is escaped that is not ASCII, nothing is cut."""
+    _write(sys.stdout, json.dumps(value, indent=1))
+
+
+def err(text: str) -> None:
+    """Print to standard error, as whole lines and at once."""
+    _write(sys.stderr, clean(text))
+
+
+def _write(stream: TextIO, text: str) -> bool:
+    """Once the reader has gone (`genloop status RUN | head`) nothing is printed any more, and that is no failure."""
+    try:
+        stream.write(text if text.endswith("\n") else f"{text}\n")
+        stream.flush()
+        return True
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # for what is still in the stream's buffer, too
+        os.close(nowhere)
+        return False
+
+
+def _cut(line: str) -> str:
+    if len(line) <= MAX_LINE:
+        return line
+    left_out = len(line) - MAX_LINE
+    return f"{line[: MAX_LINE // 2]} [... {left_out} characters left out ...] {line[-MAX_LINE // 2 :]}"
