@@ -8,8 +8,11 @@ import re
 from genloop.data.prompts import NUMBERS, plural
 from genloop.records import Clause, Prompt, Verdict
 
-_MISSING = re.compile(r"expected (?P<name>.+)>=(?P<count>\d+), found (?P<found>\d+)(?P<colors> .+; and .*)?")
-_TOO_MANY = re.compile(r"expected (?P<name>.+)<(?P<count>\d+), found (?P<found>\d+)")
+# Names and counts are bounded, so that a line of any length is read in linear time.
+_MISSING = re.compile(
+    r"expected (?P<name>.{1,99})>=(?P<count>\d{1,9}), found (?P<found>\d{1,9})(?P<colors> .+; and .*)?"
+)
+_TOO_MANY = re.compile(r"expected (?P<name>.{1,99})<(?P<count>\d{1,9}), found (?P<found>\d{1,9})")
 
 
 def in_words(prompt: Prompt, verdict: Verdict) -> str:

@@ -15,7 +15,7 @@ from genloop.runs.rows import EvaluatedRow
 CARD = "card.json"  # of a run: how its images were made, and how they were judged
 IDENTITY = ("tag", "include", "exclude", "prompt")  # what of a prompt's metadata makes it that prompt
 GROUPS = ("detector", "colors", "options", "code", "canary", "images")  # of a card
-_PLACE = re.compile(r"([0-9]+)/(?:[^/]+/([0-9]+)|final)\.\w+$")  # 00017/samples/0000.png, 00017/final.png
+_PLACE = re.compile(r"(?<![0-9])([0-9]{1,9})/(?:[^/]+/([0-9]{1,9})|final)\.\w+$")  # 00017/samples/0000.png, 00017/final.png
 
 
 @dataclass(frozen=True, slots=True)

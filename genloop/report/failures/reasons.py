@@ -19,11 +19,14 @@ ABOUT = {
     UNREADABLE: "the file does not decode",
     OTHER: "anything else",
 }
-_COLOR = re.compile(rf"expected ({'|'.join(COLORS)}) (?P<name>.+)>=(?P<count>\d+), found (?P<found>\d+) \1; and .*")
-_FEW = re.compile(r"expected (?P<name>.+)>=(?P<count>\d+), found (?P<found>\d+)")
-_MANY = re.compile(r"expected (?P<name>.+)<(?P<count>\d+), found (?P<found>\d+)")
-_PLACE = re.compile(rf"expected (?P<name>.+) (?P<relation>{'|'.join(RELATIONS)}) target, found (?P<found>.*) target")
-_LOST = re.compile(rf"no target for (?P<name>.+) to be (?P<relation>{'|'.join(RELATIONS)})")
+# Names are bounded, so that a line of any length is read in linear time.
+_NAME, _FOUND = r"(?P<name>.{1,99})", r"found (?P<found>\d{1,9})"
+_RELATION = rf"(?P<relation>{'|'.join(RELATIONS)})"
+_COLOR = re.compile(rf"expected ({'|'.join(COLORS)}) {_NAME}>=\d{{1,9}}, {_FOUND} \1; and .*")
+_FEW = re.compile(rf"expected {_NAME}>=\d{{1,9}}, {_FOUND}")
+_MANY = re.compile(rf"expected {_NAME}<\d{{1,9}}, {_FOUND}")
+_PLACE = re.compile(rf"expected {_NAME} {_RELATION} target, found (?P<found>.{{0,99}}) target")
+_LOST = re.compile(rf"no target for {_NAME} to be {_RELATION}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from geneval.reasons import in_words
 from geneval.verdict import VerdictOptions, judge_objects
 from genloop.data.masks import encode_mask
-from genloop.records import Clause, Detection, Prompt
+from genloop.records import Clause, Detection, Prompt, Verdict
 from genloop.report import rendering, write_report
 from genloop.report.failures.objects import shots
 from genloop.report.failures.reasons import (
@@ -121,6 +122,28 @@ def test_colours_relations_and_strange_reasons_have_a_kind():
     assert (relation.kind, relation.relation, relation.found) == (RELATION, "left of", ("right of", "below"))
     assert failures("expected tie left of target, found  target")[0].found == ()
     assert [one.kind for one in failures("unreadable: x\nsomething else")] == [UNREADABLE, OTHER]
+
+
+MANY = 100_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "expected " + ">=1, found 0 x" * MANY,
+        "expected red " + ">=1, found 0 " * MANY,
+        "expected " + "<1, found 0 x" * MANY,
+        "expected " + "a above target, found b " * MANY,
+        "expected " + " above target, found" * MANY,
+        "no target for " + " to be above" * MANY + "x",
+        f"expected a>={'1' * MANY}, found 0",
+    ],
+    ids=lambda line: line[:24],
+)
+def test_a_reason_of_a_megabyte_is_read_like_any_other(line):
+    """In linear time: what is quadratic takes hours here."""
+    assert [one.kind for one in failures(line)] == [OTHER]
+    assert in_words(Prompt(0, "x", "own", (Clause("dog", 1),)), Verdict(False, line)) == ""
 
 
 def test_kinds_are_counted_by_task_with_intervals(run):

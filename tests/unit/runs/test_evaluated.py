@@ -10,6 +10,7 @@ import pytest
 
 from genloop.job import run_command
 from genloop.report import write_report
+from genloop.runs.evaluations import read_result_file
 from jobs import agreement, compare
 from tests.runs import refusal
 from tests.worlds.annotations import published_row, write_csv
@@ -183,6 +184,14 @@ def test_damaged_result_files_are_refused_by_their_line(tmp_path, capsys, change
     row = {key: value for key, value in {**json.loads(first), **change}.items() if value is not ...}
     path.write_text("\n".join([json.dumps(row), *others]))
     assert message in refusal(compare, [f"a={path}", f"b={path}", f"out={tmp_path / 'out'}"], tmp_path, capsys)
+
+
+@pytest.mark.parametrize("name", ["1" * 1_000_000, "1/" * 500_000, "1/a" * 500_000, f"{'1' * 5000}/samples/0.png"])
+def test_a_file_name_of_a_megabyte_is_refused_in_linear_time(tmp_path, name):
+    path = tmp_path / "results.jsonl"
+    path.write_text(json.dumps({"filename": name}))
+    with pytest.raises(ValueError, match=r"results\.jsonl:1: not a row of GenEval's result file"):
+        list(read_result_file(path))
 
 
 def answers() -> list[dict[str, str]]:
