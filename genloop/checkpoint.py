@@ -5,6 +5,7 @@ index, or the `.bin` forms, which are read with `weights_only=True`: nothing is 
 temporary name, fsync, rename.
 """
 
+import hashlib
 import math
 import os
 import shutil
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from genloop.reading import parse_json, read_json_object
 from genloop.registry import require
-from genloop.rundir import json_bytes, sha256_file, sync_folder, write_json
+from genloop.rundir import json_bytes, json_line, sha256_file, sync_folder, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,24 @@ _STEMS = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model"
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8} | {
     f"{sign}{bits}": bits for sign in "IU" for bits in (8, 16, 32, 64)
 }
+_DTYPES = {  # torch's name: that of safetensors, which writes tensors in this order, those of one type by name
+    "uint64": "U64",
+    "int64": "I64",
+    "float64": "F64",
+    "float32": "F32",
+    "uint32": "U32",
+    "int32": "I32",
+    "bfloat16": "BF16",
+    "float16": "F16",
+    "uint16": "U16",
+    "int16": "I16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e5m2": "F8_E5M2",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+_CHUNK = 1 << 24  # bytes
 _MAX_HEADER = 100_000_000
 _MAX_DIMS = 64
 _LISTED = 10
@@ -251,8 +270,7 @@ def save_folder(
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir()
     try:
-        contiguous = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-        require("safetensors.torch").save_file(contiguous, temporary / weights, metadata={"format": "pt"})
+        digest = _write_tensors(temporary / weights, tensors)
         for name, content in (files or {}).items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -260,12 +278,45 @@ def save_folder(
         names = sorted(path for path in temporary.rglob("*") if path.is_file())
         for path in names:
             _sync_file(path)
-        manifest = {path.relative_to(temporary).as_posix(): sha256_file(path) for path in names}
+        known = {temporary / weights: digest}
+        manifest = {path.relative_to(temporary).as_posix(): known.get(path) or sha256_file(path) for path in names}
         write_json(temporary / MANIFEST_FILE, manifest)
         _swap(temporary, folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
+            error.filename = os.fspath(folder)
         raise
+
+
+def _write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> str:
+    """Write a safetensors file, the very bytes of that library, and hash them on the way -> sha256.
+
+    One tensor at a time comes to the CPU. The library writes all at once, and would have them read again to be hashed.
+    """
+    kinds = {name: _DTYPES[str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()}
+    order = sorted(tensors, key=lambda name: (list(_DTYPES.values()).index(kinds[name]), name.encode()))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].nbytes
+        header[name] = {"dtype": kinds[name], "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
+    text = json_line(header)[:-1]
+    text += b" " * (-len(text) % 8)
+    digest = hashlib.sha256()
+    with open(path, "wb") as file:
+        for part in (struct.pack("<Q", len(text)), text, *order):
+            raw = part if isinstance(part, bytes) else _bytes_of(tensors[part])
+            for start in range(0, len(raw), _CHUNK):
+                file.write(raw[start : start + _CHUNK])
+                digest.update(raw[start : start + _CHUNK])
+    return digest.hexdigest()
+
+
+def _bytes_of(tensor: "Tensor") -> memoryview:
+    """A tensor's values, row by row."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return memoryview(flat.view(require("torch").uint8).numpy())
 
 
 def verify_folder(folder: Path) -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from genloop import checkpoint
 from genloop.checkpoint import (
     MANIFEST_FILE,
+    WEIGHTS_FILE,
     compare_manifest,
     find_weights,
     load_tensors,
@@ -20,6 +22,7 @@ from genloop.checkpoint import (
     verify_folder,
 )
 from genloop.reading import read_json_object
+from genloop.rundir import sha256_file
 
 TENSORS = {"a.weight": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.bfloat16), "n": torch.tensor(7)}
 SHAPES = {"a.weight": (2, 3), "b": (4,), "n": ()}
@@ -242,6 +245,32 @@ def test_a_saved_folder_reads_back_and_verifies(tmp_path: Path) -> None:
     }
     assert verify_folder(folder) is None
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+
+
+@pytest.mark.parametrize("chunk", [3, 1 << 24])
+def test_weights_are_written_as_the_library_writes_them_and_hashed_in_one_pass(tmp_path, monkeypatch, chunk):
+    numbers = torch.arange(24).reshape(4, 6) % 2
+    tensors = {f"n.{name}": numbers.to(getattr(torch, name)) for name in checkpoint._DTYPES}
+    tensors |= {
+        "Z": numbers.float().T,
+        'é"\n': torch.tensor(1.5),
+        "empty": torch.zeros(0, 3),
+        "a": numbers.half()[:, 2],
+    }
+    save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "x", metadata={"format": "pt"})
+    read = []
+    monkeypatch.setattr(checkpoint, "_CHUNK", chunk)
+    monkeypatch.setattr(checkpoint, "sha256_file", lambda path: read.append(path.name) or sha256_file(path))
+    save_folder(tmp_path / "c", tensors, {"config.json": {}})
+    assert (tmp_path / "c" / WEIGHTS_FILE).read_bytes() == (tmp_path / "x").read_bytes()
+    assert read == ["config.json"]
+    verify_folder(tmp_path / "c")
+
+
+def test_a_full_disk_is_named(tmp_path):
+    with pytest.raises(OSError) as caught:
+        save_folder(tmp_path / "c", {}, weights="../../../../../../../../../../../dev/full")
+    assert caught.value.filename
 
 
 def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
