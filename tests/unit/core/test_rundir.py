@@ -7,6 +7,7 @@ import resource
 from pathlib import Path
 
 import pytest
+import torch
 
 from genloop import environment
 from genloop.hashing import sha256_tree
@@ -147,6 +148,27 @@ def test_provenance_names_code_packages_and_hardware(tmp_path):
     assert found["packages"]["torch"].startswith("2.")
     assert found["cpu"]["cores"] >= 1
     assert {"genloop", "git", "python", "gpus", "command", "started"} <= set(found)
+
+
+@pytest.mark.parametrize(
+    ("variables", "matrices", "convolutions"),
+    [
+        ({}, "ieee", "tf32"),
+        ({"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}, "tf32", "tf32"),
+        ({"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "NVIDIA_TF32_OVERRIDE": "0"}, "ieee", "ieee"),
+    ],
+)
+def test_provenance_says_how_gpus_multiply_float32(monkeypatch, variables, matrices, convolutions):
+    """As torch is set: it takes TF32 for convolutions, of MAGVIT-v2 too, and not for matrices."""
+    for name in ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = environment.describe()["float32_on_gpus"]
+    assert found == {"matrices": matrices, "convolutions": convolutions}
+    if not variables:
+        backends = torch.backends
+        assert backends.cudnn.conv.fp32_precision == "tf32" and not backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize("below", ["", "deep/er"])

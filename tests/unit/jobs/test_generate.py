@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genloop.config import load_config
 from genloop.data.images import contact_sheet
 from genloop.job import run_command
 from genloop.ledger import read_rows
@@ -91,3 +92,20 @@ def test_a_contact_sheet_leaves_places_empty() -> None:
     assert sheet.shape == (5, 7, 3)
     assert (sheet[:2, :3] == 0).all() and (sheet[3:, 4:] == 0).all()
     assert (sheet == 0).all(2).sum() == 12
+
+
+@pytest.mark.parametrize("preset", ["showo_256", "showo_256_orm", "showo_256_parm", "showo_512"])
+def test_presets_of_published_weights_fill_a_gpu(preset: str) -> None:
+    config = load_config(generate.Config, Path("configs/generate") / f"{preset}.yaml")
+    assert config.unit_size >= 16 and config.unit_size * config.images_per_prompt >= config.slots
+    assert config.generator.options.dtype == "bfloat16"
+    assert config.judge.kind != "llava" or config.judge.options.dtype == "bfloat16"
+
+
+def test_an_image_tokenizer_that_has_no_half_precision_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["tiny", f"out={tmp_path / 'run'}", "generator.options.tokenizer_dtype=bfloat16"]
+    assert run_command(generate, words) == 2
+    assert capsys.readouterr().err.startswith("genloop: generator.options.tokenizer_dtype: ")
+    assert not (tmp_path / "run").exists()
