@@ -10,7 +10,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import socket
 import stat
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.reading import object_or_empty
-from genloop.rundir import json_line, write_new
+from genloop.rundir import json_line, remove, write_new
 
 log = logging.getLogger(__name__)
 HEARTBEAT = 1.0  # seconds between two signs of life
@@ -109,7 +108,7 @@ class Lease:
             return False
         if found != body:  # a living lease slipped in between: put it back
             write_new(self.path, found, staging=self.staging)
-        shutil.rmtree(grave) if stat.S_ISDIR(grave.lstat().st_mode) else grave.unlink()
+        remove(grave)
         return found == body
 
     def _filesystem_now(self) -> float:

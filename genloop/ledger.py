@@ -32,7 +32,7 @@ from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
 from genloop.reading import parse_json
 from genloop.records import Unit
 from genloop.redaction import redact
-from genloop.rundir import BadInput, RunFailed, json_line, sync_folder, write_atomic, write_json, write_new
+from genloop.rundir import BadInput, RunFailed, json_line, remove, sync_folder, write_atomic, write_json, write_new
 
 log = logging.getLogger(__name__)
 MAX_UNITS = 1_000_000  # files in one folder
@@ -185,7 +185,10 @@ class Ledger:
 
     def __enter__(self) -> "Ledger":
         for folder in ("rows", "checksums", "leases", "failed", "tmp", "logs"):
-            (self.run / folder).mkdir(parents=True, exist_ok=True)
+            try:
+                (self.run / folder).mkdir(parents=True, exist_ok=True)
+            except FileExistsError:
+                raise BadInput(f"{self.run / folder}: is no folder; remove it, or use another `out`") from None
         sizes = [[len(list(same)), size] for size, same in groupby(len(u) * self.rows_per_item for u in self.units)]
         items = sum(number * size for number, size in sizes)
         plan = json_line({"units": len(self.units), "items": items, "sizes": sizes})  # sizes: [number of units, items]
@@ -203,7 +206,7 @@ class Ledger:
         state = count(self.run, len(self.units))
         if state.done == state.total and not state.leased:
             for leftover in self.staging.iterdir():  # of workers that were killed
-                leftover.unlink(missing_ok=True)
+                remove(leftover)
 
     @property
     def staging(self) -> Path:
@@ -282,7 +285,7 @@ class Ledger:
             self._release()
             raise LeaseLost
         sync_folder(self.run / "rows")
-        (self.run / "failed" / f"{unit.name}.json").unlink(missing_ok=True)
+        remove(self.run / "failed" / f"{unit.name}.json")
         self._release()
         self._done += 1
 

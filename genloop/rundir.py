@@ -105,6 +105,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, whatever lies in its place, or nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: Any) -> None:
     """`write_atomic` of indented JSON with a trailing newline."""
     write_atomic(path, json_bytes(value))

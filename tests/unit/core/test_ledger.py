@@ -13,6 +13,7 @@ import pytest
 from genloop.distributed import StopRequested, World
 from genloop.lease import Lease
 from genloop.ledger import Ledger, UnitsFailed, count, finished, plan_units, read_rows
+from genloop.rundir import BadInput
 from tests.runs import wait_until
 
 
@@ -202,6 +203,21 @@ def test_what_is_no_lease_is_taken_over_as_one_that_a_crash_has_torn(tmp_path, m
     os.utime(lease, (time.time() - 11, time.time() - 11), follow_symlinks=False)
     assert drain(tmp_path, units) == ["00000"]
     assert not list((tmp_path / "leases").iterdir()) and not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("place", ["failed/00000.json", "tmp/x"])
+def test_what_lies_in_the_place_of_a_file_of_the_ledger_does_not_stop_later_runs(tmp_path, place):
+    (tmp_path / place).parent.mkdir()
+    full_folder(tmp_path / place)
+    assert drain(tmp_path, plan_units(2, 2), retry_failed=True) == ["00000"]
+    assert drain(tmp_path, plan_units(2, 2)) == [] and not (tmp_path / place).exists()
+
+
+@pytest.mark.parametrize("folder", ["rows", "checksums", "leases", "failed", "tmp", "logs"])
+def test_a_file_in_the_place_of_a_folder_of_the_ledger_is_named(tmp_path, folder):
+    (tmp_path / folder).write_text("")
+    with pytest.raises(BadInput, match=f"{tmp_path}/{folder}: is no folder"):
+        drain(tmp_path, plan_units(1, 1))
 
 
 @pytest.mark.parametrize("text", ["", "[" * 100_000, "\0", '{"attempts": "3"}', '{"attempts": 1e999}', "[3]"])
