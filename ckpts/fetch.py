@@ -21,7 +21,7 @@ from typing import Any
 
 from ckpts.download import RemoteFile, file_name, listing
 from ckpts.resolve import FETCHED_FILE, REGISTRY, Entry, known, missing_files
-from genloop.reading import parse_json
+from genloop.reading import parse_json, read_bytes
 from genloop.registry import load, require
 from genloop.rundir import sha256_file, write_json
 
@@ -232,7 +232,7 @@ def _check_content(entry: Entry, files: Sequence[RemoteFile], part: Path) -> Non
 
 
 def _git_sha1(file: Path) -> str:
-    data = file.read_bytes()
+    data = read_bytes(file)
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 

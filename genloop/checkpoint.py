@@ -19,7 +19,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from genloop.reading import parse_json, read_json_object
+from genloop.reading import parse_json, read_json_object, regular_file
 from genloop.registry import require
 from genloop.rundir import json_bytes, json_line, sha256_file, sync_folder, write_json
 
@@ -97,7 +97,7 @@ def _read_index(path: Path) -> WeightFiles:
 
 def read_header(path: Path) -> dict[str, Shape]:
     """{key: shape} of a safetensors file from its header alone; ValueError when the file is torn or not one."""
-    size = path.stat().st_size
+    size = regular_file(path).stat().st_size
     with open(path, "rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
@@ -225,7 +225,7 @@ def _check_index(folder: Path, weights: WeightFiles, found: Iterable[str]) -> No
 
 def check_archive(path: Path) -> None:
     """A .bin file is a zip archive with its directory at the end (or, written by torch before 1.6, a bare pickle)."""
-    with open(path, "rb") as file:
+    with open(regular_file(path), "rb") as file:
         start = file.read(4)
     if start == b"PK\x03\x04" and not zipfile.is_zipfile(path):
         raise ValueError(f"{path}: truncated (the archive has no directory); download it again")

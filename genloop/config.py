@@ -22,6 +22,7 @@ from pydantic import (
     PlainValidator,
     ValidationError,
     ValidationInfo,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
@@ -70,6 +71,15 @@ class JobConfig(Settings):
 
     out: Annotated[Path, LAUNCH, BeforeValidator(_named)] = Field(description="the run folder")
     seed: Seed = Field(0, description="keys every random number of the run")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "JobConfig":
+        """A pipe or a device would be read forever."""
+        for key, value, _ in _walk(self):
+            for path in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(path, Path) and path.exists() and not (path.is_file() or path.is_dir()):
+                    raise refusal(f"{key}: {path} is no regular file or folder; copy its content to one")
+        return self
 
 
 class IndependentConfig(JobConfig):

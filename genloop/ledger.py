@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 from genloop.config import IndependentConfig
 from genloop.distributed import World
 from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
-from genloop.reading import parse_json
+from genloop.reading import parse_json, read_bytes
 from genloop.records import Unit
 from genloop.redaction import redact
 from genloop.rundir import BadInput, RunFailed, json_line, remove, sync_folder, write_atomic, write_json, write_new
@@ -134,9 +134,11 @@ def rows_of_unit(run: Path, name: str, parse: Callable[[bytes], R]) -> Iterator[
     """
     path = run / "rows" / f"{name}.jsonl"
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_bytes(path).splitlines()
+    except ValueError as error:
+        raise DamagedRows(f"{error}; run `verify` on {run}") from None
     except OSError as error:
-        raise DamagedRows(f"{path}: unreadable ({error.strerror}); run `verify` on {run}") from None
+        raise DamagedRows(f"{path}: unreadable ({error.strerror or 'gone'}); run `verify` on {run}") from None
     for number, line in enumerate(lines, start=1):
         try:
             row = parse(line)
@@ -192,7 +194,7 @@ class Ledger:
         sizes = [[len(list(same)), size] for size, same in groupby(len(u) * self.rows_per_item for u in self.units)]
         items = sum(number * size for number, size in sizes)
         plan = json_line({"units": len(self.units), "items": items, "sizes": sizes})  # sizes: [number of units, items]
-        if not (self.run / "plan.json").is_file() or (self.run / "plan.json").read_bytes() != plan:
+        if not (self.run / "plan.json").is_file() or read_bytes(self.run / "plan.json") != plan:
             write_atomic(self.run / "plan.json", plan)
         self._write_status("looking")  # before another worker that gets nothing is the only one that is seen
         self._beat.start()

@@ -34,6 +34,7 @@ from genloop.distributed import World
 from genloop.job import run
 from genloop.models.llava.config import LlavaConfig, check_llava_folder
 from genloop.models.llava.text import LlavaTokenizer
+from genloop.reading import read_bytes
 from genloop.records import HeldOutAnswer
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
 from genloop.rundir import write_atomic, write_json
@@ -265,7 +266,7 @@ def conclude(
     calibration = {question: {"a": row["a"], "b": row["b"]} for question, row in fitted.items() if row["a"] > 0}
     files: dict[str, Any] = {**tokenizer.files(), "calibration.json": calibration}
     if checked.questions_file is not None:
-        files[FILE] = checked.questions_file.read_bytes()
+        files[FILE] = read_bytes(checked.questions_file)
     save_llava(judge, config.out / "judge", files)
     write_json(config.out / "summary.json", summary)
     table = format_judge(summary)

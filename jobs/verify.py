@@ -26,6 +26,7 @@ from genloop.hashing import files_below
 from genloop.job import one_line
 from genloop.job import run as run_job
 from genloop.ledger import Ledger, count, finished, json_object, plan_of, plan_units, read_rows
+from genloop.reading import read_bytes, read_utf8
 from genloop.rundir import RunFailed, check_inside, read_run, sha256_file
 
 KIND = "independent"
@@ -70,8 +71,8 @@ def _check_rows(run: Path, name: str) -> list[dict[str, Any]]:
     source = f"rows/{name}.jsonl"
     problem: str | None = "empty"
     try:
-        lines = (run / source).read_bytes().splitlines()  # of bytes: a prompt may hold other line separators
-    except OSError:
+        lines = read_bytes(run / source).splitlines()  # of bytes: a prompt may hold other line separators
+    except (OSError, ValueError):
         lines, problem = [], "unreadable"
     found: list[dict[str, Any]] = [] if lines else [{"unit": name, "key": [], "image": source, "problem": problem}]
     for line in lines:
@@ -95,7 +96,7 @@ def _check_others(run: Path, name: str, seen: Collection[str]) -> list[dict[str,
     if not (run / "checksums").is_dir():
         return []
     try:
-        lines = (run / source).read_text(encoding="utf-8").splitlines()
+        lines = read_utf8(run / source).splitlines()
         recorded = {check_inside(file): sha256 for sha256, file in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError):
         problem = "unreadable" if (run / source).exists() else "missing"

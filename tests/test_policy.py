@@ -227,6 +227,17 @@ def test_json_and_yaml_are_read_in_one_place() -> None:
     assert found == {"genloop/reading.py"}
 
 
+def test_files_are_read_whole_in_one_place() -> None:
+    """It refuses pipes, devices and what is too large; whoever else reads does so with what the suite itself wrote."""
+    reading = re.compile(r"\.read_(bytes|text)\(")
+    found = {
+        name_of(file)
+        for file in SOURCES
+        if not name_of(file).startswith(("tests", "benchmarks", "launch")) and reading.search(file.read_text("utf-8"))
+    }
+    assert found == {"genloop/reading.py", "genloop/environment.py", "genloop/lease.py"}  # code, /proc
+
+
 def test_no_test_steps_aside() -> None:
     banned = {"skip", "skipif", "importorskip", "xfail"}
     found = [

@@ -11,6 +11,7 @@ import numpy as np
 
 from genloop.data.images import decoding_errors, open_image, upright_rgb
 from genloop.data.shards import Sample, Shards
+from genloop.reading import read_bytes
 
 
 class UnreadableImage(ValueError):
@@ -53,7 +54,11 @@ class ImageReader:
 
 def read_image(path: Path) -> np.ndarray:
     """An image file -> (H, W, 3) uint8 RGB, turned as its EXIF data says; UnreadableImage when it does not decode."""
-    return decode_image(path.read_bytes())  # a failing disk is not a broken image: its OSError passes
+    try:
+        data = read_bytes(path)  # a failing disk is not a broken image: its OSError passes
+    except ValueError as error:
+        raise UnreadableImage(str(error)) from None
+    return decode_image(data)
 
 
 def image_size(path: Path) -> tuple[int, int] | None:

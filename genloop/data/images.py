@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from genloop.reading import regular_file
+
 if TYPE_CHECKING:
     from PIL.Image import Image, Transpose
     from torch import Tensor
@@ -48,7 +50,7 @@ def open_image(file: Path | BinaryIO) -> "Image":
     """The header of a PNG, JPEG or WebP file, whatever its name; `decoding_errors` for anything else."""
     from PIL import Image
 
-    return Image.open(file, formats=_FORMATS)
+    return Image.open(regular_file(file) if isinstance(file, Path) else file, formats=_FORMATS)
 
 
 def upright_rgb(image: "Image") -> np.ndarray:

@@ -31,7 +31,7 @@ import numpy as np
 
 from genloop.data.tar_index import KEY, PLACE, Members, check_places, digest_of, scan
 from genloop.hashing import sha256_files
-from genloop.reading import read_json
+from genloop.reading import read_json, regular_file
 from genloop.registry import require
 from genloop.rundir import sha256_file, sync_folder, write_atomic
 
@@ -75,7 +75,7 @@ class ShardIndex:
         """The table of the samples, memory-mapped where it lies in a file."""
         if self.table is not None:
             return self.table
-        return np.lib.format.open_memmap(table_path(self.path), mode="r", max_header_size=1 << 16)
+        return np.lib.format.open_memmap(regular_file(table_path(self.path)), mode="r", max_header_size=1 << 16)
 
 
 def index_path(shard: Path) -> Path:

@@ -18,6 +18,7 @@ from genloop.factories import Resolve
 from genloop.metrics.clip_source import ClipUser, MetricClip, load_clip_source
 from genloop.metrics.makers import Extractor, FeatureMaker, FeatureSettings
 from genloop.metrics.statistics import npy_bytes
+from genloop.reading import regular_file
 from genloop.rundir import write_atomic
 
 
@@ -97,7 +98,7 @@ class CachedExtractor:
             digest.update(f"{image.shape}".encode() + hashlib.sha256(image.tobytes()).digest())
         path = self.folder / f"{digest.hexdigest()}.npy"
         try:
-            return np.load(path)
+            return np.load(regular_file(path))
         except FileNotFoundError:
             features = self.extractor.embed(images)
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from genloop.metrics.set_distances import Gaussian
+from genloop.reading import regular_file
 from genloop.rundir import write_atomic
 
 _ROUNDING = 1e-6  # of the largest value
@@ -100,7 +101,7 @@ def _check_covariance(path: Path, sigma: np.ndarray) -> None:
 def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Those of the arrays that an .npz has; ValueError for another or a torn file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(regular_file(path), allow_pickle=False) as file:
             return {name: file[name] for name in names if name in file.files}
     except (ValueError, OSError, KeyError, EOFError, TypeError, BadZipFile) as error:  # TypeError: of an .npy
         raise ValueError(f"{path}: not a file of statistics ({error})") from None

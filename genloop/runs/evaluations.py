@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop import ledger, rundir
-from genloop.reading import parse_json, read_json_object
+from genloop.reading import parse_json, read_bytes, read_json_object
 from genloop.runs.provenance import is_upper_bound
 from genloop.runs.rows import EvaluatedRow
 
@@ -144,7 +144,7 @@ def read_result_file(path: Path) -> Iterator[EvaluatedRow]:
     there, prompt and sample stand in the file's name, in any order, and keys may be missing or more.
     """
     seen: set[tuple[int, int]] = set()
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(read_bytes(path).splitlines(), start=1):
         if not line.strip():  # files of several processes that were put together
             continue
         where = f"{path}:{number}"

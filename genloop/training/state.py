@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genloop.checkpoint import MANIFEST_FILE, WEIGHTS_FILE, compare_manifest, read_shapes, save_folder, verify_folder
 from genloop.distributed import World
-from genloop.reading import object_or_empty, read_json_object
+from genloop.reading import object_or_empty, read_bytes, read_json_object
 from genloop.registry import require
 from genloop.rundir import write_atomic
 from genloop.training.ema import Ema
@@ -173,7 +173,7 @@ def cut_metrics(run: Path, step: int) -> None:
     path = run / "metrics.jsonl"
     if not path.is_file():
         return
-    lines = path.read_bytes().split(b"\n")[:-1]
+    lines = read_bytes(path).split(b"\n")[:-1]
     steps = [object_or_empty(line).get("step") for line in lines]
     if num_garbled := sum(type(found) is not int for found in steps):
         log.warning("%s: %d lines that are no rows are dropped", path, num_garbled)

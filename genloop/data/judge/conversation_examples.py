@@ -17,6 +17,7 @@ from genloop.data.image_reader import decode_image
 from genloop.data.images import encode_png
 from genloop.data.judge.conversations import Conversation, check_images, read_conversations, says_yes
 from genloop.data.judge.examples import UNKNOWN_STEP, JudgeExample
+from genloop.reading import read_bytes
 from genloop.records import Prompt
 
 SOURCE = "conversations"
@@ -103,7 +104,7 @@ def read_labelled(path: Path, images: Path, recognize: Recognize) -> LabelledFil
 
 def read_png(path: Path) -> bytes:
     """The bytes of an image that is a PNG already, else its pixels as one."""
-    data = path.read_bytes()
+    data = read_bytes(path)
     pixels = decode_image(data)
     return data if data.startswith(_PNG) else encode_png(pixels)
 

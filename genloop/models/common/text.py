@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from genloop.reading import read_json_object
+from genloop.reading import read_bytes, read_json_object
 from genloop.registry import require
 
 
@@ -41,7 +41,7 @@ class FileTokenizer:
 
     def files(self) -> dict[str, bytes]:
         """{name: content} of the folder's files."""
-        return {path.name: path.read_bytes() for path in sorted(self.folder.iterdir()) if path.is_file()}
+        return {path.name: read_bytes(path) for path in sorted(self.folder.iterdir()) if path.is_file()}
 
     def _special(self, name: str) -> int:
         for source in ("tokenizer_config.json", "special_tokens_map.json"):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from genloop.reading import read_bytes
 from genloop.registry import require
 
 _NAMES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -46,7 +47,7 @@ class LlavaTokenizer:
     def files(self) -> dict[str, bytes]:
         """{name: content} of its files, to be saved beside the weights."""
         paths = [self.folder / name for name in (*_NAMES, *_OLDER)]
-        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+        return {path.name: read_bytes(path) for path in paths if path.is_file()}
 
 
 def _read(folder: Path) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop import rundir
-from genloop.reading import object_or_empty, read_object_or_empty
+from genloop.reading import object_or_empty, read_bytes, read_object_or_empty, read_utf8
 from genloop.report.runs import ReportedRun
 
 
@@ -43,7 +43,7 @@ def _record(run: ReportedRun, folder: Path) -> ProvenanceRecord:
         fingerprint.get("job", ""),
         run.name if folder == run.folder else folder.resolve().name,
         tuple((name, value) for name, value in facts if value),
-        config.read_text(encoding="utf-8").rstrip() if config.is_file() else "",
+        read_utf8(config).rstrip() if config.is_file() else "",
     )
 
 
@@ -109,5 +109,5 @@ def _group(value: Any) -> dict[str, Any]:
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON-lines file, without incomplete lines left by a kill or a full disk."""
-    for line in path.read_bytes().splitlines() if path.is_file() else ():
+    for line in read_bytes(path).splitlines() if path.is_file() else ():
         yield object_or_empty(line)

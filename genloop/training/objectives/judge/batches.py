@@ -13,6 +13,7 @@ from torch import Tensor
 from genloop.data.image_reader import decode_image
 from genloop.data.judge.examples import QUESTIONS, UNKNOWN
 from genloop.job import note
+from genloop.reading import read_bytes
 from genloop.training.objectives.judge.branches import NAME
 from genloop.training.objectives.judge.data import JudgeData
 from genloop.training.objectives.judge.items import AskedImage, Item, ItemPlans, names_in, term_of
@@ -94,7 +95,7 @@ def read_image(data: JudgeData, image: tuple[int, int]) -> np.ndarray:
         return data.sets[source].images[number]
     path = data.conversations[number].image
     with note(f"image {path}"):
-        return decode_image(path.read_bytes())
+        return decode_image(read_bytes(path))
 
 
 def _supervised(
