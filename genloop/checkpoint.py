@@ -15,6 +15,7 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -305,8 +306,8 @@ def _write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> str:
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
     with open(path, "wb") as file:
-        for part in (struct.pack("<Q", len(text)), text, *order):
-            raw = part if isinstance(part, bytes) else _bytes_of(tensors[part])
+        head = struct.pack("<Q", len(text)) + text
+        for raw in chain([memoryview(head)], map(_bytes_of, map(tensors.__getitem__, order))):
             for start in range(0, len(raw), _CHUNK):
                 file.write(raw[start : start + _CHUNK])
                 digest.update(raw[start : start + _CHUNK])
@@ -316,7 +317,7 @@ def _write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> str:
 def _bytes_of(tensor: "Tensor") -> memoryview:
     """A tensor's values, row by row."""
     flat = tensor.detach().cpu().contiguous().flatten()
-    return memoryview(flat.view(require("torch").uint8).numpy())
+    return flat.view(require("torch").uint8).numpy().data
 
 
 def verify_folder(folder: Path) -> None:
