@@ -267,8 +267,7 @@ class Ledger:
     def write(self, path: Path, data: bytes) -> None:
         """Write a file of the unit that is being worked on, whole or not at all; LeaseLost when it is another's now."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.check_lease()
-        write_atomic(path, data, staging=self.staging)
+        write_atomic(path, data, staging=self.staging, ready=self.check_lease)
         self._written[path.relative_to(self.run).as_posix()] = hashlib.sha256(data).hexdigest()
 
     def check_lease(self) -> None:
@@ -280,9 +279,8 @@ class Ledger:
         """Put the unit's rows in place, atomically and durably, and give the lease back; LeaseLost as in `write`."""
         data = b"".join(json_line(row) for row in rows)
         sums = self._written | {f"rows/{unit.name}.jsonl": hashlib.sha256(data).hexdigest()}
-        self.check_lease()
         text = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(sums.items()))
-        write_atomic(self.run / "checksums" / unit.name, text.encode(), staging=self.staging)
+        write_atomic(self.run / "checksums" / unit.name, text.encode(), staging=self.staging, ready=self.check_lease)
         if not write_new(self.run / "rows" / f"{unit.name}.jsonl", data, staging=self.staging):
             self._release()
             raise LeaseLost

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,14 +40,19 @@ class BadInput(RunFailed):
     exit_code = 2
 
 
-def write_atomic(path: Path, data: bytes, *, staging: Path | None = None) -> None:
+def write_atomic(
+    path: Path, data: bytes, *, staging: Path | None = None, ready: Callable[[], None] | None = None
+) -> None:
     """Write a file so that it is there whole or not at all, and survives a power cut once this returns.
 
-    `staging` is a folder on the same file system for the temporary file; by default it lies beside the target.
+    `staging` is a folder on the same file system for the temporary file; by default it lies beside the target. `ready`
+    is called when the file is complete, before it appears: what it raises prevents that.
     """
     temporary = (staging or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         _write_synced(temporary, data)
+        if ready is not None:
+            ready()
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)

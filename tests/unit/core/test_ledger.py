@@ -86,12 +86,13 @@ def test_the_unit_of_a_killed_worker_is_taken_over_at_once(tmp_path, reaped):
 
 
 def _paint_until_lost(run: str) -> None:
-    """Write one image again and again: a worker in the midst of its unit. Ends with 3 where the unit stays its own."""
+    """A worker that is suspended in the midst of its unit. Ends with 3 where the unit stays its own."""
     with Ledger(Path(run), plan_units(2, 2), World()) as ledger:
         for unit in ledger.claims():
             with ledger.working(unit):
-                for _ in range(100_000):
-                    ledger.write(ledger.run / "images" / "0.png", b"first")
+                ledger.write(ledger.run / "images" / "0.png", b"first")
+                os.kill(os.getpid(), signal.SIGSTOP)
+                ledger.write(ledger.run / "images" / "0.png", b"first")
                 raise SystemExit(3)
 
 
@@ -99,8 +100,6 @@ def test_a_worker_that_was_suspended_leaves_a_unit_that_another_has_finished(tmp
     worker = multiprocessing.get_context("spawn").Process(target=_paint_until_lost, args=(str(tmp_path),))
     worker.start()
     image, lease = tmp_path / "images" / "0.png", tmp_path / "leases" / "00000"
-    wait_until(image.exists)
-    os.kill(worker.pid, signal.SIGSTOP)
     wait_until(lambda: Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
     assert drain(tmp_path, plan_units(2, 2), World(rank=1)) == []  # silent for a moment only
     os.utime(lease, (time.time() - 61, time.time() - 61))

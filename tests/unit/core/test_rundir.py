@@ -201,3 +201,14 @@ def test_metrics_are_appended(tmp_path):
     append_metrics(tmp_path, {"step": 1})
     append_metrics(tmp_path, {"step": 2, "text": "ü"})
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == ['{"step":1}', '{"step":2,"text":"ü"}']
+
+
+def test_a_file_that_is_not_ready_does_not_appear(tmp_path):
+    def not_ready():
+        assert next(tmp_path.glob(".x.*.tmp")).read_bytes() == b"new"  # asked last of all
+        raise ValueError("not ready")
+
+    write_atomic(tmp_path / "x", b"old")
+    with pytest.raises(ValueError, match="not ready"):
+        write_atomic(tmp_path / "x", b"new", ready=not_ready)
+    assert (tmp_path / "x").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
