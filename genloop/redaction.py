@@ -5,11 +5,12 @@ A key, a token or a password may come in by the keys of a request (`judge.option
 fingerprints do without it, too.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
-REDACTED = "[redacted]"
+REDACTED = "<redacted>"
 _WORDS = "api[-_]?key|access[-_]?key|secret[-_]?key|private[-_]?key|secret|passw(?:or)?d|pwd|authorization|credentials?"
 _TOKENS = "(?:access|api|auth|bearer|hf|id|refresh|session)[-_]?token"
 _NAME = re.compile(f"(?:.*[-_])?(?:{_WORDS}|key|token|auth|cookie|signature|sig)", re.I | re.S)
@@ -25,7 +26,7 @@ _PATTERNS = (
     (re.compile(r"\b(bearer\s+)[\w.~+/=-]{8,}", re.I), rf"\1{REDACTED}"),
     (re.compile(r"\b(?:sk-|hf_|ghp_)[\w-]{16,}"), REDACTED),
 )
-_IN_YAML = re.compile(rf"((?:{_WORDS}|{_TOKENS}|\bkey|\btoken)\s*:\s*){_VALUE}", re.I)
+_WORD = re.compile(r"[\w.-]+=")  # that begins `key=value`
 
 
 def redact(value: Any, name: str = "") -> Any:
@@ -36,7 +37,7 @@ def redact(value: Any, name: str = "") -> Any:
     if isinstance(value, list | tuple):
         return [redact(inner, name) for inner in value]
     if isinstance(value, str):
-        return REDACTED if value and _is_secret(name) else redact_text(value)
+        return REDACTED if value and _is_secret(name) else (redact_word if _WORD.match(value) else redact_text)(value)
     return value
 
 
@@ -49,10 +50,17 @@ def redact_text(text: str) -> str:
 
 def redact_word(word: str) -> str:
     """A word of a command line, which may be `key=value` with YAML as its value."""
-    key = word.partition("=")[0]
-    if key != word and _is_secret(key):
-        return f"{key}={REDACTED}"
-    return redact_text(_IN_YAML.sub(rf"\1{REDACTED}", word))
+    from genloop.reading import parse_yaml
+
+    key, equals, text = word.partition("=")
+    try:
+        value = parse_yaml(text, key) if equals else None
+    except ValueError:  # refused where it is used
+        return redact_text(word)
+    kept = redact(value, key)
+    if kept == value:
+        return word if isinstance(value, Mapping | list) else redact_text(word)
+    return f"{key}={kept if isinstance(kept, str) else json.dumps(kept)}"
 
 
 def holds_redacted(value: Any, key: str = "") -> str | None:

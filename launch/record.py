@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.lease import read_object
+from genloop.redaction import redact
 from genloop.rundir import json_bytes, write_atomic
 
 FILE = "launch.json"
@@ -32,9 +33,9 @@ class Launch:
 
 
 def write_launch(run: Path, launch: Launch) -> None:
-    """Keep it in the run folder."""
+    """Keep it in the run folder, without secrets."""
     (run / "logs").mkdir(parents=True, exist_ok=True)
-    write_atomic(run / "logs" / FILE, json_bytes(asdict(launch)))
+    write_atomic(run / "logs" / FILE, json_bytes(redact(asdict(launch))))
 
 
 def read_launch(run: Path) -> Launch:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.reading import read_object_or_empty
+from genloop.redaction import redact
 from genloop.rundir import write_json
 from launch.pipelines.stages import Stage
 from launch.watch.status import RunState, read_state, totals
@@ -43,7 +44,7 @@ def write_plan(out: Path, name: str, stages: Sequence[Stage], settings: Mapping[
         {"name": stage.name, "job": stage.job, "address": stage.address, "needs": list(stage.needs)} for stage in stages
     ]
     (out / "done").mkdir(parents=True, exist_ok=True)
-    write_json(out / FILE, {"name": name, "stages": rows, "folders": folders, "settings": settings})
+    write_json(out / FILE, {"name": name, "stages": rows, "folders": folders, "settings": redact(settings)})
 
 
 def is_done(out: Path, stage: Stage) -> bool:
