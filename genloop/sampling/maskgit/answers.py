@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from genloop.models.common.memory import Budget
 from genloop.models.showo.answer import answer
 from genloop.records import Seed
 from genloop.sampling.maskgit.inpaint import encode_square
+from genloop.sampling.maskgit.passes import ROWS
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.modes import AnswerSettings
 from genloop.sampling.noise import word_uniforms
@@ -18,6 +20,7 @@ class ShowoAnswers:
 
     def __init__(self, sampler: MaskGitSampler) -> None:
         self.sampler = sampler
+        self.budget = Budget(sampler.rows_per_forward, ROWS)
 
     def answer(
         self, images: Sequence[np.ndarray], questions: Sequence[str], seeds: Sequence[Seed], settings: AnswerSettings
@@ -25,12 +28,17 @@ class ShowoAnswers:
         """See `Answerer.answer`."""
         codes = torch.stack([encode_square(self.sampler, image) for image in images])
         uniforms = torch.stack([word_uniforms(seed, settings.max_new_tokens) for seed in seeds])
-        return answer(
-            self.sampler.model,
-            codes,
-            questions,
-            max_new_tokens=settings.max_new_tokens,
-            top_k=settings.top_k,
-            temperature=settings.temperature,
-            uniforms=uniforms,
-        )
+
+        def compute(rows: Sequence[int]) -> list[str]:
+            part = list(rows)
+            return answer(
+                self.sampler.model,
+                codes[part],
+                [questions[row] for row in part],
+                max_new_tokens=settings.max_new_tokens,
+                top_k=settings.top_k,
+                temperature=settings.temperature,
+                uniforms=uniforms[part],
+            )
+
+        return self.budget.run(range(len(images)), 1, compute)

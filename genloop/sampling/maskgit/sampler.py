@@ -190,8 +190,8 @@ class MaskGitSampler:
 
     def _follow_weights(self) -> None:
         """Forget prefixes of other weights: an optimizer, a checkpoint or an adapter may have changed them in place."""
-        norms = [torch.linalg.vector_norm(p.detach(), dtype=torch.float64) for p in self.model.parameters()]
-        weights = torch.stack(norms).tolist()
+        parameters = [parameter.detach() for parameter in self.model.parameters()]
+        weights = torch.stack(torch._foreach_norm(parameters, 2, dtype=torch.float64)).tolist()  # few kernels on a GPU
         if weights != self._weights:
             self._weights = weights
             self._prefixes.clear()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 
-from benchmarks.showo_launches import operations
+from benchmarks.showo_launches import Operations, operations
 from genloop.models.common.memory import Budget
 from genloop.records import Seed
 from genloop.sampling.maskgit.passes import Grouped, Padded, passes_of
@@ -157,3 +157,11 @@ def test_a_padded_step_takes_few_operations_and_waits_for_no_value():
     begun = start(grouped)
     with pytest.raises(DynamicOutputShapeException), FakeTensorMode(allow_non_fake_inputs=True):
         grouped.step(begun)
+
+
+def test_looking_for_changed_weights_takes_few_operations():
+    sampler = sampler_of(padded=True)
+    start(sampler, 1)
+    with Operations() as found:
+        start(sampler, 1)
+    assert found.counts.total() < 20 < len(list(sampler.model.parameters()))
