@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genloop import terminal
+from genloop.redaction import redact_word
 from launch.backends.local import FAILED, STOPPED, StopRequests, end_with_parent, stop_requests
 from launch.backends.processors import number_of_procs
 from launch.pipelines.folder import is_done, is_pipeline, mark_done, read_folders, stage_states, write_plan
@@ -30,7 +31,7 @@ def execute(options: argparse.Namespace) -> int:
         for stage in stages:
             state = "done" if is_done(pipeline.out, stage) else "to run"
             terminal.out(f"# {stage.name} ({state}): {stage.folder}")
-            terminal.out(shlex.join(["genloop", *_words(stage, options.procs)]))
+            terminal.out(shlex.join(["genloop", *map(redact_word, _words(stage, options.procs))]))
         return 0
     _write(pipeline, options, stages)
     began = time.monotonic()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from genloop import job, terminal
 from genloop.distributed import World
+from genloop.redaction import redact_word
 from launch.backends.local import STOPPED, Workers, run_workers
 from launch.backends.processors import number_of_procs
 from launch.catalog import import_job, manual
@@ -147,11 +148,12 @@ def _dry_run(module: ModuleType, config: "JobConfig", options: argparse.Namespac
         check(config)
     workers = _workers(module, config, options, procs)
     if procs == options.nodes == 1:
-        terminal.out(shlex.join([sys.executable, "-m", module.__name__, *options.words]))
+        terminal.out(shlex.join([sys.executable, "-m", module.__name__, *map(redact_word, options.words)]))
         return 0
     for rank in workers.ranks if module.KIND == "independent" else [None]:
         variables, command = workers.command(module.KIND, rank)
-        terminal.out(" ".join([*(f"{key}={value}" for key, value in variables.items()), shlex.join(command)]))
+        settings = (f"{key}={value}" for key, value in variables.items())
+        terminal.out(" ".join([*settings, shlex.join(map(redact_word, command))]))
     return 0
 
 
