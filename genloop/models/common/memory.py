@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 log = logging.getLogger(__name__)
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "_STATUS_ALLOC_FAILED")
 T = TypeVar("T")
 R = TypeVar("R")
 
