@@ -21,6 +21,7 @@ from typing import Any
 
 from ckpts.download import RemoteFile, file_name, listing
 from ckpts.resolve import FETCHED_FILE, REGISTRY, Entry, known, missing_files
+from genloop.environment import imports_alike
 from genloop.reading import parse_json, read_bytes
 from genloop.registry import load, require
 from genloop.rundir import sha256_file, write_json
@@ -160,8 +161,7 @@ def _watched(
 ) -> bool:
     """Run one download -> whether it came to its end; OSError with its line when it failed."""
     words = [sys.executable, "-m", "ckpts.download"]
-    root = str(Path(__file__).resolve().parent.parent)
-    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONPATH": os.pathsep.join([root, *sys.path])}
+    quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", **imports_alike()}
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
         child = subprocess.Popen(
             words,

@@ -7,8 +7,10 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,14 @@ def describe() -> dict[str, Any]:
         "command": [Path(sys.argv[0]).name, *map(redact_word, sys.argv[1:])],
         "started": now(),
     }
+
+
+def imports_alike() -> dict[str, str]:
+    """Variables for a Python process: it imports from the same places as this one, and not from the current folder."""
+    stdlib = Path(sysconfig.get_paths()["stdlib"])
+    others = {str(stdlib), str(stdlib.with_name(f"python{sys.version_info[0]}{sys.version_info[1]}.zip"))}
+    own = takewhile(lambda place: place not in others, sys.path)
+    return {"PYTHONSAFEPATH": "1", "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in own)}
 
 
 def now() -> str:

@@ -66,7 +66,7 @@ def lookup(table: Mapping[str, str], name: str, what: str) -> Any:
 def _load_own(path: str, what: str) -> Any:
     try:
         return load(path)
-    except (ImportError, AttributeError, ValueError) as error:  # ValueError: an empty module name
+    except (ImportError, AttributeError, ValueError, TypeError) as error:  # an empty or a relative module name
         raise ValueError(f"{what} {path!r} cannot be imported: {error}") from None
 
 

@@ -36,12 +36,18 @@ def import_job(name: str) -> ModuleType:
         if name not in known:
             raise ValueError(f"unknown job {name!r}{did_you_mean(name, known)} ({', '.join(known)})")
         return importlib.import_module(f"jobs.{name}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ValueError(f"{name!r} is no job; a job is a name of `genloop jobs` or a dotted module path")
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        raise ValueError(f"no module {name!r}; a job is a name of `genloop jobs` or a dotted module path") from None
+        here = " (nothing is imported from the current folder unless it is named in PYTHONPATH)"
+        raise ValueError(
+            f"no module {name!r}; a job is a name of `genloop jobs` or a dotted module path"
+            + (here if Path(name.partition(".")[0]).exists() else "")
+        ) from None
     missing = [part for part in ("KIND", "Config", "main") if not hasattr(module, part)]
     if missing:
         raise ValueError(f"{name} is not a job: it has no {', '.join(missing)}")

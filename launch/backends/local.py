@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genloop import terminal
+from genloop.environment import imports_alike
 from genloop.ledger import unsettled
 from launch.backends.worker import PR_SET_PDEATHSIG, beat_file, log_file, output_file
 from launch.watch.progress import shown
@@ -136,7 +137,7 @@ class Workers:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={"OMP_NUM_THREADS": "1", **os.environ, **self.environment, **variables},
+            env={"OMP_NUM_THREADS": "1", **os.environ, **imports_alike(), **self.environment, **variables},
             process_group=0,  # a terminal's Ctrl-C reaches the launcher only, which passes it on
             preexec_fn=before,
         )

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genloop import terminal
+from genloop.environment import imports_alike
 from genloop.redaction import redact_word
 from launch.backends.local import FAILED, STOPPED, StopRequests, end_with_parent, stop_requests
 from launch.backends.processors import number_of_procs
@@ -68,7 +70,8 @@ def _words(stage: Stage, procs: str) -> list[str]:
 def _run(stage: Stage, procs: str, requests: StopRequests) -> int:
     """One stage, to its end; requests to stop are passed on once."""
     command = [sys.executable, "-m", "launch", *_words(stage, procs)]
-    child = subprocess.Popen(command, process_group=0, preexec_fn=end_with_parent)
+    variables = {**os.environ, **imports_alike()}
+    child = subprocess.Popen(command, env=variables, process_group=0, preexec_fn=end_with_parent)
     passed = 0
     try:
         while child.poll() is None:

@@ -4,6 +4,7 @@ import importlib
 
 import pytest
 
+from genloop.registry import lookup
 from launch.catalog import import_job, job_files, manual, summaries
 
 
@@ -28,6 +29,22 @@ def test_a_module_that_is_no_job_or_not_there_is_refused():
         import_job("genloop.records")
     with pytest.raises(ValueError, match=r"no module 'tests.unit.nothing_here'"):
         import_job("tests.unit.nothing_here")
+
+
+@pytest.mark.parametrize("name", ["../x.y", ".x", "x.", "..", "a b.c", "/etc/x.py", "a.\0"])
+def test_what_is_no_name_of_a_module_is_refused(name):
+    with pytest.raises(ValueError, match="is no job"):
+        import_job(name)
+    with pytest.raises(ValueError, match="cannot be imported"):
+        lookup({}, f"{name}:Part", "strategy")
+
+
+def test_a_job_in_the_current_folder_is_not_imported_and_the_error_says_why(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "work.py").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no module 'mine\.work'.*PYTHONPATH"):
+        import_job("mine.work")
 
 
 def test_the_manual_names_every_key_with_type_default_and_meaning():

@@ -117,3 +117,28 @@ def test_a_debugger_stops_in_the_job_and_the_view_is_out_of_its_way(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "(Pdb) 2000\n" in done.stdout
+
+
+def test_workers_import_nothing_from_the_current_folder(tmp_path):
+    for name in ("pydantic", "numpy", "jobs", "string"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(77)")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-P",
+            "-m",
+            "launch",
+            "run",
+            "tests.worlds.counting_job",
+            "limit=4",
+            "out=run",
+            "--procs",
+            "2",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
