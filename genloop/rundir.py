@@ -250,6 +250,12 @@ def start_run(run: Path, config_text: str, fingerprint: Mapping[str, Any], envir
     append_line(run / "logs" / "starts.jsonl", environment)
 
 
+def check_cache(folder: Path | None, key: str) -> None:
+    """ValueError when something that is no folder, a broken link also, stands where a folder of answers should be."""
+    if folder is not None and not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+        raise ValueError(f"{key}: {folder} is a file or a broken link; a folder is needed")
+
+
 def _check_place(run: Path) -> None:
     if run.exists() and not run.is_dir():
         raise RunError(f"out: {run} is a file; a run needs a folder")

@@ -33,6 +33,7 @@ from genloop.metrics.measurement import Measurement, Work, measure
 from genloop.records import Unit
 from genloop.rewards.build import build_judge, check_asker, check_judge, check_prompts
 from genloop.rewards.settings import JudgeSettings
+from genloop.rundir import check_cache
 
 KIND = "independent"
 
@@ -63,6 +64,7 @@ def check(config: Config) -> Measurement:
     """Options, weights, folders, prompts, the judge and the reference, before anything is loaded or written."""
     what = Measurement(config.metrics, config.images, config.reference, config.prompts, config.limit, resolve)
     what.check()
+    check_cache(config.feature_cache, "feature_cache")
     for name in what.needs("judge"):
         maker: Any = metric_maker(name)
         questions = maker.questions(what.scores[name])

@@ -5,6 +5,7 @@ N = images, D = features.
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from genloop.metrics.makers import Extractor, FeatureMaker, FeatureSettings
 from genloop.metrics.statistics import npy_bytes
 from genloop.reading import regular_file
 from genloop.rundir import write_atomic
+
+log = logging.getLogger(__name__)
 
 
 class PixelOptions(Settings):
@@ -98,12 +101,21 @@ class CachedExtractor:
             digest.update(f"{image.shape}".encode() + hashlib.sha256(image.tobytes()).digest())
         path = self.folder / f"{digest.hexdigest()}.npy"
         try:
-            return np.load(regular_file(path))
+            kept = np.load(regular_file(path))
+            if kept.dtype.kind == "f" and kept.ndim == 2 and len(kept) == len(images) and np.isfinite(kept).all():
+                return kept
+            log.warning("feature cache: %s holds no features of %d images; measured again", path, len(images))
         except FileNotFoundError:
-            features = self.extractor.embed(images)
+            pass
+        except (OSError, ValueError, EOFError) as error:
+            log.warning("feature cache: %s cannot be read (%s); measured again", path, error)
+        features = self.extractor.embed(images)
+        try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_atomic(path, npy_bytes(features))
-            return features
+        except OSError as error:  # costs the cache, not the run
+            log.warning("feature cache: cannot write %s (%s)", path, error.strerror)
+        return features
 
 
 def extractor_mark(settings: FeatureSettings, resolve: Resolve) -> str:

@@ -12,14 +12,14 @@ from genloop.records import Prompt
 from genloop.rewards import JUDGES
 from genloop.rewards.cache import ScoreStore, cached
 from genloop.rewards.settings import JudgeSettings
+from genloop.rundir import check_cache
 
 ABILITIES = {"compare": "p_first", "reason": "reasons"}  # question -> the method that asks it
 
 
 def check_judge(settings: JudgeSettings, resolve: Resolve, needed: Sequence[str] = ()) -> None:
     """Refuse bad options, and a judge that does not answer one of the `needed` questions. Loads nothing."""
-    if settings.cache is not None and settings.cache.exists() and not settings.cache.is_dir():
-        raise ValueError(f"judge.cache: {settings.cache} is a file; the score cache needs a folder")
+    check_cache(settings.cache, "judge.cache")
     settings.check(resolve)
     answers = settings.maker.questions(settings.options, resolve)
     if missing := [question for question in needed if question not in answers]:

@@ -1,10 +1,15 @@
 """The job `metrics`: files of statistics that are no reference, or not for these features, are refused in one line."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from genloop.job import run_command
+from genloop.metrics.features import CachedExtractor, PixelExtractor, PixelOptions
 from genloop.metrics.statistics import npy_bytes
+from genloop.rewards.build import check_judge
+from genloop.rewards.settings import JudgeSettings
 from jobs import metrics
 from tests.runs import refusal
 from tests.worlds.image_folders import small_set, write_images
@@ -70,3 +75,38 @@ def test_a_covariance_of_fewer_images_than_numbers_is_one(images, tmp_path):
     np.savez(tmp_path / "few.npz", mu=rows.mean(axis=0), sigma=np.cov(rows.T).astype(np.float32))
     words = [f"images={images}", FID, f"reference={tmp_path / 'few.npz'}", f"out={tmp_path / 'run'}"]
     assert run_command(metrics, words) == 0
+
+
+@pytest.mark.parametrize("is_link", [False, True], ids=["file", "broken link"])
+def test_a_feature_cache_is_a_folder(images, tmp_path, capsys, is_link):
+    cache = tmp_path / "cache"
+    cache.symlink_to(tmp_path / "nothing") if is_link else cache.write_text("x")
+    words = [
+        f"images={images}",
+        "metrics.statistics.features=pixels",
+        f"feature_cache={cache}",
+        f"out={tmp_path / 'x'}",
+    ]
+    assert f"feature_cache: {cache} is a file or a broken link" in refusal(metrics, words, tmp_path, capsys)
+    with pytest.raises(ValueError, match=r"^judge\.cache: "):
+        check_judge(JudgeSettings(cache=cache), Path)
+
+
+@pytest.mark.parametrize("damage", ["torn", "folder", "of fewer images", "no numbers"])
+def test_damaged_features_of_a_cache_are_measured_again(tmp_path, caplog, damage):
+    pictures = [np.full((8, 8, 3), shade, dtype=np.uint8) for shade in (0, 90)]
+    extractor = CachedExtractor(PixelExtractor(PixelOptions()), tmp_path, "mark")
+    features = extractor.embed(pictures)
+    (kept,) = tmp_path.iterdir()
+    if damage == "folder":
+        kept.unlink()
+        kept.mkdir()
+    else:
+        whole = npy_bytes(features)
+        content = {
+            "torn": whole[:-9],
+            "of fewer images": npy_bytes(features[:1]),
+            "no numbers": npy_bytes(features * np.inf),
+        }
+        kept.write_bytes(content[damage])
+    assert np.array_equal(extractor.embed(pictures), features) and "measured again" in caplog.text
