@@ -56,6 +56,7 @@ _CHUNK = 1 << 24  # bytes
 _MAX_HEADER = 100_000_000
 _MAX_DIMS = 64
 _LISTED = 10
+_WEIGHTS = ("weight", "bias")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ def _check_header(path: Path, header: Mapping[str, Any], data_size: int) -> dict
                 raise ValueError(f"{len(shape)} dimensions")
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path}: the header's entry for {key!r} is garbled; download it again") from None
+        _check_kind(path, key, shape, is_float="F" in entry["dtype"])
         if end - begin != math.prod(shape) * bits // 8:
             raise ValueError(
                 f"{path}: tensor {key!r} of shape {list(shape)} has {end - begin} bytes; download it again"
@@ -147,6 +149,28 @@ def _check_header(path: Path, header: Mapping[str, Any], data_size: int) -> dict
         what = "truncated" if position > data_size else "too long"
         raise ValueError(f"{path}: {what}, {data_size} bytes of tensors where {position} are needed; download it again")
     return shapes
+
+
+def _check_kind(path: Path, key: str, shape: Shape, *, is_float: bool) -> None:
+    """ValueError for a tensor without values, and for weights that are whole numbers or truth values."""
+    if 0 in shape:
+        raise ValueError(f"{path}: tensor {key!r} of shape {list(shape)} holds no values; use the file as published")
+    if not is_float and key.rpartition(".")[2] in _WEIGHTS:
+        raise ValueError(f"{path}: tensor {key!r} holds no floating-point numbers; use the file as published")
+
+
+def check_finite(tensors: "Mapping[str, Tensor]", where: Path) -> None:
+    """ValueError that names `where` and the first tensor with NaN or infinity; masks may hold infinity."""
+    torch = require("torch")
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point() or tensor.is_meta or key.endswith("mask"):
+            continue
+        values = tensor.float() if tensor.element_size() == 1 else tensor
+        total = values.sum(dtype=torch.promote_types(values.dtype, torch.float32))  # no copy, and finite of most
+        if not total.isfinite() and not values.isfinite().all():
+            raise ValueError(
+                f"{where}: tensor {key!r} holds NaN or infinity; use a checkpoint whose training went well"
+            )
 
 
 def _size(value: object) -> int:
@@ -181,6 +205,7 @@ def load_tensors(folder: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
             part = _load_archive(path, device)
         tensors |= _owned(path, part, weights.owner)
     _check_index(folder, weights, tensors)
+    check_finite(tensors, folder)
     return tensors
 
 
@@ -194,6 +219,8 @@ def _load_archive(path: Path, device: str) -> "dict[str, Tensor]":
         raise ValueError(f"{path}: not readable as plain tensors ({first}); use a safetensors file") from None
     if not isinstance(part, dict) or not all(isinstance(value, torch.Tensor) for value in part.values()):
         raise ValueError(f"{path}: holds other things than named tensors; use the file with the weights alone")
+    for key, value in part.items():
+        _check_kind(path, str(key), tuple(value.shape), is_float=value.is_floating_point())
     return part
 
 

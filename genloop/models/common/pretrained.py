@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from genloop.checkpoint import check_finite, read_shapes
 from genloop.registry import require
 
 _NAMED = 3  # tensors of each kind in one message
@@ -27,6 +28,7 @@ def load_pretrained(
     """
     check_pretrained(model_class, folder, ignored=ignored, **options)
     model, _ = _from_pretrained(model_class, folder, dtype=dtype, **options)
+    check_finite(dict(model.named_parameters()), folder)
     return model.to(device).eval()
 
 
@@ -35,6 +37,7 @@ def check_pretrained(model_class: Any, folder: Path, *, ignored: tuple[str, ...]
 
     transformers translates the names of older files, so the folder's headers alone do not tell.
     """
+    read_shapes(folder)
     _, report = _from_pretrained(model_class, folder, device_map="meta", **options)
     found = []
     for kind in ("missing", "unexpected", "mismatched"):

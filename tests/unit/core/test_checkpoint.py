@@ -312,3 +312,38 @@ def test_two_saves_write_the_same_bytes(tmp_path: Path) -> None:
 def test_a_header_alone_is_read(tmp_path: Path) -> None:
     whole_safetensors(tmp_path)
     assert read_header(tmp_path / "model.safetensors") == SHAPES
+
+
+@pytest.mark.parametrize("save", ["safetensors", "bin"])
+@pytest.mark.parametrize(
+    ("key", "tensor", "message"),
+    [
+        ("a.weight", torch.tensor([1.0, float("nan"), 2.0]), "a.weight' holds NaN"),
+        ("scale", torch.tensor(float("-inf")), "scale' holds NaN or infinity"),
+        ("a.bias", torch.tensor([1.0, float("inf")], dtype=torch.bfloat16), "a.bias' holds NaN or infinity"),
+        ("a.weight", torch.ones(3, dtype=torch.int64), "a.weight' holds no floating-point"),
+        ("a.bias", torch.ones(3, dtype=torch.bool), "a.bias' holds no floating-point"),
+        ("a.weight", torch.ones(0, 4), "a.weight' of shape .0, 4. holds no values"),
+    ],
+)
+def test_weights_that_cannot_be_any_are_refused_with_their_name(
+    save: str, key: str, tensor: torch.Tensor, message: str, tmp_path: Path
+) -> None:
+    tensors = {"first": torch.ones(2), key: tensor, "last": torch.ones(2)}
+    if save == "bin":
+        torch.save(tensors, tmp_path / "pytorch_model.bin")
+    else:
+        save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_tensors(tmp_path)
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_large_values_whole_buffers_and_infinite_masks_are_loaded(tmp_path: Path) -> None:
+    tensors = {
+        "a.weight": torch.full((9,), 3e38),
+        "position_ids": torch.arange(3),
+        "attn_mask": torch.tensor(-torch.inf),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert load_tensors(tmp_path).keys() == tensors.keys()
