@@ -2,8 +2,9 @@
 
 import logging
 import sys
+import traceback
 
-from genloop.terminal import clean
+from genloop.terminal import clean, err
 
 FORMAT = "%(asctime)s %(levelname).1s rank{rank} %(name)s: %(message)s"
 
@@ -17,10 +18,11 @@ class CleanFormatter(logging.Formatter):
 
 
 def set_up_messages() -> None:
-    """Show the warnings of a command, or of what comes before a job's log, as messages on standard error."""
+    """Show what a command warns of before a job's log begins, and what nobody catches, as clean messages."""
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(CleanFormatter("genloop: %(message)s"))
     logging.basicConfig(handlers=[stream], level=logging.WARNING)
+    sys.excepthook = lambda kind, error, trace: err("".join(traceback.format_exception(kind, error, trace)))
 
 
 def set_up(rank: int, *, level: int = logging.INFO) -> None:

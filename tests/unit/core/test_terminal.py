@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from genloop import terminal
-from genloop.logging import set_up
+from genloop.logging import set_up, set_up_messages
 from genloop.redaction import REDACTED
 from genloop.report import write_report
 from genloop.stats.markdown import table_row
@@ -58,6 +58,16 @@ def test_logs_and_their_tracebacks_are_clean(capsys):
         root.handlers[:] = before
         root.setLevel(level)
     assert "\x1b" not in text and "\r" not in text and SECRET not in text and "Traceback" in text
+
+
+def test_what_nobody_catches_is_told_cleanly(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back afterwards
+    set_up_messages()
+    error = KeyError(f"{SECRET}")
+    error.add_note(NASTY)
+    sys.excepthook(KeyError, error, None)
+    text = capsys.readouterr().err
+    assert "KeyError" in text and "\x1b" not in text and SECRET not in text
 
 
 def test_tables_and_pages_are_clean(tmp_path):
