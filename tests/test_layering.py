@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.sources import ROOT, parsed
+
 TOP = ("launch", "jobs", "geneval", "ckpts", "genloop")
 
 ALLOWED = {
@@ -70,12 +71,6 @@ def layer(module: str) -> str:
         return "core"
     is_folder = len(parts) > 1 and (ROOT / "genloop" / parts[1]).is_dir()
     return parts[1] if is_folder else "core"
-
-
-@cache
-def parsed(file: Path) -> tuple[ast.AST, ...]:
-    """All nodes of a file."""
-    return tuple(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
 
 
 @cache

@@ -16,8 +16,8 @@ from pydantic.fields import FieldInfo
 
 from genloop.config import Settings, load_config
 from genloop.registry import load
+from tests.sources import ROOT, parsed, tree_of
 
-ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted(
     file
     for top in ("launch", "jobs", "geneval", "ckpts", "genloop", "tests", "benchmarks")
@@ -52,8 +52,7 @@ LAZY = re.compile(r"(launch|jobs|geneval|ckpts|genloop)(\.\w+)*:\w+")
 
 def functions(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
     """Every function of a file, methods and inner ones included."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    return [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [node for node in parsed(file) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
 
 def name_of(file: Path) -> str:
@@ -97,7 +96,7 @@ def test_there_is_one_place_that_prints() -> None:
         f"{name_of(file)}:{node.lineno}"
         for file in SOURCES
         if file.relative_to(ROOT).parts[0] not in {"tests", "benchmarks"} and name_of(file) not in PRINTING
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in parsed(file)
         if isinstance(node, ast.Call) and PRINTS.fullmatch(ast.unparse(node.func))
     ]
     assert told == []
@@ -119,7 +118,7 @@ def test_no_function_is_longer_than_the_limit() -> None:
 
 
 def test_every_module_opens_with_a_docstring() -> None:
-    trees = {name_of(file): ast.parse(file.read_text(encoding="utf-8")) for file in SOURCES}
+    trees = {name_of(file): tree_of(file) for file in SOURCES}
     bare = [name for name, tree in trees.items() if tree.body and not ast.get_docstring(tree)]
     assert bare == []
 
@@ -132,7 +131,7 @@ def test_a_class_name_has_one_meaning() -> None:
     modules: dict[str, set[str]] = {}
     for file in SOURCES:
         if file.relative_to(ROOT).parts[0] not in {"tests", "benchmarks"}:
-            for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            for node in tree_of(file).body:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     modules.setdefault(node.name, set()).add(name_of(file))
     shared = {name: sorted(files) for name, files in modules.items() if len(files) > 1}
@@ -145,7 +144,7 @@ def lazy_names() -> set[str]:
         node.value
         for file in SOURCES
         if "tests" not in file.parts
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in parsed(file)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and LAZY.fullmatch(node.value)
     }
 
@@ -159,7 +158,7 @@ def test_generators_of_named_devices_are_forked_alone() -> None:
     found = [
         f"{name_of(file)}:{node.lineno}"
         for file in SOURCES
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in parsed(file)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "fork_rng"
         if "devices" not in {keyword.arg for keyword in node.keywords}
     ]
@@ -216,7 +215,7 @@ def test_json_and_yaml_are_read_in_one_place() -> None:
         name_of(file)
         for file in SOURCES
         if file.relative_to(ROOT).parts[0] not in {"tests", "benchmarks"}
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in parsed(file)
         if (
             isinstance(node, ast.Attribute)
             and node.attr in parsers
@@ -243,7 +242,7 @@ def test_no_test_steps_aside() -> None:
     found = [
         f"{name_of(file)}:{node.lineno}"
         for file in SOURCES
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in parsed(file)
         if isinstance(node, ast.Attribute) and node.attr in banned and "tests" in file.parts
     ]
     assert found == []
