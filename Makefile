@@ -1,4 +1,4 @@
-# make demo | test | slow | check | audit: each sets up .venv by itself; the second time that costs nothing.
+# make demo | test | slow | slurm | check | audit: each sets up .venv by itself; the second time that costs nothing.
 
 SHELL := /bin/sh
 VENV := .venv
@@ -13,9 +13,9 @@ AUDIT := .venv-audit
 AUDIT_READY := $(AUDIT)/.ready-$(shell (pwd; cat setup.py constraints.txt constraints-audit.txt) | cksum | tr ' ' '-')
 AUDIT_PATH := import sysconfig; print(sysconfig.get_path("purelib"))
 DEMO := runs/demo
-NOT_HERE := not (open_clip or mmdet or gpu)
+NOT_HERE := not (open_clip or mmdet or gpu or slurm)
 
-.PHONY: help demo test slow audit check format clean
+.PHONY: help demo test slow slurm audit check format clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
@@ -39,6 +39,9 @@ test: $(READY) ## the test suite on all cores, without what takes long
 
 slow: $(READY) ## the tests that take long
 	@$(VENV)/bin/python -m pytest -n auto -m "$(NOT_HERE) and slow"
+
+slurm: $(READY) ## submitting to a real Slurm of two nodes, which is installed and started for it (root, apt)
+	@! sh tests/slurm/install.sh || $(VENV)/bin/python -m pytest -m slurm tests/slurm
 
 $(AUDIT_READY): $(READY)
 	@echo "setting up $(AUDIT) on top of $(VENV)"

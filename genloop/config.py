@@ -101,11 +101,10 @@ class PromptConfig(IndependentConfig):
     metadata: InputPath | None = Field(None, description="GenEval metadata, one JSON object a line")
 
 
-C = TypeVar("C", bound=JobConfig)
 G = TypeVar("G", bound=Settings)
 
 
-def load_config(model: type[C], preset: Path | None, overrides: Sequence[str] = ()) -> C:
+def load_config(model: type[G], preset: Path | None, overrides: Sequence[str] = ()) -> G:
     """Preset file and `key=value` words -> a checked config; ConfigError says path, value and what is allowed."""
     data = read_yaml(preset) if preset else {}
     apply_words(data, overrides)
@@ -200,21 +199,20 @@ def dump_yaml(data: Mapping[str, Any]) -> str:
     return stream.getvalue()
 
 
-def find_preset(job: str, name: str, roots: Sequence[Path]) -> Path:
-    """A preset's file: a path that exists, or configs/JOB/NAME.yaml below one of `roots`."""
+def find_preset(job: str, name: str, roots: Sequence[Path], *, noun: str = "preset") -> Path:
+    """A preset's file: a path that exists, or configs/JOB/NAME.yaml below one of `roots`. `noun` is for complaints."""
     direct = Path(name)
     if direct.suffix in {".yaml", ".yml"}:
         if direct.is_file():
             return direct
-        raise ConfigError(f"no preset file {name}")
+        raise ConfigError(f"no {noun} file {name}")
     folders = [root / job for root in roots]
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise ConfigError(
-        f"unknown preset {name!r} of job {job!r}{did_you_mean(name, known)} ({', '.join(known) or 'none'})"
-    )
+    what = f"{noun} {name!r}" if noun == job else f"{noun} {name!r} of job {job!r}"
+    raise ConfigError(f"unknown {what}{did_you_mean(name, known)} ({', '.join(known) or 'none'})")
 
 
 def preset_roots() -> list[Path]:

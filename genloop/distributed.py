@@ -96,11 +96,11 @@ class World:
 
     @contextmanager
     def stop_signals(self) -> Iterator[None]:
-        """Turn SIGTERM and SIGUSR2 into stop requests while the body runs (main thread only)."""
+        """Turn SIGTERM, SIGUSR2 and, below torchrun, SIGQUIT into stop requests in the body (main thread only)."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        chosen = (signal.SIGTERM, signal.SIGUSR2)
+        chosen = [signal.SIGTERM, signal.SIGUSR2, *([signal.SIGQUIT] if "TORCHELASTIC_RUN_ID" in os.environ else [])]
         _listening.append(self)
         before = {number: signal.signal(number, lambda *_: self.request_stop()) for number in chosen}
         try:

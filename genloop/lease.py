@@ -24,6 +24,7 @@ from genloop.rundir import json_line, remove, write_new
 
 log = logging.getLogger(__name__)
 HEARTBEAT = 1.0  # seconds between two signs of life
+SILENT = 30.0  # seconds without one after which nobody should count on a worker
 TORN = 10.0  # seconds after which a lease without content is one that a crash of the machine has torn
 _LARGEST = 1 << 20  # bytes that are read of a small file
 
@@ -116,6 +117,15 @@ class Lease:
         clock = self.staging / f"clock.{self.worker}"
         clock.touch()
         return clock.stat().st_mtime
+
+
+def living(folder: Path) -> int:
+    """How many leases of a folder have given a sign of life within `SILENT` seconds, by this machine's clock."""
+    found, now = 0, time.time()
+    for path in folder.glob("[!.]*"):
+        with contextlib.suppress(FileNotFoundError):  # given back meanwhile
+            found += now - path.lstat().st_mtime < SILENT
+    return found
 
 
 def read_object(path: Path) -> dict[str, Any]:

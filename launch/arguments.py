@@ -38,6 +38,7 @@ def parser() -> tuple[Parser, list[str]]:
     jobs.set_defaults(execute="launch.commands.report:jobs")
     _add_run(commands)
     _add_pipeline(commands)
+    _add_submit(commands)
     _add_watch(commands)
     report = commands.add_parser("report", help="one self-contained HTML file; several runs are compared")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate")
@@ -75,11 +76,30 @@ def _add_pipeline(commands: Any) -> None:
 
 def _add_places(parser: argparse.ArgumentParser, procs: str | None) -> None:
     parser.add_argument("--procs", default=procs, metavar="N", help="workers on this machine (1); auto: one a GPU")
-    parser.add_argument("--nodes", type=int, default=1, metavar="M", help="machines; each runs this command (1)")
+    nodes = None if procs is None else 1
+    parser.add_argument("--nodes", type=int, default=nodes, metavar="M", help="machines; each runs this command (1)")
     parser.add_argument("--node-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
     parser.add_argument("--master", default="", metavar="HOST[:PORT]", help="the first machine, for a collective job")
     hang = f"stop all when a worker reaches no safe point for so many seconds ({HANG_TIMEOUT:g}; 0: never)"
     parser.add_argument("--hang-timeout", type=float, default=HANG_TIMEOUT, metavar="S", help=hang)
+
+
+def _add_submit(commands: Any) -> None:
+    submit = commands.add_parser("submit", help="run a job on a cluster: JOB PRESET [key=value ...] --cluster NAME")
+    submit.add_argument("job", metavar="JOB", help="a name of `genloop jobs`, or a dotted module path")
+    submit.add_argument("words", nargs="*", metavar="PRESET key=value", help="a preset, then what differs from it")
+    submit.add_argument("--cluster", metavar="FILE|NAME", help="a cluster file, or a name of configs/cluster")
+    submit.add_argument("--nodes", type=int, metavar="M", help="nodes that a collective job has together (1)")
+    submit.add_argument("--array", type=int, metavar="K", help="tasks of an independent job, a node each (1)")
+    submit.add_argument("--gpus", metavar="N", help="GPUs a node")
+    submit.add_argument("--procs", metavar="N", help="workers a node (one a GPU)")
+    submit.add_argument("--time", metavar="T", help="limit of one start: 30m, 4h, D-HH:MM:SS")
+    submit.add_argument("--partition", metavar="P", help="Slurm's partition")
+    submit.add_argument("--requeue-limit", metavar="N", help="how often it may go on after a stop with work left")
+    after = "start when this run, or the job of this id, has succeeded; may be given again"
+    submit.add_argument("--after", action="append", default=[], metavar="RUN|ID", help=after)
+    submit.add_argument("--dry-run", action="store_true", help="check, print the script, write nothing")
+    submit.set_defaults(execute="launch.commands.submit:execute")
 
 
 def _add_watch(commands: Any) -> None:
@@ -94,7 +114,7 @@ def _add_watch(commands: Any) -> None:
     logs.add_argument("--errors", action="store_true", help="failures alone: the cause with its traceback, the others")
     logs.add_argument("--follow", action="store_true", help="go on printing what is written, until the run is over")
     logs.set_defaults(execute="launch.commands.watch:logs")
-    cancel = commands.add_parser("cancel", help="stop a run cleanly, where it was started")
+    cancel = commands.add_parser("cancel", help="stop a run cleanly, where it was started or in the queue")
     cancel.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     cancel.set_defaults(execute="launch.commands.watch:cancel")
 

@@ -13,6 +13,7 @@ from genloop.redaction import redact
 from genloop.rundir import json_bytes, write_atomic
 
 FILE = "launch.json"
+PLAN = "GENLOOP_PLAN"  # set in every submitted job: its plan folder, RUN/logs/submit-N
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,11 @@ class Launch:
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     started: float = field(default_factory=time.time)
-    options: dict[str, Any] = field(default_factory=dict)  # what else it was submitted with
+    options: dict[str, Any] = field(default_factory=dict)  # what else it was submitted with: plan, cluster settings
+
+    def plan(self, run: Path) -> Path:
+        """The plan folder of a submitted run."""
+        return run / "logs" / str(self.options.get("plan", ""))
 
 
 def write_launch(run: Path, launch: Launch) -> None:
@@ -49,4 +54,7 @@ def read_launch(run: Path) -> Launch:
 
 def words_to_resume(run: Path, launch: Launch, words: Sequence[str] = ()) -> list[str]:
     """JOB PRESET key=value ... that mean the run as it was started: its own config, in its own folder."""
-    return [launch.job, str(run.absolute() / "config.yaml"), f"out={run.absolute()}", *words]
+    config = run.absolute() / "config.yaml"
+    if not config.exists() and launch.backend != "local":  # it has waited for another run and not begun
+        config = launch.plan(run.absolute()) / "config.yaml"
+    return [launch.job, str(config), f"out={run.absolute()}", *words]

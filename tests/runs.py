@@ -37,9 +37,9 @@ def run_ranks(job: str, *words: str, world_size: int = 2, timeout: float = 300) 
     return ranks
 
 
-def genloop(*words: str, timeout: float = 300) -> "subprocess.CompletedProcess[str]":
+def genloop(*words: str, timeout: float = 300, **environment: str) -> "subprocess.CompletedProcess[str]":
     """The command, to its end."""
-    command = Worker("launch.cli", words)
+    command = Worker("launch.cli", words, environment)
     out, error = command.communicate(timeout)
     assert command.returncode is not None
     return subprocess.CompletedProcess(["genloop", *words], command.returncode, out, error)

@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from genloop import terminal
 from genloop.environment import imports_alike
+from genloop.lease import living
 from genloop.ledger import unsettled
 from launch.backends.worker import PR_SET_PDEATHSIG, beat_file, log_file, output_file
 from launch.watch.progress import shown
@@ -27,6 +28,9 @@ from launch.watch.worklog import explain
 FAILED, BAD_INPUT, STOPPED = 1, 2, 75
 GRACE = 4.0  # seconds that the others get to stop after one has failed
 STOP_GRACE = 60.0  # seconds that all get to stop cleanly when asked to
+# Asks a torchrun agent to stop. Schedulers send SIGTERM or SIGUSR2 to every process of a job, and an agent that is told
+# twice ends at once, and its workers with it.
+AGENT_STOP = signal.SIGQUIT
 POLL = 0.05
 HANG_LOOK = 1.0  # seconds between two looks at the signs of life
 DUMP_SECONDS = 1.0  # for the stacks to be written
@@ -104,11 +108,12 @@ class Workers:
             ranks = {"RANK": str(rank or 0), "WORLD_SIZE": str(self.procs * self.nodes), "LOCAL_RANK": str(local)}
             return ranks, [sys.executable, *worker]
         agent = ["-m", "torch.distributed.run", f"--nproc-per-node={self.procs}"]
+        stop = [f"--signals-to-handle=SIGINT,SIGHUP,{AGENT_STOP.name}", f"--shutdown-timeout={STOP_GRACE:.0f}"]
         if self.nodes == 1:
-            return {}, [sys.executable, *agent, "--standalone", *worker]
+            return {}, [sys.executable, *agent, "--standalone", *stop, *worker]
         agent += [f"--nnodes={self.nodes}", f"--node-rank={self.node_rank}"]
         agent += ["--rdzv-backend=static", f"--rdzv-endpoint={self.endpoint}"]
-        return {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}, [sys.executable, *agent, *worker]
+        return {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}, [sys.executable, *agent, *stop, *worker]
 
     def start_independent(self) -> Iterator[Child]:
         """N processes that know their rank from the environment."""
@@ -121,7 +126,7 @@ class Workers:
         log = self.logs / ("torchrun.log" if self.nodes == 1 else f"torchrun-{self.node_rank}.log")
         with open(log, "wb") as output:
             variables, command = self.command("collective")
-            process = self._start(variables, command, output=output.fileno(), before=end_with_parent)
+            process = self._start(variables, command, output=output.fileno(), before=_become_agent)
             yield Child(process, None, log, self.ranks[0])
 
     def _start(
@@ -168,7 +173,8 @@ def run_workers(workers: Workers, kind: str) -> int:
     news = {rank: _text(log_file(workers.logs, rank))[start:] for rank, start in starts.items()}
     if code == STOPPED and any("genloop: failed:" in text for text in news.values()):
         code = FAILED
-    if code == 0 and unsettled(workers.run):  # in the hands of workers elsewhere
+    others = living(workers.run / "leases") if workers.nodes > 1 else 0  # the other nodes answer for theirs
+    if code == 0 and unsettled(workers.run) > others:  # in the hands of workers elsewhere
         code = STOPPED
     if code not in {0, STOPPED}:
         terminal.err(explain(workers.logs, news, began, *(culprit.exit() if culprit else (None, None))))
@@ -205,22 +211,22 @@ def supervise(
             if standing := hung():
                 terminal.err(f"genloop: {standing}")
                 _signal(children, signal.SIGKILL)
-        if culprit is None and seen == 0:
+        if culprit is None and requests.count == 0:  # a signal may reach the workers as soon as this process
             culprit = next((child for child in children if child.has_failed()), None)
             if culprit is not None:  # an agent is ending its workers already
-                _signal([child for child in children if child is not culprit], signal.SIGTERM)
+                _ask_to_stop(child for child in children if child is not culprit)
                 deadline = time.monotonic() + GRACE
         if requests.count > seen:
-            _signal(children, signal.SIGKILL if seen else signal.SIGTERM)
+            _signal(children, signal.SIGKILL) if seen else _ask_to_stop(children)
             seen, deadline = requests.count, min(deadline, time.monotonic() + STOP_GRACE)
         if time.monotonic() > deadline:
             _signal(children, signal.SIGKILL)
         time.sleep(POLL)
-    if culprit is None and seen == 0:
+    if culprit is None and requests.count == 0:
         culprit = next((child for child in children if child.has_failed()), None)
     if culprit is not None:
         return BAD_INPUT if culprit.exit()[0] == BAD_INPUT else FAILED, culprit
-    return STOPPED if seen or any(child.exit()[0] == STOPPED for child in children) else 0, None
+    return STOPPED if requests.count or any(child.exit()[0] == STOPPED for child in children) else 0, None
 
 
 @contextmanager
@@ -236,7 +242,12 @@ def stop_requests() -> Iterator[StopRequests]:
             signal.signal(number, handler)
 
 
-def _signal(children: Sequence[Child], number: int) -> None:
+def _ask_to_stop(children: Iterable[Child]) -> None:
+    for child in children:
+        _signal([child], AGENT_STOP if child.rank is None else signal.SIGTERM)
+
+
+def _signal(children: Iterable[Child], number: int) -> None:
     for child in children:
         if child.process.poll() is None:
             child.process.send_signal(number)
@@ -251,10 +262,17 @@ def _print_output(logs: Path, ranks: Sequence[int]) -> None:
         output_file(logs, rank).unlink(missing_ok=True)
 
 
-def end_with_parent() -> None:
+def _become_agent() -> None:
+    """Runs in the new process: it listens to its parent alone, and stops when that is gone."""
+    for number in (signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent(AGENT_STOP)
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
     """Runs in the new process: SIGTERM when the parent is gone."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def _text(path: Path) -> str:

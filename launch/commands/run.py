@@ -11,13 +11,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from genloop import job, terminal
+from genloop import environment, job, terminal
 from genloop.distributed import World
+from genloop.lease import read_object
 from genloop.redaction import redact_word
 from launch.backends.local import STOPPED, Workers, run_workers
 from launch.backends.processors import number_of_procs
 from launch.catalog import import_job, manual
-from launch.record import Launch, read_launch, words_to_resume, write_launch
+from launch.commands.submit import resubmit
+from launch.record import PLAN, Launch, read_launch, words_to_resume, write_launch
 from launch.watch.progress import shown
 from launch.watch.status import duration
 
@@ -47,7 +49,9 @@ def execute(options: argparse.Namespace) -> int:
     world = World.from_environment() if options.nodes == 1 else _first_of(options, procs)
     prepared = job.prepare(module, config, world)
     launch = Launch(options.job, procs, options.nodes)
-    if world.rank == 0:
+    if plan := os.environ.get(PLAN):  # how it was submitted is on record
+        _say_what_changed(Path(plan))
+    elif world.rank == 0:
         write_launch(config.out, launch)
     began = time.monotonic()
     code = _start(module, config, world, options, procs, prepared)
@@ -60,11 +64,16 @@ def resume(options: argparse.Namespace) -> int:
     launch = read_launch(options.run)
     if launch.job == "pipeline":
         return _resume_pipeline(options, launch)
+    if launch.backend != "local":
+        if options.procs or options.nodes or options.node_rank or options.master:
+            raise ValueError(f"{options.run} was submitted; to start it otherwise: genloop submit")
+        return resubmit(options.run, launch, options.words)
     words = words_to_resume(options.run, launch, options.words)
     if Path(launch.folder).is_dir():
         os.chdir(launch.folder)
     options.job, options.words = words[0], words[1:]
     options.procs = options.procs or str(launch.procs)
+    options.nodes = options.nodes or 1
     return execute(options)
 
 
@@ -134,11 +143,19 @@ def _start(
     prepared: "Prepared",
 ) -> int:
     """In this process, where a debugger works, or in N workers."""
-    if procs == options.nodes == 1:
+    if procs == options.nodes == 1 and PLAN not in os.environ:
         with shown(config.out):
             return job.execute(module, config, world, prepared.checked)
     workers = _workers(module, config, options, procs)
     return run_workers(replace(workers, environment={job.PREPARED: prepared.digest}), module.KIND)
+
+
+def _say_what_changed(plan: Path) -> None:
+    """A line when the code is not that of the submission."""
+    then, now = read_object(plan / "plan.json").get("environment", {}), environment.describe()
+    changed = [key for key in ("genloop", "code") if then.get(key) != now[key]]
+    if changed:
+        terminal.err(f"genloop: the code has changed since the submission of {plan.name}")
 
 
 def _dry_run(module: ModuleType, config: "JobConfig", options: argparse.Namespace, procs: int) -> int:

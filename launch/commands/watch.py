@@ -5,7 +5,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -13,14 +13,17 @@ from pathlib import Path
 from genloop import terminal
 from genloop.failures import read_failures
 from genloop.rundir import read_run
+from launch.backends import slurm
 from launch.backends.worker import log_file
 from launch.commands import pipeline
 from launch.pipelines.folder import is_pipeline
-from launch.record import Launch, read_launch
+from launch.record import FILE, Launch, read_launch
 from launch.watch.progress import watch
 from launch.watch.status import lines, read_state
 
 LINES = 20
+WAITING = "waiting"  # in a queue, nothing has begun
+_QUEUE_SECONDS = 10.0  # between two looks into the queue
 _FOLLOW_SECONDS = 0.5
 
 
@@ -28,17 +31,51 @@ def status(options: argparse.Namespace) -> int:
     """Print the state of a run, once or until it is over -> exit code."""
     if is_pipeline(options.run):
         return _pipeline_status(options)
+    run, launch = options.run, _submitted(options.run)
+    begun = launch is None or read_run(run) is not None
     try:
         if options.watch:
-            watch(options.run)
-        state = read_state(options.run)
+            watch(run, lambda: _goes_on(run, launch), _QUEUE_SECONDS if launch else 1.0)
+        state = read_state(run) if begun else None
+        queue, trouble = _queue(run, launch)
     except KeyboardInterrupt:
         return 0
     if options.json:
-        terminal.out_json(asdict(state))
+        known = asdict(state) if state else {"run": str(run), "job": launch.job if launch else "", "state": WAITING}
+        more = {"queue": [asdict(task) for task in queue], "scheduler": trouble} if launch else {}
+        terminal.out_json(known | more)
     else:
-        terminal.out("\n".join(lines(state)))
+        first = lines(state) if state else [f"{launch.job if launch else ''} {WAITING}"]
+        terminal.out("\n".join([*first, *(f"  {task.line}" for task in queue), *([f"  {trouble}"] if trouble else [])]))
     return 0
+
+
+def _submitted(run: Path) -> Launch | None:
+    """How a run was submitted; None for one that was started here, or otherwise."""
+    if not (run / "logs" / FILE).exists():
+        return None
+    launch = read_launch(run)
+    return launch if launch.backend != "local" else None
+
+
+def _queue(run: Path, launch: Launch | None) -> tuple[list[slurm.Task], str]:
+    """The tasks of a run in the queue of its scheduler, and why they are not known, if so."""
+    if launch is None:
+        return [], ""
+    if launch.backend != "slurm":
+        return [], f"written for {launch.backend}, whose own commands tell more"
+    try:
+        return slurm.tasks_of(launch.jobs, launch.plan(run)), ""
+    except slurm.SlurmError as error:
+        return [], str(error)
+
+
+def _goes_on(run: Path, launch: Launch | None) -> bool:
+    """Whether anything can still be expected: of the queue where a run is in one, of its folder elsewhere."""
+    queue, trouble = _queue(run, launch)
+    if launch and launch.backend == "slurm":
+        return bool(trouble) or any(task.is_live for task in queue)
+    return read_state(run).state in {"starting", "running"}
 
 
 def _pipeline_status(options: argparse.Namespace) -> int:
@@ -61,7 +98,8 @@ def logs(options: argparse.Namespace) -> int:
     if is_pipeline(options.run):
         options.run = pipeline.current_stage(options.run)
         terminal.out(f"== {options.run}")
-    if read_run(options.run) is None:
+    launch = _submitted(options.run)
+    if read_run(options.run) is None and launch is None:
         raise ValueError(f"{options.run} is not a run folder (it has no run.json)")
     folder = options.run / "logs"
     if options.rank is not None and not log_file(folder, options.rank).is_file():
@@ -73,7 +111,7 @@ def logs(options: argparse.Namespace) -> int:
     terminal.out("\n".join([*failures, *_tails(folder, options.rank)]))
     try:
         if options.follow:
-            _follow(options.run, options.rank)
+            _follow(options.run, options.rank, lambda: _goes_on(options.run, launch))
     except KeyboardInterrupt:
         pass
     return 0
@@ -86,7 +124,8 @@ def _failures(run: Path) -> Iterator[str]:
         yield f"worker {cause.rank} failed: {cause.line}"
         yield cause.traceback.rstrip()
     yield from (f"worker {failure.rank} failed too: {failure.line}" for failure in failures[1:])
-    yield from (line.strip() for line in lines(read_state(run)) if line.startswith("  unit "))
+    if read_run(run) is not None:
+        yield from (line.strip() for line in lines(read_state(run)) if line.startswith("  unit "))
 
 
 def _ranks(logs: Path) -> str:
@@ -97,7 +136,10 @@ def _ranks(logs: Path) -> str:
 def _files(logs: Path, rank: int | None) -> list[Path]:
     if rank is not None:
         return [log_file(logs, rank)]
-    return [log_file(logs, int(number)) for number in _ranks(logs).split(", ") if number]
+    return [
+        *sorted(logs.glob("slurm-*.log")),
+        *(log_file(logs, int(rank)) for rank in _ranks(logs).split(", ") if rank),
+    ]
 
 
 def _tails(logs: Path, rank: int | None) -> Iterator[str]:
@@ -108,11 +150,11 @@ def _tails(logs: Path, rank: int | None) -> Iterator[str]:
         yield from text if rank is not None else text[-LINES:]
 
 
-def _follow(run: Path, rank: int | None) -> None:
+def _follow(run: Path, rank: int | None, goes_on: Callable[[], bool]) -> None:
     """Print new lines, with the worker's rank in front where several are followed, while the run is running."""
     places = {file: file.stat().st_size for file in _files(run / "logs", rank)}
     while True:
-        over = read_state(run).state not in {"starting", "running"}
+        over = not goes_on()
         for file in _files(run / "logs", rank):
             with open(file, "rb") as stream:
                 stream.seek(places.get(file, 0))
@@ -127,8 +169,10 @@ def _follow(run: Path, rank: int | None) -> None:
 
 
 def cancel(options: argparse.Namespace) -> int:
-    """Ask the launcher of a run to stop -> exit code."""
+    """Ask the launcher of a run, or the scheduler that has it, to stop -> exit code."""
     launch = read_launch(options.run)  # of a run or a pipeline
+    if launch.backend != "local":
+        return _cancel_in_queue(options.run, launch)
     if launch.host != socket.gethostname():
         raise ValueError(f"{options.run} was started on {launch.host}; cancel it there")
     if not _is_running(launch):
@@ -136,6 +180,17 @@ def cancel(options: argparse.Namespace) -> int:
         return 0
     os.kill(launch.pid, signal.SIGTERM)
     terminal.err(f"asked to stop; `genloop status {options.run}` tells when it has, `genloop resume` goes on")
+    return 0
+
+
+def _cancel_in_queue(run: Path, launch: Launch) -> int:
+    if launch.backend != "slurm":
+        raise ValueError(f"{run} was written for {launch.backend} and submitted by hand; cancel it there")
+    if not any(task.is_live for task in slurm.tasks_of(launch.jobs, launch.plan(run))):
+        terminal.err(f"{run} is not in the queue")
+        return 0
+    slurm.cancel(launch.jobs)
+    terminal.err(f"cancelled; `genloop status {run}` tells when it has stopped, `genloop resume {run}` goes on")
     return 0
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -131,12 +131,11 @@ def shown(run: Path) -> Iterator[None]:
         close()
 
 
-def watch(run: Path) -> None:
-    """Show the progress of a run until it is over."""
-    read_state(run)  # not a run folder: say so at once
+def watch(run: Path, goes_on: Callable[[], bool], pause: float = 1.0) -> None:
+    """Show the progress of a run while `goes_on()`, which is asked every `pause` seconds."""
     with shown(run):
-        while read_state(run).state in {"starting", "running"}:
-            time.sleep(1)
+        while goes_on():
+            time.sleep(pause)
 
 
 def _look(run: Path, view: View, over: threading.Event) -> None:
