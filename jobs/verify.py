@@ -26,7 +26,7 @@ from genloop.hashing import files_below
 from genloop.job import one_line
 from genloop.job import run as run_job
 from genloop.ledger import Ledger, count, finished, json_object, plan_of, plan_units, read_rows
-from genloop.reading import read_bytes, read_utf8
+from genloop.reading import read_bytes, read_utf8, regular_file
 from genloop.rundir import RunFailed, check_inside, read_run, sha256_file
 
 KIND = "independent"
@@ -110,8 +110,8 @@ def _problem(path: Path, digest: str) -> str:
     if not path.exists():
         return "missing"
     try:
-        return "" if sha256_file(path) == digest else "changed"
-    except OSError:
+        return "" if sha256_file(regular_file(path)) == digest else "changed"
+    except (OSError, ValueError):
         return "unreadable"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from genloop import ledger, rundir
 from genloop.reading import parse_json, read_bytes, read_json_object
 from genloop.runs.provenance import is_upper_bound
-from genloop.runs.rows import EvaluatedRow
+from genloop.runs.rows import EvaluatedRow, read_images
 
 CARD = "card.json"  # of a run: how its images were made, and how they were judged
 IDENTITY = ("tag", "include", "exclude", "prompt")  # what of a prompt's metadata makes it that prompt
@@ -59,26 +59,8 @@ def read_evaluation(path: Path) -> Evaluation:
 
 
 def read_evaluated(run: Path) -> Iterator[EvaluatedRow]:
-    """The rows of the finished units of a run of evaluate, in order; ValueError in one line for rows of another form,
-    two of one image, and a run that is over with fewer or more rows than it has images.
-    """
-    seen: set[tuple[int, int]] = set()
-    for name in sorted(ledger.finished(run), key=int):
-        for number, row in enumerate(ledger.rows_of_unit(run, name, EvaluatedRow.from_json), start=1):
-            place = row.prompt_index, row.sample
-            if place in seen:
-                raise ValueError(
-                    f"{run / 'rows' / name}.jsonl:{number}: a second row of prompt {place[0]}, sample {place[1]}; run "
-                    f"`verify` on {run}"
-                )
-            seen.add(place)
-            yield row
-    plan = ledger.plan_of(run)
-    if plan and len(ledger.finished(run)) >= plan["units"] and len(seen) != plan["items"]:
-        raise ValueError(
-            f"{run} holds {len(seen)} rows, not {plan['items']}; remove the files of rows/ that are short and evaluate "
-            "again"
-        )
+    """The rows of the finished units of a run of evaluate, in order; errors of `read_images`."""
+    return read_images(run, EvaluatedRow)
 
 
 def check_evaluation(path: Path) -> None:

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from genloop.data.prompts import Text, parse_metadata
-from genloop.ledger import finished, plan_of, rows_of_unit, unsettled
+from genloop.ledger import finished, plan_of, unsettled
 from genloop.reading import read_json
 from genloop.records import Prompt
 from genloop.rundir import RunError, read_run
-from genloop.runs.rows import GeneratedRow
+from genloop.runs.rows import GeneratedRow, read_images
 
 
 def read_generated(run: Path) -> Iterator[GeneratedRow]:
-    """The rows of the finished units of a run of generate, in order; ValueError names the line that is none."""
-    for name in sorted(finished(run), key=int):
-        yield from rows_of_unit(run, name, GeneratedRow.from_json)
+    """The rows of the finished units of a run of generate, in order; errors of `read_images`."""
+    return read_images(run, GeneratedRow)
 
 
 def check_generated(run: Path, key: str) -> dict[str, Any]:
@@ -58,7 +57,9 @@ def read_generated_run(folder: Path, limit: int | None = None, *, key: str = "so
 def _prompt(folder: Path, index: int, text: Text) -> Prompt:
     path = folder / f"images/{index:05d}/metadata.jsonl"
     row = read_json(path)
-    return parse_metadata(row, index, where=str(path), text=text) if "tag" in row else Prompt(index, row["prompt"])
+    if isinstance(row, dict) and "tag" not in row and isinstance(row.get("prompt"), str):
+        return Prompt(index, row["prompt"])
+    return parse_metadata(row, index, where=str(path), text=text)
 
 
 def units_to_make(images: Path) -> int:

@@ -4,12 +4,15 @@ A row is one line of RUN/rows/*.jsonl. Keys that a row does not have take the de
 (`model_fields_set` tells them apart). Unknown keys are ignored.
 """
 
-from typing import Annotated, Any, NamedTuple, Self
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from genloop import ledger
 from genloop.records import unpack_tokens
 from genloop.rundir import check_inside
 
@@ -228,6 +231,35 @@ class EvaluatedRow(RowPart):
     def tells_distance(self) -> bool:
         """Whether `distance` was recorded at all."""
         return "distance" in self.model_fields_set
+
+
+ImageRow = TypeVar("ImageRow", GeneratedRow, EvaluatedRow)
+
+
+def read_images(run: Path, kind: type[ImageRow]) -> Iterator[ImageRow]:
+    """The rows of a run's finished units in order, one an image.
+
+    DamagedRows in one line for rows of another form, two of one image, and a run that is over with fewer or more rows
+    than it has images.
+    """
+    seen: set[tuple[int, int]] = set()
+    names = sorted(ledger.finished(run), key=int)
+    for name in names:
+        for number, row in enumerate(ledger.rows_of_unit(run, name, kind.from_json), start=1):
+            place = row.prompt_index, row.sample
+            if place in seen:
+                raise ledger.DamagedRows(
+                    f"{run / 'rows' / name}.jsonl:{number}: a second row of prompt {place[0]}, sample {place[1]}; run "
+                    f"`verify` on {run}"
+                )
+            seen.add(place)
+            yield row
+    plan = ledger.plan_of(run)
+    if plan and len(names) >= plan["units"] and len(seen) != plan["items"]:
+        raise ledger.DamagedRows(
+            f"{run} holds {len(seen)} rows, not {plan['items']}; remove the files of rows/ that are short and run its "
+            "command again"
+        )
 
 
 def problem(error: ValidationError) -> str:

@@ -11,6 +11,7 @@ import pytest
 from genloop.job import run_command
 from genloop.report import write_report
 from genloop.runs.evaluations import read_result_file
+from genloop.runs.generated import read_generated
 from jobs import agreement, compare
 from tests.runs import refusal
 from tests.worlds.annotations import published_row, write_csv
@@ -133,6 +134,20 @@ def test_a_report_names_what_is_damaged_around_the_rows(run, tmp_path, name, tex
     (run / name).write_text(text)
     with pytest.raises(ValueError, match=message):
         write_report([run, run], tmp_path / "report")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (written("rows/00000.jsonl", ""), "a holds 2 rows, not 6; remove the files of rows/"),
+        (first_row(prompt_index=1), r"00000\.jsonl:2: a second row of prompt 1, sample 0"),
+    ],
+)
+def test_rows_of_generate_that_are_short_or_doubled_are_refused(run, change, message):
+    made = run.with_name("a")
+    change(made)
+    with pytest.raises(ValueError, match=message):
+        list(read_generated(made))
 
 
 @pytest.mark.parametrize(
