@@ -3,7 +3,8 @@
 import json
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ class Submission:
     nodes: int
     folder: Path  # where relative paths of the config begin
     python: str
-    pythonpath: str = ""
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the environment: where Python imports from
     after: tuple[str, ...] = ()  # the scheduler's ids of jobs that have to succeed first
 
     @property
@@ -120,11 +121,11 @@ def _host_commands(it: Submission, cluster: HostSettings) -> list[str]:
     """One command line a host."""
     hosts = read_hosts(cluster.hostfile)
     before = "".join(f"{line} && " for line in cluster.setup)
-    path = f"PYTHONPATH={shlex.quote(it.pythonpath)} " if it.pythonpath else ""
+    variables = "".join(f"{key}={shlex.quote(value)} " for key, value in it.variables.items())
     found = []
     for rank, (host, slots) in enumerate(hosts):
         command = it.command(str(rank), f"{hosts[0][0]}:{cluster.port}", procs=cluster.procs or slots)
-        line = f"cd {shlex.quote(str(it.folder))} && {before}{path}{command}"
+        line = f"cd {shlex.quote(str(it.folder))} && {before}{variables}{command}"
         found.append(f"ssh {host} {shlex.quote(line)}")
     return found
 

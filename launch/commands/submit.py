@@ -64,6 +64,8 @@ def resubmit(run: Path, launch: Launch, words: Sequence[str]) -> int:
     """Submit a run again as it was submitted last -> exit code."""
     given = dict(word.split("=", 1) for word in launch.options.get("cluster", ()))
     name, *rest = words_to_resume(run, launch, words)
+    if Path(launch.folder).is_dir():
+        os.chdir(launch.folder)
     alone = import_job(name).KIND == "independent"
     nodes = None if launch.backend == "hosts" else launch.nodes
     more: dict[str, Any] = {key: given.get(key) for key in _KEYS}
@@ -139,7 +141,7 @@ def _submission(
         nodes=nodes,
         folder=Path.cwd(),
         python="python" if in_container else sys.executable,
-        pythonpath="" if in_container else os.environ.get("PYTHONPATH", ""),
+        variables={} if in_container else environment.imports_alike(),
         after=tuple(after),
     )
 

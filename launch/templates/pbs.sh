@@ -4,9 +4,9 @@
 {% endfor %}
 # Written by `genloop submit`; qsub takes it. Ends with 0 (done), 75 (stopped with work left) or another code (failed).
 export {{ PLAN }}={{ it.plan | quote }}
-{% if it.pythonpath %}
-export PYTHONPATH={{ it.pythonpath | quote }}
-{% endif %}
+{% for key, value in it.variables.items() %}
+export {{ key }}={{ value | quote }}
+{% endfor %}
 cd {{ it.folder | quote }} || exit 1
 {% for line in cluster.setup %}
 {{ line }}

@@ -4,9 +4,9 @@
 {% endfor %}
 # Written by `genloop submit`. Ends with 0 (done), 75 (stopped with work left, and not requeued) or another code (failed).
 export {{ PLAN }}={{ it.plan | quote }}
-{% if it.pythonpath %}
-export PYTHONPATH={{ it.pythonpath | quote }}
-{% endif %}
+{% for key, value in it.variables.items() %}
+export {{ key }}={{ value | quote }}
+{% endfor %}
 attempt=${SLURM_RESTART_COUNT:-0}
 key=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 key=${key:-$SLURM_JOB_ID}

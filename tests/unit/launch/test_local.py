@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_units_in_the_hands_of_workers_elsewhere_leave_work(tmp_path):
     os.utime(out / "leases" / "00001", (0, 0))
     assert genloop(*words).returncode == 0
     assert finished(out) == {"00000", "00001"}
+
+
+@pytest.mark.parametrize(("silent_for", "code"), [(0, 0), (60, 75)])
+def test_units_of_another_node_leave_work_to_this_one_only_when_nobody_lives_there(tmp_path, silent_for, code):
+    out = tmp_path / "run"
+    words = ["run", COUNT, f"out={out}", "limit=4", "--nodes", "2"]
+    (out / "leases").mkdir(parents=True)
+    (out / "leases" / "00001").write_text('{"pid": 1, "host": "elsewhere"}')
+    then = time.time() - silent_for
+    os.utime(out / "leases" / "00001", (then, then))
+    assert genloop(*words).returncode == code
+    assert finished(out) == {"00000"}
 
 
 def test_a_failure_ends_the_command_and_names_worker_unit_and_item(tmp_path):
@@ -155,6 +168,23 @@ def test_a_collective_job_stops_together_and_exits_75(tmp_path):
     assert command.returncode == 75, errors
     assert "averaging_job stopped, step " in errors
     assert workers_of(out) == []
+
+
+def test_a_signal_to_every_process_of_a_collective_job_leaves_its_workers_time_to_stop(tmp_path):
+    source, out = numbers(tmp_path, "1", "4"), tmp_path / "run"
+    command = launch(AVERAGE, f"numbers={source}", f"out={out}", "train.num_steps=4000", "seconds=2", "--procs", "2")
+    wait_until((out / "metrics.jsonl").exists)
+    children = Path(f"/proc/{command.pid}/task/{command.pid}/children")
+    wait_until(lambda: len(children.read_text().split()) == 1)
+    agent = int(children.read_text())
+    for number in (signal.SIGTERM, signal.SIGUSR2):  # as a scheduler does
+        for process in [agent, *workers_of(out)]:
+            os.kill(process, number)
+    command.terminate()
+    _, errors = command.communicate(timeout=60)
+    assert command.returncode == 75, errors
+    assert "stopped; the same command goes on" in (out / "logs/worker-0.log").read_text()
+    assert "stopped; the same command goes on" in (out / "logs/worker-1.log").read_text()
 
 
 def test_collective_workers_do_not_outlive_a_killed_launcher(tmp_path):

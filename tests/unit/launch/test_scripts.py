@@ -48,7 +48,7 @@ def submission(cluster, *, together=False, nodes=1, **more) -> Submission:
 
 
 CASES = {
-    "slurm_array.sh": submission(SLURM | MORE, nodes=8, pythonpath="/shared/code"),
+    "slurm_array.sh": submission(SLURM | MORE, nodes=8, variables={"PYTHONPATH": "/shared/code"}),
     "slurm_together.sh": submission(SLURM | {"requeue_limit": 0}, together=True, nodes=2, after=("12", "13")),
     "slurm_one.sh": submission({"kind": "slurm"}),
     "pbs_array.sh": submission(PBS, nodes=8),

@@ -1,6 +1,7 @@
 """`genloop submit` and what follows it, with programs of Slurm that say what the test wants to be heard."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -155,7 +156,9 @@ def test_without_accounting_a_forgotten_job_is_unknown_beside_its_own_exit_codes
     assert [(task.id, task.state, task.exits) for task in tasks("11", tmp_path)] == [("11_1", UNKNOWN, (0,))]
 
 
-def test_a_run_that_is_in_the_queue_is_not_submitted_again_until_it_is_not(tmp_path, fake, cluster, capsys):
+def test_a_run_that_is_in_the_queue_is_not_submitted_again_until_it_is_not(
+    tmp_path, fake, cluster, capsys, monkeypatch
+):
     run = tmp_path / "run"
     words = [COUNT, f"out={run}", "limit=4", "--cluster", cluster, "--array", "2", "--partition", "p"]
     assert submit(*words) == 0
@@ -167,10 +170,13 @@ def test_a_run_that_is_in_the_queue_is_not_submitted_again_until_it_is_not(tmp_p
     fake.says("squeue", "11_0|CANCELLED|None||0:00\n")
     fake.says("sbatch", "12;cluster")
     assert command(["cancel", str(run)]) == 0 and "is not in the queue" in capsys.readouterr().err
-    assert command(["resume", str(run), "retry_failed=true"]) == 0
+    began_in = Path.cwd()
+    monkeypatch.chdir(tmp_path)
+    assert command(["resume", run.name, "retry_failed=true"]) == 0
     script = run / "logs/submit-2/job.sh"
     assert fake.calls("sbatch")[-1] == f"--parsable {script}"
     assert "--array=0-1\n" in script.read_text() and "--partition=p\n" in script.read_text()
+    assert f"cd {began_in} || exit 1\n" in script.read_text()
     assert "retry_failed: true" in (run / "logs/submit-2/config.yaml").read_text()
     assert json.loads((run / "logs/launch.json").read_text())["jobs"] == ["12"]
 
