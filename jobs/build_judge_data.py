@@ -121,7 +121,7 @@ def check(config: Config) -> Checked:
     source = read_generated_run(config.source, config.limit)
     made = read_generator(source.folder)
     last = made.sampling.num_steps - 1
-    if bad := [step for step in config.steps if not 1 <= step <= last]:
+    if bad := [step for step in config.steps if step > last]:
         raise ValueError(f"steps: {bad[0]} is not between 1 and {last}, the steps before the last of {config.source}")
     for prompt in source.prompts:
         if prompt.tag is None:

@@ -182,7 +182,7 @@ def test_a_path_that_ends_otherwise_is_named(source, tmp_path, capsys):
     ("words", "message"),
     [
         (["steps=[8]"], "steps: 8 is not between 1 and 7"),
-        (["steps=[0]"], "steps: 0 is not between 1 and 7"),
+        (["steps=[0]"], "steps.0: input should be greater than or equal to 1"),
         (["detector=shape"], "did you mean 'shapes'?"),
         (["scenes=3"], "scenes: input should be a multiple of 2"),
         (["val_share=1.0"], "val_share: input should be less than 1"),
