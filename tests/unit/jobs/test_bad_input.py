@@ -19,7 +19,7 @@ from tests.runs import refusal
         (train_showo, ["tiny", "tokenizer=shapes/tokeniser"], "did you mean 'shapes/tokenizer'?"),
         (train_showo, ["tiny", "text_tokenizer=null"], "text_tokenizer: needs a folder"),
         (train_showo, ["tiny", "model.hidden_size=18", "model.num_attention_heads=4"], "model.hidden_size: 18"),
-        (train_showo, ["tiny", "train.lr=0"], "train.lr: input should be greater than or equal to 1e-09"),
+        (train_showo, ["tiny", "train.lr=0"], "train.lr: input should be greater than"),
         (train_showo, ["tiny", "train.nun_steps=5"], "did you mean 'num_steps'?"),
         (train_tokenizer, ["tiny", "shards=null"], "shards: needs a folder when kind is magvit2"),
         (train_tokenizer, ["tiny", "model.width=10"], "width 10 one of num_groups 4"),
