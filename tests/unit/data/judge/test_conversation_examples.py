@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from genloop.checkpoint import verify_folder
-from genloop.data.image_reader import decode_image
-from genloop.data.judge.conversation_examples import WORDING, WORDS, read_labelled
+from genloop.data.image_reader import decode_image, read_image
+from genloop.data.judge.conversation_examples import WORDING, WORDS, read_labelled, read_png
+from genloop.data.judge.conversations import Conversation
 from genloop.data.judge.dataset import read_judge_set
 from genloop.data.judge.examples import UNKNOWN_STEP, from_sample
 from genloop.data.shards import Shards
@@ -19,6 +20,8 @@ from genloop.job import run_command
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.questions import Questions
 from genloop.rewards.settings import JudgeSettings
+from genloop.training.objectives.judge import batches
+from genloop.training.objectives.judge.data import JudgeData
 from genloop.training.objectives.judge.settings import BatchSettings
 from jobs import build_judge_data, train_judge, verify
 from tests.runs import ROOT, contents, genloop, refusal
@@ -211,6 +214,22 @@ def test_bad_conversations_are_refused_before_anything_is_written(files, tmp_pat
     assert "in `questions`" in error(f"questions={tmp_path / 'mine.yaml'}")
     bare = refusal(build_judge_data, [f"out={tmp_path / 'run'}"], tmp_path, capsys)
     assert "there is nothing to make examples from" in bare
+
+
+@pytest.mark.parametrize("name", ["sixteen bits.png", "turned.png", "turned.jpg"])
+def test_a_judge_is_trained_on_the_pixels_that_it_is_shown(tmp_path, name):
+    path, camera = tmp_path / name, Image.Exif()
+    camera[0x0112] = 6  # to be turned by 90 degrees clockwise
+    gray = np.arange(12 * 24, dtype=np.uint16).reshape(12, 24) * 200
+    if name.startswith("turned"):
+        Image.fromarray((gray >> 8).astype(np.uint8)).convert("RGB").save(path, exif=camera)
+    else:
+        Image.fromarray(gray).save(path)
+    shown = read_image(path)
+    assert shown.shape == ((24, 12, 3) if name.startswith("turned") else (12, 24, 3))
+    assert (decode_image(read_png(path)) == shown).all()
+    said = Conversation(name, path, (("", ""),))
+    assert (batches.read_image(JudgeData((), (said,)), (-1, 0)) == shown).all()
 
 
 # --- training --------------------------------------------------------------------------------------------------------
