@@ -189,8 +189,9 @@ def process_group(world: World, *, device: str = "cpu", timeout: float = 1800.0)
     limit = timedelta(seconds=timeout)
     on_gpu = device.startswith("cuda")
     try:
+        socket.getaddrinfo(host, port)  # a name that nobody knows would be tried until the time is over
         store, _, _ = next(dist.rendezvous("env://", world.rank, world.world_size, timeout=limit))
-    except dist.DistError as error:
+    except (dist.DistError, OSError) as error:
         first = str(error).strip().partition("\n")[0]
         raise BadInput(f"MASTER_ADDR and MASTER_PORT: no meeting of the ranks at {host}:{port} ({first})") from error
     if on_gpu:

@@ -179,7 +179,7 @@ def check_run(run: Path, fingerprint: Mapping[str, Any]) -> None:
         raise RunError(f"{run} holds results but no run.json; use another `out`")
 
 
-def await_run(run: Path, job: str, keys: Mapping[str, Any], *, seconds: float = 600.0) -> dict[str, Any]:
+def await_run(run: Path, job: str, keys: Mapping[str, Any], *, seconds: float = 1800.0) -> dict[str, Any]:
     """What ranks above 0 do instead of hashing the inputs: wait for the fingerprint that rank 0 writes, and return it.
 
     RunError when it is of another job or config; its inputs are not compared, rank 0 does that. TimeoutError after

@@ -92,3 +92,8 @@ def test_a_port_in_use_is_said_in_one_line():
         world = World(0, 2, master=("127.0.0.1", taken.getsockname()[1]))
         with pytest.raises(BadInput, match="MASTER_PORT"), process_group(world, timeout=2):
             pass
+
+
+def test_a_meeting_point_that_nobody_knows_is_refused_at_once():
+    with pytest.raises(BadInput, match="MASTER_ADDR"), process_group(World(1, 2, master=("no-such-node.invalid", 1))):
+        pass
