@@ -7,6 +7,7 @@ tells of a task is UNKNOWN, never done; the exit codes that its own script has n
 import os
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from genloop.config import ConfigError
 
 CALL_SECONDS = 30.0
+MAX_LINES = 20
 UNKNOWN = "UNKNOWN"
 _OVER = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
@@ -75,6 +77,16 @@ def tasks(job: str, plan: Path) -> list[Task]:
 def tasks_of(jobs: Sequence[str], plan: Path) -> list[Task]:
     """The tasks of several jobs."""
     return [task for job in jobs for task in tasks(job, plan)]
+
+
+def task_lines(found: Sequence[Task]) -> list[str]:
+    """A line for each task; of a large array one for each state, with the number of its tasks."""
+    if len(found) <= MAX_LINES:
+        return [task.line for task in found]
+    alike = Counter((task.state, task.reason) for task in found)
+    return [
+        f"{number} tasks: {state}" + (f" ({reason})" if reason else "") for (state, reason), number in alike.items()
+    ]
 
 
 def cancel(jobs: Sequence[str]) -> None:

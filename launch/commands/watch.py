@@ -46,7 +46,11 @@ def status(options: argparse.Namespace) -> int:
         terminal.out_json(known | more)
     else:
         first = lines(state) if state else [f"{launch.job if launch else ''} {WAITING}"]
-        terminal.out("\n".join([*first, *(f"  {task.line}" for task in queue), *([f"  {trouble}"] if trouble else [])]))
+        terminal.out(
+            "\n".join(
+                [*first, *(f"  {line}" for line in slurm.task_lines(queue)), *([f"  {trouble}"] if trouble else [])]
+            )
+        )
     return 0
 
 

@@ -137,6 +137,15 @@ def test_a_collective_job_runs_on_two_nodes_and_stops_on_both_when_told_to(slurm
     assert {file.name for file in (run / "logs").glob("worker-*.log")} == {f"worker-{rank}.log" for rank in range(4)}
 
 
+def test_a_failure_on_one_of_two_nodes_ends_both_and_is_the_cause(slurm: RealSlurm, tmp_path: Path) -> None:
+    run, numbers = tmp_path / "run", tmp_path / "numbers"
+    numbers.write_text("1\n2\n3\nsix\n")
+    submit(run, AVERAGE, f"numbers={numbers}", "--nodes", "2", procs=2, cpus=4)
+    found = ended(run, "FAILED")[0]
+    assert len(found.exits) == 1 and found.exits[0] not in {0, 75}
+    assert command("logs", str(run), "--errors").startswith("worker 3 failed: ValueError: could not convert")
+
+
 def test_a_partition_that_is_not_there_is_refused_in_slurms_words(slurm: RealSlurm, tmp_path: Path) -> None:
     words = ["submit", COUNT, f"out={tmp_path / 'run'}", "--cluster", "slurm", "--gpus", "0", "--partition", "nowhere"]
     done = genloop(*words, SLURM_CONF=os.environ["SLURM_CONF"])

@@ -7,7 +7,7 @@ import pytest
 
 from genloop.rundir import json_bytes
 from launch.backends import slurm
-from launch.backends.slurm import UNKNOWN, tasks
+from launch.backends.slurm import UNKNOWN, Task, task_lines, tasks
 from launch.cli import command
 from launch.cluster import find_cluster, load_cluster
 from tests.worlds.fake_slurm import RECORDED, FakeSlurm
@@ -140,6 +140,19 @@ def test_the_queue_is_read_task_by_task(tmp_path, fake):
     ]
     assert found[0].line == "job 11_0: RUNNING on n1 for 0:01; exit codes of its starts: 75"
     assert found[1].line == "job 11_1: PENDING (JobArrayTaskLimit)"
+
+
+def test_a_large_array_is_a_line_a_state():
+    found = [Task(f"11_{i}", "RUNNING" if i < 30 else "PENDING", "" if i < 30 else "Priority") for i in range(100)]
+    assert task_lines(found) == ["30 tasks: RUNNING", "70 tasks: PENDING (Priority)"]
+
+
+def test_watching_ends_when_no_task_lives(tmp_path, fake, cluster, capsys):
+    run = tmp_path / "run"
+    assert submit(COUNT, f"out={run}", "--cluster", cluster) == 0
+    fake.says("squeue", "11|FAILED|NonZeroExitCode|n1|0:05\n")
+    assert command(["status", str(run), "--watch"]) == 0 and command(["logs", str(run), "--follow"]) == 0
+    assert "job 11: FAILED (NonZeroExitCode)" in capsys.readouterr().out
 
 
 def test_what_accounting_does_not_know_yet_is_unknown_never_done(tmp_path, fake):
