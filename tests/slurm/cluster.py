@@ -1,6 +1,7 @@
-"""A real Slurm of two nodes on this machine: controller and two node daemons on the loopback interface, four CPUs each.
+"""A real Slurm of two nodes on this machine, of four CPUs each: a controller and two node daemons.
 
-No accounting, no munge, nothing outside of its folder. Partitions: `debug`, and `low`, whose jobs it preempts.
+They share the loopback interface, or have network namespaces, addresses and host names of their own. No accounting, no
+munge, nothing outside of its folder. Partitions: `debug`, and `low`, whose jobs it preempts.
 """
 
 import os
@@ -11,18 +12,18 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.runs import wait_until
+from tests.runs import ROOT, wait_until
 
 NODES = ("n1", "n2")
+ADDRESSES = {"ctl": "10.77.0.1", "n1": "10.77.0.11", "n2": "10.77.0.12"}
 _CONFIG = """
 ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost={host}({address})
 SlurmctldPort={port}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/none
 CredType=cred/none
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -46,34 +47,36 @@ JobRequeue=1
 ReturnToService=2
 KillWait=20
 MinJobAge=3600
-{nodes}
+{more}
 PartitionName=debug Nodes=ALL Default=YES MaxTime=60 PriorityTier=10 State=UP
 PartitionName=low Nodes=ALL MaxTime=60 PriorityTier=1 State=UP PreemptMode=REQUEUE GraceTime=20
 """
 
 
 class RealSlurm:
-    """Start it, use it with `environment`, stop it."""
+    """Start it, use it, stop it. With `spaces`, made by `Spaces`, every program runs in one of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, spaces: "Spaces | None" = None) -> None:
+        self.folder, self.spaces = folder, spaces
         self.config = folder / "slurm.conf"
-        host = socket.gethostname().partition(".")[0]
+        host = "ctl" if spaces else socket.gethostname().partition(".")[0]
         ports = [_free_port() for _ in range(3)]
-        lines = [
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=4 RealMemory=2000 State=UNKNOWN"
-            for name, port in zip(NODES, ports[1:])
-        ]
+        lines = [] if spaces else ["CommunicationParameters=NoInAddrAny,NoCtldInAddrAny"]
+        for name, port in zip(NODES, ports[1:]):
+            place = f"NodeAddr={ADDRESSES[name]}" if spaces else f"NodeHostname={host} NodeAddr=127.0.0.1"
+            lines.append(f"NodeName={name} {place} Port={port} CPUs=4 RealMemory=2000 State=UNKNOWN")
         for name in ("state", *(f"spool/{node}" for node in NODES)):
             (folder / name).mkdir(parents=True)
-        self.config.write_text(_CONFIG.format(host=host, port=ports[0], folder=folder, nodes="\n".join(lines)))
+        address = ADDRESSES["ctl"] if spaces else "127.0.0.1"
+        text = _CONFIG.format(host=host, address=address, port=ports[0], folder=folder, more="\n".join(lines))
+        self.config.write_text(text)
         self.environment = {**os.environ, "SLURM_CONF": str(self.config)}
 
     def start(self) -> None:
         """Until both nodes are idle."""
         self.run("slurmctld", "-c", "-f", str(self.config))
         for node in NODES:
-            self.run("slurmd", "-N", node, "-f", str(self.config))
+            self.run("slurmd", "-N", node, "-f", str(self.config), place=node)
         wait_until(lambda: set(self.run("sinfo", "-h", "-o", "%T").split()) == {"idle"})
 
     def stop(self) -> None:
@@ -86,9 +89,12 @@ class RealSlurm:
                 with suppress(ProcessLookupError):
                     os.kill(int(file.read_text()), signal.SIGTERM)
 
-    def run(self, *words: str) -> str:
-        """Standard output of one of Slurm's programs."""
-        done = subprocess.run(words, env=self.environment, capture_output=True, text=True, timeout=60, check=False)
+    def run(self, *words: str, place: str = "ctl") -> str:
+        """Standard output of a program that succeeds: one of Slurm's, or one that calls them."""
+        command = [*(self.spaces.prefix(place) if self.spaces else []), *words]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+        )
         assert done.returncode == 0, (words, done.stderr)
         return done.stdout
 
@@ -101,6 +107,54 @@ class RealSlurm:
         wait_until(lambda: "PENDING" in self.state(job))
         time.sleep(2)  # until then its nodes take the new start for the old one
         self.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+class Spaces:
+    """A network namespace for the controller and for each node, bridged in that of the controller; not this machine's.
+
+    OSError where this machine does not let anyone make them. `close` removes them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.hosts = folder / "hosts"
+        self.hosts.write_text(
+            "".join(f"{address} {name}\n" for name, address in ADDRESSES.items()) + "127.0.0.1 localhost\n"
+        )
+        self.names = {name: f"genloop-{os.getpid()}-{name}" for name in ADDRESSES}
+        try:
+            for name in self.names.values():
+                _ip("netns", "add", name)
+                _ip("-n", name, "link", "set", "lo", "up")
+            center = self.names["ctl"]
+            _ip("-n", center, "link", "add", "bridge", "type", "bridge")
+            _ip("-n", center, "addr", "add", f"{ADDRESSES['ctl']}/24", "dev", "bridge")
+            _ip("-n", center, "link", "set", "bridge", "up")
+            for node in NODES:
+                own = self.names[node]
+                _ip("link", "add", f"to-{node}", "netns", center, "type", "veth", "peer", "name", "eth0", "netns", own)
+                _ip("-n", center, "link", "set", f"to-{node}", "master", "bridge", "up")
+                _ip("-n", own, "addr", "add", f"{ADDRESSES[node]}/24", "dev", "eth0")
+                _ip("-n", own, "link", "set", "eth0", "up")
+            subprocess.run([*self.prefix("n1"), "true"], capture_output=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            self.close()
+            raise OSError(f"no network namespaces: {error}") from None
+
+    def prefix(self, name: str) -> list[str]:
+        """In front of a command that is to run there, under that host name."""
+        script = f'mount --bind {self.hosts} /etc/hosts && hostname {name} && exec "$@"'
+        inside = ["unshare", "--uts", "--mount", "--propagation", "private", "sh", "-c", script, "sh"]
+        return ["nsenter", f"--net=/var/run/netns/{self.names[name]}", *inside]
+
+    def close(self) -> None:
+        """Those that are there."""
+        for name in self.names.values():
+            with suppress(OSError, subprocess.CalledProcessError):
+                _ip("netns", "del", name)
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], capture_output=True, check=True)
 
 
 def _free_port() -> int:

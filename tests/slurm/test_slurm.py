@@ -1,4 +1,4 @@
-"""`genloop submit` on a real Slurm of two nodes: arrays, chains, stops, preemption, requeue, several nodes together."""
+"""`genloop submit` on a real Slurm of two nodes: arrays, chains, stops, preemption, requeue."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tests.runs import genloop, wait_until
 from tests.slurm.cluster import RealSlurm
 
 pytestmark = pytest.mark.slurm
-COUNT, AVERAGE = "tests.worlds.counting_job", "tests.worlds.averaging_job"
+COUNT = "tests.worlds.counting_job"
 CLUSTER = {"kind": "slurm", "procs": 1, "cpus": 2, "time": "10m", "lead": "30s"}
 
 
@@ -121,29 +121,6 @@ def test_the_signal_ahead_of_the_time_limit_stops_a_run_that_goes_on_later(slurm
     slurm.hurry(job)
     assert ended(run, "COMPLETED")[0].exits == (75, 0) and units < 15
     assert [row["item"] for row in read_rows(run)] == list(range(30))
-
-
-def test_a_collective_job_runs_on_two_nodes_and_stops_on_both_when_told_to(slurm: RealSlurm, tmp_path: Path) -> None:
-    run, numbers = tmp_path / "run", tmp_path / "numbers"
-    numbers.write_text("1\n2\n3\n6\n")
-    words = [f"numbers={numbers}", "train.num_steps=10000", "seconds=0.05", "--nodes", "2", "--requeue-limit", "0"]
-    job = submit(run, AVERAGE, *words, procs=2, cpus=4)
-    wait_until((run / "metrics.jsonl").exists, 90)
-    assert "averaging_job running, step " in command("status", str(run))
-    slurm.run("scancel", "--batch", "--signal=USR1", job)
-    assert ended(run, "FAILED")[0].exits == (75,)
-    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
-    assert last["loss"] == 3 and last["step"] < 10000
-    assert {file.name for file in (run / "logs").glob("worker-*.log")} == {f"worker-{rank}.log" for rank in range(4)}
-
-
-def test_a_failure_on_one_of_two_nodes_ends_both_and_is_the_cause(slurm: RealSlurm, tmp_path: Path) -> None:
-    run, numbers = tmp_path / "run", tmp_path / "numbers"
-    numbers.write_text("1\n2\n3\nsix\n")
-    submit(run, AVERAGE, f"numbers={numbers}", "--nodes", "2", procs=2, cpus=4)
-    found = ended(run, "FAILED")[0]
-    assert len(found.exits) == 1 and found.exits[0] not in {0, 75}
-    assert command("logs", str(run), "--errors").startswith("worker 3 failed: ValueError: could not convert")
 
 
 def test_a_partition_that_is_not_there_is_refused_in_slurms_words(slurm: RealSlurm, tmp_path: Path) -> None:
