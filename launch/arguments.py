@@ -70,6 +70,7 @@ def _add_pipeline(commands: Any) -> None:
     pipeline.add_argument(
         "--procs", default="1", metavar="N", help="workers of stages that do not say; auto: one a GPU"
     )
+    pipeline.add_argument("--cluster", metavar="FILE|NAME", help="submit every stage, each behind those it needs")
     pipeline.add_argument("--dry-run", action="store_true", help="check, print the commands, write nothing")
     pipeline.set_defaults(execute="launch.commands.pipeline:execute")
 

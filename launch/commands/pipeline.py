@@ -16,6 +16,8 @@ from genloop.environment import imports_alike
 from genloop.redaction import redact_word
 from launch.backends.local import FAILED, STOPPED, StopRequests, end_with_parent, stop_requests
 from launch.backends.processors import number_of_procs
+from launch.cluster import find_cluster
+from launch.pipelines.chain import submit_stages
 from launch.pipelines.folder import is_done, is_pipeline, mark_done, read_folders, stage_states, write_plan
 from launch.pipelines.stages import PipelineSettings, Stage, load_pipeline, resolve_stages
 from launch.record import Launch, write_launch
@@ -26,7 +28,8 @@ _POLL = 0.05
 
 def execute(options: argparse.Namespace) -> int:
     """Plan all stages, refuse what is wrong, run what is not done -> exit code."""
-    number_of_procs(options.procs)
+    if options.cluster is None:
+        number_of_procs(options.procs)
     pipeline = load_pipeline(options.name, options.words)
     stages = resolve_stages(pipeline, read_folders(pipeline.out))
     if options.dry_run:
@@ -35,6 +38,8 @@ def execute(options: argparse.Namespace) -> int:
             terminal.out(f"# {stage.name} ({state}): {stage.folder}")
             terminal.out(shlex.join(["genloop", *map(redact_word, _words(stage, options.procs))]))
         return 0
+    if options.cluster is not None:
+        return _submit(pipeline, options, stages)
     _write(pipeline, options, stages)
     began = time.monotonic()
     with stop_requests() as requests:
@@ -59,8 +64,20 @@ def execute(options: argparse.Namespace) -> int:
 
 def _write(pipeline: PipelineSettings, options: argparse.Namespace, stages: Sequence[Stage]) -> None:
     write_plan(pipeline.out, Path(options.name).stem, stages, pipeline.model_dump(mode="json"))
-    procs = number_of_procs(options.procs)
-    write_launch(pipeline.out, Launch("pipeline", procs, options={"name": options.name, "words": list(options.words)}))
+    again = {"name": options.name, "words": list(options.words), "procs": options.procs}
+    write_launch(pipeline.out, Launch("pipeline", 1, options=again))
+
+
+def _submit(pipeline: PipelineSettings, options: argparse.Namespace, stages: Sequence[Stage]) -> int:
+    """All stages to the scheduler, as a chain -> exit code."""
+    find_cluster(options.cluster)
+    write_plan(pipeline.out, Path(options.name).stem, stages, pipeline.model_dump(mode="json"))
+    jobs = submit_stages(pipeline.out, stages, options.cluster, None if options.procs == "1" else options.procs)
+    again = {"name": options.name, "words": list(options.words), "procs": options.procs}
+    launch = Launch("pipeline", 1, backend="slurm", cluster=options.cluster, jobs=tuple(jobs), options=again)
+    write_launch(pipeline.out, launch)
+    _say(f"{len(jobs)} jobs; `genloop status {pipeline.out}` shows the stages, `genloop cancel` stops them")
+    return 0
 
 
 def _words(stage: Stage, procs: str) -> list[str]:

@@ -82,7 +82,7 @@ def _resume_pipeline(options: argparse.Namespace, launch: Launch) -> int:
 
     os.chdir(launch.folder)
     options.name, options.words = launch.options["name"], [*launch.options["words"], *options.words]
-    options.procs = options.procs or str(launch.procs)
+    options.procs, options.cluster = options.procs or launch.options["procs"], launch.cluster or None
     return pipeline.execute(options)
 
 

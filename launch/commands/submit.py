@@ -113,16 +113,18 @@ def _to_wait_for(text: str, cluster: Cluster) -> tuple[str, ...]:
 
 def _refuse_a_second(run: Path) -> None:
     """Two submissions at a time would be two workers of one rank."""
-    if not (run / "logs" / "launch.json").exists():
-        return
-    launch = read_launch(run)
-    live = (
-        [task for task in slurm.tasks_of(launch.jobs, launch.plan(run)) if task.is_live]
-        if launch.backend == "slurm"
-        else []
-    )
-    if live:
+    if live := tasks_in_queue(run):
         raise ValueError(f"{run} is in the queue already ({live[0].line}); `genloop cancel {run}` first")
+
+
+def tasks_in_queue(run: Path) -> list[slurm.Task]:
+    """The tasks of a run that wait or run, as Slurm knows them; none of a run that was started elsewhere."""
+    if not (run / "logs" / "launch.json").exists():
+        return []
+    launch = read_launch(run)
+    if launch.backend != "slurm":
+        return []
+    return [task for task in slurm.tasks_of(launch.jobs, launch.plan(run)) if task.is_live]
 
 
 def _submission(

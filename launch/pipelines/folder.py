@@ -10,6 +10,8 @@ from genloop.reading import read_object_or_empty
 from genloop.redaction import redact
 from genloop.rundir import write_json
 from launch.pipelines.stages import Stage
+from launch.record import FILE as LAUNCH
+from launch.record import read_launch
 from launch.watch.status import RunState, read_state, totals
 
 FILE = "pipeline.json"
@@ -48,8 +50,10 @@ def write_plan(out: Path, name: str, stages: Sequence[Stage], settings: Mapping[
 
 
 def is_done(out: Path, stage: Stage) -> bool:
-    """Whether its command has come to its end, and what it wrote is still there."""
-    return (out / "done" / f"{stage.address}.json").is_file() and stage.folder.is_dir()
+    """Whether its command, or the cluster's job, has come to its end, and what it wrote is still there."""
+    if not stage.folder.is_dir():
+        return False
+    return (out / "done" / f"{stage.address}.json").is_file() or _has_ended_on_a_cluster(stage.folder)
 
 
 def mark_done(out: Path, stage: Stage, seconds: float) -> None:
@@ -66,10 +70,16 @@ def stage_states(out: Path) -> list[StageState]:
     return [_state(out, row, out / folders[row["address"]]) for row in rows]
 
 
+def _has_ended_on_a_cluster(run: Path) -> bool:
+    if not (run / "logs" / LAUNCH).is_file() or read_launch(run).backend == "local":
+        return False
+    return (run / "run.json").is_file() and read_state(run).state == "done"
+
+
 def _state(out: Path, row: Mapping[str, Any], run: Path) -> StageState:
     seen: RunState | None = read_state(run) if (run / "run.json").is_file() else None
     state = "waiting" if seen is None else "stopped" if seen.state == "done" else seen.state
-    if (out / "done" / f"{row['address']}.json").is_file():
+    if (out / "done" / f"{row['address']}.json").is_file() or _has_ended_on_a_cluster(run):
         state = "done"
     line = totals(seen).partition(" ")[2].partition(", ")[2] if seen else ""
     return StageState(row["name"], row["job"], run, state, line)

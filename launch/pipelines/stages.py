@@ -60,6 +60,7 @@ class StageSettings(Settings):
     preset: str | None = None
     set: dict[str, Any] = Field({}, description="what differs from the preset")
     procs: int | Literal["auto"] | None = Field(None, description="workers; by default those of the command line")
+    nodes: int | None = Field(None, ge=1, le=100_000, description="on a cluster: tasks of an independent job, or nodes")
 
 
 class RoundSettings(Settings):
@@ -88,6 +89,7 @@ class Stage:
     folder: Path
     needs: tuple[str, ...]
     procs: str | None
+    nodes: int | None
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,7 @@ def _resolved(
         place,
         tuple(needs),
         None if draft.settings.procs is None else str(draft.settings.procs),
+        draft.settings.nodes,
     )
 
 

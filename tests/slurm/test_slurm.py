@@ -128,3 +128,17 @@ def test_a_partition_that_is_not_there_is_refused_in_slurms_words(slurm: RealSlu
     done = genloop(*words, SLURM_CONF=os.environ["SLURM_CONF"])
     assert done.returncode == 2 and "invalid partition specified: nowhere" in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_a_pipeline_is_a_chain_that_ends_by_itself(slurm: RealSlurm, tmp_path: Path) -> None:
+    out, cluster, file = tmp_path / "out", tmp_path / "cluster.yaml", tmp_path / "pipeline.yaml"
+    cluster.write_text(json.dumps(CLUSTER))
+    first = {"job": COUNT, "set": {"limit": 6, "slow": 0.2}, "nodes": 2}
+    second = {"job": COUNT, "set": {"limit": 4, "source": "${stages.first}/rows"}}
+    file.write_text(json.dumps({"out": str(out), "stages": {"first": first, "second": second}}))
+    words = ["pipeline", str(file), "--cluster", str(cluster)]
+    assert "2 jobs" in command(*words)
+    assert "in the queue already" in command(*words)
+    wait_until(lambda: "2/2 stages done" in command("status", str(out)), 90)
+    assert [row["item"] for row in read_rows(out / "second")] == list(range(4))
+    assert command(*words).count("done already") == 2

@@ -273,3 +273,43 @@ def test_a_submitted_job_keeps_the_record_of_its_submission_and_says_when_the_co
 def test_shipped_cluster_files_are_usable() -> None:
     for name in ("slurm", "pbs", "jobset", "hosts"):
         assert load_cluster(find_cluster(name)).kind == name
+
+
+CHAIN = f"""
+out: OUT
+stages:
+  first: {{job: {COUNT}, set: {{limit: 4}}, nodes: 2}}
+  other: {{job: {COUNT}, set: {{limit: 2}}}}
+  second: {{job: {COUNT}, set: {{source: "${{stages.first}}/run.json", limit: 6}}}}
+"""
+
+
+def chain(folder) -> str:
+    file = folder / "pipeline.yaml"
+    file.write_text(CHAIN.replace("OUT", str(folder / "out")))
+    return str(file)
+
+
+def test_a_pipeline_is_a_chain_of_jobs_each_behind_those_it_needs(tmp_path, fake, cluster, capsys):
+    out = tmp_path / "out"
+    fake.says("squeue", "11|PENDING|Priority||0:00\n")
+    assert command(["pipeline", chain(tmp_path), "--cluster", cluster]) == 0
+    scripts = {name: (out / name / "logs/submit-1/job.sh").read_text() for name in ("first", "other", "second")}
+    assert "#SBATCH --array=0-1\n" in scripts["first"] and "#SBATCH --dependency=afterok:11" in scripts["second"]
+    assert "--dependency" not in scripts["first"] + scripts["other"]
+    assert "3 jobs" in capsys.readouterr().err
+    assert command(["status", str(out)]) == 0
+    assert "0/3 stages done" in capsys.readouterr().out
+    assert command(["pipeline", chain(tmp_path), "--cluster", cluster]) == 0
+    assert capsys.readouterr().err.count("in the queue already") == 3 and len(fake.calls("sbatch")) == 3
+    assert command(["cancel", str(out)]) == 0
+    assert fake.calls("scancel")
+
+
+def test_a_pipeline_of_which_one_stage_is_refused_leaves_no_job_behind(tmp_path, fake, cluster, capsys):
+    file = chain(tmp_path)
+    bad = CHAIN.replace("OUT", str(tmp_path / "out")).replace("limit: 6", "limit: 6, forbidden: true")
+    (tmp_path / "pipeline.yaml").write_text(bad.replace('source: "${stages.first}/run.json", ', ""))
+    assert command(["pipeline", file, "--cluster", cluster]) == 2
+    assert capsys.readouterr().err.strip().splitlines()[-1] == "genloop: forbidden: this config is forbidden"
+    assert fake.calls("scancel") == ["11 11"]
