@@ -79,7 +79,7 @@ class Worker:
         return out, error
 
 
-def wait_for(path: Path, pattern: str, *, beside: Sequence[Worker], seconds: float = 120) -> None:
+def wait_for(path: Path, pattern: str, *, beside: Sequence[Worker], seconds: float = 300) -> None:
     """Return as soon as a file like `pattern` is below `path`; fail when the workers end before or after a time."""
     deadline = time.monotonic() + seconds
     while not any(path.glob(pattern)):

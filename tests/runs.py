@@ -57,12 +57,12 @@ def start_command(*words: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True)
 
 
-def wait_until(what: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(what: Callable[[], object], seconds: float = 300) -> None:
     """Look again until `what()` holds; fail after a generous time."""
     deadline = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.05)
+        time.sleep(0.005)
 
 
 def workers_of(run: Path) -> list[int]:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.conftest import LONGEST
 from tests.runs import ROOT
 
 SEEN = """
@@ -33,3 +34,7 @@ def test_gpus_are_hidden_and_ctrl_c_is_heard_also_in_the_background(tmp_path, wo
         check=False,
     )
     assert f"seen {hidden} True" in done.stdout, done.stdout + done.stderr
+
+
+def test_files_that_are_begun_first_are_there():
+    assert set(LONGEST) <= {file.name for file in (ROOT / "tests").rglob("test_*.py")}

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from genloop.job import parse, prepare
 from genloop.ledger import read_rows
 from genloop.rewards import JUDGES
 from jobs import generate
-from tests.runs import contents, start
+from tests.runs import contents, start, wait_until
 from tests.worlds.tiny_search import SEARCHES
 
 FOLDERS = ("rows", "images", "paths")
@@ -48,10 +47,7 @@ def test_slots_kills_and_restarts_change_nothing(name: str, tmp_path: Path) -> N
     assert sum(path.startswith("paths") for path in expected) == 4
     out = tmp_path / "killed"
     worker = start(WORKER, *words_of(name, out), "slots=1")
-    deadline = time.monotonic() + 120
-    while not list(out.glob("images/*/samples/*.png")):
-        assert time.monotonic() < deadline and worker.poll() is None
-        time.sleep(0.002)
+    wait_until(lambda: list(out.glob("images/*/samples/*.png")) or worker.poll() is not None)
     worker.send_signal(signal.SIGKILL)
     worker.communicate()
     assert list((out / "leases").iterdir())

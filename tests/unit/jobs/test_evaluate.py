@@ -126,7 +126,7 @@ def test_workers_that_share_a_run_give_the_same_bytes(images, tmp_path):
     base = run(images, tmp_path / "base", "unit_size=2")
     shared = tmp_path / "shared"
     workers = [start("evaluate", *words(images, shared, "unit_size=2"), rank=rank, world_size=3) for rank in range(3)]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
+    outputs = [worker.communicate(timeout=300) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0, 0], outputs
     assert (contents(shared), results(shared)) == (contents(base), results(base))
     assert any((shared / "summary.txt").read_text() == printed for printed, _ in outputs)

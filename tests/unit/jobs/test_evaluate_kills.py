@@ -61,6 +61,6 @@ def test_kills_inside_of_units_change_nothing(images, quiet, tmp_path):
 def test_any_number_of_workers_gives_the_same(images, quiet, tmp_path, num_workers):
     out = tmp_path / "run"
     workers = [start(JOB, *words(images, out), rank=rank, world_size=num_workers) for rank in range(num_workers)]
-    outputs = [worker.communicate(timeout=200) for worker in workers]
+    outputs = [worker.communicate(timeout=300) for worker in workers]
     assert [worker.returncode for worker in workers] == [0] * num_workers, outputs
     assert everything(out) == quiet

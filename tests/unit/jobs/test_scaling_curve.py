@@ -137,7 +137,7 @@ def test_workers_that_share_a_run_give_the_same_bytes(pool, tmp_path):
     base = run(pool, tmp_path / "base", "unit_size=2")
     shared = tmp_path / "shared"
     workers = [start("scaling_curve", *words(pool, shared, "unit_size=2"), rank=i, world_size=2) for i in range(2)]
-    outputs = [worker.communicate(timeout=120) for worker in workers]
+    outputs = [worker.communicate(timeout=300) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], outputs
     assert (contents(shared), results(shared)) == (contents(base), results(base))
 

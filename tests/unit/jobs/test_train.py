@@ -1,9 +1,7 @@
 """The training jobs end to end at tiny size: shards -> tokenizer -> Show-o, stopped, resumed, refused."""
 
 import json
-import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from genloop.models.common.image_tokenizers import check_image_tokenizer, load_i
 from genloop.models.showo.config import check_showo_folder
 from genloop.models.showo.load import load_showo
 from jobs import make_shapes, train_showo, train_tokenizer
-from tests.runs import ROOT
+from tests.runs import ROOT, start, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -94,13 +92,11 @@ def test_a_tiny_magvit2_loads_as_an_image_tokenizer(tmp_path):
 
 @pytest.mark.parametrize("job, out", [(train_showo, "showo"), (train_tokenizer, "tokenizer")])
 def test_sigterm_saves_and_exits_with_75(tmp_path, job, out):
-    child = os.fork()
-    if child == 0:
-        os._exit(run_command(job, ["tiny", f"out={tmp_path}", "train.num_steps=1000000", "train.log_every=1"]))
-    while not (tmp_path / "metrics.jsonl").exists():
-        time.sleep(0.02)
-    os.kill(child, signal.SIGTERM)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    trainer = start(job.__name__, "tiny", f"out={tmp_path}", "train.num_steps=1000000", "train.log_every=1")
+    wait_until(lambda: (tmp_path / "metrics.jsonl").exists() or trainer.poll() is not None)
+    trainer.send_signal(signal.SIGTERM)
+    said = trainer.communicate()
+    assert trainer.returncode == 75, said
     saved = sorted((tmp_path / "checkpoints").iterdir())
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert saved[-1].name == f"step-{last['step']:07d}"
@@ -111,12 +107,9 @@ def test_sigterm_saves_and_exits_with_75(tmp_path, job, out):
 def test_a_killed_job_ends_with_the_bytes_of_an_uninterrupted_one(tmp_path, job, out):
     steps = ["train.num_steps=40", "train.save_every=4"]
     assert run_command(job, ["tiny", f"out={tmp_path / 'whole'}", *steps]) == 0
-    child = os.fork()
-    if child == 0:
-        os._exit(run_command(job, ["tiny", f"out={tmp_path / 'killed'}", *steps]))
-    while not any((tmp_path / "killed/checkpoints").glob("step-*")):
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    trainer = start(job.__name__, "tiny", f"out={tmp_path / 'killed'}", *steps)
+    wait_until(lambda: any((tmp_path / "killed/checkpoints").glob("step-*")) or trainer.poll() is not None)
+    trainer.kill()
+    trainer.communicate()
     assert run_command(job, ["tiny", f"out={tmp_path / 'killed'}", *steps]) == 0
     assert files(tmp_path / "killed" / out) == files(tmp_path / "whole" / out)

@@ -4,8 +4,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from genloop.job import parse, run_command
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.settings import JudgeSettings
 from jobs import build_judge_data, train_judge
-from tests.runs import ROOT, genloop, refusal
+from tests.runs import ROOT, genloop, refusal, start, wait_until
 from tests.worlds.judge_data import QUESTIONS_FILE, SCENES, both_splits, paths
 
 MORE = ["batch.groups=2", "batch.paths=3", "loss.names=0.5", "loss.reason=0.5"]
@@ -99,13 +97,10 @@ def test_the_run_says_what_it_learned(trained):
 
 def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(generated, trained, tmp_path):
     words = ["tiny", f"out={tmp_path / 'run'}", f"data.paths.shards={generated}", *MORE]
-    child = os.fork()
-    if child == 0:
-        os._exit(run_command(train_judge, words))
-    while not any((tmp_path / "run/checkpoints").glob("step-*")):
-        time.sleep(0.005)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    trainer = start("train_judge", *words)
+    wait_until(lambda: any((tmp_path / "run/checkpoints").glob("step-*")) or trainer.poll() is not None)
+    trainer.kill()
+    trainer.communicate()
     assert run_command(train_judge, words) == 0
     assert files(tmp_path / "run/judge") == files(trained / "judge")
     assert (tmp_path / "run/summary.json").read_bytes() == (trained / "summary.json").read_bytes()

@@ -101,7 +101,7 @@ def test_cancel_stops_a_run_cleanly_and_resume_ends_it(tmp_path):
     wait_until(lambda: finished(out))
     done = genloop("cancel", str(out))
     assert done.returncode == 0 and "asked to stop" in done.stderr
-    _, errors = command.communicate(timeout=60)
+    _, errors = command.communicate(timeout=300)
     assert command.returncode == 75 and f"`genloop resume {out}` goes on" in errors
     assert "is not running" in genloop("cancel", str(out)).stderr
     done = genloop("resume", str(out))
@@ -113,7 +113,7 @@ def test_logs_are_followed_until_the_run_is_over(tmp_path):
     command = launch(COUNT, f"out={out}", "limit=12", "slow=0.2", "--procs", "2")
     wait_until(lambda: finished(out))
     done = genloop("logs", str(out), "--follow")
-    command.communicate(timeout=60)
+    command.communicate(timeout=300)
     assert done.returncode == 0 and len(finished(out)) == 6
 
 
@@ -122,7 +122,7 @@ def test_workers_on_two_machines_share_an_independent_run(tmp_path):
     words = [COUNT, f"out={out}", "limit=12", "slow=0.05", "--procs", "1", "--nodes", "2"]
     second = launch(*words, "--node-rank", "1")
     first = launch(*words)
-    codes = [(process.communicate(timeout=60), process.returncode)[1] for process in (first, second)]
+    codes = [(process.communicate(timeout=300), process.returncode)[1] for process in (first, second)]
     assert codes == [0, 0] and [row["item"] for row in read_rows(out)] == list(range(12))
     assert (out / "logs/worker-0.log").is_file() and (out / "logs/worker-1.log").is_file()
 
@@ -136,7 +136,7 @@ def test_a_collective_job_runs_on_two_machines(tmp_path):
     words += ["--master", f"127.0.0.1:{port}"]
     second = launch(*words, "--node-rank", "1")
     first = launch(*words)
-    said = [process.communicate(timeout=120) for process in (first, second)]
+    said = [process.communicate(timeout=300) for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], said
     assert said[0][0] == "average 2.5\n"
 
@@ -145,7 +145,7 @@ def test_a_worker_that_hangs_is_found_its_stacks_are_kept_and_all_are_stopped(tm
     out = tmp_path / "run"
     words = [COUNT, f"out={out}", "limit=8", "hang_at=4", "--procs", "2", "--hang-timeout", "3"]
     command = launch(*words)
-    _, errors = command.communicate(timeout=60)
+    _, errors = command.communicate(timeout=300)
     assert command.returncode == 1 and "hangs: no safe point for" in errors
     logs = "".join(file.read_text() for file in (out / "logs").glob("worker-*.log"))
     assert "counting_job.py" in logs and "Current thread" in logs
@@ -160,7 +160,7 @@ def test_a_killed_worker_of_a_collective_job_is_the_cause_not_its_peer(tmp_path)
     wait_until((out / "metrics.jsonl").exists)
     killed = int((out / "logs/worker-1.beat").read_text())
     os.kill(killed, signal.SIGKILL)
-    _, errors = command.communicate(timeout=60)
+    _, errors = command.communicate(timeout=300)
     assert command.returncode == 1 and "worker 1 was killed by SIGKILL" in errors
 
 

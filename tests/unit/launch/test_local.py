@@ -93,7 +93,7 @@ def test_a_request_to_stop_leaves_no_lease_and_exits_75(tmp_path, procs, number)
     command = launch(*words)
     wait_until(lambda: finished(out))
     command.send_signal(number)
-    _, errors = command.communicate(timeout=60)
+    _, errors = command.communicate(timeout=300)
     assert command.returncode == 75, errors
     assert "with work left" in errors
     assert list((out / "leases").iterdir()) == []
@@ -115,7 +115,7 @@ def test_a_killed_worker_fails_the_command(tmp_path):
     command = launch(COUNT, f"out={out}", "limit=400", "slow=0.1", "--procs", "2")
     wait_until(lambda: len(workers_of(out)) == 2 and finished(out))
     os.kill(workers_of(out)[0], signal.SIGKILL)
-    _, errors = command.communicate(timeout=60)
+    _, errors = command.communicate(timeout=300)
     assert command.returncode == 1
     assert "was killed by SIGKILL" in errors
     assert workers_of(out) == []
@@ -164,7 +164,7 @@ def test_a_collective_job_stops_together_and_exits_75(tmp_path):
     command = launch(AVERAGE, f"numbers={source}", f"out={out}", "train.num_steps=4000", "seconds=0.05", "--procs", "2")
     wait_until((out / "metrics.jsonl").exists)
     command.terminate()
-    _, errors = command.communicate(timeout=60)
+    _, errors = command.communicate(timeout=300)
     assert command.returncode == 75, errors
     assert "averaging_job stopped, step " in errors
     assert workers_of(out) == []

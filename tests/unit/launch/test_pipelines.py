@@ -141,7 +141,7 @@ def test_a_pipeline_that_was_killed_or_stopped_goes_on_where_it_was(tmp_path, nu
     command = start_command(*words)
     wait_until(lambda: finished(out / "second"))
     command.send_signal(number)
-    command.communicate(timeout=60)
+    command.communicate(timeout=300)
     assert command.returncode == (75 if number == signal.SIGTERM else -signal.SIGKILL)
     wait_until(lambda: workers_of(out / "second") == [])  # they do not outlive it
     done = genloop(*words)
