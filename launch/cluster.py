@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from genloop.config import ConfigError, Settings, find_preset, load_config, preset_roots, read_yaml, refusal
 from genloop.registry import did_you_mean
@@ -60,25 +60,35 @@ class QueueSettings(ClusterSettings):
     )
 
 
-class SlurmSettings(QueueSettings):
+class LimitedSettings(QueueSettings):
+    """Keys of the kinds that end a job when its time is over."""
+
+    time: Seconds | None = Field(None, description="limit of one start; null: the partition's own")
+    lead: Seconds = Field(120, description="how long before the limit a job is asked to stop")
+
+    @model_validator(mode="after")
+    def _check_lead(self) -> "LimitedSettings":
+        if self.time is not None and self.lead >= self.time:
+            raise refusal(f"lead: {self.lead} s is not shorter than `time`, {self.time} s")
+        return self
+
+
+class SlurmSettings(LimitedSettings):
     """Keys of kind slurm."""
 
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
     gres: Word = Field("gpu", description="the cluster's name of a GPU: gpu, gpu:a100")
-    time: Seconds | None = Field(None, description="limit of one start; null: the partition's own")
-    lead: Seconds = Field(120, description="how long before the limit a job is asked to stop")
     sbatch: tuple[Line, ...] = Field((), description="further options, as behind #SBATCH")
 
 
-class PbsSettings(QueueSettings):
+class PbsSettings(LimitedSettings):
     """Keys of kind pbs."""
 
     queue: Word | None = None
     account: Word | None = None
     time: Seconds = Field(description="limit of one start")
-    lead: Seconds = Field(120, description="how long before the limit a job is asked to stop")
     pbs: tuple[Line, ...] = Field((), description="further options, as behind #PBS")
 
 

@@ -6,6 +6,7 @@ import shlex
 import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +18,9 @@ from genloop.lease import read_object
 from genloop.redaction import redact_word
 from launch.backends.local import STOPPED, Workers, run_workers
 from launch.backends.processors import number_of_procs
+from launch.backends.slurm import SlurmError
 from launch.catalog import import_job, manual
-from launch.commands.submit import resubmit
+from launch.commands.submit import refuse_a_second, resubmit
 from launch.record import PLAN, Launch, read_launch, words_to_resume, write_launch
 from launch.watch.progress import shown
 from launch.watch.status import duration
@@ -46,6 +48,9 @@ def execute(options: argparse.Namespace) -> int:
     config = job.parse(module, options.words)
     if options.dry_run:
         return _dry_run(module, config, options, procs)
+    if PLAN not in os.environ:
+        with suppress(SlurmError):  # a machine that cannot ask
+            refuse_a_second(config.out)
     world = World.from_environment() if options.nodes == 1 else _first_of(options, procs)
     prepared = job.prepare(module, config, world)
     launch = Launch(options.job, procs, options.nodes)

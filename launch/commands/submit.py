@@ -43,7 +43,7 @@ def execute(options: argparse.Namespace) -> int:
     nodes = _nodes(module.KIND, cluster, options.nodes, options.array)
     after = [id for text in options.after for id in _to_wait_for(text, cluster)]
     run = config.out.absolute()
-    _refuse_a_second(run)
+    refuse_a_second(run)
     submission = _submission(options.job, module, run, cluster, nodes, after)
     if options.dry_run:
         return _dry_run(module, config, submission)
@@ -111,8 +111,8 @@ def _to_wait_for(text: str, cluster: Cluster) -> tuple[str, ...]:
     return launch.jobs
 
 
-def _refuse_a_second(run: Path) -> None:
-    """Two submissions at a time would be two workers of one rank."""
+def refuse_a_second(run: Path) -> None:
+    """ValueError while a run is in the queue: two starts at a time would be two workers of one rank."""
     if live := tasks_in_queue(run):
         raise ValueError(f"{run} is in the queue already ({live[0].line}); `genloop cancel {run}` first")
 

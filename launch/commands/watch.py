@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import socket
 import time
@@ -108,7 +109,7 @@ def logs(options: argparse.Namespace) -> int:
     folder = options.run / "logs"
     if options.rank is not None and not log_file(folder, options.rank).is_file():
         raise ValueError(f"{options.run} has no log of worker {options.rank} (there are: {_ranks(folder) or 'none'})")
-    failures = list(_failures(options.run))
+    failures = list(_failures(options.run)) or list(_script_failures(folder))
     if options.errors:
         terminal.out("\n".join(failures) if failures else "no failures")
         return 0
@@ -130,6 +131,14 @@ def _failures(run: Path) -> Iterator[str]:
     yield from (f"worker {failure.rank} failed too: {failure.line}" for failure in failures[1:])
     if read_run(run) is not None:
         yield from (line.strip() for line in lines(read_state(run)) if line.startswith("  unit "))
+
+
+def _script_failures(logs: Path) -> Iterator[str]:
+    """The ends of scripts on a cluster that failed by themselves: bad input, a limit of the scheduler."""
+    for file in sorted(logs.glob("slurm-*.log")):
+        text = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        if text and re.search(r"exit code (?!0$|75$)\d+$| error: ", text[-1]):
+            yield from (f"{file.stem}: {line}" for line in text[-5:])
 
 
 def _ranks(logs: Path) -> str:

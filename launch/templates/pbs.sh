@@ -14,7 +14,7 @@ cd {{ it.folder | quote }} || exit 1
 
 {% if it.together and it.nodes > 1 %}
 if [ $# = 2 ]; then  # on one node, started below
-  exec timeout --preserve-status --signal=USR2 {{ [cluster.time - cluster.lead, 1] | max }} {{ it.command('"$1"', '"$2"') }}
+  exec timeout --preserve-status --signal=USR2 {{ cluster.time - cluster.lead }} {{ it.command('"$1"', '"$2"') }}
 fi
 mapfile -t hosts < <(sort -u "$PBS_NODEFILE")
 master=${hosts[0]}:$((20000 + ${PBS_JOBID%%.*} % 10000))
@@ -30,7 +30,7 @@ for pid in "${pids[@]}"; do
   if [ $node != 0 ] && { [ $node != 75 ] || [ $code = 0 ]; }; then code=$node; fi
 done
 {% else %}
-timeout --preserve-status --signal=USR2 {{ [cluster.time - cluster.lead, 1] | max }} {{ it.command('"$PBS_ARRAY_INDEX"', '') }}
+timeout --preserve-status --signal=USR2 {{ cluster.time - cluster.lead }} {{ it.command('"$PBS_ARRAY_INDEX"', '') }}
 code=$?
 {% endif %}
 {% if not it.is_array %}

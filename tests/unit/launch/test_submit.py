@@ -86,6 +86,7 @@ def test_what_cannot_be_submitted_is_one_line_and_leaves_nothing(tmp_path, fake,
         ('kind: slurm\nsetup: ["a\\nb"]\n', "setup.0: must be one line"),
         ("kind: slurm\ntime: 0:00\n", "time: a time is "),
         ("kind: pbs\n", "time: needs a value"),
+        ("kind: slurm\ntime: 2m\n", "lead: 120 s is not shorter"),
         ("- 1\n", "expected keys and values"),
     ],
 )
@@ -155,6 +156,20 @@ def test_watching_ends_when_no_task_lives(tmp_path, fake, cluster, capsys):
     assert "job 11: FAILED (NonZeroExitCode)" in capsys.readouterr().out
 
 
+def test_a_script_that_failed_before_its_workers_began_is_the_cause(tmp_path, fake, cluster, capsys):
+    run = tmp_path / "run"
+    assert submit(COUNT, f"out={run}", "--cluster", cluster) == 0
+    log = run / "logs/slurm-11.log"
+    log.write_text("genloop: no such file\n== job 11, attempt 0: exit code 2\n")
+    capsys.readouterr()
+    assert command(["logs", str(run), "--errors"]) == 0
+    assert "slurm-11: genloop: no such file\n" in capsys.readouterr().out
+    log.write_text("slurmstepd: error: *** JOB 11 ON n1 CANCELLED DUE TO TIME LIMIT ***\n")
+    assert command(["logs", str(run), "--errors"]) == 0 and "DUE TO TIME LIMIT" in capsys.readouterr().out
+    log.write_text("== job 11, attempt 0: exit code 75\n")
+    assert command(["logs", str(run), "--errors"]) == 0 and capsys.readouterr().out == "no failures\n"
+
+
 def test_what_accounting_does_not_know_yet_is_unknown_never_done(tmp_path, fake):
     fake.refuses("squeue", (RECORDED / "forgotten.err").read_text())
     fake.says("sacct", (RECORDED / "sacct.txt").read_text())
@@ -177,7 +192,8 @@ def test_a_run_that_is_in_the_queue_is_not_submitted_again_until_it_is_not(
     assert submit(*words) == 0
     fake.says("squeue", "11_0|PENDING|Priority||0:00\n")
     assert submit(*words) == 2 and command(["resume", str(run)]) == 2
-    assert capsys.readouterr().err.count("is in the queue already (job 11_0: PENDING (Priority))") == 2
+    assert command(["run", COUNT, f"out={run}", "limit=4"]) == 2
+    assert capsys.readouterr().err.count("is in the queue already (job 11_0: PENDING (Priority))") == 3
     assert command(["cancel", str(run)]) == 0
     assert fake.calls("scancel") == ["11"]
     fake.says("squeue", "11_0|CANCELLED|None||0:00\n")
