@@ -194,19 +194,28 @@ def read_shapes(folder: Path) -> dict[str, Shape]:
 
 
 def load_tensors(folder: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
-    """All tensors of a folder by name, on `device`."""
+    """All tensors of a folder by name, on `device`; on the meta device no values are read."""
     weights = find_weights(folder)
     tensors: dict[str, Tensor] = {}
     for path in weights.files:
         if weights.is_safetensors:
-            read_header(path)
-            part = require("safetensors.torch").load_file(path, device=device)
+            shapes = read_header(path)
+            on_meta = device == "meta"
+            part = _on_meta(path, shapes) if on_meta else require("safetensors.torch").load_file(path, device=device)
         else:
             part = _load_archive(path, device)
         tensors |= _owned(path, part, weights.owner)
     _check_index(folder, weights, tensors)
     check_finite(tensors, folder)
     return tensors
+
+
+def _on_meta(path: Path, shapes: Mapping[str, Shape]) -> "dict[str, Tensor]":
+    """Tensors with the shapes and types of a safetensors file, without values."""
+    torch, library = require("torch"), require("safetensors.torch")
+    with require("safetensors").safe_open(path, framework="pt") as file:
+        types = {key: library._TYPES[file.get_slice(key).get_dtype()] for key in shapes}
+    return {key: torch.empty(shape, dtype=types[key], device="meta") for key, shape in shapes.items()}
 
 
 def _load_archive(path: Path, device: str) -> "dict[str, Tensor]":

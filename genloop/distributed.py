@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -155,9 +156,11 @@ def _first_host(nodes: str) -> str:
 
 
 def choose_device(wanted: str, world: World) -> str:
-    """auto | cpu | cuda -> the torch device of this worker."""
+    """auto | cpu | cuda -> the torch device of this worker; meta, which no config has, stays meta."""
     import torch
 
+    if wanted == "meta":
+        return wanted
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return "cpu"
     if not torch.cuda.is_available():
@@ -165,6 +168,14 @@ def choose_device(wanted: str, world: World) -> str:
     index = world.gpu(torch.cuda.device_count())
     torch.cuda.set_device(index)
     return f"cuda:{index}"
+
+
+def gpu_peak() -> dict[str, int]:
+    """{"peak_bytes": the most that tensors of this process took on its GPU}; empty without one."""
+    torch = sys.modules.get("torch")  # what has not been imported holds nothing
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    return {"peak_bytes": torch.cuda.max_memory_allocated()}
 
 
 @contextmanager

@@ -9,6 +9,7 @@ the other; should two ever write at the same moment, both write the same bytes.
     RUN/rows/00002.jsonl    done: one JSON line an item
     RUN/checksums/00002     of all files of a unit that is done, as sha256sum writes and checks them
     RUN/leases/00002        being worked on: who, where, since when
+    RUN/logs/W.units.jsonl  of worker W: unit, items, seconds, on a GPU the most bytes that tensors took
     RUN/failed/00002.json   gave up: reason, traceback, number of attempts
 """
 
@@ -27,15 +28,26 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from genloop.config import IndependentConfig
-from genloop.distributed import World
+from genloop.distributed import World, gpu_peak
 from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
 from genloop.reading import parse_json, read_bytes
 from genloop.records import Unit
 from genloop.redaction import redact
-from genloop.rundir import BadInput, RunFailed, json_line, remove, sync_folder, write_atomic, write_json, write_new
+from genloop.rundir import (
+    BadInput,
+    RunFailed,
+    append_line,
+    json_line,
+    remove,
+    sync_folder,
+    write_atomic,
+    write_json,
+    write_new,
+)
 
 log = logging.getLogger(__name__)
 MAX_UNITS = 1_000_000  # files in one folder
+UNIT_TIMES = "units.jsonl"  # RUN/logs/WORKER.units.jsonl
 R = TypeVar("R")  # a parsed row
 
 
@@ -168,7 +180,7 @@ class Ledger:
         self._lease: Lease | None = None  # that of the unit
         self._written: dict[str, str] = {}  # {file of the unit, below the run folder: sha256}
         self._items = self._in_unit = self._done = 0
-        self._started = time.time()
+        self._started, self._began = time.time(), time.monotonic()  # the worker, its unit
         self._closing = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="ledger-heartbeat", daemon=True)
 
@@ -241,6 +253,7 @@ class Ledger:
 
         What goes wrong after another worker took the unit over is no failure of it: one line in the log.
         """
+        self._began = time.monotonic()
         try:
             yield
         except Exception as error:
@@ -288,6 +301,9 @@ class Ledger:
         remove(self.run / "failed" / f"{unit.name}.json")
         self._release()
         self._done += 1
+        row = {"unit": unit.name, "items": len(unit), "seconds": round(time.monotonic() - self._began, 6), **gpu_peak()}
+        with contextlib.suppress(OSError):  # harmless, as in `_write_status`
+            append_line(self.run / "logs" / f"{self.world.name}.{UNIT_TIMES}", row)
 
     def _claim(self, unit: Unit) -> bool:
         lease = Lease(self.run / "leases" / unit.name, self.staging, self.world.name, self.lease_timeout)

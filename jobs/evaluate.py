@@ -46,6 +46,7 @@ from genloop.data.image_reader import ImageReader
 from genloop.distributed import World, choose_device
 from genloop.job import loading, run
 from genloop.ledger import Ledger, count, finished, plan_units
+from genloop.planning import Footprint, Workload
 from genloop.records import Unit
 from genloop.runs.generated import units_to_make
 from genloop.stats.rates import Kind
@@ -133,6 +134,27 @@ def check(config: Config) -> Checked:
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """The images and the weights, whose content enters the fingerprint wherever they lie."""
     return ({"images": config.folder} if config.has_images else {}) | evaluator_inputs(config, resolve)
+
+
+def work(config: Config) -> Workload:
+    """The images of the prompt folders that are there."""
+    folders = read_folders(config.folder, limit=config.limit, layout=config.layout) if config.has_images else []
+    return Workload(sum(len(folder.samples) for folder in folders), len(folders))
+
+
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """The first images as they are, as many as a detector gets in one call."""
+    from geneval.evaluation import judge_samples
+    from genloop.models.common.footprint import rehearsal
+
+    samples = [sample for folder in checked.folders for sample in folder.samples][: config.images_per_batch]
+    with rehearsal(device) as tracker, ImageReader(config.folder, config.decoders) as reader:
+        with tracker.part("detector and colour classifier"):
+            evaluator = build_evaluator(config, resolve, "meta")
+        reader.start([sample.image for sample in samples])
+        pixels = reader.take([sample.image for sample in samples])
+        judge_samples(samples, pixels, evaluator, masks=config.masks, seen=lambda images: None)
+    return Footprint(tracker.parts, tracker.peak - sum(tracker.parts.values()))
 
 
 def main(config: Config, world: World, checked: Checked) -> None:

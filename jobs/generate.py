@@ -46,9 +46,10 @@ from genloop.distributed import World, choose_device
 from genloop.in_order import InOrder
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
-from genloop.records import Candidate, Choice, Prompt, Unit
+from genloop.planning import Footprint, Workload
+from genloop.records import Candidate, Choice, Prompt, Seed, Unit
 from genloop.registry import load
-from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes
+from genloop.rewards.build import ABILITIES, build_judge, check_judge, check_prompts, judge_classes
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run
 from genloop.runs.provenance import CHUNK, image_chunk, regime_of
@@ -132,6 +133,54 @@ def main(config: Config, world: World, checked: Checked) -> None:
                     rows = [row.model_copy(update={"given": given.names[row.prompt_index]}) for row in rows]
                 ledger.complete(unit, [row.to_json() for row in rows])
                 _log_unit(config, unit, rows, time.monotonic() - began)
+
+
+def work(config: Config) -> Workload:
+    """The prompts; a unit is so many of them."""
+    prompts = len(read_prompts(config.prompts, config.metadata, limit=config.limit, text=config.text))
+    return Workload(prompts, prompts)
+
+
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """Two steps of as many paths as there are slots, the questions about them, and their decoding."""
+    from genloop.models.common.footprint import rehearsal
+
+    samples = config.images_per_prompt
+    drawn = [
+        (prompt, Seed(config.seed, prompt.index, sample, candidate))
+        for prompt in checked.prompts
+        for sample in range(samples)
+        for candidate in range(config.search.n)
+    ]
+    paths = drawn[: min(config.slots, config.unit_size * samples * config.search.n)]
+    prompts, seeds = [prompt for prompt, _ in paths], [seed for _, seed in paths]
+    with rehearsal(device) as tracker:
+        with tracker.part("generator"):
+            sampler = build_generator(config.model_copy(update={"device": "meta"}), resolve, "meta")
+        with tracker.part("judge"):
+            judge = build_judge(config.judge, resolve, "meta") if config.search.questions else None
+        with tracker.part("prefixes"):
+            state = sampler.start(prompts, seeds)
+        before, images = state, sampler.images_per_decode if hasattr(sampler, "images_per_decode") else 1
+        for _ in range(min(2, sampler.num_steps)):
+            before, state = state, sampler.step(state)
+        del before
+        pixels = sampler.preview(state) if judge else sampler.decode(state.guess[:images])
+        for question in config.search.questions:
+            if judge and question not in ABILITIES:
+                judge.p_yes(question, prompts, pixels)
+        kept = getattr(judge, "segments", None)
+        more = 0 if kept is None else _kept_at_the_end(config, kept.size / len(paths), len(drawn), kept) - kept.size
+    parts = tracker.parts | ({} if kept is None else {"judge's cache": more + kept.size})
+    working = tracker.peak + more - sum(parts.values())
+    height, width = pixels.shape[2:]
+    return Footprint(parts, working, {"images, at most": 3 * height * width * samples * len(checked.prompts)})
+
+
+def _kept_at_the_end(config: Config, each: float, paths: int, kept: Any) -> int:
+    """Bytes of the judge's cache at the end of a run: looks at previews are as many as there are steps, at most."""
+    looks = config.sampling.num_steps if set(config.search.questions) - {"outcome"} else 1
+    return int(min(kept.capacity, each * paths * looks))
 
 
 def _load(config: Config, given: GivenFolder | None, world: World) -> "tuple[Sampler[Any], Strategy]":

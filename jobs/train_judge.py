@@ -34,6 +34,7 @@ from genloop.distributed import World
 from genloop.job import run
 from genloop.models.llava.config import LlavaConfig, check_llava_folder
 from genloop.models.llava.text import LlavaTokenizer
+from genloop.planning import Footprint
 from genloop.reading import read_bytes
 from genloop.records import HeldOutAnswer
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
@@ -160,17 +161,14 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
 def main(config: Config, world: World, checked: Checked) -> None:
     import torch
 
-    from genloop.training.adapters import add_adapters, merge_adapters, save_adapters
+    from genloop.training.adapters import merge_adapters, save_adapters
     from genloop.training.loop import train
     from genloop.training.objectives.judge import parts
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
         model, tokenizer = build(config, checked, device)
-        lora = config.lora
-        adapted = add_adapters(model, lora, seed=config.seed, within=checks.ADAPTED) if lora.rank else None
-        objective, held_out = objective_of(config, checked, model, tokenizer, world)
-        parts.choose_trained(model, objective.lr_scale_of, adapted=adapted is not None)
+        objective, held_out, adapted = prepared_objective(config, checked, model, tokenizer, world)
         if world.rank == 0 and held_out.data.is_empty:
             log.warning("nothing is held out: what the judge is worth will not be measured")
         train(objective, config.train, config.out, world, seed=config.seed)
@@ -181,6 +179,30 @@ def main(config: Config, world: World, checked: Checked) -> None:
         answers = held_out.answers(judge, world)
         if world.rank == 0:
             conclude(config, checked, judge, tokenizer, answers)
+
+
+def prepared_objective(
+    config: Config, checked: Checked, model: "Llava", tokenizer: LlavaTokenizer, world: World
+) -> "tuple[JudgeObjective, HeldOut, Any]":
+    """`objective_of`, with the adapters of its model when it has some; all weights that are trained want gradients."""
+    from genloop.training.adapters import add_adapters
+    from genloop.training.objectives.judge import parts
+
+    lora = config.lora
+    adapted = add_adapters(model, lora, seed=config.seed, within=checks.ADAPTED) if lora.rank else None
+    objective, held_out = objective_of(config, checked, model, tokenizer, world)
+    parts.choose_trained(model, objective.lr_scale_of, adapted=adapted is not None)
+    return objective, held_out, adapted
+
+
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device; what is held out is measured in smaller passes."""
+    from genloop.training.footprint import training_footprint
+
+    def built() -> "JudgeObjective":
+        return prepared_objective(config, checked, *build(config, checked, "meta"), World())[0]
+
+    return training_footprint(built, config.train, seed=config.seed, device=device, ranks=ranks)
 
 
 def build(config: Config, checked: Checked, device: str) -> "tuple[Llava, LlavaTokenizer]":

@@ -12,7 +12,7 @@ Resume  the same command goes on from the newest checkpoint, also with another n
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -25,11 +25,13 @@ from genloop.distributed import World
 from genloop.job import loading, run
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo.config import PhiDims, ShowOConfig, check_showo_folder
+from genloop.planning import Footprint
 from genloop.registry import check_installed
 from genloop.training.settings import LoraSettings, TrainSettings
 
 if TYPE_CHECKING:
     from genloop.models.showo.model import ShowO
+    from genloop.training.objectives.masked_tokens import MaskedTokens
 
 KIND = "collective"
 ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not its head
@@ -99,32 +101,50 @@ def inputs(config: Config, checked: Shards) -> dict[str, Path | str]:
 
 def main(config: Config, world: World, checked: Shards) -> None:
     from genloop.models.showo.load import save_showo
-    from genloop.models.showo.prompting import Layout
-    from genloop.training.adapters import add_adapters, merge_adapters, save_adapters
+    from genloop.training.adapters import merge_adapters, save_adapters
     from genloop.training.loop import train
-    from genloop.training.objectives.masked_tokens import MaskedTokens
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
-        model = build(config, device)
-        layout = Layout(model.config, model.text_tokenizer)
-        with loading():  # names of layers that are none
-            adapted = add_adapters(model, config.lora, seed=config.seed, within=ADAPTED) if config.lora.rank else None
-        objective = MaskedTokens(
-            model,
-            layout,
-            checked,
-            seed=config.seed,
-            batch_size=config.train.batch_size,
-            drop_captions=config.drop_captions,
-            ends=config.labels == "image_and_ends",
-        )
+        objective, adapted = objective_of(config, checked, device)
+        model = objective.model
         train(objective, config.train, config.out, world, seed=config.seed)
         if adapted is not None and world.rank == 0:
             save_adapters(adapted, config.out / "adapter")
         model = model if adapted is None else merge_adapters(adapted)
         if world.rank == 0:
             save_showo(model, config.out / "showo")
+
+
+def objective_of(config: Config, checked: Shards, device: str) -> "tuple[MaskedTokens, Any]":
+    """What is trained, and its adapters when it has some."""
+    from genloop.models.showo.prompting import Layout
+    from genloop.training.adapters import add_adapters
+    from genloop.training.objectives.masked_tokens import MaskedTokens
+
+    model = build(config, device)
+    layout = Layout(model.config, model.text_tokenizer)
+    with loading():  # names of layers that are none
+        adapted = add_adapters(model, config.lora, seed=config.seed, within=ADAPTED) if config.lora.rank else None
+    objective = MaskedTokens(
+        model,
+        layout,
+        checked,
+        seed=config.seed,
+        batch_size=config.train.batch_size,
+        drop_captions=config.drop_captions,
+        ends=config.labels == "image_and_ends",
+    )
+    return objective, adapted
+
+
+def footprint(config: Config, checked: Shards, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device."""
+    from genloop.training.footprint import training_footprint
+
+    return training_footprint(
+        lambda: objective_of(config, checked, "meta")[0], config.train, seed=config.seed, device=device, ranks=ranks
+    )
 
 
 def build(config: Config, device: str) -> "ShowO":

@@ -12,7 +12,7 @@ Resume  the same command goes on from the newest checkpoint, also with another n
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -24,8 +24,12 @@ from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import run
 from genloop.models.magvit2.config import MagvitConfig
+from genloop.planning import Footprint
 from genloop.rundir import write_json
 from genloop.training.settings import ReconstructionWeights, TrainSettings
+
+if TYPE_CHECKING:
+    from genloop.training.objectives.tokenizer import Reconstruction
 
 KIND = "collective"
 
@@ -94,17 +98,35 @@ def main(config: Config, world: World, checked: Shards | None) -> None:
         terminal.out(f"{found['survived']} of {found['scenes']} scenes survive, PSNR {found['psnr'] or 'infinite'}")
 
 
+def footprint(config: Config, checked: Shards | None, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device; an enumerated codebook takes next to nothing."""
+    from genloop.training.footprint import training_footprint
+
+    if checked is None:
+        return Footprint({}, 0)
+    return training_footprint(
+        lambda: _objective(config, checked, "meta"), config.train, seed=config.seed, device=device, ranks=ranks
+    )
+
+
+def _objective(config: Config, shards: Shards, device: str) -> "Reconstruction":
+    from genloop.models.magvit2.load import build_magvit2
+    from genloop.training.objectives.tokenizer import Reconstruction
+
+    model = build_magvit2(MagvitConfig(**config.model.model_dump()), seed=config.seed, device=device)
+    batch_size = config.train.batch_size
+    return Reconstruction(model, shards, config.loss, seed=config.seed, batch_size=batch_size)
+
+
 def train_magvit2(config: Config, world: World, shards: Shards) -> None:
     """Train on the shards' pixels and write RUN/tokenizer."""
-    from genloop.models.magvit2.load import build_magvit2, save_magvit2
+    from genloop.models.magvit2.load import save_magvit2
     from genloop.training.loop import train
-    from genloop.training.objectives.tokenizer import Reconstruction
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
-        model = build_magvit2(MagvitConfig(**config.model.model_dump()), seed=config.seed, device=device)
-        batch_size = config.train.batch_size
-        objective = Reconstruction(model, shards, config.loss, seed=config.seed, batch_size=batch_size)
+        objective = _objective(config, shards, device)
+        model = objective.model
         train(objective, config.train, config.out, world, seed=config.seed)
         if world.rank == 0:
             save_magvit2(model, config.out / "tokenizer")

@@ -39,6 +39,7 @@ def parser() -> tuple[Parser, list[str]]:
     _add_run(commands)
     _add_pipeline(commands)
     _add_submit(commands)
+    _add_plan(commands)
     _add_watch(commands)
     report = commands.add_parser("report", help="one self-contained HTML file; several runs are compared")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate")
@@ -73,6 +74,22 @@ def _add_pipeline(commands: Any) -> None:
     pipeline.add_argument("--cluster", metavar="FILE|NAME", help="submit every stage, each behind those it needs")
     pipeline.add_argument("--dry-run", action="store_true", help="check, print the commands, write nothing")
     pipeline.set_defaults(execute="launch.commands.pipeline:execute")
+
+
+def _add_plan(commands: Any) -> None:
+    plan = commands.add_parser("plan", help="units, memory, disk and time of a job or pipeline, before it runs")
+    plan.add_argument("name", metavar="JOB|PIPELINE", help="a job, or a name in configs/pipelines")
+    plan.add_argument("words", nargs="*", metavar="PRESET key=value", help="as `run` and `pipeline` have them")
+    plan.add_argument("--procs", default="1", metavar="N", help="workers (1); auto: one a GPU of this machine")
+    plan.add_argument(
+        "--vram", type=float, metavar="GB", help="memory of a GPU (GiB): whether it fits, else what would"
+    )
+    source = plan.add_mutually_exclusive_group()
+    source.add_argument("--like", type=Path, metavar="RUN", help="time by an earlier run of the same job or pipeline")
+    source.add_argument("--calibrate", type=int, metavar="K", help="time by K units or steps that are really done")
+    plan.add_argument("--json", action="store_true", help="one JSON object")
+    plan.add_argument("--keep", action="store_true", help="keep it in RUN/logs/plan.json, for the page of `report`")
+    plan.set_defaults(execute="launch.commands.plan:execute")
 
 
 def _add_places(parser: argparse.ArgumentParser, procs: str | None) -> None:

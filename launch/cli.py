@@ -8,7 +8,7 @@ from genloop import terminal
 from launch.arguments import BAD_INPUT, parser
 
 STOPPED = 75
-_TAKES_WORDS = {"run", "resume", "submit", "pipeline"}  # key=value
+_TAKES_WORDS = {"run", "resume", "submit", "pipeline", "plan"}  # key=value
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -43,6 +43,7 @@ TABLES = {
     "genloop.metrics.makers": {"geneval"},
     "geneval.detectors.tables": {"shapes"},
     "launch.commands.report": {"report"},
+    "launch.planning.pace": {"stats"},
     "launch.commands.ckpts": {"ckpts"},
 }
 LAZY = re.compile(r"(launch|jobs|geneval|ckpts|genloop)(\.\w+)*:\w+")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from geneval.judging import no_numbers
 from geneval.names import OBJECT_NAMES
+from genloop.models.common.footprint import kind_of
 from genloop.models.common.memory import Budget
 from genloop.models.mask2former.config import Preparation
 from genloop.models.mask2former.instances import Instance, instances
@@ -33,7 +34,7 @@ class Mask2FormerDetector:
     def __init__(self, network: Mask2Former, preparation: Preparation, *, pixels_per_batch: int | None = None) -> None:
         self.network, self.preparation = network, preparation
         self.device = next(network.parameters()).device
-        default = _ON_A_GPU if self.device.type == "cuda" else 1
+        default = _ON_A_GPU if kind_of(self.device) == "cuda" else 1
         self.budget = Budget(pixels_per_batch or default, "pixels_per_batch")
 
     @property

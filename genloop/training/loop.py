@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from genloop.distributed import StopRequested, World
+from genloop.distributed import StopRequested, World, gpu_peak
 from genloop.job import note
 from genloop.models.common.memory import Budget
 from genloop.rundir import RunFailed, append_metrics
@@ -41,15 +41,12 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
     """
     if (num_items := len(objective.plan(1).items)) < world.world_size:
         raise ValueError(f"a batch of {num_items} items is too small for {world.world_size} ranks")
-    if settings.gradient_checkpointing:
-        checkpoint_activations(objective.model)
-    _keep_in_float32(objective.model)
+    prepare_model(objective.model, settings)
     is_sharded = settings.zero_stage > 0 and world.world_size > 1
     learner = (sharded_learner(settings.zero_stage) if is_sharded else Replicated)(objective, settings, run, world)
     progress = learner.progress
     if world.rank == 0:
         cut_metrics(run, progress.step)
-    objective.model.train()
     device = next(objective.model.parameters()).device
     equal = learner.equal_passes
     budget = Budget(settings.rows_per_forward, "train.rows_per_forward", learner.discard)
@@ -103,8 +100,11 @@ def _after_step(objective: Objective[Any, Any], number: int, run: Path, world: W
         append_metrics(run, {"step": number, **found})
 
 
-def _keep_in_float32(model: nn.Module) -> None:
-    """In half precision a weight would not notice steps below a 256th of it."""
+def prepare_model(model: nn.Module, settings: LoopSettings) -> None:
+    """For training: trained weights in float32, as in half precision one would not notice steps below a 256th of it."""
+    if settings.gradient_checkpointing:
+        checkpoint_activations(model)
+    model.train()
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -141,6 +141,6 @@ class _Metrics:
             pace = {"steps_per_s": speed, "samples_per_s": num_items * speed}
             norm = {"grad_norm": grad_norm} if math.isfinite(grad_norm) else {}
             check_lock(self._run)
-            append_metrics(self._run, {"step": step, **progress.mean(), "lr": lr, **norm, **pace})
+            append_metrics(self._run, {"step": step, **progress.mean(), "lr": lr, **norm, **pace, **gpu_peak()})
             self._time, self._step = now, step
         progress.clear()

@@ -10,6 +10,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from genloop.models.common.footprint import autocast_on_meta
+
 _FIRST_SCALE = 65536.0
 _GROWS_AFTER = 2000  # finite steps in a row
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -26,6 +28,8 @@ class Precision:
         """Around a forward pass."""
         if self.dtype == torch.float32:
             return nullcontext()
+        if self._device.type == "meta":
+            return autocast_on_meta(self.dtype, caches=self._caches)
         return torch.autocast(self._device.type, dtype=self.dtype, cache_enabled=self._caches)
 
     def factor(self, weight: float) -> float:

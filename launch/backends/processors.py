@@ -7,13 +7,14 @@ import subprocess
 def number_of_procs(text: str) -> int:
     """ "4" -> 4; "auto" -> as many as this machine has GPUs that may be used, at least one."""
     if text == "auto":
-        return max(1, _number_of_gpus())
+        return max(1, number_of_gpus())
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise ValueError(f"--procs: 1 to 1024 or auto, found {text}")
     return int(text)
 
 
-def _number_of_gpus() -> int:
+def number_of_gpus() -> int:
+    """GPUs of this machine that may be used."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return len([name for name in chosen.split(",") if name.strip() not in {"", "-1"}])

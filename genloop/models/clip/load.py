@@ -29,6 +29,7 @@ from genloop.models.clip.config import (
     read_model_config,
     read_preprocess_config,
 )
+from genloop.models.common.footprint import kind_of
 from genloop.models.common.memory import Budget
 from genloop.models.common.precision import strict_float32
 from genloop.registry import did_you_mean, require
@@ -79,11 +80,11 @@ class ClipEmbedder:
         precision: Precision = "float32",
         flops: float = 0.0,
     ) -> None:
-        if precision != "float32" and not device.startswith("cuda"):
+        if precision != "float32" and kind_of(torch.device(device)) != "cuda":
             raise ValueError(f"precision {precision} needs a GPU, the device is {device}; use precision float32")
         self.network, self.tokenizer = network.to(device).eval().requires_grad_(False), tokenizer
         self.preprocessing, self.device, self.precision = preprocessing, device, precision
-        rows = rows_per_forward if device.startswith("cuda") else _ON_A_CPU
+        rows = rows_per_forward if kind_of(torch.device(device)) == "cuda" else _ON_A_CPU
         self.budget = Budget(rows, "rows in a forward pass of CLIP")
         self.flops = flops  # of embedding one image and one text
 

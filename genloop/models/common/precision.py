@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from genloop.models.common.footprint import kind_of
+
 
 @contextmanager
 def strict_float32(device: str | torch.device) -> Iterator[None]:
@@ -27,7 +29,7 @@ def strict_float32(device: str | torch.device) -> Iterator[None]:
     try:
         for place, name, value in places:
             setattr(place, name, value)
-        with torch.autocast(torch.device(device).type, enabled=False):
+        with torch.autocast(kind_of(torch.device(device)), enabled=False):
             yield
     finally:
         for (place, name, _), value in zip(places, before):

@@ -27,7 +27,8 @@ def load_pretrained(
     ValueError as in `check_pretrained`. `ignored`: starts of names of tensors that no checkpoint needs to have.
     """
     check_pretrained(model_class, folder, ignored=ignored, **options)
-    model, _ = _from_pretrained(model_class, folder, dtype=dtype, **options)
+    place = {"device_map": "meta"} if str(device) == "meta" else {}
+    model, _ = _from_pretrained(model_class, folder, dtype=dtype, **place, **options)
     check_finite(dict(model.named_parameters()), folder)
     return model.to(device).eval()
 

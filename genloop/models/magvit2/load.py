@@ -27,7 +27,9 @@ def build_magvit2(config: MagvitConfig, *, seed: int, device: str = "cpu") -> Ma
 
 def load_magvit2(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> MagvitV2:
     """A checkpoint folder in one of the public layouts -> the tokenizer, in eval mode, without gradients."""
-    return magvit2_from_tensors(read_magvit2_config(folder), load_tensors(folder), folder, dtype=dtype, device=device)
+    return magvit2_from_tensors(
+        read_magvit2_config(folder), load_tensors(folder, device=device), folder, dtype=dtype, device=device
+    )
 
 
 def magvit2_from_tensors(

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genloop.models.common.footprint import kind_of
 from genloop.models.common.memory import Budget
 from genloop.models.magvit2.config import MagvitConfig, decode_flops
 
@@ -208,7 +209,7 @@ class MagvitV2(nn.Module):
     @property
     def images_per_pass(self) -> int:
         """How many images share a pass where the model is."""
-        return self.budget.limit if self.decoder.conv_in.weight.device.type == "cuda" else 1
+        return self.budget.limit if kind_of(self.decoder.conv_in.weight.device) == "cuda" else 1
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate, relu
 
+from genloop.models.common.footprint import kind_of
+
 _RUN = 512  # places of deformable attention at a time on a CPU
 
 
@@ -65,7 +67,7 @@ def _attend_deformably(
     weights = attention.attention_weights(queries).unflatten(-1, (heads, -1)).softmax(dim=-1)
     weights = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)  # (B * H, 1, N, L * K)
     found = queries.new_empty(num_images * heads, planes[0].shape[1], num_places)
-    step = _RUN if device.type == "cpu" else num_places
+    step = _RUN if kind_of(device) == "cpu" else num_places
     for run in (slice(start, start + step) for start in range(0, num_places, step)):
         chosen = grids[:, :, run].flatten(2, 3).unsqueeze(2)  # L x (B * H, 1, n * K, 2): long rows are sampled faster
         sampled = [grid_sample(*pair, align_corners=False) for pair in zip(planes, chosen)]  # (B * H, D / H, 1, n * K)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genloop.models.common.footprint import kind_of
 from genloop.models.common.precision import strict_float32
 from genloop.models.common.pretrained import load_pretrained
 from genloop.models.mask2former.config import check_mask2former_folder
@@ -33,7 +34,7 @@ def load_mask2former(folder: Path, *, device: str | torch.device = "cpu") -> Mas
 
 def raw_logits(network: Mask2Former, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """Normalised, padded pixels (B, 3, P, Q) -> classes (B, Q, C + 1) and masks (B, Q, P / 4, Q / 4), all float32."""
-    alone = pixels.device.type == "cpu"  # whose convolutions and small products take other kernels for more images
+    alone = kind_of(pixels.device) == "cpu"  # whose convolutions and small products take other kernels for more images
     with torch.inference_mode(), strict_float32(pixels.device):
         found = [forward(network, part) for part in (pixels.split(1) if alone else [pixels])]
     if len(found) == 1:

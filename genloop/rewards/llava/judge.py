@@ -23,7 +23,7 @@ from genloop.models.llava.text import LlavaTokenizer
 from genloop.records import Prompt
 from genloop.registry import require
 from genloop.rewards.calibration import Calibration
-from genloop.rewards.llava.pieces import Chain, ImagePiece, PieceRunner, TextPiece, Tiling, image_piece
+from genloop.rewards.llava.pieces import Chain, ImagePiece, PieceRunner, SegmentCache, TextPiece, Tiling, image_piece
 from genloop.rewards.questions import Questions, spellings
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,11 @@ class LlavaJudge:
         self._runner = PieceRunner(self.model, self.config, tiling, tokens_per_batch, cache_bytes)
         self._warp = _warpers(generation or {})
         self._calibration = calibration or {}
+
+    @property
+    def segments(self) -> SegmentCache:
+        """What it keeps of images and questions: up to `cache_bytes`."""
+        return self._runner.cache
 
     def p_yes(self, question: str, prompts: Sequence[Prompt], images: Tensor) -> Tensor:
         """One prompt per image (B, 3, H, W) in [0, 1] -> (B,) float32, NaN where the model gave no number.

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from genloop.models.common.footprint import kind_of
 from genloop.models.common.memory import Budget
 from genloop.models.showo.model import ShowO
 from genloop.models.showo.padded import PrefixBank, padded_hidden
@@ -35,7 +36,7 @@ def passes_of(
 ) -> Passes:
     """As `sampling.padded` and `sampling.compile` say."""
     budget = budget or Budget(rows_per_forward, ROWS)
-    if not settings.is_padded(model.device.type):
+    if not settings.is_padded(kind_of(model.device)):
         return Grouped(model, budget)
     branches = 2 if settings.guidance_scale > 0 else 1
     return Padded(model, budget, backend=settings.compile, rows=branches * slots)

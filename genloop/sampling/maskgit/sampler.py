@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genloop.models.common.footprint import kind_of
 from genloop.models.common.memory import Budget
 from genloop.models.showo.model import ShowO
 from genloop.models.showo.prefix import MIN_GEMM_ROWS, Prefix, encode_correction, encode_text
@@ -61,7 +62,7 @@ class MaskGitSampler:
         self.mask_code = model.config.codebook_size
         self.rows_per_forward = rows_per_forward
         self._passes = passes_of(model, settings, rows_per_forward=rows_per_forward, slots=slots)
-        elements = _ON_A_GPU if model.device.type == "cuda" else _ON_A_CPU
+        elements = _ON_A_GPU if kind_of(model.device) == "cuda" else _ON_A_CPU
         self._head = Budget(max(MIN_GEMM_ROWS, elements // self.mask_code), "tokens in a pass of the head")
         self.noise = noise or KeyedNoise()
         self.images_per_decode: int = getattr(tokenizer, "images_per_pass", 1)

@@ -13,6 +13,7 @@ from torch import Tensor
 from genloop.data.image_reader import sample_pixels
 from genloop.data.order import Order
 from genloop.data.shards import Shards
+from genloop.models.common.footprint import kind_of
 from genloop.models.magvit2.model import MagvitV2
 from genloop.training.settings import ReconstructionWeights
 from genloop.training.task import Loss, Objective, Plan
@@ -52,7 +53,7 @@ class Reconstruction(Objective[int, Tensor]):
         squared = error.square().mean(dim=(1, 2, 3)).sum()
         absolute = error.abs().mean(dim=(1, 2, 3)).sum()
         commitment = (latent - signs).square().mean(dim=(1, 2, 3)).sum()
-        with torch.autocast(latent.device.type, enabled=False):  # a softmax over all codes wants float32
+        with torch.autocast(kind_of(latent.device), enabled=False):  # a softmax over all codes wants float32
             sure, diverse = code_entropy(latent.float(), self.model.quantize.embedding, self.weights.temperature)
         rows = len(batch)
         total = (

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genloop.models.common.footprint import kind_of
 from genloop.models.llava.model import Llava, embed_tokens, image_features, llava_config
 from genloop.training.objectives.judge.batches import JudgeBatch, PixelsOf, load_batch
 from genloop.training.objectives.judge.items import Item, ItemPlans
@@ -72,7 +73,7 @@ class JudgeObjective(Objective[Item, JudgeBatch]):
             self.model, features, batch.packed, max_passes_over_ranks=self._max_passes_over_ranks
         )
         logits = self.model.lm_head(hidden[batch.supervised.places]).float()  # (K, V)
-        with torch.autocast(features.device.type, enabled=False):
+        with torch.autocast(kind_of(features.device), enabled=False):
             sums = position_losses(logits, batch.supervised, branches.yes, branches.no)
             sums["pairs"] = pair_loss(yes_no_margin(logits, branches.yes, branches.no), batch.pairs)
             if batch.cells is not None:
