@@ -17,10 +17,14 @@ from genloop.distributed import World, choose_device
 from genloop.job import run_command
 from genloop.models.mask2former.config import Preparation
 from genloop.models.mask2former.load import load_mask2former
+from genloop.models.showo.load import build_showo
+from genloop.sampling.maskgit.sampler import MaskGitSampler
+from genloop.sampling.maskgit.settings import SamplingConfig
 from jobs import answer, generate, train_judge, train_showo, train_tokenizer
 from tests.runs import ROOT, contents
 from tests.worlds.emulated_gpu import EmulatedGpu, GpuTensor
 from tests.worlds.tiny_mask2former import SCALE, mask2former_folder
+from tests.worlds.tiny_showo import PROMPTS, LetterTokenizer, pixels_of, seeds_of, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator")
 
@@ -51,17 +55,27 @@ SEARCHES = [["tiny", "limit=2"], ["shapes_search", "search.strategy=parm", "sear
 
 
 @pytest.mark.parametrize("words", SEARCHES)
-def test_generate_has_the_images_of_the_cpu_and_waits_for_no_step(tmp_path, monkeypatch, words) -> None:
+def test_generate_has_the_images_of_the_cpu(tmp_path, monkeypatch, words) -> None:
     monkeypatch.chdir(ROOT)
     torch.set_num_threads(1)
     words = [*words, "sampling.padded=true"]
-    with EmulatedGpu() as gpu:
+    with EmulatedGpu():
         assert run_command(generate, [*words, f"out={tmp_path / 'gpu'}", "device=cuda"]) == 0
-    assert set(gpu.waits) <= {"_to_copy", "to"}  # finished things are fetched; no step waits for a value
     with sdpa_kernel(SDPBackend.MATH):
         assert run_command(generate, [*words, f"out={tmp_path / 'cpu'}", "device=cpu"]) == 0
     found = [contents(tmp_path / name, ["images"]) for name in ("gpu", "cpu")]
     assert found[0] == found[1] != {}
+
+
+def test_a_step_waits_for_no_value(gpu: EmulatedGpu) -> None:
+    model = build_showo(tiny_config(), seed=5, device="cuda:0", text_tokenizer=LetterTokenizer()).eval()
+    sampler = MaskGitSampler(model, pixels_of(model), SamplingConfig(steps=4), slots=len(PROMPTS))
+    state = sampler.start(PROMPTS, seeds_of(PROMPTS))
+    begun = gpu.waits.copy()
+    for _ in range(sampler.num_steps):
+        state = sampler.step(state)
+    assert gpu.waits == begun
+    assert state.tokens.device.type == sampler.preview(state).device.type == "cuda"
 
 
 def give_ones(loss: torch.Tensor) -> None:
