@@ -12,8 +12,8 @@ def table_head(names: Sequence[str]) -> list[str]:
 
 
 def table_row(cells: Sequence[str]) -> str:
-    """A line of a table; a bar inside a cell does not end it."""
-    return "| " + " | ".join(clean(cell).replace("|", "\\|") for cell in cells) + " |"
+    """A line of a table; a bar or a line break inside a cell does not end it."""
+    return "| " + " | ".join(clean(cell).replace("\n", " ").replace("|", "\\|") for cell in cells) + " |"
 
 
 def percent(share: Interval, mark: str = "") -> str:
