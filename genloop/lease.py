@@ -1,9 +1,10 @@
 """Leases: a file that says which process works on something, kept alive by a heartbeat. Plain files, no coordinator.
 
 A lease is linked into place (atomic, NFS-safe). It is taken over when its process is known to be gone or its heartbeat
-is old; only one of several that try succeeds. A process that was suspended for longer than that finds another's lease,
-or none, in the place of its own: `is_held` says so, and neither `beat` nor `release` touches it. Whatever else lies
-there (a folder, a pipe, no JSON) counts as a lease that a crash has torn.
+is old, or far in the future because the clock was set back; only one of several that try succeeds. A process that was
+suspended for longer than that finds another's lease, or none, in the place of its own: `is_held` says so, and neither
+`beat` nor `release` touches it. Whatever else lies there (a folder, a pipe, no JSON) counts as a lease that a crash has
+torn.
 """
 
 import contextlib
@@ -92,7 +93,7 @@ class Lease:
             silence = self._filesystem_now() - self.path.lstat().st_mtime
         except FileNotFoundError:
             return True
-        if silence < self.timeout and not _owner_is_gone(object_or_empty(found), silence):
+        if abs(silence) < self.timeout and not _owner_is_gone(object_or_empty(found), silence):
             return False
         if not self._remove(found):
             return False
@@ -163,7 +164,7 @@ def _process(pid: int) -> dict[str, Any]:
 def _owner_is_gone(lease: Mapping[str, Any], silence: float) -> bool:
     """Whether the lease's process is known to have ended; False when that cannot be told from here."""
     if type(lease.get("pid")) is not int:
-        return silence > TORN
+        return abs(silence) > TORN
     here = _process(os.getpid())
     if not here["boot"] or any(here[key] != lease.get(key) for key in ("host", "space", "boot")):
         return False

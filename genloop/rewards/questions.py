@@ -45,7 +45,10 @@ RELEASED = {
 
 
 class Vocabulary(Protocol):
-    """Of a tokenizer: the words of a text that it has no token for."""
+    """Of a tokenizer: its folder, and the words of a text that it has no token for."""
+
+    @property
+    def folder(self) -> Path: ...
 
     def unknown(self, text: str) -> list[str]: ...
 
@@ -153,7 +156,8 @@ def check_wording(questions: Questions, tokenizer: Vocabulary) -> None:
         if strange:
             raise ValueError(
                 f"{questions.where}: {question} has words that the judge's tokenizer does not know: "
-                f"{', '.join(map(repr, dict.fromkeys(strange)))}; use the questions that it was trained on"
+                f"{', '.join(map(repr, dict.fromkeys(strange)))}; use the questions that "
+                f"{tokenizer.folder} was trained on"
             )
 
 

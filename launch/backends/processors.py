@@ -3,13 +3,15 @@
 import os
 import subprocess
 
+MAX_PROCS = 1024
+
 
 def number_of_procs(text: str) -> int:
     """ "4" -> 4; "auto" -> as many as this machine has GPUs that may be used, at least one."""
     if text == "auto":
         return max(1, number_of_gpus())
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise ValueError(f"--procs: 1 to 1024 or auto, found {text}")
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_PROCS:
+        raise ValueError(f"--procs: 1 to {MAX_PROCS} or auto, found {text}")
     return int(text)
 
 

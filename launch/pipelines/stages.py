@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from genloop import job
 from genloop.config import (
@@ -42,9 +42,11 @@ from genloop.config import (
     parse_settings,
     preset_roots,
     read_yaml,
+    refusal,
 )
 from genloop.hashing import sha256_tree
 from genloop.registry import did_you_mean
+from launch.backends.processors import MAX_PROCS
 from launch.catalog import import_job
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
@@ -61,6 +63,13 @@ class StageSettings(Settings):
     set: dict[str, Any] = Field({}, description="what differs from the preset")
     procs: int | Literal["auto"] | None = Field(None, description="workers; by default those of the command line")
     nodes: int | None = Field(None, ge=1, le=100_000, description="on a cluster: tasks of an independent job, or nodes")
+
+    @field_validator("procs")
+    @classmethod
+    def _possible(cls, procs: int | str | None) -> int | str | None:
+        if isinstance(procs, int) and not 1 <= procs <= MAX_PROCS:
+            raise refusal(f": 1 to {MAX_PROCS} or auto, found {procs}")
+        return procs
 
 
 class RoundSettings(Settings):

@@ -206,6 +206,17 @@ def test_what_is_no_lease_is_taken_over_as_one_that_a_crash_has_torn(tmp_path, m
     assert not list((tmp_path / "leases").iterdir()) and not list((tmp_path / "tmp").iterdir())
 
 
+@pytest.mark.parametrize("body", ['{"pid": 1, "host": "elsewhere"}', "torn"])
+@pytest.mark.parametrize("shift", [-61, 61])
+def test_a_lease_without_a_sign_of_life_for_its_time_out_is_taken_over_wherever_the_clock_went(tmp_path, body, shift):
+    lease = tmp_path / "leases" / "00000"
+    lease.parent.mkdir()
+    lease.write_text(body)
+    assert drain(tmp_path, plan_units(2, 2)) == []
+    os.utime(lease, (time.time() + shift, time.time() + shift))
+    assert drain(tmp_path, plan_units(2, 2), lease_timeout=60) == ["00000"]
+
+
 @pytest.mark.parametrize("place", ["failed/00000.json", "tmp/x"])
 def test_what_lies_in_the_place_of_a_file_of_the_ledger_does_not_stop_later_runs(tmp_path, place):
     (tmp_path / place).parent.mkdir()

@@ -284,7 +284,7 @@ def test_questions_that_cannot_be_asked_are_refused(trained, tmp_path, capsys):
     words = ["tiny", f"out={tmp_path / 'run'}", f"questions={tmp_path / 'mine.yaml'}", f"start={trained / 'judge'}"]
     error = refusal(train_judge, words, tmp_path, capsys)
     assert "mine.yaml: outcome has words that the judge's tokenizer does not know: 'system', 'You'" in error
-    assert "'splendid'; use the questions that it was trained on" in error
+    assert f"'splendid'; use the questions that {trained / 'judge'} was trained on" in error
 
 
 def test_a_loss_without_its_wording_is_refused(generated, tmp_path, capsys):

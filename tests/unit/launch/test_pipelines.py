@@ -90,6 +90,8 @@ def test_rounds_read_from_the_round_before_and_from_something_else_in_the_first(
             f"b: {{job: {COUNT}, set: {{source: '${{stages.a}}'}}}}}}",
             "a circle",
         ),
+        (f"stages: {{a: {{job: {COUNT}, procs: 0}}}}", "stages.a.procs"),
+        (f"stages: {{a: {{job: {COUNT}}}, b: {{job: {COUNT}, procs: 1025}}}}", "stages.b.procs"),
         (f"stages: {{'a b': {{job: {COUNT}}}}}", "is no name"),
         ("stages: {a: {repeat: 0, stages: {}}}", "stages.a.repeat"),
         ("stages: {a: {repeat: 2, stages: {b: {job: generate}}}, b: {job: generate}}", "two are named 'b'"),
