@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 from genloop.config import IndependentConfig
 from genloop.distributed import World, gpu_peak
 from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
+from genloop.planning import UNIT_TIMES
 from genloop.reading import parse_json, read_bytes
 from genloop.records import Unit
 from genloop.redaction import redact
@@ -47,7 +48,6 @@ from genloop.rundir import (
 
 log = logging.getLogger(__name__)
 MAX_UNITS = 1_000_000  # files in one folder
-UNIT_TIMES = "units.jsonl"  # RUN/logs/WORKER.units.jsonl
 R = TypeVar("R")  # a parsed row
 
 

@@ -7,6 +7,10 @@ on `device` (cpu or cuda); `config.out` is then a folder that is thrown away.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from genloop.reading import object_or_empty, read_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +33,14 @@ class Footprint:
     def peak(self) -> int:
         """The most that is held at a time."""
         return sum(self.parts.values()) + self.working
+
+
+UNIT_TIMES = "units.jsonl"  # RUN/logs/WORKER.units.jsonl: unit, items, seconds, on a GPU the most bytes of its tensors
+PLAN = "plan.json"  # RUN/logs/plan.json: what `genloop plan --keep` said
+
+
+def unit_times(run: Path) -> list[list[dict[str, Any]]]:
+    """The rows of every worker about the units that it did; torn lines are left out."""
+    files = sorted((run / "logs").glob(f"*.{UNIT_TIMES}"))
+    found = ([row for row in map(object_or_empty, read_bytes(file).splitlines()) if "seconds" in row] for file in files)
+    return [rows for rows in found if rows]

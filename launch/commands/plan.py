@@ -10,6 +10,7 @@ from typing import Any
 from genloop import terminal
 from genloop.config import find_preset, preset_roots
 from genloop.job import one_line
+from genloop.planning import PLAN
 from genloop.registry import did_you_mean
 from genloop.rundir import write_json
 from launch.backends.processors import number_of_procs
@@ -19,7 +20,6 @@ from launch.pipelines.stages import Stage, load_pipeline, resolve_stages
 from launch.planning.plan import JobPlan, Request, plan_job
 from launch.watch.status import duration
 
-FILE = "plan.json"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -47,7 +47,7 @@ def keep(plan: JobPlan) -> None:
     """RUN/logs/plan.json."""
     logs = Path(plan.out) / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    write_json(logs / FILE, to_json(plan))
+    write_json(logs / PLAN, to_json(plan))
 
 
 def to_json(plan: JobPlan) -> dict[str, Any]:

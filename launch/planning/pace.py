@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from genloop.config import computing_keys
 from genloop.job import job_name
-from genloop.ledger import UNIT_TIMES
-from genloop.planning import Workload
-from genloop.reading import object_or_empty
+from genloop.planning import Workload, unit_times
+from genloop.reading import object_or_empty, read_bytes
 from genloop.registry import load
 from genloop.rundir import read_run
 from launch.record import read_launch
@@ -87,7 +86,7 @@ def calibrate(number: int, module: "ModuleType", words: Sequence[str], work: Wor
 
 def _spans(run: Path) -> Iterator[tuple[float, float, int]]:
     """(items, seconds, bytes) of units, or of the steps between two lines of metrics."""
-    units = [row for file in sorted((run / "logs").glob(f"*.{UNIT_TIMES}")) for row in _rows(file)]
+    units = [row for rows in unit_times(run) for row in rows]
     if units:
         yield from ((row["items"], row["seconds"], row.get("peak_bytes", 0)) for row in units)
         return
@@ -101,4 +100,4 @@ def _spans(run: Path) -> Iterator[tuple[float, float, int]]:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    return [row for row in map(object_or_empty, file.read_bytes().splitlines()) if row] if file.is_file() else []
+    return [row for row in map(object_or_empty, read_bytes(file).splitlines()) if row] if file.is_file() else []

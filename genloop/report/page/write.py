@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.report.failures.write import page_name, write_failures
-from genloop.report.page import gallery, provenance, scores, tables
+from genloop.report.page import gallery, plans, provenance, scores, tables
 from genloop.report.page.chart import Chart, dot_and_whisker
 from genloop.report.page.costs import Expense, unit_of
 from genloop.report.rendering import minus, percent, render, signed
@@ -104,6 +104,7 @@ def _content(
         "closeups": closeups,
         "shows_trajectories": any(h.trajectories for closeup in closeups for h in closeup.histories),
         "failures": [(run, page_name(run)) for run in runs],
+        "plans": plans.plans(runs),
         "records": provenance.records(runs),
         "overall": scores.OVERALL,
     }

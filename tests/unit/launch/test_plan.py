@@ -126,3 +126,15 @@ def test_bad_input_is_one_line(words, parts, capsys, images, tmp_path):
     error = capsys.readouterr().err
     assert error.startswith("genloop: ") and error.count("\n") == 1
     assert all(part.format(**places) in error for part in parts), error
+
+
+def test_the_page_shows_plan_and_fact(capsys, images, tmp_path):
+    words = evaluation(images, tmp_path / "run")
+    assert command(["run", *words]) == 0
+    units = planned(capsys, *words, "--like", f"{tmp_path}/run", "--keep")["stages"]["evaluate"]["units"]
+    kept = json.loads((tmp_path / "run/logs/plan.json").read_text())
+    assert kept["units"] == units == 12 * 2
+    assert command(["report", f"{tmp_path}/run"]) == 0
+    page = (tmp_path / "run/report/index.html").read_text()
+    assert '<section id="plans"' in page and f"<td>{units}</td><td>{units}</td>" in page
+    assert "not recorded" in page  # the peak of a CPU
