@@ -31,7 +31,7 @@ def _one_line(text: str) -> str:
     return text
 
 
-Seconds = Annotated[int, BeforeValidator(seconds)]
+Seconds = Annotated[int, Field(ge=0, le=10**8), BeforeValidator(seconds)]
 Line = Annotated[str, AfterValidator(_one_line)]
 Word = Annotated[str, Field(pattern=r"^[^\s'\"]+$")]
 

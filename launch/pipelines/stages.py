@@ -29,6 +29,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from genloop import job
+from genloop.bounds import Threads
 from genloop.config import (
     INPUT,
     LAUNCH,
@@ -61,7 +62,7 @@ class StageSettings(Settings):
     job: str
     preset: str | None = None
     set: dict[str, Any] = Field({}, description="what differs from the preset")
-    procs: int | Literal["auto"] | None = Field(None, description="workers; by default those of the command line")
+    procs: Threads | Literal["auto"] | None = Field(None, description="workers; by default those of the command line")
     nodes: int | None = Field(None, ge=1, le=100_000, description="on a cluster: tasks of an independent job, or nodes")
 
     @field_validator("procs")
