@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from genloop.config import ConfigError, load_config
-from genloop.ledger import MAX_UNITS, plan_units
+from genloop.ledger import plan_units
 from genloop.models.common.dims import MOST_LAYERS, check_layers, checked
 from genloop.rundir import BadInput, RunError, check_run, fingerprint_of
 
@@ -49,10 +49,13 @@ def test_a_number_that_can_hurt_is_refused_in_one_line(job: str, word: str) -> N
     assert str(caught.value).startswith(key) and "\n" not in str(caught.value)
 
 
-def test_more_units_than_a_folder_holds_are_refused() -> None:
-    assert len(plan_units(MAX_UNITS, 1)) == MAX_UNITS
+def test_more_units_than_a_folder_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match="unit_size: "):
         plan_units(10**15, 1)
+    monkeypatch.setattr("genloop.ledger.MAX_UNITS", 100)
+    assert len(plan_units(100, 1)) == len(plan_units(199, 2)) == 100
+    with pytest.raises(BadInput, match="unit_size: "):
+        plan_units(101, 1)
 
 
 @pytest.mark.parametrize("place", ["/", "..", "../.."])

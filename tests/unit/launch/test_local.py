@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,7 +10,8 @@ import pytest
 
 from genloop.ledger import finished, read_rows
 from launch.backends.local import Child, StopRequests, supervise
-from tests.runs import ROOT, genloop, launch, wait_until, workers_of
+from tests.processes import Worker
+from tests.runs import genloop, launch, wait_until, workers_of
 
 COUNT, AVERAGE = "tests.worlds.counting_job", "tests.worlds.averaging_job"
 
@@ -137,9 +137,9 @@ def test_a_worker_that_does_not_listen_is_killed_when_another_fails(tmp_path):
 
 def test_torchrun_starts_a_job_too(tmp_path):
     words = ["--standalone", "--nproc-per-node=2", "-m", COUNT, f"out={tmp_path / 'run'}", "limit=9"]
-    command = [sys.executable, "-m", "torch.distributed.run", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    torchrun = Worker("torch.distributed.run", words)
+    said = torchrun.communicate()
+    assert torchrun.returncode == 0, said
     assert [row["item"] for row in read_rows(tmp_path / "run")] == list(range(9))
 
 

@@ -4,8 +4,6 @@ import logging
 import os
 import signal
 import struct
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import torch
 from genloop.records import Prompt
 from genloop.rewards.cache import ScoreStore, _line, cached
 from genloop.shapes.prompts import prompt_set
-from tests.runs import ROOT
+from tests.processes import Worker
 from tests.worlds.counting_judges import BATCH, Brightness, ComparingBrightness, CountingOracle, images_of, judged
 
 PROMPTS = [Prompt(index, f"a photo of {index} dogs") for index in range(6)]
@@ -33,9 +31,8 @@ def filled(folder: Path, num_scores: int) -> Path:
     return segment
 
 
-def worker(cache: Path, log: Path, *numbers: int) -> subprocess.Popen[bytes]:
-    words = [str(cache), str(log), *map(str, numbers)]
-    return subprocess.Popen([sys.executable, "-m", "tests.worlds.counting_judges", *words], cwd=ROOT)
+def worker(cache: Path, log: Path, *numbers: int) -> Worker:
+    return Worker("tests.worlds.counting_judges", [str(cache), str(log), *map(str, numbers)])
 
 
 def test_a_resumed_search_pays_only_for_what_a_killed_worker_had_in_hand(tmp_path):

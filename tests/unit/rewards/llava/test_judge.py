@@ -3,9 +3,6 @@
 import gc
 import itertools
 import logging
-import subprocess
-import sys
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +24,7 @@ from genloop.records import Prompt
 from genloop.rewards.llava.judge import LlavaJudge
 from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import RELEASED, Chat, Questions
-from tests.runs import ROOT
+from tests.processes import Worker
 from tests.worlds.tiny_llava import first_token_logits, some_images, some_prompts, tiny_dims, tiny_folder, tiny_llava
 
 QUESTIONS = Questions({**RELEASED, "compare": "<image> <image> {prompt} first ?", "reason": "<image> {prompt} no ?"})
@@ -274,42 +271,13 @@ def test_shared_parts_are_counted_once(folder: Path) -> None:
     assert judge.flops([], prompt) == 0
 
 
-LIMITED = """
-    import logging, resource, sys
-    from pathlib import Path
-    import torch
-    from genloop.models.llava.load import load_llava
-    from genloop.models.llava.text import LlavaTokenizer
-    from genloop.rewards.llava.judge import LlavaJudge
-    from genloop.rewards.questions import Questions
-    from tests.worlds.tiny_llava import some_images, some_prompts
-    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format="%(message)s")
-    torch.set_num_threads(1)
-    folder = Path(sys.argv[1])
-    judge = LlavaJudge(load_llava(folder), LlavaTokenizer(folder), Questions(), cache_bytes=0)
-    prompts, images = some_prompts() * 12, some_images(48)
-    free = judge.p_yes("outcome", prompts, images)
-    judge = LlavaJudge(judge.model, judge.tokenizer, judge.questions, cache_bytes=0)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 80_000_000, resource.RLIM_INFINITY))
-    tight = judge.p_yes("outcome", prompts, images)
-    print("budget", judge._runner.budget.limit, "equal", torch.equal(free, tight))
-"""
-
-
 def test_a_judge_that_runs_out_of_memory_goes_on_with_less(tmp_path: Path) -> None:
-
     wide = replace(tiny_dims(), text=replace(tiny_dims().text, intermediate_size=12288))
     folder = tiny_folder(tmp_path / "wide", config=wide)
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LIMITED), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr
-    *warnings, last = done.stdout.splitlines()
+    worker = Worker("tests.worlds.limited_judge", [str(folder)])
+    said, errors = worker.communicate()
+    assert worker.returncode == 0, errors
+    *warnings, last = said.splitlines()
     budget = int(last.split()[1])
     assert budget < 8192 and last.endswith("equal True")
     assert warnings and all(line.startswith("out of memory with ") for line in warnings)
