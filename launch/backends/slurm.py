@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from genloop.config import ConfigError
 CALL_SECONDS = 30.0
 MAX_LINES = 20
 UNKNOWN = "UNKNOWN"
+_VARIABLES = {"array": "ARRAY_INX", "time": "TIMELIMIT", "requeue": "NO_REQUEUE", "no-requeue": "REQUEUE"}  # of sbatch
 _OVER = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT", UNKNOWN),
@@ -54,8 +55,10 @@ class Task:
 
 
 def submit(script: Path) -> str:
-    """Hand a script to sbatch -> the job's id."""
-    printed = _call("sbatch", "--parsable", str(script)).strip()
+    """Hand a script to sbatch -> the job's id. Variables like SBATCH_TIMELIMIT stand for what it leaves open only."""
+    options = set(re.findall(r"^#SBATCH --([\w-]+)", script.read_text(encoding="utf-8"), re.M))
+    overruled = {f"SBATCH_{_VARIABLES.get(option, option.upper().replace('-', '_'))}" for option in options}
+    printed = _call("sbatch", "--parsable", str(script), without=overruled).strip()
     found = printed.splitlines()[-1].partition(";")[0] if printed else ""
     if not found.isdecimal():
         raise SlurmError(f"sbatch: expected the id of a job, found {printed!r}")
@@ -127,11 +130,11 @@ def _exits(plan: Path) -> dict[str, tuple[int, ...]]:
     return {name: tuple(codes[attempt] for attempt in sorted(codes)) for name, codes in sorted(found.items())}
 
 
-def _call(program: str, *arguments: str) -> str:
+def _call(program: str, *arguments: str, without: Collection[str] = ()) -> str:
     """Standard output of a program of Slurm; SlurmError otherwise."""
     # An allocation around this process is not to be inherited by what is submitted from within.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    environment |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ} | {"LC_ALL": "C"}
+    hidden = {name for name in os.environ if name.startswith("SLURM_")} - {"SLURM_CONF"} | set(without)
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
     try:
         done = subprocess.run(
             [program, *arguments],

@@ -9,6 +9,7 @@ _SCRIPT = """#!/bin/bash
 here={folder}
 name=$(basename "$0")
 echo "$name $*" >> "$here/calls"
+env > "$here/$name.environment"
 sleep "$(cat "$here/$name.sleep" 2>/dev/null || echo 0)"
 cat "$here/$name.err" >&2 2>/dev/null
 cat "$here/$name.out" 2>/dev/null
@@ -46,6 +47,11 @@ class FakeSlurm:
         file = self.folder / "calls"
         lines = file.read_text().splitlines() if file.exists() else []
         return [line.partition(" ")[2] for line in lines if line.partition(" ")[0] == program]
+
+    def heard(self, program: str, name: str) -> bool:
+        """Whether a variable was set at its last call."""
+        lines = (self.folder / f"{program}.environment").read_text().splitlines()
+        return any(line.startswith(f"{name}=") for line in lines)
 
     def _write(self, program: str, out: str, error: str, code: int) -> None:
         for suffix, text in (("out", out), ("err", error), ("rc", str(code))):

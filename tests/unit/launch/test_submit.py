@@ -123,6 +123,15 @@ def test_a_program_that_gives_no_answer_is_said_and_status_shows_the_folder_all_
     assert error.startswith("genloop: squeue gave no answer") and fake.calls("scancel") == []
 
 
+def test_variables_of_the_environment_do_not_overrule_what_was_asked_for(tmp_path, fake, cluster, monkeypatch):
+    asked = ("SBATCH_TIMELIMIT", "SBATCH_PARTITION", "SBATCH_SIGNAL", "SBATCH_NO_REQUEUE", "SLURM_JOB_ID", "SLURM_CPUS")
+    for name in (*asked, "SBATCH_ACCOUNT", "SLURM_CONF"):
+        monkeypatch.setenv(name, "1")
+    assert submit(COUNT, f"out={tmp_path / 'run'}", "--cluster", cluster, "--partition", "p") == 0
+    assert [name for name in asked if fake.heard("sbatch", name)] == []
+    assert fake.heard("sbatch", "SBATCH_ACCOUNT") and fake.heard("sbatch", "SLURM_CONF")
+
+
 def test_a_machine_without_slurm_is_said(tmp_path, cluster, capsys, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     assert submit(COUNT, f"out={tmp_path / 'run'}", "--cluster", cluster) == 2
