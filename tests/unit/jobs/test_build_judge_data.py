@@ -1,6 +1,7 @@
 """Examples from whole runs: labelled as their images are, the same bytes from any number of workers, or refused."""
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.records import pack_tokens, unpack_tokens
 from jobs import build_judge_data, generate, verify
-from tests.runs import ROOT, contents, genloop, refusal
+from tests.runs import ROOT, contents, refusal, start
 from tests.worlds.conversation_files import published
 
 FOLDERS = ("rows", "shards")
@@ -33,15 +34,15 @@ def _at_the_root(monkeypatch):
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("source") / "run"
-    words = [*MADE, "search.strategy=best_of_n", "search.n=2"]
-    assert genloop("run", "generate", *words, f"out={run}").returncode == 0
+    os.chdir(ROOT)
+    assert run_command(generate, [*MADE, "search.strategy=best_of_n", "search.n=2", f"out={run}"]) == 0
     return run
 
 
 @pytest.fixture(scope="module")
 def built(source, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("built") / "run"
-    assert genloop("run", "build_judge_data", *WORDS, f"source={source}", f"out={out}").returncode == 0
+    assert run_command(build_judge_data, [*WORDS, f"source={source}", f"out={out}"]) == 0
     return out
 
 
@@ -124,8 +125,9 @@ def test_the_datasheet_counts_what_is_there(built):
 
 def test_any_number_of_workers_gives_the_same_bytes(source, built, tmp_path):
     words = [*WORDS, "paths_per_batch=3", f"source={source}", f"out={tmp_path / 'run'}"]
-    done = genloop("run", "build_judge_data", *words, "--procs", "2")
-    assert done.returncode == 0, done.stderr
+    workers = [start("build_judge_data", *words, rank=rank, world_size=2) for rank in range(2)]
+    said = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], said
     assert contents(tmp_path / "run", FOLDERS) == contents(built, FOLDERS)
     for name in ("pairs.jsonl", "summary.json", "datasheet.md"):
         assert (tmp_path / "run" / name).read_bytes() == (built / name).read_bytes()

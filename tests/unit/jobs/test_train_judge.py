@@ -18,7 +18,7 @@ from genloop.job import parse, run_command
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.settings import JudgeSettings
 from jobs import build_judge_data, train_judge
-from tests.runs import ROOT, genloop, refusal, start, wait_until
+from tests.runs import ROOT, refusal, run_ranks, start, wait_until
 from tests.worlds.judge_data import QUESTIONS_FILE, SCENES, both_splits, paths
 
 MORE = ["batch.groups=2", "batch.paths=3", "loss.names=0.5", "loss.reason=0.5"]
@@ -107,9 +107,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(generated, tra
 
 
 def test_two_ranks_learn_and_measure_what_one_does(generated, trained, tmp_path):
-    words = ["tiny", f"out={tmp_path / 'run'}", f"data.paths.shards={generated}", *MORE, "--procs", "2"]
-    done = genloop("run", "train_judge", *words)
-    assert done.returncode == 0, done.stderr
+    run_ranks("train_judge", "tiny", f"out={tmp_path / 'run'}", f"data.paths.shards={generated}", *MORE)
     check_equal_but_for_rounding(trained, tmp_path / "run")
     summaries = [json.loads((run / "summary.json").read_text())["overall"] for run in (trained, tmp_path / "run")]
     for question, row in summaries[0].items():
@@ -210,8 +208,7 @@ def test_conversations_of_held_out_prompts_are_measured(tmp_path):
     outcome = summary["overall"]["outcome"]
     assert 0 < outcome["prompts"] < 10 and outcome["n"] == 4 * outcome["prompts"] and outcome["auc"][0] == 1
     assert [row["step"] for row in lines(tmp_path / "one") if "outcome_auc" in row] == [10, 20, 30]
-    done = genloop("run", "train_judge", "tiny", f"out={tmp_path / 'two'}", *words, "--procs", "2")
-    assert done.returncode == 0, done.stderr
+    run_ranks("train_judge", "tiny", f"out={tmp_path / 'two'}", *words)
     again = json.loads((tmp_path / "two/summary.json").read_text())["overall"]["outcome"]
     assert (again["n"], again["auc"][0]) == (outcome["n"], 1)
 

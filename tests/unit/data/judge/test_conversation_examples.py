@@ -24,7 +24,7 @@ from genloop.training.objectives.judge import batches
 from genloop.training.objectives.judge.data import JudgeData
 from genloop.training.objectives.judge.settings import BatchSettings
 from jobs import build_judge_data, train_judge, verify
-from tests.runs import ROOT, contents, genloop, refusal
+from tests.runs import ROOT, contents, refusal, start
 from tests.worlds.conversation_files import IN_WORDS, UNKNOWN, asked, draw, entry, published, sentences
 from tests.worlds.judge_data import SCENES, objective
 
@@ -154,8 +154,10 @@ def test_the_datasheet_says_what_was_used_and_what_was_not(built):
 
 
 def test_any_number_of_workers_gives_the_same_bytes_that_can_be_verified(files, built, tmp_path):
-    done = genloop("run", "build_judge_data", *files[1], *WORDS_ONLY, f"out={tmp_path / 'run'}", "--procs", "2")
-    assert done.returncode == 0, done.stderr
+    words = [*files[1], *WORDS_ONLY, f"out={tmp_path / 'run'}"]
+    workers = [start("build_judge_data", *words, rank=rank, world_size=2) for rank in range(2)]
+    said = [worker.communicate() for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0], said
     for name in ("rows", "shards"):
         assert contents(tmp_path / "run", [name]) == contents(built, [name])
     for name in ("pairs.jsonl", "summary.json", "datasheet.md"):
