@@ -12,11 +12,12 @@ import pytest
 
 LONGEST = (  # files, begun first: one of them begun last would keep one core busy while the others have nothing to do
     "test_sharded.py",
-    "test_training_laws.py",
     "test_laws.py",
-    "test_search_laws.py",
-    "test_commands.py",
     "test_local.py",
+    "test_train_judge.py",
+    "test_commands.py",
+    "test_pipelines.py",
+    "test_training_laws.py",
 )
 
 os.environ["OMP_NUM_THREADS"] = "1"
