@@ -1,7 +1,10 @@
 """What a rank of a training holds: two steps of the real learner on the meta device, divided as ZeRO divides them."""
 
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from genloop.training.replicated import Replicated
 from genloop.training.settings import LoopSettings
 from genloop.training.task import Objective
 
+_PASSES = 2  # of a step: the second adds to gradients
 _STEPS = 2  # the first makes moments and gradients, the second works beside them
 
 
@@ -34,6 +38,8 @@ def training_footprint(
             prepare_model(objective.model, settings)
         with tempfile.TemporaryDirectory() as nowhere:
             learner = Replicated(objective, settings, Path(nowhere), World())
+        stage = settings.zero_stage if ranks > 1 else 0
+        learner.precision.caches = stage < 3
         passes, updates = _rehearse(tracker, objective, learner, settings, seed, ranks)
         trained = list(learner.trained.values())
         parts = tracker.parts | {
@@ -43,11 +49,11 @@ def training_footprint(
         if learner.ema is not None:
             parts["EMA"] = _bytes(learner.ema.averages.values())
     held = sum(parts.values())
-    largest = max((_bytes(block.parameters()) for block in _blocks(objective.model)), default=0)
+    gathered = _gathered(objective.model)
     working = passes - held, updates - held
     saved = settings.keep * (3 * _bytes(trained) + parts.get("EMA", 0))
     disk = {"checkpoints": saved, "model": _bytes(objective.model.parameters())}
-    return Footprint(*_sharded(parts, working, settings.zero_stage if ranks > 1 else 0, ranks, largest), disk)
+    return Footprint(*_sharded(parts, working, stage, ranks, gathered), disk)
 
 
 def _rehearse(
@@ -70,15 +76,16 @@ def _rehearse(
     )
     passes = updates = 0
     for _, step in zip(range(_STEPS), reading.steps(lambda number: settings.lr)):
-        learner.add_up(step)
+        learner.add_up(replace(step, micro_batches=islice(step.micro_batches, _PASSES)))
         passes = max(passes, tracker.take_peak())
         learner.step(step)
         updates = max(updates, tracker.take_peak())
+        deque(step.micro_batches, maxlen=0)  # the others are no larger
     return passes, updates
 
 
 def _sharded(
-    parts: dict[str, int], working: tuple[int, int], stage: int, ranks: int, largest: int
+    parts: dict[str, int], working: tuple[int, int], stage: int, ranks: int, gathered: int
 ) -> tuple[dict[str, int], int]:
     """Parts of a rank, and what passes and updates need beside them at the most."""
     passes, updates = working
@@ -91,7 +98,7 @@ def _sharded(
     if stage < 3:
         share["own share of the weights"] = -(-parts["weights"] // ranks)
         return share, max(passes, updates // ranks)
-    share["gathered layers"] = 2 * largest  # the layer at work, and the next one
+    share["gathered weights"] = gathered
     return share, max(passes, updates // ranks)
 
 
@@ -99,7 +106,10 @@ def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _blocks(model: torch.nn.Module) -> list[torch.nn.Module]:
-    """The layers that are gathered one at a time."""
-    lists = (module for module in model.modules() if isinstance(module, torch.nn.ModuleList))
-    return [block for blocks in lists for block in blocks]
+def _gathered(model: torch.nn.Module) -> int:
+    """What stage 3 holds whole: the layer at work, the next one, and all that is in no list of layers."""
+    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    blocks = [block for layers in lists for block in layers]
+    inside = {id(parameter) for block in blocks for parameter in block.parameters()}
+    outside = _bytes(parameter for parameter in model.parameters() if id(parameter) not in inside)
+    return outside + 2 * max((_bytes(block.parameters()) for block in blocks), default=0)

@@ -21,7 +21,7 @@ class Precision:
     """What `train.precision` means on a device; `caches`: autocast may keep half-precision copies of weights."""
 
     def __init__(self, name: str, device: torch.device, *, caches: bool = True) -> None:
-        self.dtype, self._device, self._caches = DTYPES[name], device, caches
+        self.dtype, self._device, self.caches = DTYPES[name], device, caches
         self.scale, self._finite_steps = (_FIRST_SCALE if name == "fp16" else 1.0), 0
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -29,8 +29,8 @@ class Precision:
         if self.dtype == torch.float32:
             return nullcontext()
         if self._device.type == "meta":
-            return autocast_on_meta(self.dtype, caches=self._caches)
-        return torch.autocast(self._device.type, dtype=self.dtype, cache_enabled=self._caches)
+            return autocast_on_meta(self.dtype, caches=self.caches)
+        return torch.autocast(self._device.type, dtype=self.dtype, cache_enabled=self.caches)
 
     def factor(self, weight: float) -> float:
         """What a loss is multiplied by before backward; gradients are divided by it afterwards."""

@@ -29,7 +29,7 @@ from genloop.models.clip.config import (
     read_model_config,
     read_preprocess_config,
 )
-from genloop.models.common.footprint import kind_of
+from genloop.models.common.footprint import autocast_on_meta, kind_of
 from genloop.models.common.memory import Budget
 from genloop.models.common.precision import strict_float32
 from genloop.registry import did_you_mean, require
@@ -92,6 +92,8 @@ class ClipEmbedder:
         """Where products of matrices are taken in the embedder's precision; float32 is strict, without TF32."""
         if self.precision == "float32":
             return strict_float32(self.device)
+        if self.device == "meta":
+            return autocast_on_meta(torch.float16, caches=False)
         return torch.autocast(self.device.partition(":")[0], torch.float16)
 
     def embed_images(self, images: Pictures) -> Tensor:

@@ -183,11 +183,9 @@ def autocast_on_meta(dtype: torch.dtype, *, caches: bool) -> Iterator[None]:
 
     The type stays set behind the body, for activations that the backward pass computes again.
     """
-    kept: dict[int, Tensor] | None = {} if caches else None
-    _half.set((dtype, kept))
+    _half.set((dtype, {} if caches else None))
     yield
-    if kept is not None:
-        kept.clear()
+    _half.set((dtype, None))
 
 
 class _RealKernels(TorchFunctionMode):
