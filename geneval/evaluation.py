@@ -10,6 +10,7 @@ from geneval.folder import PromptFolder, Sample
 from geneval.judging import Judged, classes_of, judge_images
 from geneval.settings import DetectorSettings, Evaluator
 from geneval.verdict import details
+from genloop import terminal
 from genloop.data.image_reader import ImageReader, UnreadableImage, image_size
 from genloop.data.masks import encode_mask
 from genloop.job import note
@@ -22,12 +23,13 @@ _UNREAD = Judged(Verdict(False, ""), {}, (), None)
 
 
 def check_fit(folders: Sequence[PromptFolder], images: Path, detector: DetectorSettings) -> None:
-    """ValueError when the detector knows no class of any prompt, or was not made for images of such a size."""
+    """Warn where the detector knows no class of any prompt; ValueError where it was not made for images so large."""
     asked = {name for folder in folders for name in classes_of(folder.prompt)}
     if asked and asked.isdisjoint(detector.maker.classes(detector.options)):
         names = ", ".join(sorted(asked)[:3]) + (", ..." if len(asked) > 3 else "")
-        raise ValueError(
-            f"detector: {detector.kind} knows none of the classes of {images} ({names}); choose another one"
+        terminal.err(
+            f"genloop: warning: detector {detector.kind} knows none of the classes of {images} ({names}):"
+            " with unknown_classes=absent every one of them counts as not found"
         )
     check_size = getattr(detector.maker, "check_size", None)
     if check_size is None:
