@@ -50,6 +50,7 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """{package: version} of those that results depend on."""
     found = {}

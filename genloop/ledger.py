@@ -310,7 +310,8 @@ class Ledger:
         if self._is_done(unit) or not lease.acquire():
             return False
         self._unit, self._lease, self._in_unit, self._written = unit, lease, 0, {}
-        if self._is_done(unit):  # finished between the listing and the lease
+        given_up = not self.retry_failed and self._has_given_up(unit.name)
+        if given_up or self._is_done(unit):  # by another worker, between the listing and the lease
             self._release()
             return False
         return True
@@ -350,7 +351,12 @@ class Ledger:
     def _given_up(self) -> set[str]:
         """The units that have failed as often as they may."""
         failed = _names(self.run / "failed", ".json")
-        return failed if self.max_attempts == 1 else {n for n in failed if self._attempts(n) >= self.max_attempts}
+        return failed if self.max_attempts == 1 else {name for name in failed if self._has_given_up(name)}
+
+    def _has_given_up(self, name: str) -> bool:
+        """Whether a unit has failed as often as it may."""
+        is_there = (self.run / "failed" / f"{name}.json").exists()
+        return is_there and (self.max_attempts == 1 or self._attempts(name) >= self.max_attempts)
 
     def _raise_if_failed(self) -> None:
         leased = _names(self.run / "leases", "")  # a failed unit among them is being tried again

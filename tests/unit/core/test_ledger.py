@@ -322,6 +322,15 @@ def test_any_worker_may_spend_the_attempts_that_are_left(tmp_path):
     assert finished(tmp_path) == {"00000"}
 
 
+def test_a_unit_that_another_worker_gave_up_meanwhile_is_not_tried_once_more(tmp_path):
+    units = plan_units(2, 1)
+    with pytest.raises(UnitsFailed), Ledger(tmp_path, units, World()) as ledger:
+        for unit in ledger.claims():  # both were free when it looked
+            (tmp_path / "failed" / "00001.json").write_text('{"attempts": 1}')
+            ledger.complete(unit, [{"item": 0}])
+    assert finished(tmp_path) == {"00000"} and not list((tmp_path / "leases").iterdir())
+
+
 def test_attempts_are_used_up_before_the_run_stops(tmp_path):
     units, calls = plan_units(1, 1), []
     with Ledger(tmp_path, units, World(), max_attempts=3) as ledger:
