@@ -41,7 +41,6 @@ DATA = ["data.paths.shards=tests/data/shapes/judge", "batch.groups=0", "batch.sc
 FULL = [  # job, preset, words, ranks
     ("generate", "showo_256", [PROMPTS], 1),
     ("generate", "showo_512", [PROMPTS], 1),
-    ("generate", "showo_512", [PROMPTS, "rows_per_forward=64"], 1),
     ("generate", "showo_256_orm", [PROMPTS], 1),
     ("train_judge", "llava_ov", DATA, 1),
     ("train_judge", "llava_ov", [*DATA, "train.zero_stage=1"], 8),

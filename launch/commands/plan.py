@@ -133,7 +133,7 @@ def _rows(plan: JobPlan) -> Iterator[tuple[str, str]]:
         yield "  activations", size(plan.footprint.working)
         yield from ((f"disk: {name}", size(count)) for name, count in plan.footprint.disk.items())
     if plan.fits is not None:
-        best = f"no; it would with {plan.remedy}" if plan.remedy else "no, and no single setting makes it fit"
+        best = f"no; it would with {plan.remedy}" if plan.remedy else "no, and neither would any setting that was tried"
         yield "fits", "yes" if plan.fits else best
     if plan.seconds is not None:
         found = plan.seconds

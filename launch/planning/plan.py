@@ -12,13 +12,20 @@ from typing import Any
 from genloop import job
 from genloop.config import JobConfig
 from genloop.planning import Footprint
+from genloop.registry import MissingPackage
 from launch.backends.processors import number_of_gpus
 from launch.planning.pace import Pace, calibrate, pace_like
 
 HEADROOM = 0.9  # of a GPU: its context, workspaces and gaps between blocks take the rest
 GIB = 2**30
 _SMALLER = ("rows_per_forward", "images_per_batch", "slots")  # halved
-_OTHERWISE = {"dtype": ("float32", "bfloat16"), "precision": ("fp32", "bf16"), "gradient_checkpointing": (False, True)}
+_HALF = ("float32", "bfloat16")
+_OTHERWISE = {
+    "dtype": _HALF,
+    "tokenizer_dtype": _HALF,
+    "precision": ("fp32", "bf16"),
+    "gradient_checkpointing": (False, True),
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,10 @@ def _remedy(request: Request, config: JobConfig) -> str | None:
     room = request.vram * GIB * HEADROOM
 
     def fits(*words: str) -> bool:
-        footprint, _ = _footprint(request, (*request.words, *words))
+        try:
+            footprint, _ = _footprint(request, (*request.words, *words))
+        except (ValueError, MissingPackage):  # this job cannot be set so
+            return False
         return footprint is not None and footprint.peak <= room
 
     ways = list(_settings(config, request))
