@@ -68,11 +68,6 @@ class Counts:
     failed: int
     leased: int
 
-    @property
-    def free(self) -> int:
-        """Neither done, failed nor leased."""
-        return self.total - self.done - self.failed - self.leased
-
 
 def plan_units(num_items: int, unit_size: int) -> list[Unit]:
     """Cut `num_items` into units of `unit_size`; the last may be shorter. Names sort as the units do."""
@@ -330,9 +325,8 @@ class Ledger:
     def _record_failure(self, unit: Unit, error: Exception) -> int:
         path = self.run / "failed" / f"{unit.name}.json"
         attempts = 1 + self._attempts(unit.name)
-        trace = "".join(traceback.format_exception(error))
-        reason = f"{type(error).__name__}: {error}"
-        record = {"attempts": attempts, "worker": self.world.name, "reason": reason, "traceback": trace}
+        told = {"reason": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}
+        record = {"attempts": attempts, "worker": self.world.name, **told}
         try:
             write_json(path, redact(record))
         except OSError as second:  # above all a full disk: the first error is the one to tell
