@@ -28,23 +28,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from genloop.config import IndependentConfig
-from genloop.distributed import World, gpu_peak
+from genloop.distributed import World
 from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
-from genloop.planning import UNIT_TIMES
+from genloop.planning import record_unit
 from genloop.reading import parse_json, read_bytes
 from genloop.records import Unit
 from genloop.redaction import redact
-from genloop.rundir import (
-    BadInput,
-    RunFailed,
-    append_line,
-    json_line,
-    remove,
-    sync_folder,
-    write_atomic,
-    write_json,
-    write_new,
-)
+from genloop.rundir import BadInput, RunFailed, json_line, remove, sync_folder, write_atomic, write_json, write_new
 
 log = logging.getLogger(__name__)
 MAX_UNITS = 1_000_000  # files in one folder
@@ -296,9 +286,7 @@ class Ledger:
         remove(self.run / "failed" / f"{unit.name}.json")
         self._release()
         self._done += 1
-        row = {"unit": unit.name, "items": len(unit), "seconds": round(time.monotonic() - self._began, 6), **gpu_peak()}
-        with contextlib.suppress(OSError):  # harmless, as in `_write_status`
-            append_line(self.run / "logs" / f"{self.world.name}.{UNIT_TIMES}", row)
+        record_unit(self.run, self.world.name, unit, time.monotonic() - self._began)
 
     def _claim(self, unit: Unit) -> bool:
         lease = Lease(self.run / "leases" / unit.name, self.staging, self.world.name, self.lease_timeout)

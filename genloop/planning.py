@@ -6,11 +6,15 @@ on `device` (cpu or cuda); `config.out` is then a folder that is thrown away.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genloop.distributed import gpu_peak
 from genloop.reading import object_or_empty, read_bytes
+from genloop.records import Unit
+from genloop.rundir import append_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,13 @@ class Footprint:
 
 UNIT_TIMES = "units.jsonl"  # RUN/logs/WORKER.units.jsonl: unit, items, seconds, on a GPU the most bytes of its tensors
 PLAN = "plan.json"  # RUN/logs/plan.json: what `genloop plan --keep` said
+
+
+def record_unit(run: Path, worker: str, unit: Unit, seconds: float) -> None:
+    """Add a row about a unit that is done; losing one is harmless."""
+    row = {"unit": unit.name, "items": len(unit), "seconds": round(seconds, 6), **gpu_peak()}
+    with suppress(OSError):
+        append_line(run / "logs" / f"{worker}.{UNIT_TIMES}", row)
 
 
 def unit_times(run: Path) -> list[list[dict[str, Any]]]:
