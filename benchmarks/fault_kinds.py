@@ -169,8 +169,11 @@ def torn_row(trial: Trial) -> None:
     """A torn row file: `verify` finds it, and the unit is done again when it is removed; a torn metrics line."""
     if trial.subject.trains:
         trial.interrupted(["metrics.jsonl"])
-        if path := trial.some("metrics.jsonl"):
-            path.write_bytes(path.read_bytes()[: -trial.chance.randint(1, 30)])
+        path, saved = trial.some("metrics.jsonl"), sorted(trial.run.glob("checkpoints/step-*"))
+        lines = path.read_bytes().splitlines(keepends=True) if path else []
+        step = int(saved[-1].name.removeprefix("step-")) if saved else 0
+        if path and lines and json.loads(lines[-1])["step"] > step:  # what a checkpoint counts on is on the disk
+            path.write_bytes(b"".join(lines)[: -trial.chance.randint(1, 30)])
         return
     trial.interrupted(["rows/*.jsonl"])
     path = trial.some("rows/*.jsonl")

@@ -81,7 +81,7 @@ class Trial:
             code, errors = ended(start(self.subject.job, *self.words, *words), {0, 1, 75})
             if code == 0:
                 return
-            if named := re.search(r"(/\S+): .*remove (it|the file) and run the same command again", errors):
+            if named := re.search(r"(/[^\s:]+):.*remove (it|the file) and run the same command again", errors):
                 Path(named[1]).unlink()
         raise Broken(f"stuck: exit {code} again and again: {errors[-300:]}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from genloop.distributed import World
 from genloop.lease import read_object
 from genloop.redaction import redact
-from genloop.rundir import json_bytes, write_atomic
+from genloop.rundir import json_bytes, write_atomic, write_json
 
 ECHO = re.compile(r"connection|timed? ?out|closed by peer|broken pipe|gloo|nccl|reset by peer", re.I)
 _SUFFIX = ".error.json"
@@ -51,6 +51,25 @@ def record_failure(run: Path, world: World, error: BaseException) -> None:
     found = WorkerFailure(world.rank, time.time(), type(error).__name__, str(error), notes, text)
     with contextlib.suppress(OSError):
         write_atomic(failure_file(run / "logs", world.rank), json_bytes(redact(asdict(found))))
+
+
+def record_attempt(path: Path, world: World, error: Exception) -> int:
+    """Write RUN/failed/UNIT.json -> how often the unit has failed by now; OSError where that cannot be written."""
+    attempts = 1 + attempts_of(path)
+    trace = "".join(traceback.format_exception(error))
+    reason = f"{type(error).__name__}: {error}"
+    record = {"attempts": attempts, "worker": world.name, "reason": reason, "traceback": trace}
+    write_json(path, redact(record))
+    return attempts
+
+
+def attempts_of(path: Path) -> int:
+    """How often a unit has failed; 0 without a record, or with one that a crash has torn."""
+    try:
+        attempts = read_object(path).get("attempts", 0)
+    except FileNotFoundError:
+        return 0
+    return attempts if type(attempts) is int else 0
 
 
 def failure_file(logs: Path, rank: int) -> Path:

@@ -20,7 +20,6 @@ import logging
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -29,12 +28,12 @@ from typing import Any, TypeVar
 
 from genloop.config import IndependentConfig
 from genloop.distributed import World
+from genloop.failures import attempts_of, record_attempt
 from genloop.lease import HEARTBEAT, Lease, LeaseLost, read_object
 from genloop.planning import record_unit
-from genloop.reading import parse_json, read_bytes
+from genloop.reading import json_object, read_bytes
 from genloop.records import Unit
-from genloop.redaction import redact
-from genloop.rundir import BadInput, RunFailed, json_line, remove, sync_folder, write_atomic, write_json, write_new
+from genloop.rundir import BadInput, RunFailed, json_line, remove, sync_folder, write_atomic, write_new
 
 log = logging.getLogger(__name__)
 MAX_UNITS = 1_000_000  # files in one folder
@@ -92,14 +91,6 @@ def plan_of(run: Path) -> dict[str, Any]:
     path = run / "plan.json"
     plan = read_object(path) if path.is_file() else {}
     return plan if all(type(plan.get(key)) is int for key in ("units", "items")) else {}
-
-
-def json_object(line: bytes) -> dict[str, Any]:
-    """A row of any job as a dictionary; ValueError when it is no JSON object."""
-    row = parse_json(line)
-    if not isinstance(row, dict):
-        raise ValueError("no JSON object")
-    return row
 
 
 def read_rows(run: Path) -> Iterator[dict[str, Any]]:
@@ -164,6 +155,7 @@ class Ledger:
         self._unit: Unit | None = None
         self._lease: Lease | None = None  # that of the unit
         self._written: dict[str, str] = {}  # {file of the unit, below the run folder: sha256}
+        self._missed = False  # whether the last claim failed
         self._items = self._in_unit = self._done = 0
         self._started, self._began = time.time(), time.monotonic()  # the worker, its unit
         self._closing = threading.Event()
@@ -220,9 +212,9 @@ class Ledger:
         """
         while True:
             claimed = 0
-            closed = finished(self.run) | (set() if self.retry_failed else self._given_up())
-            for unit in self.units:
-                if unit.name in closed or not self._claim(unit):
+            for unit in self._open_units():
+                self._missed = not self._claim(unit)
+                if self._missed:
                     continue
                 claimed += 1
                 self.world.check_stop()
@@ -288,6 +280,24 @@ class Ledger:
         self._done += 1
         record_unit(self.run, self.world.name, unit, time.monotonic() - self._began)
 
+    def _open_units(self) -> Iterator[Unit]:
+        """Units that are neither done nor given up, from this rank's part of the run on, so that ranks do not meet.
+
+        After a claim that failed, what others hold is left to a pass that finds nothing else: each such unit costs a
+        file server six operations, for every worker that there is.
+        """
+        first = len(self.units) * self.world.rank // self.world.world_size
+        closed, leased, held, got_one = self._settled(), set[str](), [], False
+        for unit in (*self.units[first:], *self.units[:first]):
+            if unit.name in leased and unit.name not in closed:
+                held.append(unit)
+            elif unit.name not in closed:
+                yield unit
+                got_one |= not self._missed
+                if self._missed:
+                    closed, leased = self._settled(), _names(self.run / "leases", "")
+        yield from (unit for unit in held if not got_one and unit.name not in closed)
+
     def _claim(self, unit: Unit) -> bool:
         lease = Lease(self.run / "leases" / unit.name, self.staging, self.world.name, self.lease_timeout)
         if self._is_done(unit) or not lease.acquire():
@@ -311,24 +321,14 @@ class Ledger:
             lease.release()
 
     def _record_failure(self, unit: Unit, error: Exception) -> int:
-        path = self.run / "failed" / f"{unit.name}.json"
-        attempts = 1 + self._attempts(unit.name)
-        told = {"reason": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))}
-        record = {"attempts": attempts, "worker": self.world.name, **told}
         try:
-            write_json(path, redact(record))
+            return record_attempt(self.run / "failed" / f"{unit.name}.json", self.world, error)
         except OSError as second:  # above all a full disk: the first error is the one to tell
             error.add_note(f"not recorded: {second.strerror}")
             return self.max_attempts
-        return attempts
 
-    def _attempts(self, name: str) -> int:
-        """How often a unit has failed."""
-        try:
-            attempts = read_object(self.run / "failed" / f"{name}.json").get("attempts", 0)
-        except FileNotFoundError:
-            return 0
-        return attempts if type(attempts) is int else 0
+    def _settled(self) -> set[str]:
+        return finished(self.run) | (set() if self.retry_failed else self._given_up())
 
     def _given_up(self) -> set[str]:
         """The units that have failed as often as they may."""
@@ -337,8 +337,8 @@ class Ledger:
 
     def _has_given_up(self, name: str) -> bool:
         """Whether a unit has failed as often as it may."""
-        is_there = (self.run / "failed" / f"{name}.json").exists()
-        return is_there and (self.max_attempts == 1 or self._attempts(name) >= self.max_attempts)
+        path = self.run / "failed" / f"{name}.json"
+        return path.exists() and (self.max_attempts == 1 or attempts_of(path) >= self.max_attempts)
 
     def _raise_if_failed(self) -> None:
         leased = _names(self.run / "leases", "")  # a failed unit among them is being tried again

@@ -108,6 +108,14 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
+def json_object(line: bytes) -> dict[str, Any]:
+    """A row of any job as a dictionary; ValueError when it is no JSON object."""
+    row = parse_json(line)
+    if not isinstance(row, dict):
+        raise ValueError("no JSON object")
+    return row
+
+
 def object_or_empty(text: str | bytes) -> dict[str, Any]:
     """The JSON object of a text; empty when it is anything else, as after a crash of the machine."""
     try:

@@ -147,6 +147,8 @@ def append_line(path: Path, row: Mapping[str, Any]) -> None:
         torn = file.read().rpartition(b"\n")[2]
         file.truncate(size - len(torn))
         file.write(json_line(row))
+        file.flush()
+        os.fsync(file.fileno())  # before a checkpoint says that the steps so far are done
 
 
 def check_inside(name: str) -> str:

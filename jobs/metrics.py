@@ -109,8 +109,9 @@ def _load(config: Config, what: Measurement, world: World) -> Work:
 
 def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
     """Write and print the numbers; workers that end together write the same bytes."""
-    from genloop.ledger import json_object, rows_of_units
+    from genloop.ledger import rows_of_units
     from genloop.metrics.summary import conclude, format_table, summary_of
+    from genloop.reading import json_object
     from genloop.rundir import RunFailed, write_atomic, write_json
 
     rows = rows_of_units(config.out, units, json_object)

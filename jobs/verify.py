@@ -25,8 +25,8 @@ from genloop.distributed import World
 from genloop.hashing import files_below
 from genloop.job import one_line
 from genloop.job import run as run_job
-from genloop.ledger import Ledger, count, finished, json_object, plan_of, plan_units, read_rows
-from genloop.reading import read_bytes, read_utf8, regular_file
+from genloop.ledger import Ledger, count, finished, plan_of, plan_units, read_rows
+from genloop.reading import json_object, read_bytes, read_utf8, regular_file
 from genloop.rundir import RunFailed, check_inside, read_run, sha256_file
 
 KIND = "independent"

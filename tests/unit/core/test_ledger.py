@@ -1,5 +1,6 @@
 """The ledger: claims, takeovers, failures, retries."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -204,6 +205,21 @@ def test_what_is_no_lease_is_taken_over_as_one_that_a_crash_has_torn(tmp_path, m
     os.utime(lease, (time.time() - 11, time.time() - 11), follow_symlinks=False)
     assert drain(tmp_path, units) == ["00000"]
     assert not list((tmp_path / "leases").iterdir()) and not list((tmp_path / "tmp").iterdir())
+
+
+def test_ranks_begin_in_parts_of_their_own_and_pass_over_what_others_hold_until_nothing_else_is_left(tmp_path):
+    units = plan_units(8, 1)
+    ledgers = [Ledger(tmp_path, units, World(rank, 4)) for rank in range(4)]
+    with contextlib.ExitStack() as open_ledgers:
+        walks = [open_ledgers.enter_context(ledger).claims() for ledger in ledgers]
+        assert [next(walk).name for walk in walks] == ["00000", "00002", "00004", "00006"]
+        ledgers[0].complete(units[0], [{}])
+        assert next(walks[0]).name == "00001"
+        ledgers[0].complete(units[1], [{}])
+        assert next(walks[0]).name == "00003"  # one miss, then no look at 00004 and 00006
+        ledgers[0].complete(units[3], [{}])
+        ledgers[3]._release()  # as a worker that stops
+        assert next(walks[0]).name == "00005"
 
 
 @pytest.mark.parametrize("body", ['{"pid": 1, "host": "elsewhere"}', "torn"])
