@@ -142,7 +142,9 @@ def _script_failures(logs: Path) -> Iterator[str]:
 
 
 def _ranks(logs: Path) -> str:
-    numbers = sorted(int(f.stem.removeprefix("worker-")) for f in logs.glob("worker-*.log") if f.stem[7:].isdecimal())
+    numbers = sorted(
+        int(f.stem.removeprefix("worker-")) for f in logs.glob("worker-*.log") if f.stem[7:].isdecimal() and f.is_file()
+    )
     return ", ".join(map(str, numbers))
 
 
