@@ -196,8 +196,9 @@ class Ledger:
         self._write_status("failed" if isinstance(error, Exception) else "stopped" if error else "finished")
         state = count(self.run, len(self.units))
         if state.done == state.total and not state.leased:
-            for leftover in self.staging.iterdir():  # of workers that were killed
-                remove(leftover)
+            for folder in (self.staging, self.run / "leases"):
+                for leftover in folder.iterdir():  # of workers that were killed
+                    remove(leftover)
 
     @property
     def staging(self) -> Path:

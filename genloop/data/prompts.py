@@ -175,15 +175,15 @@ def parse_metadata(
 ) -> Prompt:
     """One metadata object -> Prompt, whose text may have several lines. `where` opens every error: "file:line".
 
-    Keys that GenEval does not know are ignored, unless they look like a misspelt one; inside a clause every unknown key
-    is refused.
+    Keys that GenEval does not know are ignored, unless they look like one that is missing; inside a clause every
+    unknown key is refused.
     """
     if not isinstance(row, Mapping):
         raise ValueError(f"{where}: expected a JSON object, found {_shown(row)}")
     for key in row:
         if not isinstance(key, str):
             raise ValueError(f"{where}: keys must be texts, found {key!r}")
-        if key not in ("tag", "include", "exclude", "prompt") and difflib.get_close_matches(key, _KEYS, 1, 0.8):
+        if key not in _KEYS and not row.keys() >= set(difflib.get_close_matches(key, _KEYS, 1, 0.8)):
             raise ValueError(f"{where}: unknown key {key!r}{_suggest(key, _KEYS)}")
     prompt, tag = (_string(row, key, where) for key in ("prompt", "tag"))
     if not prompt.strip():

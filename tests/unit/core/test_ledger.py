@@ -369,3 +369,11 @@ def test_a_stop_request_gives_the_unit_back(tmp_path):
                 world.check_stop()
     assert not list((tmp_path / "leases").iterdir())
     assert finished(tmp_path) == set()
+
+
+def test_the_lease_of_a_worker_that_was_killed_behind_its_last_file_goes_with_the_run(tmp_path):
+    units = plan_units(2, 1)
+    assert drain(tmp_path, units) == ["00000", "00001"]
+    (tmp_path / "leases" / "00000").write_text('{"pid": 1, "host": "elsewhere"}')
+    assert drain(tmp_path, units) == []
+    assert list((tmp_path / "leases").iterdir()) == []

@@ -116,3 +116,11 @@ def test_a_text_that_the_format_cannot_hold_is_not_written(tmp_path):
         with pytest.raises(ValueError, match="one line"):
             write_prompts(tmp_path, [Prompt(0, text)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_looks_like_one_that_is_there_is_a_key_of_somebody_elses():
+    row = {"tag": "single_object", "include": [{"class": "dog", "count": 1}], "prompt": "a photo of a dog"}
+    assert parse_metadata(row | {"prompts": ["a", "b"], "tags": "x"}, 0, where="a:1").text == "a photo of a dog"
+    row["includes"] = row.pop("include")
+    with pytest.raises(ValueError, match="unknown key 'includes'; did you mean 'include'"):
+        parse_metadata(row, 0, where="a:1")
