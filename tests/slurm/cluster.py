@@ -89,6 +89,22 @@ class RealSlurm:
                 with suppress(ProcessLookupError):
                     os.kill(int(file.read_text()), signal.SIGTERM)
 
+    def kill_node(self, node: str) -> None:
+        """Its daemon and all that runs on it, at once; then the controller is told, as by who watches the machines."""
+        os.kill(int((self.folder / f"slurmd.{node}.pid").read_text()), signal.SIGKILL)
+        mine = f"SLURMD_NODENAME={node}".encode()
+        here = f"SLURM_CONF={self.config}".encode()
+        for place in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if {mine, here} <= set((place / "environ").read_bytes().split(b"\0")):
+                    os.kill(int(place.name), signal.SIGKILL)
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=killed")
+
+    def revive_node(self, node: str) -> None:
+        """Start its daemon again, until jobs may run there."""
+        self.run("slurmd", "-N", node, "-f", str(self.config), place=node)
+        wait_until(lambda: self.run("sinfo", "-h", "-n", node, "-o", "%T").split()[0] in {"idle", "mixed", "allocated"})
+
     def run(self, *words: str, place: str = "ctl") -> str:
         """Standard output of a program that succeeds: one of Slurm's, or one that calls them."""
         command = [*(self.spaces.prefix(place) if self.spaces else []), *words]

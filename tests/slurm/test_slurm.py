@@ -142,3 +142,21 @@ def test_a_pipeline_is_a_chain_that_ends_by_itself(slurm: RealSlurm, tmp_path: P
     wait_until(lambda: "2/2 stages done" in command("status", str(out)), 90)
     assert [row["item"] for row in read_rows(out / "second")] == list(range(4))
     assert command(*words).count("done already") == 2
+
+
+def test_a_node_that_dies_leaves_its_units_to_the_other_and_its_task_starts_again(
+    slurm: RealSlurm, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    job = submit(run, COUNT, "limit=60", "slow=0.3", "lease_timeout=5", "--array", "2", cpus=3)
+    wait_until(lambda: len(finished(run)) > 2 and all((run / f"logs/worker-{rank}.beat").exists() for rank in (0, 1)))
+    lost = next(task.id for task in seen(run) if task.nodes == "n2")
+    slurm.kill_node("n2")
+    wait_until(lambda: slurm.state(lost) == "PENDING")
+    left = len(finished(run))
+    wait_until(lambda: len(finished(run)) > left + 2)  # the other one works on
+    slurm.revive_node("n2")
+    slurm.hurry(lost)
+    ended(run, "COMPLETED")
+    assert [row["item"] for row in read_rows(run)] == list(range(60)) and list((run / "leases").iterdir()) == []
+    assert job == lost.partition("_")[0]
