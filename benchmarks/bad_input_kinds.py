@@ -350,6 +350,25 @@ def run_folders(place: Path, chance: random.Random) -> Case:
     return job(reader, f"run={run}", names=[str(run), "run"])
 
 
+def cluster_files(place: Path, chance: random.Random) -> Case:
+    """A cluster file with one thing wrong, or words that do not fit it."""
+    good = {"kind": "slurm", "procs": 2, "time": "1h", "lead": "2m"}
+    changes: list[dict[str, Any]] = [
+        {"kind": chance.choice(["slrum", "", 3, None])},
+        {"procs": chance.choice([0, -1, "many", 1.5, 10**9])},
+        {"time": chance.choice(["soon", "-1h", 0, "1x", [], "1m"])},  # 1m: less than the lead
+        {"lead": chance.choice(["2h", "never", -5])},
+        {"partition": chance.choice(["a b", "", 7, ["a"]])},
+        {"requeue_limit": chance.choice([-1, "often", 10**9])},
+        {f"{chance.choice(['tme', 'parttion', 'nodes', 'gpu'])}": 1},
+    ]
+    change = chance.choice(changes)
+    path = place / "cluster.yaml"
+    path.write_text(json.dumps(good | change))
+    words = ["submit", "generate", "tiny", f"out={place / 'out'}", "--cluster", str(path), "--dry-run"]
+    return Case(words, [f"{key}" for key in change])
+
+
 KINDS: dict[str, Callable[[Path, random.Random], Case]] = {
     "configs": configs,
     "preset files": presets,
@@ -360,6 +379,7 @@ KINDS: dict[str, Callable[[Path, random.Random], Case]] = {
     "images": images,
     "image folders": image_folders,
     "pipeline files": pipelines,
+    "cluster files": cluster_files,
     "arguments": arguments,
     "run folders": run_folders,
 }
