@@ -52,7 +52,7 @@ def execute(options: argparse.Namespace) -> int:
         with suppress(SlurmError):  # a machine that cannot ask
             refuse_a_second(config.out)
     world = World.from_environment() if options.nodes == 1 else _first_of(options, procs)
-    prepared = job.prepare(module, config, world)
+    prepared = job.prepare(module, config, _who_prepares(config.out, module.KIND, world))
     launch = Launch(options.job, procs, options.nodes)
     if plan := os.environ.get(PLAN):  # how it was submitted is on record
         _say_what_changed(Path(plan))
@@ -119,6 +119,15 @@ def _check_nodes(options: argparse.Namespace, kind: str) -> None:
             except OSError as error:
                 raise ValueError(f"--master: port {number} cannot be used on this machine: {error.strerror}") from None
     options.master = f"{host}:{number}"
+
+
+def _who_prepares(run: Path, kind: str, world: World) -> World:
+    """Tasks of an array may start hours apart, in any order: the first that finds no run checks and hashes the input.
+
+    Of several at the same moment one decides, see `start_run`. The ranks of a collective job start together.
+    """
+    begun = kind == "collective" or PLAN not in os.environ or (run / "run.json").exists()
+    return world if begun else World(0, world.world_size)
 
 
 def _first_of(options: argparse.Namespace, procs: int) -> World:

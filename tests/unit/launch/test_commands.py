@@ -168,3 +168,14 @@ def test_a_killed_worker_of_a_collective_job_is_the_cause_not_its_peer(tmp_path)
 def test_auto_is_one_worker_a_gpu_that_may_be_used(monkeypatch, visible, number):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert number_of_procs("auto") == number
+
+
+def test_a_task_of_an_array_does_not_wait_for_one_that_may_start_hours_later(tmp_path):
+    out = tmp_path / "run"
+    plan = out / "logs" / "submit-1"
+    plan.mkdir(parents=True)
+    (plan / "plan.json").write_text("{}")
+    words = ["run", COUNT, f"out={out}", "limit=4", "--nodes", "3"]
+    done = genloop(*words, "--node-rank", "2", GENLOOP_PLAN=str(plan))
+    assert done.returncode == 0 and [row["item"] for row in read_rows(out)] == list(range(4)), done.stderr
+    assert genloop(*words, GENLOOP_PLAN=str(plan)).returncode == 0
