@@ -26,6 +26,9 @@ class Config(JobConfig):
 
     numbers: InputPath
     train: TrainSettings = TrainSettings(num_steps=2)
+    hanging: Annotated[int | None, LAUNCH] = Field(
+        None, ge=0, description="a rank that stands still from the first step on"
+    )
     seconds: Annotated[float, LAUNCH] = Field(0.0, ge=0, description="how long one step takes")
 
 
@@ -41,7 +44,7 @@ def main(config: Config, world: World, checked: None) -> None:
             if stop.item():
                 world.request_stop()
                 world.check_stop()
-            time.sleep(config.seconds)
+            time.sleep(600 if world.rank == config.hanging else config.seconds)
             value = torch.tensor([float(config.numbers.read_text().splitlines()[world.rank])])
             dist.all_reduce(value)
             if world.rank == 0:

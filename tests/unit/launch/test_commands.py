@@ -152,6 +152,17 @@ def test_a_worker_that_hangs_is_found_its_stacks_are_kept_and_all_are_stopped(tm
     assert workers_of(out) == []
 
 
+def test_a_rank_that_hangs_stops_its_peers_too(tmp_path):
+    (tmp_path / "numbers").write_text("1\n4\n")
+    out = tmp_path / "run"
+    words = [AVERAGE, f"numbers={tmp_path / 'numbers'}", f"out={out}", "hanging=1", "--procs", "2"]
+    command = launch(*words, "--hang-timeout", "4")
+    _, errors = command.communicate(timeout=120)
+    assert command.returncode == 1 and "hangs: no safe point for" in errors
+    assert "averaging_job.py" in (out / "logs/worker-1.log").read_text()
+    assert workers_of(out) == []
+
+
 def test_a_killed_worker_of_a_collective_job_is_the_cause_not_its_peer(tmp_path):
     (tmp_path / "numbers").write_text("1\n4\n")
     out = tmp_path / "run"
