@@ -52,7 +52,8 @@ def locked(run: Path, world: World, device: str = "cpu") -> Iterator[None]:
             del _held[run]
             heartbeat.join()
             lock.release()
-            (staging / f"clock.{world.name}").unlink(missing_ok=True)
+            for leftover in [staging / f"clock.{world.name}", *staging.glob(f".{lock.path.name}.*.tmp")]:
+                leftover.unlink(missing_ok=True)  # the others: of launchers that were killed
             with contextlib.suppress(OSError):
                 staging.rmdir()
 

@@ -75,3 +75,11 @@ def test_a_suspended_training_that_another_has_taken_over_writes_nothing_more(tm
 def test_ranks_without_a_meeting_point_are_refused():
     with pytest.raises(BadInput, match="MASTER_ADDR"), process_group(World(0, 2)):
         pass
+
+
+def test_what_a_launcher_left_that_was_killed_while_it_asked_goes_with_the_training(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp/.training.lock.0a.tmp").write_text("{}")
+    with locked(tmp_path, World()):
+        pass
+    assert not (tmp_path / "tmp").exists()
