@@ -317,9 +317,9 @@ class Ledger:
         return self._lease is None or self._lease.is_lost()
 
     def _release(self) -> None:
-        lease, self._unit, self._lease = self._lease, None, None
-        if lease is not None:
-            lease.release()
+        if self._lease is not None:
+            self._lease.release()  # first: a Ctrl-C in between comes here again
+        self._unit = self._lease = None
 
     def _record_failure(self, unit: Unit, error: Exception) -> int:
         try:

@@ -115,7 +115,7 @@ def test_the_signal_ahead_of_the_time_limit_stops_a_run_that_goes_on_later(slurm
     run = tmp_path / "run"
     job = submit(run, COUNT, "limit=30", "slow=1", time="1m", lead="50s")
     stopped(run)
-    assert list((run / "leases").iterdir()) == []
+    assert list((run / "leases").glob("*")) == []  # Slurm may have sent it before anything began
     units = len(finished(run))
     slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=10")
     slurm.hurry(job)

@@ -377,3 +377,19 @@ def test_the_lease_of_a_worker_that_was_killed_behind_its_last_file_goes_with_th
     (tmp_path / "leases" / "00000").write_text('{"pid": 1, "host": "elsewhere"}')
     assert drain(tmp_path, units) == []
     assert list((tmp_path / "leases").iterdir()) == []
+
+
+def test_a_ctrl_c_while_a_lease_is_given_back_leaves_none(tmp_path, monkeypatch):
+    calls, release = [], Lease.release
+
+    def interrupted(self):
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        release(self)
+
+    monkeypatch.setattr(Lease, "release", interrupted)
+    with pytest.raises(KeyboardInterrupt), Ledger(tmp_path, plan_units(2, 1), World()) as ledger:
+        for unit in ledger.claims():
+            ledger.complete(unit, [{"item": 0}])
+    assert finished(tmp_path) == {"00000"} and not list((tmp_path / "leases").iterdir())
