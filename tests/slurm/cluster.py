@@ -94,10 +94,16 @@ class RealSlurm:
         os.kill(int((self.folder / f"slurmd.{node}.pid").read_text()), signal.SIGKILL)
         mine = f"SLURMD_NODENAME={node}".encode()
         here = f"SLURM_CONF={self.config}".encode()
+        found: list[int] = []
         for place in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 if {mine, here} <= set((place / "environ").read_bytes().split(b"\0")):
-                    os.kill(int(place.name), signal.SIGKILL)
+                    parent = int((place / "stat").read_text().rpartition(")")[2].split()[1])
+                    is_step = Path(f"/proc/{parent}/cmdline").read_bytes().startswith(b"slurmstepd")
+                    found = [*([parent] if is_step else []), *found, int(place.name)]  # a living one would tell
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=killed")
 
     def revive_node(self, node: str) -> None:
