@@ -81,6 +81,11 @@ class Layout:
         )
 
 
+def num_shared_pads(ids: Tensor, config: ShowOConfig) -> int:
+    """How many columns in front are pads in all rows (B, L): positions are relative, so rows may go without them."""
+    return int((ids != config.pad_id).any(dim=0).int().argmax())
+
+
 def omni_mask(ids: Tensor, config: ShowOConfig, *, see_pads: bool = False) -> Tensor:
     """ids (B, L) of t2i rows -> (B, 1, L, L), True where a row may look at a column.
 

@@ -17,7 +17,7 @@ from genloop.data.arrays import CAPTION, CODES, read_caption, read_codes
 from genloop.data.order import Order
 from genloop.data.shards import Shards
 from genloop.models.showo.model import ShowO
-from genloop.models.showo.prompting import IGNORE, Layout, omni_mask
+from genloop.models.showo.prompting import IGNORE, Layout, num_shared_pads, omni_mask
 from genloop.training.task import Loss, Objective, Plan
 
 
@@ -70,10 +70,7 @@ class MaskedTokens(Objective[MaskedCaption, TokenRows]):
         return Plan(items, float(masked.sum() + 2 * self.batch_size * self.ends))
 
     def load(self, items: Sequence[MaskedCaption], plan: Plan[MaskedCaption]) -> TokenRows:
-        """Read codes and captions and lay them out. Pads that all rows share are cut off.
-
-        Positions are relative, so that changes no logit.
-        """
+        """Read codes and captions and lay them out, without the pads that all rows share."""
         config = self.layout.config
         samples = [self.shards.read(item.row, (CODES, CAPTION)) for item in items]
         codes = torch.from_numpy(np.stack([read_codes(s, self._num_tokens, self._num_codes) for s in samples]))
@@ -85,7 +82,7 @@ class MaskedTokens(Objective[MaskedCaption, TokenRows]):
             torch.where(masked, codes, IGNORE),
             [item.is_dropped for item in items],
         )
-        shared = int((ids != config.pad_id).any(dim=0).int().argmax())
+        shared = num_shared_pads(ids, config)
         start = config.text_length - shared
         ids, labels = ids[:, shared:].contiguous(), labels[:, shared:].clone()
         labels[:, :start] = IGNORE
