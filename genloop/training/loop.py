@@ -9,7 +9,7 @@ uninterrupted one.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from genloop.training.session import check_lock
 from genloop.training.settings import LoopSettings
 from genloop.training.sharded import sharded_learner
 from genloop.training.state import Progress, checkpoints, cut_metrics
-from genloop.training.task import Objective, Step
+from genloop.training.task import Gathered, Objective, Step
 
 
 def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, world: World, *, seed: int = 0) -> None:
@@ -58,10 +58,14 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
         loading = Loading(objective, fitting, world, first=first, device=device, equal_passes=equal, seed=seed)
         return readers.enter_context(closing(loading)).steps(lambda number: learning_rate(number, settings))
 
-    metrics, steps = _Metrics(run, settings, world, progress), read(progress.step + 1)
+    metrics, first = _Metrics(run, settings, world, progress), progress.step + 1
+    steps = read(first)
     with readers:
         while progress.step < settings.num_steps:
             number = progress.step + 1
+            if objective.prepare_every and (number == first or (number - 1) % objective.prepare_every == 0):
+                with note(f"rank {world.rank}, before step {number}"):
+                    _prepare(objective, number, learner.gathered, run, world)
             with note(f"rank {world.rank}, step {number}"):
                 step = next(steps)
                 rows = min(budget.limit, step.num_items)
@@ -90,11 +94,23 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
     learner.close()
 
 
+def _prepare(objective: Objective[Any, Any], number: int, gathered: Gathered, run: Path, world: World) -> None:
+    """What the objective prepares for the steps to come may become a line of metrics.jsonl."""
+    objective.model.eval()
+    found = objective.prepare(number, gathered)
+    objective.model.train()
+    _append(found, number, run, world)
+
+
 def _after_step(objective: Objective[Any, Any], number: int, run: Path, world: World) -> None:
     """What the objective finds in its model becomes a line of metrics.jsonl."""
     objective.model.eval()
     found = objective.after_step(number)
     objective.model.train()
+    _append(found, number, run, world)
+
+
+def _append(found: Mapping[str, Any] | None, number: int, run: Path, world: World) -> None:
     if found and world.rank == 0:
         check_lock(run)
         append_metrics(run, {"step": number, **found})

@@ -73,9 +73,10 @@ class Replicated(Generic[B]):
         if self.world.rank == 0:
             save_state(self.run, self.model, self.optimizer, self.ema, self.progress, keep=self.settings.keep)
 
-    def gathered(self) -> AbstractContextManager[object]:
+    def gathered(self, *, averages: bool | None = None) -> AbstractContextManager[object]:
         """The model is whole on every rank at all times; averages stand in for its weights where they are wanted."""
-        return nullcontext() if self.ema is None or not self.settings.use_ema else self.ema.swapped()
+        wanted = self.settings.use_ema if averages is None else averages
+        return self.ema.swapped() if self.ema is not None and wanted else nullcontext()
 
     def close(self) -> None:
         """The model stays as it is, or gets its averages."""

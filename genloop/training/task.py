@@ -3,15 +3,17 @@
     plan(step)          what the batch of a step consists of; cheap, the same on all ranks
     load(items, plan)   some items, read and decoded into CPU tensors; runs ahead in worker processes, without the model
     loss(batch)         their loss, on the device of the model
-    after_step(step)    evaluation, rollouts, images: the model is whole on every rank meanwhile
+    prepare(step)       rollouts: every so many steps, and before the first step of a resumed run
+    after_step(step)    evaluation, images: the model is whole on every rank meanwhile
 
 A rank loads `plan.items[rank::world_size]` only, in micro-batches of `train.rows_per_forward` items.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -37,10 +39,18 @@ class Loss:
     parts: dict[str, float] = field(default_factory=dict)  # further sums for metrics.jsonl, divided by the same weight
 
 
+class Gathered(Protocol):
+    """Opens the model as a whole on every rank; called on all ranks alike."""
+
+    def __call__(self, *, averages: bool | None = None) -> AbstractContextManager[object]:
+        """The weights as trained, or their moving averages (where there are some); None: as `train.use_ema` says."""
+
+
 class Objective(ABC, Generic[I, B]):
-    """What is trained, on what, by which loss. Subclasses may set `after_every` and override the optional methods."""
+    """What is trained, on what, by which loss. Subclasses may set the two periods and override the optional methods."""
 
     model: nn.Module
+    prepare_every: int = 0  # steps between two calls of prepare; 0: it is never called
     after_every: int = 0  # steps between two calls of after_step; 0: it is never called
 
     @abstractmethod
@@ -57,6 +67,12 @@ class Objective(ABC, Generic[I, B]):
     @abstractmethod
     def loss(self, batch: B) -> Loss:
         """The loss of what `load` gave, its tensors on the device of the model. Reads no file."""
+
+    def prepare(self, step: int, gathered: Gathered) -> Mapping[str, Any] | None:
+        """Called on all ranks before step 1, every `prepare_every` steps from there, and before the first step of a
+        resumed run -> a line of metrics.jsonl, or nothing. Plans may be made and items loaded earlier.
+        """
+        return None
 
     def after_step(self, step: int) -> Mapping[str, Any] | None:
         """Called on all ranks every `after_every` steps -> a line of metrics.jsonl, or nothing."""

@@ -116,9 +116,10 @@ class Sharded(ABC, Generic[B]):
             write_state(self.run, weights, moments, self.progress, keep=self.settings.keep, averages=averages)
 
     @contextmanager
-    def gathered(self) -> Iterator[None]:
-        """While the body runs every rank holds the whole model, of averages with `use_ema`, and may call it alone."""
-        with self.ema.swapped() if self.ema and self.settings.use_ema else nullcontext(), self.whole():
+    def gathered(self, *, averages: bool | None = None) -> Iterator[None]:
+        """While the body runs every rank holds the whole model, or its averages, and may call it alone."""
+        wanted = self.settings.use_ema if averages is None else averages
+        with self.ema.swapped() if self.ema and wanted else nullcontext(), self.whole():
             yield
 
     def close(self) -> None:
