@@ -1,4 +1,4 @@
-"""Images drawn and scored inside a training, from the weights as they are: RUN/rollouts/0000041/images-00000.safetensors.
+"""Images drawn and scored inside a training, from the weights as they are: RUN/rollouts/STEP/images-00000.safetensors.
 
 The rows of a rollout are cut into parts of a fixed size, which ranks draw in turn and every rank reads. A row depends
 on its prompt, its Seed and the weights alone, so the same rows come of any number of ranks. Each part appears whole or
@@ -131,7 +131,7 @@ class Rollouts:
         safetensors = require("safetensors")
         try:
             with safetensors.safe_open(path, "pt", device="cpu") as file:
-                found = {name: file.get_tensor(name) for name in file.keys()}
+                found = {name: file.get_tensor(name) for name in list(file.keys())}
                 is_ours = (file.metadata() or {}).get("digest") == self._digest(pairs, number)
         except safetensors.SafetensorError as error:
             log.warning("%s: %s; its rows are drawn again", path, error)
