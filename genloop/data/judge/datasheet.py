@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from genloop.data.judge.examples import QUESTIONS, SPLITS, JudgeExample, Pair
+from genloop.data.judge.examples import QUESTIONS, SPLITS, JudgeExample, RankingPair
 from genloop.records import TAGS
 
 Counts = dict[str, dict[str, list[float]]]  # row name -> column name -> [how many, sum of labels]
@@ -55,7 +55,7 @@ def tally(examples: Mapping[str, Iterable[JudgeExample]]) -> dict[str, Tally]:
 
 
 def datasheet(
-    sections: Mapping[str, Sequence[str]], tallies: Mapping[str, Tally], pairs: Mapping[str, Sequence[Pair]]
+    sections: Mapping[str, Sequence[str]], tallies: Mapping[str, Tally], pairs: Mapping[str, Sequence[RankingPair]]
 ) -> str:
     """Markdown: the sections (heading -> lines), then tables of the counts."""
     parts = ["# Examples for a judge", ""]
@@ -145,7 +145,7 @@ def _cell(count: Sequence[float]) -> str:
     return f"{int(count[0])} ({100 * count[1] / count[0]:.1f} % yes)"
 
 
-def _pairs_table(pairs: Sequence[Pair]) -> list[str]:
+def _pairs_table(pairs: Sequence[RankingPair]) -> list[str]:
     tags = [tag for tag in (*TAGS, None) if any(pair.tag == tag for pair in pairs)]
     if not tags:
         return ["none"]

@@ -63,7 +63,7 @@ class JudgeExample:
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class RankingPair:
     """Two images of one prompt at one step, the better one first, by their keys: a line of pairs.jsonl."""
 
     better: str
@@ -137,7 +137,7 @@ def read_cells(sample: Sample) -> np.ndarray | None:
     return read_integers(sample, "cells.npy", (None, None, len(CELL_NAMES)), 256).astype(np.uint8)
 
 
-def ranking_pairs(examples: Iterable[JudgeExample]) -> list[Pair]:
+def ranking_pairs(examples: Iterable[JudgeExample]) -> list[RankingPair]:
     """Every pair of images of one sentence at one step whose labels for a question differ.
 
     Previews at an unknown step are in no pair.
@@ -150,24 +150,24 @@ def ranking_pairs(examples: Iterable[JudgeExample]) -> list[Pair]:
     for (text, question, step), members in groups.items():
         for label, example in members:
             pairs += [
-                Pair(example.key, other.key, question, step, example.prompt.tag, text)
+                RankingPair(example.key, other.key, question, step, example.prompt.tag, text)
                 for lower, other in members
                 if label > lower
             ]
     return pairs
 
 
-def balance(pairs: Sequence[Pair], seed: int, *, most: int) -> list[Pair]:
+def balance(pairs: Sequence[RankingPair], seed: int, *, most: int) -> list[RankingPair]:
     """For each question as many pairs of every task as the task with the fewest has, at most `most` of each sentence.
 
     Which ones is decided by a keyed hash of the pair, so that it depends on nothing else; tasks without any pair are
     left out of the count. The order is that of `pairs`.
     """
     rank = {id(pair): _uniform(f"{seed}/pair/{pair.better}/{pair.worse}/{pair.question}") for pair in pairs}
-    by_sentence: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    by_sentence: dict[tuple[str, str], list[RankingPair]] = defaultdict(list)
     for pair in pairs:
         by_sentence[pair.question, pair.prompt].append(pair)
-    by_task: dict[str, dict[str | None, list[Pair]]] = defaultdict(lambda: defaultdict(list))
+    by_task: dict[str, dict[str | None, list[RankingPair]]] = defaultdict(lambda: defaultdict(list))
     for (question, _), members in by_sentence.items():
         for pair in sorted(members, key=lambda pair: rank[id(pair)])[:most]:
             by_task[question][pair.tag].append(pair)

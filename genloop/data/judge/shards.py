@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.data.judge.dataset import PATHS, Examples
-from genloop.data.judge.examples import SPLITS, JudgeExample, Pair, balance, ranking_pairs
+from genloop.data.judge.examples import SPLITS, JudgeExample, RankingPair, balance, ranking_pairs
 from genloop.data.shards import Sample, Shards, write_shard
 
 
@@ -34,7 +34,7 @@ def read_sides(shards: Path) -> dict[str, list[JudgeExample]]:
     return {split: list(Examples(Shards(folder))) if folder.is_dir() else [] for split, folder in folders.items()}
 
 
-def pairs_of(sides: Mapping[str, Sequence[JudgeExample]], seed: int, *, most: int) -> dict[str, list[Pair]]:
+def pairs_of(sides: Mapping[str, Sequence[JudgeExample]], seed: int, *, most: int) -> dict[str, list[RankingPair]]:
     """The ranking pairs of each side, of one kind of source at a time, balanced by task; `most` of one sentence."""
     pairs = {}
     for split, members in sides.items():
