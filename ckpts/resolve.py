@@ -6,9 +6,13 @@ that the environment variable CHECKPOINT_DIR names.
 """
 
 import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from genloop.config import read_yaml
 from genloop.reading import read_json_object
@@ -49,6 +53,7 @@ class Entry:
 
     `made_by` is the command that makes the folder, of files that `source` tells; "": they are copied. `backbone` is
     what a conversion under this name has to find in the file; "": anything. `hub` or `url` say where it is fetched.
+    `shape` is what is public about its tensors, see ckpts/stand_in.py; None: nothing is known.
     """
 
     name: str
@@ -60,6 +65,7 @@ class Entry:
     backbone: str = ""
     hub: Hub | None = None
     url: Url | None = None
+    shape: Mapping[str, Any] | None = None
 
     @property
     def folder(self) -> Path:
@@ -77,8 +83,22 @@ def registry(path: Path = REGISTRY) -> dict[str, Entry]:
         hub = Hub(**row["hub"] | {"only": tuple(row["hub"].get("only", ()))}) if "hub" in row else None
         url = Url(**row["url"]) if "url" in row else None
         folder = path.parent / row["folder"]
-        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]), **more, hub=hub, url=url)
+        where = {"hub": hub, "url": url, "shape": row.get("shape")}
+        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]), **more, **where)
     return found
+
+
+_INSTEAD: ContextVar[Callable[[Entry], Path | None]] = ContextVar("instead_of", default=lambda entry: None)
+
+
+@contextmanager
+def instead_of(make: Callable[[Entry], Path | None]) -> Iterator[None]:
+    """While the body runs, a known checkpoint that is not here resolves to what `make` returns for it, unless None."""
+    token = _INSTEAD.set(make)
+    try:
+        yield
+    finally:
+        _INSTEAD.reset(token)
 
 
 def known(name: str, *, path: Path = REGISTRY) -> Entry:
@@ -147,6 +167,8 @@ def _folder(entry: Entry) -> Path:
     absent = missing_files(entry)
     if not absent:
         return entry.folder
+    if (other := _INSTEAD.get()(entry)) is not None:
+        return other
     if entry.hub is not None or entry.url is not None:
         raise FileNotFoundError(f"checkpoint {entry.name!r} is not there: run `genloop ckpts fetch {entry.name}`")
     if entry.made_by:

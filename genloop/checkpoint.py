@@ -332,22 +332,36 @@ def _write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> str:
     One tensor at a time comes to the CPU. The library writes all at once, and would have them read again to be hashed.
     """
     kinds = {name: _DTYPES[str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()}
-    order = sorted(tensors, key=lambda name: (list(_DTYPES.values()).index(kinds[name]), name.encode()))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name in order:
-        begin, end = end, end + tensors[name].nbytes
-        header[name] = {"dtype": kinds[name], "shape": list(tensors[name].shape), "data_offsets": [begin, end]}
-    text = json_line(header)[:-1]
-    text += b" " * (-len(text) % 8)
+    head, order, _ = _layout({name: (kinds[name], tuple(tensor.shape)) for name, tensor in tensors.items()})
     digest = hashlib.sha256()
     with open(path, "wb") as file:
-        head = struct.pack("<Q", len(text)) + text
         for raw in chain([memoryview(head)], map(_bytes_of, map(tensors.__getitem__, order))):
             for start in range(0, len(raw), _CHUNK):
                 file.write(raw[start : start + _CHUNK])
                 digest.update(raw[start : start + _CHUNK])
     return digest.hexdigest()
+
+
+def write_shapes(path: Path, shapes: Mapping[str, Shape], dtype: str) -> None:
+    """Write a safetensors file of these shapes, all of `dtype` (F32, BF16), that has no values and takes no room."""
+    head, _, size = _layout({name: (dtype, shape) for name, shape in shapes.items()})
+    with open(path, "wb") as file:
+        file.write(head)
+        file.truncate(len(head) + size)
+
+
+def _layout(tensors: Mapping[str, tuple[str, Shape]]) -> tuple[bytes, list[str], int]:
+    """{name: (type, shape)} -> what a safetensors file begins with, the order of its tensors, the bytes that follow."""
+    order = sorted(tensors, key=lambda name: (list(_DTYPES.values()).index(tensors[name][0]), name.encode()))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name in order:
+        kind, shape = tensors[name]
+        begin, end = end, end + math.prod(shape) * _BITS[kind] // 8
+        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
+    text = json_line(header)[:-1]
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text, order, end
 
 
 def _bytes_of(tensor: "Tensor") -> memoryview:

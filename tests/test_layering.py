@@ -44,6 +44,7 @@ TABLES = {
     "geneval.detectors.tables": {"shapes"},
     "launch.commands.report": {"report"},
     "launch.planning.pace": {"stats"},
+    "launch.planning.plan": {"ckpts"},
     "launch.commands.ckpts": {"ckpts"},
 }
 LAZY = re.compile(r"(launch|jobs|geneval|ckpts|genloop)(\.\w+)*:\w+")

@@ -128,7 +128,7 @@ def _rows(plan: JobPlan) -> Iterator[tuple[str, str]]:
         yield "work", f"{plan.steps} steps"
     yield "workers", f"{plan.workers}, each on a {'GPU' if plan.device == 'cuda' else 'CPU'}"
     if plan.footprint is not None:
-        yield "memory of each", size(plan.footprint.peak)
+        yield "memory of each", size(plan.footprint.peak) + (" (from registry shapes)" if plan.from_shapes else "")
         yield from ((f"  {name}", size(count)) for name, count in plan.footprint.parts.items() if count)
         yield "  activations", size(plan.footprint.working)
         yield from ((f"disk: {name}", size(count)) for name, count in plan.footprint.disk.items())

@@ -12,12 +12,13 @@ from typing import Any
 from genloop import job
 from genloop.config import JobConfig
 from genloop.planning import Footprint
-from genloop.registry import MissingPackage
+from genloop.registry import MissingPackage, load
 from launch.backends.processors import number_of_gpus
 from launch.planning.pace import Pace, calibrate, pace_like
 
 HEADROOM = 0.9  # of a GPU: its context, workspaces and gaps between blocks take the rest
 GIB = 2**30
+_STAND_INS = "ckpts.stand_in:stand_ins"
 _SMALLER = ("rows_per_forward", "images_per_batch", "slots")  # halved
 _HALF = ("float32", "bfloat16")
 _OTHERWISE = {
@@ -56,6 +57,7 @@ class JobPlan:
     remedy: str | None = None  # key=value ... that makes it fit
     seconds: Pace | None = None  # of the whole run on all workers
     notes: tuple[str, ...] = ()
+    from_shapes: tuple[str, ...] = ()  # checkpoints that are not here, whose memory is that of their public shapes
 
 
 def plan_job(request: Request) -> JobPlan:
@@ -64,8 +66,8 @@ def plan_job(request: Request) -> JobPlan:
     config = job.parse(module, request.words)
     name = job.job_name(module)
     plan = _counted(JobPlan(name, str(config.out), request.procs, _device(config, request)), module, config)
-    footprint, notes = _footprint(request, request.words)
-    plan = replace(plan, footprint=footprint, notes=notes)
+    footprint, notes, absent = _footprint(request, request.words)
+    plan = replace(plan, footprint=footprint, notes=notes, from_shapes=absent)
     if footprint is not None and request.vram is not None:
         fits = footprint.peak <= request.vram * GIB * HEADROOM
         plan = replace(plan, fits=fits, remedy=None if fits else _remedy(request, config))
@@ -81,20 +83,26 @@ def _counted(plan: JobPlan, module: ModuleType, config: Any) -> JobPlan:
     return replace(plan, items=items, units=math.ceil(items / config.unit_size))
 
 
-def _footprint(request: Request, words: Sequence[str]) -> tuple[Footprint | None, tuple[str, ...]]:
-    """What a worker holds; a missing checkpoint is a note that names the command which gets it."""
+def _footprint(request: Request, words: Sequence[str]) -> tuple[Footprint | None, tuple[str, ...], tuple[str, ...]]:
+    """What a worker holds, notes, and the checkpoints that stand-ins of their public shapes were taken for.
+
+    What is known of no checkpoint is a note that names the command which gets it.
+    """
     module = request.module
     with tempfile.TemporaryDirectory(prefix="genloop-plan-") as folder:
         config = job.parse(module, [*words, f"out={folder}/run"])
-        try:
-            checked = module.check(config) if hasattr(module, "check") else None
-        except FileNotFoundError as error:
-            if "is not there" not in str(error):
-                raise
-            return None, (f"memory is not planned: {job.one_line(error)}",)
-        if not hasattr(module, "footprint"):
-            return None, (f"memory is not planned: {job.job_name(module)} does not tell",)
-        return module.footprint(config, checked, device=_device(config, request), ranks=request.procs), ()
+        with load(_STAND_INS)(Path(folder) / "ckpts") as absent:
+            try:
+                checked = module.check(config) if hasattr(module, "check") else None
+            except FileNotFoundError as error:
+                if "is not there" not in str(error):
+                    raise
+                return None, (f"memory is not planned: {job.one_line(error)}",), ()
+            if not hasattr(module, "footprint"):
+                return None, (f"memory is not planned: {job.job_name(module)} does not tell",), ()
+            found = module.footprint(config, checked, device=_device(config, request), ranks=request.procs)
+    fetch = f"memory is from registry shapes; the weights are not there: run `genloop ckpts fetch {' '.join(absent)}`"
+    return found, (fetch,) if absent else (), tuple(absent)
 
 
 def _device(config: JobConfig, request: Request) -> str:
@@ -111,7 +119,7 @@ def _remedy(request: Request, config: JobConfig) -> str | None:
 
     def fits(*words: str) -> bool:
         try:
-            footprint, _ = _footprint(request, (*request.words, *words))
+            footprint, *_ = _footprint(request, (*request.words, *words))
         except (ValueError, MissingPackage):  # this job cannot be set so
             return False
         return footprint is not None and footprint.peak <= room

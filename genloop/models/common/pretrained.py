@@ -30,6 +30,8 @@ def load_pretrained(
     place = {"device_map": "meta"} if str(device) == "meta" else {}
     model, _ = _from_pretrained(model_class, folder, dtype=dtype, **place, **options)
     check_finite(dict(model.named_parameters()), folder)
+    for tensor in model.state_dict().values() if place else ():
+        tensor.detach()  # transformers makes them where no tracker looks
     return model.to(device).eval()
 
 

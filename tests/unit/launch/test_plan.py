@@ -89,12 +89,24 @@ def test_shards_of_the_ranks_are_smaller(tmp_path):
         assert share.parts[part] == pytest.approx(whole.parts[part] / 4, abs=4)
 
 
-def test_a_missing_checkpoint_is_named_with_the_command_that_gets_it(capsys, images, tmp_path, monkeypatch):
+def test_a_missing_checkpoint_is_planned_from_its_shapes_and_named_with_the_command_that_gets_it(
+    capsys, tmp_path, monkeypatch
+):
     monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
-    words = ["generator.options.showo=show-o", f"out={tmp_path}/run"]
+    (tmp_path / "prompts.txt").write_text("a photo of two clocks\n")
+    words = [f"prompts={tmp_path}/prompts.txt", f"out={tmp_path}/run", "images_per_prompt=1", "--vram", "80"]
+    found = planned(capsys, "generate", "showo_256", *words)["stages"]["generate"]
+    assert found["footprint"]["parts"]["generator"] == pytest.approx(2 * 1.448e9 + 4 * 95.4e6, rel=0.01)
+    assert found["from_shapes"] == ["show-o", "phi-1_5", "magvitv2"] and found["fits"]
+    assert "genloop ckpts fetch show-o phi-1_5 magvitv2" in found["notes"][0]
+
+
+def test_a_missing_checkpoint_of_unknown_shape_is_named_with_the_command_that_gets_it(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
+    words = ["generator.options.showo=qwen2vl-flux", f"out={tmp_path}/run"]
     found = planned(capsys, "generate", "tiny", *words)["stages"]["generate"]
     assert found["footprint"] is None and found["units"] == 3
-    assert "genloop ckpts fetch show-o" in found["notes"][0]
+    assert "genloop ckpts fetch qwen2vl-flux" in found["notes"][0]
 
 
 def test_a_pipeline_is_planned_stage_by_stage(capsys):
