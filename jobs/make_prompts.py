@@ -29,8 +29,8 @@ KIND = "independent"
 
 
 class Config(JobConfig):
-    source: Literal["geneval", "shapes_train", "shapes_test", "shapes_heldout"] = Field(
-        "geneval", description="GenEval's generator, or a prompt set of the embedded world"
+    source: Literal["geneval", "shapes_train", "shapes_test", "shapes_heldout", "shapes_learn", "shapes_learn_test"] = (
+        Field("geneval", description="GenEval's generator, or a prompt set of the embedded world")
     )
     num_prompts: CountOrNone = Field(100, description="prompts of each task, before duplicates are dropped")
     repeat: bool = Field(False, description="go through the sentences of a small task again, up to num_prompts")

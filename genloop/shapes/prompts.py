@@ -7,12 +7,19 @@ All sentences that the world can word are split once and for all, independently 
 - **test**: names seen combinations only. Of `position` and `color_attr`, which have sentences to spare, these sentences
   are kept from training; of the other four tasks every seen sentence is in both sets.
 - **train**: the seen sentences that training may name.
+- **learn_test**, **learn**: what learning from preferences is measured on, and what it may name. Half of the seen
+  sentences of every task, by a hash of what they say, are learn_test: a sentence and the same in another order ("a star
+  and a ring", "a ring and a star") are on one side. The other half, as far as it is in train, is learn. So learn has no
+  sentence in common with learn_test; with test it has, in the four tasks that test has all sentences of.
 Sizes: see `pool`. A set never repeats a sentence, so small tasks give fewer than `per_tag` prompts, unless it is asked
 to: then it goes through the sentences of a small task again and again. A repeated sentence is another prompt with other
 noise, but the same cluster in statistics.
 """
 
+import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
 from itertools import combinations, permutations, product
 
@@ -22,7 +29,7 @@ from genloop.data.prompts import caption
 from genloop.records import COLORS, RELATIONS, TAGS, Clause, Prompt
 from genloop.shapes.scenes import MAX_OBJECTS, SHAPES
 
-SETS = ("train", "test", "heldout")
+SETS = ("train", "test", "heldout", "learn", "learn_test")  # the order keys draws
 NUMBERS = tuple(range(2, MAX_OBJECTS + 1))
 _WORLD = 20250  # keys the split; changing it changes the world
 _RESERVED = {"position": 100, "color_attr": 1000}  # test sentences that training never names
@@ -64,9 +71,14 @@ def pool(name: str, tag: str) -> tuple[Prompt, ...]:
     """Every sentence of a task in a set, in a fixed shuffled order; `index` counts from 0.
 
     Sizes in the order of TAGS: train 10, 72, 24, 90, 188, 4256; test 10, 72, 24, 90, 100, 1000;
-    heldout 0, 18, 6, 10, 72, 2844.
+    heldout 0, 18, 6, 10, 72, 2844; learn 5, 36, 12, 45, 96, 2153; learn_test 5, 36, 12, 45, 144, 2628.
     """
     _check_name(name)
+    if name in ("learn", "learn_test"):
+        measured = _measured(tag)
+        seen = pool("train", tag) + (pool("test", tag) if name == "learn_test" and tag in _RESERVED else ())
+        chosen = [prompt for prompt in seen if (prompt.text in measured) == (name == "learn_test")]
+        return tuple(replace(prompt, index=index) for index, prompt in enumerate(chosen))
     wanted = [include for include in _sentences(tag) if names_held_out(include) == (name == "heldout")]
     order = np.random.default_rng([_WORLD, 3, TAGS.index(tag)]).permutation(len(wanted))
     shuffled = [wanted[i] for i in order]
@@ -79,7 +91,7 @@ def pool(name: str, tag: str) -> tuple[Prompt, ...]:
 
 
 def prompt_set(name: str, seed: int, per_tag: int, *, repeat: bool = False) -> list[Prompt]:
-    """Up to `per_tag` prompts of each task of a set (train, test, heldout), drawn without repetition, in task order.
+    """Up to `per_tag` prompts of each task of a set (see SETS), drawn without repetition, in task order.
 
     With `repeat` exactly `per_tag` of every task that has sentences, each as often as the others or once more.
     Raises ValueError for an unknown set or a `per_tag` below 1.
@@ -95,6 +107,27 @@ def prompt_set(name: str, seed: int, per_tag: int, *, repeat: bool = False) -> l
             order = np.resize(order, per_tag)  # the same order, from its start again
         chosen += [candidates[i] for i in order[:per_tag]]
     return [Prompt(i, prompt.text, prompt.tag, prompt.include, prompt.exclude) for i, prompt in enumerate(chosen)]
+
+
+@cache
+def _measured(tag: str) -> frozenset[str]:
+    """The texts of learn_test: of the sentences that say the same, sorted by a hash, the first half."""
+    same: dict[object, list[str]] = defaultdict(list)
+    for include in _sentences(tag):
+        if not names_held_out(include):
+            same[_meaning(include)].append(caption(tag, include))
+    groups = sorted(same.values(), key=lambda texts: hashlib.blake2b(min(texts).encode()).digest())
+    return frozenset(text for texts in groups[: len(groups) // 2] for text in texts)
+
+
+def _meaning(include: tuple[Clause, ...]) -> object:
+    """What clauses ask for, whatever their order: "a star left of a ring" is "a ring right of a star"."""
+    place = include[-1].position
+    if place is None:
+        return frozenset(include)
+    relation, first, second = place[0], include[1].class_name, include[0].class_name
+    opposite = {"right of": "left of", "below": "above"}
+    return (opposite[relation], second, first) if relation in opposite else (relation, first, second)
 
 
 def _check_name(name: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from genloop.data.prompts import METADATA_FILE, PROMPTS_FILE, read_prompts
+from genloop.data.prompts import METADATA_FILE, PROMPTS_FILE, read_prompts, read_texts
 from genloop.job import run_command
 from genloop.records import TAGS
 from jobs import make_prompts
@@ -26,7 +26,7 @@ def test_the_preset_geneval_writes_the_published_files(tmp_path, capsys):
         }
 
 
-@pytest.mark.parametrize("name", ["shapes_train", "shapes_test", "shapes_heldout"])
+@pytest.mark.parametrize("name", ["shapes_train", "shapes_test", "shapes_heldout", "shapes_learn_test"])
 def test_the_presets_of_the_embedded_world_write_the_shipped_files(name, tmp_path):
     assert run_command(make_prompts, [name, f"out={tmp_path / 'run'}"]) == 0
     assert files(tmp_path / "run") == files(ROOT / "configs" / "prompts" / name)
@@ -36,6 +36,15 @@ def test_the_tiny_preset_is_small_and_readable(tmp_path):
     assert run_command(make_prompts, ["tiny", f"out={tmp_path / 'run'}"]) == 0
     prompts = read_prompts(tmp_path / "run" / PROMPTS_FILE, tmp_path / "run" / METADATA_FILE)
     assert 80 < len(prompts) <= 90
+
+
+def test_what_is_learnt_from_is_large_and_apart_from_what_it_is_measured_on(tmp_path):
+    assert run_command(make_prompts, ["shapes_learn", f"out={tmp_path / 'run'}"]) == 0
+    learn = read_prompts(tmp_path / "run" / PROMPTS_FILE, tmp_path / "run" / METADATA_FILE)
+    measured = read_texts(ROOT / "configs/prompts/shapes_learn_test" / PROMPTS_FILE)
+    assert len(learn) >= 1500 and len(set(measured)) == len(measured) >= 600
+    assert not {prompt.text for prompt in learn} & set(measured)
+    assert len({sum(prompt.tag == tag for prompt in learn) for tag in TAGS}) == 1
 
 
 @pytest.mark.parametrize("name", ["shapes_search", "shapes_search_train"])

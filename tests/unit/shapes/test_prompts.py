@@ -1,9 +1,9 @@
-"""The three prompt sets: complete, apart, deterministic."""
+"""The prompt sets: complete, apart, deterministic."""
 
 import pytest
 
 from genloop.data.prompts import caption
-from genloop.records import COLORS, TAGS
+from genloop.records import COLORS, TAGS, Clause
 from genloop.shapes.prompts import (
     SETS,
     held_out_colors,
@@ -22,6 +22,8 @@ def test_the_sizes_are_as_documented():
         "train": [10, 72, 24, 90, 188, 4256],
         "test": [10, 72, 24, 90, 100, 1000],
         "heldout": [0, 18, 6, 10, 72, 2844],
+        "learn": [5, 36, 12, 45, 96, 2153],
+        "learn_test": [5, 36, 12, 45, 144, 2628],
     }
 
 
@@ -51,6 +53,29 @@ def test_training_never_names_a_held_out_combination(tag):
 def test_training_never_sees_a_test_sentence_where_there_are_enough(tag):
     train, test = ({prompt.text for prompt in pool(name, tag)} for name in ("train", "test"))
     assert not train & test
+
+
+@pytest.mark.parametrize("tag", TAGS)
+def test_what_is_learnt_from_says_nothing_that_it_is_measured_on_in_no_order(tag):
+    def meanings(name: str) -> set[object]:
+        return {
+            frozenset(prompt.include) if tag != "position" else relation_of(*prompt.include)
+            for prompt in pool(name, tag)
+        }
+
+    learn, measured = meanings("learn"), meanings("learn_test")
+    assert learn and measured and not learn & measured
+    texts = {name: {prompt.text for prompt in pool(name, tag)} for name in SETS}
+    assert texts["learn"] <= texts["train"] and texts["learn_test"] <= texts["train"] | texts["test"]
+    assert len(meanings("train") | meanings("test")) == 2 * len(measured)
+
+
+def relation_of(first: Clause, second: Clause) -> tuple[str, str, str]:
+    """(upper or left object, axis, other object): the same for a sentence and its mirrored one."""
+    assert second.position is not None
+    names = (second.class_name, first.class_name)
+    upper = names if second.position[0] in ("left of", "above") else names[::-1]
+    return upper[0], "row" if second.position[0] in ("left of", "right of") else "column", upper[1]
 
 
 def test_training_names_every_word():
