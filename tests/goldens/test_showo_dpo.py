@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
 from genloop.models.showo.model import ShowO
 from genloop.models.showo.prompting import IGNORE
-from genloop.training.objectives.log_probs import id_log_probs, label_log_probs
+from genloop.training.objectives.log_probs import code_log_softmax, vocabulary_log_softmax
+from genloop.training.objectives.preference.losses import pair_terms
 from tests.goldens.roots import golden_name
 from tests.goldens.showo_sets import ShowOSet, sets_with
 
@@ -28,26 +28,35 @@ def reference(golden: ShowOSet) -> ShowO:
     return model
 
 
-def counted(golden: ShowOSet, labels: Tensor) -> Tensor:
-    """The labels from soi on: the published loss begins there."""
-    front = torch.arange(labels.shape[1]) < golden.config.text_length
-    return labels.masked_fill(front, IGNORE)
+def rows_of(golden: ShowOSet, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """labels (R, W) of soi, codes, eoi -> the row, the spot and the label of each that counts."""
+    rows, columns = (labels != IGNORE).nonzero(as_tuple=True)
+    return rows, rows * labels.shape[1] + columns, labels[rows, columns]
+
+
+def sums(found: Tensor, rows: Tensor, targets: Tensor, num_rows: int) -> Tensor:
+    """Log-softmax at the spots (S, V) -> sums over each row (R,)."""
+    return torch.zeros(num_rows).index_add(0, rows, found.gather(1, targets[:, None])[:, 0])
 
 
 @pytest.mark.parametrize("golden", SETS, ids=name_of)
 @torch.inference_mode()
 def test_released_log_probs_and_losses_equal_the_recorded_ones(golden: ShowOSet) -> None:
     recorded = golden.arrays("dpo.npz")
-    ids, labels = recorded["input_ids"], counted(golden, recorded["labels"])
-    policy, fixed = (label_log_probs(model, ids, labels) for model in (golden.model, reference(golden)))
-    assert (policy.sum(1) - recorded["policy_logps"]).abs().max() <= TOLERANCE
-    assert (fixed.sum(1) - recorded["reference_logps"]).abs().max() <= TOLERANCE
-    chosen, rejected = (policy - fixed).sum(1).chunk(2)
-    assert (chosen - rejected - recorded["dpo_logits"]).abs().max() <= TOLERANCE
-    losses = -F.logsigmoid(recorded["beta"] * (chosen - rejected))
-    assert (losses - recorded["dpo_losses"]).abs().max() <= TOLERANCE
-    rows = slice(0, len(ids) // 2)
-    sft = -policy[rows].sum() / (labels[rows] != IGNORE).sum()
+    ids, labels = recorded["input_ids"], recorded["labels"][:, golden.config.text_length :]
+    rows, spots, targets = rows_of(golden, labels)
+    policy, fixed = (
+        sums(vocabulary_log_softmax(model, ids, spots), rows, targets, len(ids))
+        for model in (golden.model, reference(golden))
+    )
+    assert (policy - recorded["policy_logps"]).abs().max() <= TOLERANCE
+    assert (fixed - recorded["reference_logps"]).abs().max() <= TOLERANCE
+    sides = [torch.stack(part.chunk(2), 1)[:, None] for part in (policy, fixed)]  # (B, 1, 2)
+    beta = float(recorded["beta"])
+    terms = pair_terms(*sides, beta=beta, wanted_margin=torch.zeros(len(ids) // 2))
+    assert (terms.margin / beta - recorded["dpo_logits"]).abs().max() <= TOLERANCE
+    assert (terms.dpo - recorded["dpo_losses"]).abs().max() <= TOLERANCE
+    sft = -policy[: len(ids) // 2].sum() / (labels[: len(ids) // 2] != IGNORE).sum()
     assert abs(sft - recorded["sft_loss"]) <= TOLERANCE
 
 
@@ -55,11 +64,10 @@ def test_released_log_probs_and_losses_equal_the_recorded_ones(golden: ShowOSet)
 @torch.inference_mode()
 def test_log_probs_of_codes_alone_equal_the_recorded_ones(golden: ShowOSet) -> None:
     recorded = golden.arrays("dpo.npz")
-    labels = recorded["labels"][:, golden.config.text_length + 1 : -1]
-    wanted = labels != IGNORE
-    targets = torch.where(wanted, labels - golden.config.code_offset, 0)
+    labels = recorded["labels"][:, golden.config.text_length :].clone()
+    labels[:, [0, -1]] = IGNORE
+    rows, spots, targets = rows_of(golden, labels)
     for model, name in ((golden.model, "policy"), (reference(golden), "reference")):
-        found = id_log_probs(model, recorded["input_ids"], targets, wanted=wanted)
-        everywhere = id_log_probs(model, recorded["input_ids"], targets)
-        assert (found.sum(1) - recorded[f"{name}_logps_image_only"]).abs().max() <= TOLERANCE
-        assert torch.allclose(everywhere[wanted], found[wanted], atol=1e-5) and not found[~wanted].any()
+        found = code_log_softmax(model, recorded["input_ids"], spots)
+        ours = sums(found, rows, targets - golden.config.code_offset, len(labels))
+        assert (ours - recorded[f"{name}_logps_image_only"]).abs().max() <= TOLERANCE

@@ -1,0 +1,153 @@
+"""DPO on preference pairs: what a step looks at, and the loss. The terms are those of losses.py. U = pairs, D = draws.
+
+Each item is a pair with all its draws and, where real images are replayed, its share of those; so every micro-batch
+does the same passes, and the terms of all items add up to the mean over the batch of all ranks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genloop.data.order import Order
+from genloop.data.pairs.shards import PairShards
+from genloop.models.showo.model import ShowO
+from genloop.rundir import RunFailed
+from genloop.training.objectives.masked_tokens import MaskedCaption, MaskedTokens, TokenRows
+from genloop.training.objectives.preference.estimator import Estimator, PairRows
+from genloop.training.objectives.preference.losses import PairTerms, pair_terms, share_won
+from genloop.training.objectives.preference.reference import Key, ReferenceLogProbs, keys_of
+from genloop.training.objectives.preference.settings import PreferenceSettings
+from genloop.training.task import Loss, Objective, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PairItem:
+    """A pair of a step, what the reference says of it (D, 2), and the images replayed beside it."""
+
+    key: Key
+    reference: np.ndarray
+    replay: tuple[MaskedCaption, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PairBatch:
+    """Some items on the device of the model."""
+
+    rows: PairRows
+    keys: tuple[Key, ...]
+    reference: Tensor  # (U, D, 2)
+    gaps: Tensor  # (U,): by how much the chosen side's score is higher
+    weight: float  # pairs of the whole batch
+    num_labels: float  # of the whole batch: what the cross-entropy of the chosen side is divided by
+    replay: TokenRows | None
+    num_replay_labels: float  # of the whole batch
+
+
+class Preference(Objective[PairItem, PairBatch]):
+    """Pairs with a loss of DPO's kind. `after` is called every `after_every` steps, if ever."""
+
+    model: ShowO
+
+    def __init__(
+        self,
+        model: ShowO,
+        pairs: PairShards,
+        estimator: Estimator,
+        settings: PreferenceSettings,
+        reference: ReferenceLogProbs,
+        *,
+        batch_size: int,
+        replay: MaskedTokens | None = None,
+        after: Callable[[int], Mapping[str, Any] | None] = lambda step: None,
+        after_every: int = 0,
+    ) -> None:
+        self.model, self.pairs, self.estimator, self.settings = model, pairs, estimator, settings
+        self.reference, self.batch_size, self.replay = reference, batch_size, replay
+        self.after_every, self._after = after_every, after
+        self._order = Order(pairs.sizes, estimator.seed)
+
+    def plan(self, step: int) -> Plan[PairItem]:
+        """The pairs of a step with the epoch of their masks; the weight is the number of pairs."""
+        keys = keys_of(self._order, step, self.batch_size, self.settings.mask_epochs)
+        replayed, replay_labels = self._replayed(step)
+        count = len(replayed) // len(keys)
+        items = [
+            PairItem(key, self.reference[key], tuple(replayed[i * count : (i + 1) * count]))
+            for i, key in enumerate(keys)
+        ]
+        labels = sum(self.estimator.num_labels(row, epoch) for epoch, row in keys) if self.settings.sft else 1
+        return Plan(items, float(len(items)), (len(items), labels, replay_labels))
+
+    def load(self, items: Sequence[PairItem], plan: Plan[PairItem]) -> PairBatch:
+        """Read the pairs and lay out their rows under their masks."""
+        weight, labels, replay_labels = plan.shared
+        pairs = [self.pairs.read(item.key[1]) for item in items]
+        draws = [self.estimator.draws_of(pair, item.key[1], item.key[0]) for pair, item in zip(pairs, items)]
+        replayed = [caption for item in items for caption in item.replay]
+        return PairBatch(
+            self.estimator.lay_out(pairs, draws),
+            tuple(item.key for item in items),
+            torch.from_numpy(np.stack([item.reference for item in items])),
+            torch.tensor([pair.margin for pair in pairs], dtype=torch.float32),
+            weight,
+            labels,
+            self.replay.load(replayed, Plan([], replay_labels)) if self.replay is not None else None,
+            replay_labels,
+        )
+
+    def loss(self, batch: PairBatch) -> Loss:
+        """The part of some pairs in the mean over the batch, times the number of pairs of the batch."""
+        policy = self.estimator.log_probs(self.model, batch.rows).sum(3)  # (U, D, 2)
+        terms = self._terms(policy, batch)
+        sums = {"dpo": terms.dpo.sum(), "dpop": terms.dpop.sum()}
+        if self.settings.sft:
+            sums["sft"] = -policy[:, :, 0].sum() * batch.weight / batch.num_labels
+        if self.replay is not None and batch.replay is not None:
+            sums["replay"] = self.replay.loss(batch.replay).total * batch.weight / batch.num_replay_labels
+        total = sum((self.weights[name] * value for name, value in sums.items()), policy.new_zeros(()))
+        ratios = (policy - batch.reference).detach().mean(1)
+        parts = {f"loss_{name}": float(value.detach()) for name, value in sums.items()} | {
+            "chosen_log_prob": float(policy[:, :, 0].detach().mean(1).sum()),
+            "rejected_log_prob": float(policy[:, :, 1].detach().mean(1).sum()),
+            "chosen_log_ratio": float(ratios[:, 0].sum()),
+            "rejected_log_ratio": float(ratios[:, 1].sum()),
+            "margin": float(terms.margin.detach().sum()),
+            "accuracy": float(share_won(terms.margin.detach()).sum()),
+        }
+        return Loss(total, float(len(batch.keys)), parts)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The factor of each term."""
+        settings = self.settings
+        return {"dpo": 1.0, "dpop": settings.dpop, "sft": settings.sft, "replay": settings.replay_weight}
+
+    def after_step(self, step: int) -> Mapping[str, Any] | None:
+        """What `after` finds, for a line of metrics.jsonl."""
+        return self._after(step)
+
+    def _replayed(self, step: int) -> tuple[Sequence[MaskedCaption], float]:
+        """The images replayed in a step, and how many labels they have."""
+        if self.replay is None:
+            return (), 0.0
+        plan = self.replay.plan(step)
+        return plan.items, plan.weight
+
+    def _terms(self, policy: Tensor, batch: PairBatch) -> PairTerms:
+        """RunFailed, which names the pair, where a loss is no number."""
+        wanted = torch.zeros_like(batch.gaps)
+        if self.settings.judge_guidance == "margin":
+            wanted = self.settings.judge_weight * batch.gaps
+        terms = pair_terms(policy, batch.reference, beta=self.settings.beta, wanted_margin=wanted)
+        is_finite = (terms.dpo + terms.dpop).isfinite()
+        if not is_finite.all():
+            epoch, row = batch.keys[int(is_finite.int().argmin())]
+            raise RunFailed(
+                f"{self.pairs.name(row)}: its loss is no number (masks of epoch {epoch}); the checkpoints before it "
+                "stay as they are; lower train.lr"
+            )
+        return terms

@@ -1,0 +1,61 @@
+"""Config keys of train_dpo's loss. No torch."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from genloop.bounds import Count, Factor, Repeats, Share, TotalOrNone, Weight
+from genloop.config import LAUNCH, Settings
+
+Variant = Literal["shared", "released"]
+JudgeGuidance = Literal["none", "margin", "reinforce", "released"]
+
+
+class PreferenceSettings(Settings):
+    """What is compared, and which terms the loss has."""
+
+    variant: Variant = Field(
+        "shared",
+        description="shared: both sides of a pair have the same masks and caption, codes alone count; released: the "
+        "published loss, with independent masks, soi and eoi, the whole vocabulary",
+    )
+    beta: Factor = Field(0.1, description="how strongly the policy is held to the reference")
+    draws: Repeats = Field(4, description="random masks of a pair in a step, averaged")
+    mask_epochs: Repeats = Field(4, description="epochs with masks of their own; then these come again")
+    guidance_scale: Weight = Field(
+        1.75,
+        description="guidance of the log-probabilities, as generate has it; 0: the conditional branch alone, half as "
+        "many rows",
+    )
+    drop_captions: Share = Field(0.1, description="share of draws without the caption, the same for both sides")
+    dpop: Weight = Field(0.0, description="weight of DPOP's term: how far log p of the chosen side has fallen")
+    sft: Weight = Field(0.0, description="variant=released: weight of the cross-entropy of the chosen side")
+    replay: Annotated[Path | None, LAUNCH] = Field(
+        None, description="shards of real images with captions, trained on beside the pairs; fingerprinted by content"
+    )
+    replay_weight: Weight = Field(1.0, description="weight of the replay's cross-entropy")
+    replay_rows: Count = Field(1, description="replayed images for each pair")
+    judge_guidance: JudgeGuidance = Field(
+        "none",
+        description="margin: the margin wanted of a pair grows with its gap of scores; reinforce: images sampled by "
+        "the policy, judged; released: their judgement as a constant without gradient, as published",
+    )
+    judge_weight: Weight = Field(0.1, description="weight of the judge's term, or the margin wanted for a gap of 1")
+    eval_every: TotalOrNone = Field(50, description="steps between two measurements of held-out pairs; 0: none")
+    eval_pairs: Count = Field(256, description="held-out pairs that are measured, the first ones")
+    meter_every: TotalOrNone = Field(
+        0, description="steps between two measurements of how the log-ratio varies with the masks; 0: none"
+    )
+    meter_pairs: Count = Field(8, description="pairs that are measured for it")
+    meter_draws: Repeats = Field(16, ge=2, description="masks of each of them")
+    log_gradients_every: TotalOrNone = Field(
+        0, description="steps between two lines with the gradient norms of preference and replay apart; 0: none"
+    )
+
+    def check_terms(self) -> None:
+        """ValueError for keys that do not go together."""
+        if self.variant == "released" and self.guidance_scale > 0:
+            raise ValueError(f"guidance_scale: {self.guidance_scale:g}, but variant=released knows none; set it to 0")
+        if self.variant == "shared" and self.sft > 0:
+            raise ValueError("sft: is a term of variant=released; use dpop or replay")
