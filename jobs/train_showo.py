@@ -6,7 +6,8 @@
 
 Reads   WebDataset shards with txt and codes.npy (make_shapes writes them), an image tokenizer, a text tokenizer.
 Writes  RUN/showo, a checkpoint in the public layout; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl;
-        with lora.rank RUN/adapter, the adapters alone, as peft reads them.
+        with lora.rank RUN/adapter, the adapters alone, as peft reads them; with guards.every RUN/previews, images of
+        fixed prompts over the steps; RUN/alarms.jsonl, and RUN/stopped.json when one of guards.stop_on ended it.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         and masks follow from the config; one process gives the same bits with and without interruption.
 """
@@ -27,6 +28,7 @@ from genloop.models.common.image_tokenizers import check_image_tokenizer, load_i
 from genloop.models.showo.config import PhiDims, ShowOConfig, check_showo_folder
 from genloop.planning import Footprint
 from genloop.registry import check_installed
+from genloop.training.guards.settings import GuardSettings
 from genloop.training.settings import LoraSettings, TrainSettings
 
 if TYPE_CHECKING:
@@ -65,11 +67,13 @@ class Config(JobConfig):
     )
     lora: LoraSettings = LoraSettings()
     train: TrainSettings = TrainSettings()
+    guards: GuardSettings = GuardSettings()
 
 
 def check(config: Config) -> Shards:
     """Shards, tokenizer and sizes, before anything is written -> the shards to train on."""
     config.train.check()
+    config.guards.check(resolve)
     if config.lora.rank:
         check_installed("peft", "train")
     shards = Shards(config.shards)
@@ -96,18 +100,26 @@ def check(config: Config) -> Shards:
 def inputs(config: Config, checked: Shards) -> dict[str, Path | str]:
     """Shards and checkpoints enter the fingerprint by content."""
     found: dict[str, Path | str] = {"shards": checked.digest(), "tokenizer": resolve(config.tokenizer)}
+    found |= config.guards.inputs(resolve)
     return found if config.start is None else found | {"start": resolve(config.start)}
 
 
 def main(config: Config, world: World, checked: Shards) -> None:
     from genloop.models.showo.load import save_showo
     from genloop.training.adapters import merge_adapters, save_adapters
+    from genloop.training.guards.build import build_guard
     from genloop.training.loop import train
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
         objective, adapted = objective_of(config, checked, device)
         model = objective.model
+        tokenizer = None
+        if config.guards.has_images:
+            tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
+        objective.guard = build_guard(
+            config.guards, config.out, world, model=model, tokenizer=tokenizer, resolve=resolve, device=device
+        )
         train(objective, config.train, config.out, world, seed=config.seed)
         if adapted is not None and world.rank == 0:
             save_adapters(adapted, config.out / "adapter")

@@ -30,7 +30,7 @@ ALLOWED = {
     "sampling": {"core", "contracts", "models"},
     "rewards": {"core", "contracts", "data", "models", "metrics"},
     "search": {"core", "contracts"},
-    "training": {"core", "contracts", "data", "models", "sampling"},  # objectives sample rollouts
+    "training": {"core", "contracts", "data", "models", "sampling", "rewards", "stats"},  # rollouts, guards
     "stats": {"core", "contracts", "runs"},
     "metrics": {"core", "contracts", "data", "models", "runs", "stats"},
     "shapes": {"core", "contracts", "data"},

@@ -10,6 +10,8 @@ from statistics import NormalDist
 
 import numpy as np
 
+from genloop.stats.intervals import Interval
+
 NUM_DRAWS = 20_000  # R of the weighted test
 POWER = 0.8  # with which a detectable difference is detected
 MAX_DRAWS = 1 << 21  # signs drawn at a time, to bound memory
@@ -77,6 +79,18 @@ def standard_error(differences: Sequence[float], counts: Sequence[float]) -> flo
         d, n = np.append(d, [mean, -mean]), np.append(n, [mean, mean])
         residuals = d - d.sum() / n.sum() * n
     return float(np.sqrt(len(d) / (len(d) - 1) * (residuals @ residuals)) / n.sum())
+
+
+def mean_difference(differences: Sequence[float], *, level: float = 0.95) -> Interval:
+    """The mean of one difference a prompt with its t interval; unbounded for fewer than two, NaN for none."""
+    from scipy.special import stdtrit
+
+    if not len(differences):
+        return Interval(float("nan"), -float("inf"), float("inf"))
+    mean = float(np.mean(differences))
+    error = standard_error(differences, [1.0] * len(differences))
+    half = error * float(stdtrit(max(1, len(differences) - 1), (1 + level) / 2))
+    return Interval(mean, mean - half, mean + half)
 
 
 def detectable(error: float, freedom: int, *, step: float = 0, level: float = 0.95) -> float:

@@ -8,19 +8,19 @@ uninterrupted one.
 """
 
 import math
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from genloop.distributed import StopRequested, World, gpu_peak
+from genloop.distributed import StopRequested, World
 from genloop.job import note
 from genloop.models.common.memory import Budget
-from genloop.rundir import RunFailed, append_metrics
+from genloop.rundir import RunFailed
+from genloop.training.lines import Lines
 from genloop.training.loading import Loading
 from genloop.training.optimizer import learning_rate
 from genloop.training.passes import checkpoint_activations
@@ -29,15 +29,16 @@ from genloop.training.replicated import Replicated
 from genloop.training.session import check_lock
 from genloop.training.settings import LoopSettings
 from genloop.training.sharded import sharded_learner
-from genloop.training.state import Progress, checkpoints, cut_metrics
-from genloop.training.task import Gathered, Objective, Step
+from genloop.training.state import Progress, checkpoints, cut_lines
+from genloop.training.task import Decision, Objective, Step, Watch
 
 
 def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, world: World, *, seed: int = 0) -> None:
     """Train from the newest checkpoint in RUN/checkpoints (or from the model as it is) to `num_steps`.
 
     Saves every `save_every` steps, at the end, and when a stop is asked for: then raises StopRequested on all ranks.
-    `seed` keys dropout. RunFailed when too many steps in a row have no finite gradient.
+    An objective's guard may end it early. `seed` keys dropout. RunFailed when too many steps in a row have no finite
+    gradient.
     """
     if (num_items := len(objective.plan(1).items)) < world.world_size:
         raise ValueError(f"a batch of {num_items} items is too small for {world.world_size} ranks")
@@ -45,8 +46,12 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
     is_sharded = settings.zero_stage > 0 and world.world_size > 1
     learner = (sharded_learner(settings.zero_stage) if is_sharded else Replicated)(objective, settings, run, world)
     progress = learner.progress
+    guard, lines = objective.guard, Lines(run, settings, world, progress, objective.guard)
     if world.rank == 0:
-        cut_metrics(run, progress.step)
+        cut_lines(run / "metrics.jsonl", progress.step or -1)
+    _begin(objective, learner, lines, world)
+    if guard is not None and not progress.step and (decision := guard.decision()).keep:
+        _save(learner, run, world, guard, decision)
     device = next(objective.model.parameters()).device
     equal = learner.equal_passes
     budget = Budget(settings.rows_per_forward, "train.rows_per_forward", learner.discard)
@@ -58,14 +63,13 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
         loading = Loading(objective, fitting, world, first=first, device=device, equal_passes=equal, seed=seed)
         return readers.enter_context(closing(loading)).steps(lambda number: learning_rate(number, settings))
 
-    metrics, first = _Metrics(run, settings, world, progress), progress.step + 1
+    first = progress.step + 1
     steps = read(first)
     with readers:
-        while progress.step < settings.num_steps:
+        while progress.step < settings.num_steps and not (guard and guard.is_stopped):
             number = progress.step + 1
             if objective.prepare_every and (number == first or (number - 1) % objective.prepare_every == 0):
-                with note(f"rank {world.rank}, before step {number}"):
-                    _prepare(objective, number, learner.gathered, run, world)
+                _prepare(objective, learner, lines, world)
             with note(f"rank {world.rank}, step {number}"):
                 step = next(steps)
                 rows = min(budget.limit, step.num_items)
@@ -81,39 +85,72 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
                 progress.add(outcome.sums)
             else:
                 _skip(progress, settings, run)
-            metrics.log(step.lr, outcome.grad_norm, step.num_items)
-            if objective.after_every and number % objective.after_every == 0:
-                with learner.gathered(), note(f"rank {world.rank}, after step {number}"):
-                    _after_step(objective, number, run, world)
-            if outcome.stop or number == settings.num_steps or number % settings.save_every == 0:
-                check_lock(run)
-                learner.save()
-                wait_for_all(world)  # here, for train.timeout: groups of DeepSpeed's own give up after ten minutes
-            if outcome.stop:
+            is_news = lines.log(step.lr, outcome.grad_norm, step.num_items)
+            is_news |= _look(objective, learner, lines, world)
+            decision = guard.decision() if guard is not None and is_news else Decision()
+            is_due = number == settings.num_steps or number % settings.save_every == 0
+            if is_due or outcome.stop or decision.keep or decision.stop:
+                _save(learner, run, world, guard, decision)
+            if outcome.stop and not decision.stop:
                 raise StopRequested
     learner.close()
+    if guard is not None:
+        guard.conclude(objective.model, use_averages=settings.ema > 0 and settings.use_ema)
 
 
-def _prepare(objective: Objective[Any, Any], number: int, gathered: Gathered, run: Path, world: World) -> None:
+def _prepare(objective: Objective[Any, Any], learner: Any, lines: Lines, world: World) -> None:
     """What the objective prepares for the steps to come may become a line of metrics.jsonl."""
-    objective.model.eval()
-    found = objective.prepare(number, gathered)
-    objective.model.train()
-    _append(found, number, run, world)
+    number = learner.progress.step + 1
+    with _evaluating(objective.model), note(f"rank {world.rank}, before step {number}"):
+        found = objective.prepare(number, learner.gathered)
+    if found:
+        lines.add({"step": number, **found})
 
 
-def _after_step(objective: Objective[Any, Any], number: int, run: Path, world: World) -> None:
-    """What the objective finds in its model becomes a line of metrics.jsonl."""
-    objective.model.eval()
-    found = objective.after_step(number)
-    objective.model.train()
-    _append(found, number, run, world)
+def _begin(objective: Objective[Any, Any], learner: Any, lines: Lines, world: World) -> None:
+    """What is done before the first step, with the whole model; its findings are the line of step 0."""
+    step, guard = learner.progress.step, objective.guard
+    is_tested = type(objective).before_training is not Objective.before_training
+    if guard is None and not is_tested:
+        return
+    with learner.gathered(), _evaluating(objective.model), note(f"rank {world.rank}, before step {step + 1}"):
+        found = dict(objective.before_training(step) or {})
+        found |= guard.begin(step) if guard is not None else {}
+    if found and not step:
+        lines.add({"step": 0, **found})
 
 
-def _append(found: Mapping[str, Any] | None, number: int, run: Path, world: World) -> None:
-    if found and world.rank == 0:
-        check_lock(run)
-        append_metrics(run, {"step": number, **found})
+def _look(objective: Objective[Any, Any], learner: Any, lines: Lines, world: World) -> bool:
+    """What objective and guard find in the model after a step, as a line -> whether it was time to look."""
+    step, guard = learner.progress.step, objective.guard
+    is_due = objective.after_every > 0 and step % objective.after_every == 0
+    is_watched = guard is not None and guard.every > 0 and step % guard.every == 0
+    if not (is_due or is_watched):
+        return False
+    with learner.gathered(), _evaluating(objective.model), note(f"rank {world.rank}, after step {step}"):
+        found = dict((objective.after_step(step) if is_due else None) or {})
+        if guard is not None and is_watched:
+            found |= guard.after_step(step)
+    if found:
+        lines.add({"step": step, **found})
+    return True
+
+
+def _save(learner: Any, run: Path, world: World, guard: Watch | None, decision: Decision) -> None:
+    """The checkpoint of the steps done, whole when this returns."""
+    check_lock(run)
+    learner.save()
+    if guard is not None and world.rank == 0:
+        guard.saved(learner.progress.step, decision)
+    wait_for_all(world)  # here, for train.timeout: groups of DeepSpeed's own give up after ten minutes
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout while the body runs."""
+    model.eval()
+    yield
+    model.train()
 
 
 def prepare_model(model: nn.Module, settings: LoopSettings) -> None:
@@ -137,26 +174,3 @@ def _skip(progress: Progress, settings: LoopSettings, run: Path) -> None:
             f"{settings.max_skipped}), the last one step {progress.step}; {good}; lower train.lr or use another "
             "train.precision"
         )
-
-
-class _Metrics:
-    """Lines of metrics.jsonl: means since the last one, and the speed."""
-
-    def __init__(self, run: Path, settings: LoopSettings, world: World, progress: Progress) -> None:
-        self._run, self._settings, self._world, self._progress = run, settings, world, progress
-        self._time, self._step = time.monotonic(), progress.step
-
-    def log(self, lr: float, grad_norm: float, num_items: int) -> None:
-        """Write a line when one is due."""
-        progress, step = self._progress, self._progress.step
-        if step != self._settings.num_steps and step % self._settings.log_every:
-            return
-        if self._world.rank == 0:
-            now = time.monotonic()
-            speed = (step - self._step) / (now - self._time)
-            pace = {"steps_per_s": speed, "samples_per_s": num_items * speed}
-            norm = {"grad_norm": grad_norm} if math.isfinite(grad_norm) else {}
-            check_lock(self._run)
-            append_metrics(self._run, {"step": step, **progress.mean(), "lr": lr, **norm, **pace, **gpu_peak()})
-            self._time, self._step = now, step
-        progress.clear()

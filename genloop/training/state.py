@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from genloop.checkpoint import MANIFEST_FILE, WEIGHTS_FILE, compare_manifest, read_shapes, save_folder, verify_folder
 from genloop.distributed import World
-from genloop.reading import object_or_empty, read_bytes, read_json_object
+from genloop.reading import object_or_empty, read_bytes, read_json_object, read_object_or_empty
 from genloop.registry import require
-from genloop.rundir import write_atomic
+from genloop.rundir import write_atomic, write_json
 from genloop.training.ema import Ema
 from genloop.training.reductions import largest_over_ranks
 
 log = logging.getLogger(__name__)
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
+BEST_FILE = "best.json"  # beside the checkpoints: the step of the best one
 _STEP = "step-"  # opens the name of a checkpoint's folder
 _MODEL, _MOMENT, _AVERAGE = "model.", "optimizer.", "ema."
 
@@ -66,6 +67,29 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(folder for folder in folders if (folder / MANIFEST_FILE).is_file())
 
 
+def mark_best(run: Path, step: int) -> None:
+    """From now on the checkpoint of this step is the best one, which stays on disk."""
+    write_json(run / "checkpoints" / BEST_FILE, {"step": step})
+
+
+def best_checkpoint(run: Path) -> Path | None:
+    """The complete checkpoint that was marked as the best."""
+    step = read_object_or_empty(run / "checkpoints" / BEST_FILE).get("step")
+    folder = _folder_of(run, step) if isinstance(step, int) else None
+    return folder if folder is not None and (folder / MANIFEST_FILE).is_file() else None
+
+
+def load_result(folder: Path, model: nn.Module, *, use_averages: bool) -> None:
+    """Give a plain whole model the weights of a checkpoint, or their moving averages, as the end of a training does."""
+    load_weights(folder, model)
+    if use_averages:
+        parameters = dict(model.named_parameters())
+        trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        with torch.no_grad():
+            for name, average in load_averages(folder, trained):
+                parameters[name].copy_(average)
+
+
 def _folder_of(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"{_STEP}{step:07d}"
 
@@ -73,7 +97,7 @@ def _folder_of(run: Path, step: int) -> Path:
 def save_state(
     run: Path, model: nn.Module, optimizer: torch.optim.Optimizer, ema: Ema | None, progress: Progress, *, keep: int
 ) -> None:
-    """Write the checkpoint of this step, then delete all but the newest `keep`."""
+    """Write the checkpoint of this step, then delete all but the newest `keep` and the best."""
     averages = {} if ema is None else ema.averages
     write_state(run, trained_tensors(model), _moments(model, optimizer), progress, keep=keep, averages=averages)
 
@@ -94,7 +118,8 @@ def write_state(
     folder = _folder_of(run, progress.step)
     save_folder(folder, tensors, {"progress.json": asdict(progress)})
     leftovers = (run / "checkpoints").glob(f".{_STEP}*.tmp")  # of processes that were killed while writing
-    for old in (*checkpoints(run)[:-keep], *leftovers):
+    best = best_checkpoint(run)
+    for old in (*(folder for folder in checkpoints(run)[:-keep] if folder != best), *leftovers):
         shutil.rmtree(old, ignore_errors=True)
         if old.exists():
             log.warning("%s cannot be removed", old)
@@ -168,9 +193,8 @@ def _opened(folder: Path) -> Any:
     return require("safetensors").safe_open(folder / WEIGHTS_FILE, "pt", device="cpu")
 
 
-def cut_metrics(run: Path, step: int) -> None:
-    """Drop the lines of metrics.jsonl after `step`, whose steps are done again, and those that are no rows."""
-    path = run / "metrics.jsonl"
+def cut_lines(path: Path, step: int) -> None:
+    """Drop the rows of a JSON-lines file after `step`, whose steps are done again, and lines that are no rows."""
     if not path.is_file():
         return
     lines = read_bytes(path).split(b"\n")[:-1]

@@ -4,6 +4,7 @@
     load(items, plan)   some items, read and decoded into CPU tensors; runs ahead in worker processes, without the model
     loss(batch)         their loss, on the device of the model
     prepare(step)       rollouts: every so many steps, and before the first step of a resumed run
+    before_training(step)  before the first step: a self-test, what is compared with later
     after_step(step)    evaluation, images: the model is whole on every rank meanwhile
 
 A rank loads `plan.items[rank::world_size]` only, in micro-batches of `train.rows_per_forward` items.
@@ -46,10 +47,44 @@ class Gathered(Protocol):
         """The weights as trained, or their moving averages (where there are some); None: as `train.use_ema` says."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What whoever watches a training wants of the loop; the same on all ranks."""
+
+    keep: bool = False  # save a checkpoint now, as the best so far
+    stop: bool = False  # save one and end here
+
+
+class Watch(Protocol):
+    """Looks over a training (genloop.training.guards): the loop calls it on all ranks unless it says otherwise."""
+
+    every: int  # steps between two calls of after_step; 0: none
+    is_stopped: bool  # whether the training has ended early, now or in an earlier start
+
+    def begin(self, step: int) -> Mapping[str, Any]:
+        """Before the first step of this process, `step` done, the model whole -> a line of metrics for step 0."""
+
+    def watch(self, line: Mapping[str, Any]) -> None:
+        """Every new line of metrics.jsonl; on rank 0."""
+
+    def after_step(self, step: int) -> Mapping[str, Any]:
+        """A look at the whole model -> more for the line of this step."""
+
+    def decision(self) -> Decision:
+        """What follows from all that was seen since the last decision."""
+
+    def saved(self, step: int, decision: Decision) -> None:
+        """A checkpoint of this step is complete; on rank 0."""
+
+    def conclude(self, model: nn.Module, *, use_averages: bool) -> None:
+        """The training is over and the model plain: it may get other weights; RunFailed when it was stopped so."""
+
+
 class Objective(ABC, Generic[I, B]):
     """What is trained, on what, by which loss. Subclasses may set the two periods and override the optional methods."""
 
     model: nn.Module
+    guard: Watch | None = None
     prepare_every: int = 0  # steps between two calls of prepare; 0: it is never called
     after_every: int = 0  # steps between two calls of after_step; 0: it is never called
 
@@ -71,6 +106,13 @@ class Objective(ABC, Generic[I, B]):
     def prepare(self, step: int, gathered: Gathered) -> Mapping[str, Any] | None:
         """Called on all ranks before step 1, every `prepare_every` steps from there, and before the first step of a
         resumed run -> a line of metrics.jsonl, or nothing. Plans may be made and items loaded earlier.
+        """
+        return None
+
+    def before_training(self, step: int) -> Mapping[str, Any] | None:
+        """Called on all ranks before the first step of a process, `step` done -> a line of metrics.jsonl for step 0.
+
+        What it returns after other steps is dropped: the line is there.
         """
         return None
 
