@@ -47,11 +47,7 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
     learner = (sharded_learner(settings.zero_stage) if is_sharded else Replicated)(objective, settings, run, world)
     progress = learner.progress
     guard, lines = objective.guard, Lines(run, settings, world, progress, objective.guard)
-    if world.rank == 0:
-        cut_lines(run / "metrics.jsonl", progress.step or -1)
-    _begin(objective, learner, lines, world)
-    if guard is not None and not progress.step and (decision := guard.decision()).keep:
-        _save(learner, run, world, guard, decision)
+    _begin(objective, learner, lines, run, world)
     device = next(objective.model.parameters()).device
     equal = learner.equal_passes
     budget = Budget(settings.rows_per_forward, "train.rows_per_forward", learner.discard)
@@ -107,9 +103,11 @@ def _prepare(objective: Objective[Any, Any], learner: Any, lines: Lines, world: 
         lines.add({"step": number, **found})
 
 
-def _begin(objective: Objective[Any, Any], learner: Any, lines: Lines, world: World) -> None:
+def _begin(objective: Objective[Any, Any], learner: Any, lines: Lines, run: Path, world: World) -> None:
     """What is done before the first step, with the whole model; its findings are the line of step 0."""
     step, guard = learner.progress.step, objective.guard
+    if world.rank == 0:
+        cut_lines(run / "metrics.jsonl", step or -1)
     is_tested = type(objective).before_training is not Objective.before_training
     if guard is None and not is_tested:
         return
@@ -118,6 +116,8 @@ def _begin(objective: Objective[Any, Any], learner: Any, lines: Lines, world: Wo
         found |= guard.begin(step) if guard is not None else {}
     if found and not step:
         lines.add({"step": 0, **found})
+    if guard is not None and not step and (decision := guard.decision()).keep:
+        _save(learner, run, world, guard, decision)
 
 
 def _look(objective: Objective[Any, Any], learner: Any, lines: Lines, world: World) -> bool:
