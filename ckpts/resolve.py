@@ -76,15 +76,16 @@ class Entry:
 
 @cache
 def registry(path: Path = REGISTRY) -> dict[str, Entry]:
-    """{name: entry} of a registry file."""
-    found = {}
+    """{name: entry} of a registry file; a name in `also` stands for the same entry."""
+    found: dict[str, Entry] = {}
     for name, row in read_yaml(path).items():
         more = {key: row.get(key, "") for key in ("made_by", "backbone")}
         hub = Hub(**row["hub"] | {"only": tuple(row["hub"].get("only", ()))}) if "hub" in row else None
         url = Url(**row["url"]) if "url" in row else None
         folder = path.parent / row["folder"]
         where = {"hub": hub, "url": url, "shape": row.get("shape")}
-        found[name] = Entry(name, folder, row["licence"], row["source"], dict(row["files"]), **more, **where)
+        entry = Entry(name, folder, row["licence"], row["source"], dict(row["files"]), **more, **where)
+        found |= dict.fromkeys((name, *row.get("also", ())), entry)
     return found
 
 

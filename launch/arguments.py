@@ -72,6 +72,13 @@ def _add_pipeline(commands: Any) -> None:
         "--procs", default="1", metavar="N", help="workers of stages that do not say; auto: one a GPU"
     )
     pipeline.add_argument("--cluster", metavar="FILE|NAME", help="submit every stage, each behind those it needs")
+    pipeline.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a stage or a row, and what it needs; again for more",
+    )
     pipeline.add_argument("--dry-run", action="store_true", help="check, print the commands, write nothing")
     pipeline.set_defaults(execute="launch.commands.pipeline:execute")
 

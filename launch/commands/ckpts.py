@@ -11,6 +11,7 @@ from genloop.checkpoint import MANIFEST_FILE, verify_folder
 from genloop.config import find_preset, preset_roots, read_yaml
 from genloop.reading import read_json_object
 from genloop.registry import load, lookup
+from launch.pipelines.drafts import pipeline_data
 
 CONVERTERS = {"mask2former": "ckpts.convert.mask2former:convert"}
 
@@ -41,7 +42,8 @@ def _fetch(options: argparse.Namespace) -> None:
     names = list(options.names)
     if options.preset is not None:
         job, _, preset = options.preset.partition("/")
-        data = read_yaml(find_preset(job, preset, preset_roots()))
+        is_pipeline = job == "pipelines"
+        data = pipeline_data(preset) if is_pipeline else read_yaml(find_preset(job, preset, preset_roots()))
         named = [name for name in dict.fromkeys(_texts(data)) if name in known and (known[name].hub or known[name].url)]
         if not named:
             terminal.out(f"{options.preset} names no checkpoint that has to be fetched")
@@ -59,7 +61,9 @@ def _say(line: str) -> None:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text among the values of a preset."""
+    """Every text among the values of a preset, or of a pipeline and of the presets that its stages name."""
+    if isinstance(value, dict) and isinstance(value.get("job"), str) and isinstance(value.get("preset"), str):
+        yield from _texts(read_yaml(find_preset(value["job"], value["preset"], preset_roots())))
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
             yield from _texts(part)

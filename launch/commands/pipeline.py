@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from genloop import terminal
 from genloop.environment import imports_alike
@@ -18,8 +19,9 @@ from launch.backends.local import FAILED, STOPPED, StopRequests, end_with_parent
 from launch.backends.processors import number_of_procs
 from launch.cluster import find_cluster
 from launch.pipelines.chain import submit_stages
+from launch.pipelines.drafts import PipelineSettings, load_pipeline
 from launch.pipelines.folder import is_done, is_pipeline, mark_done, read_folders, stage_states, write_plan
-from launch.pipelines.stages import PipelineSettings, Stage, load_pipeline, resolve_stages
+from launch.pipelines.stages import Stage, chosen_stages, resolve_stages
 from launch.record import Launch, write_launch
 from launch.watch.status import duration
 
@@ -31,7 +33,8 @@ def execute(options: argparse.Namespace) -> int:
     if options.cluster is None:
         number_of_procs(options.procs)
     pipeline = load_pipeline(options.name, options.words)
-    stages = resolve_stages(pipeline, read_folders(pipeline.out))
+    planned = resolve_stages(pipeline, read_folders(pipeline.out))
+    stages = chosen_stages(planned, options.only)
     if options.dry_run:
         for stage in stages:
             state = "done" if is_done(pipeline.out, stage) else "to run"
@@ -39,8 +42,8 @@ def execute(options: argparse.Namespace) -> int:
             terminal.out(shlex.join(["genloop", *map(redact_word, _words(stage, options.procs))]))
         return 0
     if options.cluster is not None:
-        return _submit(pipeline, options, stages)
-    _write(pipeline, options, stages)
+        return _submit(pipeline, options, planned, stages)
+    _write(pipeline, options, planned)
     began = time.monotonic()
     with stop_requests() as requests:
         for number, stage in enumerate(stages, start=1):
@@ -64,16 +67,22 @@ def execute(options: argparse.Namespace) -> int:
 
 def _write(pipeline: PipelineSettings, options: argparse.Namespace, stages: Sequence[Stage]) -> None:
     write_plan(pipeline.out, Path(options.name).stem, stages, pipeline.model_dump(mode="json"))
-    again = {"name": options.name, "words": list(options.words), "procs": options.procs}
-    write_launch(pipeline.out, Launch("pipeline", 1, options=again))
+    write_launch(pipeline.out, Launch("pipeline", 1, options=_again(options)))
 
 
-def _submit(pipeline: PipelineSettings, options: argparse.Namespace, stages: Sequence[Stage]) -> int:
-    """All stages to the scheduler, as a chain -> exit code."""
+def _again(options: argparse.Namespace) -> dict[str, Any]:
+    """What `genloop resume` starts again."""
+    return {name: getattr(options, name) for name in ("name", "words", "procs", "only")}
+
+
+def _submit(
+    pipeline: PipelineSettings, options: argparse.Namespace, planned: Sequence[Stage], stages: Sequence[Stage]
+) -> int:
+    """The stages to the scheduler, as a chain -> exit code."""
     find_cluster(options.cluster)
-    write_plan(pipeline.out, Path(options.name).stem, stages, pipeline.model_dump(mode="json"))
+    write_plan(pipeline.out, Path(options.name).stem, planned, pipeline.model_dump(mode="json"))
     jobs = submit_stages(pipeline.out, stages, options.cluster, None if options.procs == "1" else options.procs)
-    again = {"name": options.name, "words": list(options.words), "procs": options.procs}
+    again = _again(options)
     launch = Launch("pipeline", 1, backend="slurm", cluster=options.cluster, jobs=tuple(jobs), options=again)
     write_launch(pipeline.out, launch)
     _say(f"{len(jobs)} jobs; `genloop status {pipeline.out}` shows the stages, `genloop cancel` stops them")

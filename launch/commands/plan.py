@@ -15,8 +15,9 @@ from genloop.registry import did_you_mean
 from genloop.rundir import write_json
 from launch.backends.processors import number_of_procs
 from launch.catalog import import_job, job_files
+from launch.pipelines.drafts import load_pipeline
 from launch.pipelines.folder import is_pipeline, read_folders, stage_states
-from launch.pipelines.stages import Stage, load_pipeline, resolve_stages
+from launch.pipelines.stages import Stage, resolve_stages
 from launch.planning.plan import JobPlan, Request, plan_job
 from launch.watch.status import duration
 

@@ -88,6 +88,7 @@ def _resume_pipeline(options: argparse.Namespace, launch: Launch) -> int:
     os.chdir(launch.folder)
     options.name, options.words = launch.options["name"], [*launch.options["words"], *options.words]
     options.procs, options.cluster = options.procs or launch.options["procs"], launch.cluster or None
+    options.only = launch.options.get("only", [])
     return pipeline.execute(options)
 
 

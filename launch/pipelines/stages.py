@@ -10,82 +10,35 @@
           evaluate: {job: evaluate, preset: tiny, set: {images: "${stages.generate}"}}
 
 `${stages.NAME}` is the run folder of a stage (of this round, or after the rounds of the last; NAME.2: of the second),
-`${previous.NAME|OTHER}` that of the round before (OTHER in the first),
-`${round}` the number of the round, `${vars.KEY}` a value of `vars`. A stage's address is a hash of its job, its config
-and the content of its input, where another stage's run folder counts as that stage's address: when a key changes, only
-what depends on it gets another address, another folder, and is run again.
+`${stages.NAME.*}` the list of its folders in all rounds, `${previous.NAME|OTHER}` the folder of the round before (OTHER
+in the first); `/` and a path may follow NAME in all of them. `${round}` is the number of the round, `${vars.KEY}` a
+value of `vars`, which may hold references too.
+
+A stage's address is a hash of its job, its config and the content of its input, where another stage's run folder counts
+as that stage's address: when a key changes, only what depends on it gets another address, another folder, and is run
+again. Stages with the same address share a folder.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
-
-from pydantic import Field, field_validator
+from typing import Any
 
 from genloop import job
-from genloop.bounds import Threads
-from genloop.config import (
-    INPUT,
-    LAUNCH,
-    ConfigError,
-    JobConfig,
-    Settings,
-    apply_words,
-    computing_keys,
-    find_preset,
-    marked,
-    parse_settings,
-    preset_roots,
-    read_yaml,
-    refusal,
-)
+from genloop.config import INPUT, LAUNCH, ConfigError, JobConfig, computing_keys, marked
 from genloop.hashing import sha256_tree
 from genloop.registry import did_you_mean
-from launch.backends.processors import MAX_PROCS
 from launch.catalog import import_job
+from launch.pipelines.drafts import Draft, PipelineSettings, drafts_of
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
-_NAME = re.compile(r"[A-Za-z][\w-]*")
 _PLAIN = re.compile(r"(?!(true|false|null)$)[A-Za-z/.][\w/.:@-]*", re.I)  # text that YAML reads as that text
 _ADDRESS_DIGITS = 12
-
-
-class StageSettings(Settings):
-    """One job of a pipeline: `set` holds what differs from its preset, as the job's own keys, nested or dotted."""
-
-    job: str
-    preset: str | None = None
-    set: dict[str, Any] = Field({}, description="what differs from the preset")
-    procs: Threads | Literal["auto"] | None = Field(None, description="workers; by default those of the command line")
-    nodes: int | None = Field(None, ge=1, le=100_000, description="on a cluster: tasks of an independent job, or nodes")
-
-    @field_validator("procs")
-    @classmethod
-    def _possible(cls, procs: int | str | None) -> int | str | None:
-        if isinstance(procs, int) and not 1 <= procs <= MAX_PROCS:
-            raise refusal(f": 1 to {MAX_PROCS} or auto, found {procs}")
-        return procs
-
-
-class RoundSettings(Settings):
-    """Stages that are gone through `repeat` times."""
-
-    repeat: int = Field(ge=1, le=1000)
-    stages: dict[str, StageSettings] = Field(min_length=1)
-
-
-class PipelineSettings(Settings):
-    """A pipeline file."""
-
-    out: Path
-    vars: dict[str, Any] = Field({}, description="values that stages refer to")
-    stages: dict[str, Any] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -102,24 +55,6 @@ class Stage:
     nodes: int | None
 
 
-@dataclass(frozen=True)
-class Draft:
-    """A stage before its references are resolved; `names` maps what its round calls a stage to that stage."""
-
-    name: str
-    settings: StageSettings
-    names: Mapping[str, str]
-    previous: Mapping[str, str]
-    round: int
-
-
-def load_pipeline(name: str, words: Sequence[str] = ()) -> PipelineSettings:
-    """A file, or a name in configs/pipelines, with `key=value` words; ConfigError in one line."""
-    data = read_yaml(find_preset("pipelines", name, preset_roots()))
-    apply_words(data, words)
-    return parse_settings(PipelineSettings, data)
-
-
 def resolve_stages(pipeline: PipelineSettings, folders: Mapping[str, str]) -> list[Stage]:
     """Every stage with its address and its folder below `out`, those it needs before it.
 
@@ -129,55 +64,41 @@ def resolve_stages(pipeline: PipelineSettings, folders: Mapping[str, str]) -> li
     Raises:
         ConfigError: an unknown job, stage, preset or key, a circle, a missing input: one line that names the stage.
     """
-    drafts = {draft.name: draft for draft in _drafts(pipeline)}
+    drafts = {draft.name: draft for draft in drafts_of(pipeline)}
     needs = {name: _needs(draft, pipeline) for name, draft in drafts.items()}
     try:
         TopologicalSorter(needs).prepare()
     except CycleError as error:
         raise ConfigError(f"stages: {' needs '.join(error.args[1][::-1])}: a circle") from None
-    taken = set(folders.values())
+    places = dict(folders)  # stages that compute the same share a folder
     done: dict[str, Stage] = {}
     while len(done) < len(drafts):
         name = next(name for name in drafts if name not in done and needs[name] <= done.keys())
-        stage = _resolved(drafts[name], pipeline, done, folders, taken, sorted(needs[name]))
-        taken.add(stage.folder.name)
+        stage = _resolved(drafts[name], pipeline, done, places, sorted(needs[name]))
+        places[stage.address] = stage.folder.name
         done[name] = stage
     return list(done.values())
 
 
-def _drafts(pipeline: PipelineSettings) -> Iterator[Draft]:
-    outer: dict[str, str] = {}  # name of a stage -> the stage that stages after it mean by it
-    plan: list[tuple[str, StageSettings | RoundSettings]] = []
-    for name, data in pipeline.stages.items():
-        if not _NAME.fullmatch(name):
-            raise ConfigError(f"stages: {name!r} is no name: letters, digits, _ and -")
-        try:
-            if isinstance(data, dict) and "repeat" in data:
-                plan.append((name, parse_settings(RoundSettings, data)))
-            else:
-                plan.append((name, parse_settings(StageSettings, data)))
-        except ConfigError as error:
-            raise ConfigError(f"stages.{name}.{error}") from None
-    for name, settings in plan:
-        inner = {name: name} if isinstance(settings, StageSettings) else _of_round(settings, settings.repeat)
-        if both := outer.keys() & inner.keys():
-            raise ConfigError(f"stages: two are named {min(both)!r}")
-        outer |= inner
-    for settings in (settings for _, settings in plan if isinstance(settings, RoundSettings)):
-        outer |= {name: name for number in range(settings.repeat) for name in _of_round(settings, number + 1).values()}
-    for name, settings in plan:
-        if isinstance(settings, StageSettings):
-            yield Draft(name, settings, outer, {}, 0)
-            continue
-        for number in range(1, settings.repeat + 1):
-            names = outer | _of_round(settings, number)
-            previous = _of_round(settings, number - 1) if number > 1 else {}
-            for inner_name, stage in settings.stages.items():
-                yield Draft(f"{inner_name}.{number}", stage, names, previous, number)
+def chosen_stages(stages: Sequence[Stage], only: Sequence[str]) -> list[Stage]:
+    """Those that `only` names, by stage or by row (`orm`: every stage NAME.orm), and all that they need; none: all.
 
-
-def _of_round(settings: RoundSettings, number: int) -> dict[str, str]:
-    return {name: f"{name}.{number}" for name in settings.stages}
+    Raises:
+        ValueError: one of the names is neither.
+    """
+    if not only:
+        return list(stages)
+    rows = {stage.name.partition(".")[2] for stage in stages} - {""}
+    names = {stage.name for stage in stages} | rows
+    for name in only:
+        if name not in names:
+            raise ValueError(
+                f"--only: no stage or row {name!r}{did_you_mean(name, names)} ({', '.join(sorted(names))})"
+            )
+    wanted = {s.name for s in stages if s.name in only or s.name.partition(".")[2] in only}
+    for stage in reversed(stages):
+        wanted |= set(stage.needs) if stage.name in wanted else set()
+    return [stage for stage in stages if stage.name in wanted]
 
 
 def _needs(draft: Draft, pipeline: PipelineSettings) -> set[str]:
@@ -196,7 +117,6 @@ def _resolved(
     pipeline: PipelineSettings,
     done: Mapping[str, Stage],
     folders: Mapping[str, str],
-    taken: set[str],
     needs: Sequence[str],
 ) -> Stage:
     module = import_job(draft.settings.job)
@@ -210,7 +130,8 @@ def _resolved(
         address = _address(module, config)
     except ConfigError as error:
         raise ConfigError(f"stages.{draft.name}: {error}") from None
-    folder = folders.get(address) or (draft.name if draft.name not in taken else f"{draft.name}-{address}")
+    is_free = draft.name not in folders.values()
+    folder = folders.get(address) or (draft.name if is_free else f"{draft.name}-{address}")
     place = pipeline.out / folder
     return Stage(
         draft.name,
@@ -238,12 +159,12 @@ def _address(module: ModuleType, config: JobConfig) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:_ADDRESS_DIGITS]
 
 
-def _substitute(value: Any, draft: Draft, pipeline: PipelineSettings, place: Any) -> Any:
+def _substitute(value: Any, draft: Draft, pipeline: PipelineSettings, place: Callable[[str], str]) -> Any:
     """The value with every reference replaced; `place(name)` stands for the folder of a stage."""
     if isinstance(value, dict):
         return {key: _substitute(part, draft, pipeline, place) for key, part in value.items()}
     if isinstance(value, list):
-        return [_substitute(part, draft, pipeline, place) for part in value]
+        return [inner for part in value for inner in _spliced(part, draft, pipeline, place)]
     if not isinstance(value, str):
         return value
     whole = _REFERENCE.fullmatch(value)
@@ -252,20 +173,31 @@ def _substitute(value: Any, draft: Draft, pipeline: PipelineSettings, place: Any
     return _REFERENCE.sub(lambda match: str(_meaning(match[1], draft, pipeline, place)), value)
 
 
-def _meaning(reference: str, draft: Draft, pipeline: PipelineSettings, place: Any) -> Any:
+def _spliced(part: Any, draft: Draft, pipeline: PipelineSettings, place: Callable[[str], str]) -> list[Any]:
+    """A part of a list as the parts that it stands for: `${stages.NAME.*}` is several."""
+    found = _substitute(part, draft, pipeline, place)
+    return found if isinstance(found, list) and isinstance(part, str) else [found]
+
+
+def _meaning(reference: str, draft: Draft, pipeline: PipelineSettings, place: Callable[[str], str]) -> Any:
     kind, _, name = reference.partition(".")
-    if kind == "stages" and name in draft.names:
-        return place(draft.names[name])
     if kind == "vars" and name in pipeline.vars:
-        return pipeline.vars[name]
+        others = {key: value for key, value in pipeline.vars.items() if key != name}  # so that no circle goes on
+        return _substitute(pipeline.vars[name], draft, pipeline.model_copy(update={"vars": others}), place)
     if reference == "round" and draft.round:
         return draft.round
+    name, bar, other = name.partition("|")
+    name, slash, below = name.partition("/")
+    if kind == "stages" and name in draft.names:
+        return place(draft.names[name]) + slash + below
+    if kind == "stages" and name.removesuffix(".*") in draft.all:
+        return [place(one) + slash + below for one in draft.all[name.removesuffix(".*")]]
     if kind == "previous" and draft.round:
-        name, bar, other = name.partition("|")
         if name in draft.previous:
-            return place(draft.previous[name])
+            return place(draft.previous[name]) + slash + below
         if draft.round == 1 and bar and name in draft.names:
-            return _meaning(other, draft, pipeline, place) if other.startswith("stages.") else other
+            is_reference = other.startswith(("stages.", "vars."))
+            return _meaning(other, draft, pipeline, place) if is_reference else other
     known = {"stages": list(draft.names), "vars": list(pipeline.vars), "previous": list(draft.names)}.get(kind, [])
     hint = did_you_mean(name, known)
     raise ConfigError(f"stages.{draft.name}: ${{{reference}}} stands for nothing{hint}")

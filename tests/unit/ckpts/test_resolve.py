@@ -58,6 +58,15 @@ def test_changed_files_are_named(tmp_path):
         verify("a/b", path=file)
 
 
+def test_another_name_of_a_checkpoint_stands_for_the_same_folder(tmp_path):
+    file = own_registry(tmp_path, "0" * 64)
+    file.write_text(file.read_text().replace("'" + "0" * 64 + "'", "null") + "  also: [a/c]\n")
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/w.bin").write_bytes(b"as published")
+    assert resolve("a/c", path=file) == resolve("a/b", path=file) == tmp_path / "a/b"
+    assert registry()["dpo_iter_parm_guide"] is registry()["dpo_iter_parm_gudie"]
+
+
 def test_published_checkpoints_are_taken_with_whatever_content(tmp_path):
     file = own_registry(tmp_path, "0" * 64)
     file.write_text(file.read_text().replace(f"'{'0' * 64}'", "null"))

@@ -87,6 +87,8 @@ def test_fetch_takes_names_or_a_preset_and_refuses_unknown_ones_first(tmp_path):
     assert done.returncode == 0 and "shapes/showo: there already" in done.stderr
     done = genloop("ckpts", "fetch", "--for", "generate/shapes")
     assert done.returncode == 0 and "names no checkpoint that has to be fetched" in done.stdout
+    done = genloop("ckpts", "fetch", "--for", "pipelines/tiny")
+    assert done.returncode == 0 and "names no checkpoint that has to be fetched" in done.stdout
     done = genloop("ckpts", "fetch", "--for", "generate/shape")
     assert done.returncode == 2 and "did you mean" in done.stderr
 
@@ -95,3 +97,12 @@ def test_a_job_whose_weights_are_missing_names_the_command_that_fetches_them(tmp
     prompts = "prompts=configs/prompts/shapes_tiny/generation_prompts.txt"
     done = genloop("run", "generate", "showo_256", f"out={tmp_path / 'a'}", prompts)
     assert done.returncode == 2 and "genloop ckpts fetch" in done.stderr
+
+
+def test_what_a_pipeline_needs_is_what_it_and_the_presets_of_its_stages_name():
+    from launch.commands.ckpts import _texts
+    from launch.pipelines.drafts import pipeline_data
+
+    named = set(_texts(pipeline_data("published_table")))
+    assert {"show-o", "magvitv2", "parm", "orm_ft", "llava-onevision", "dpo_iter_parm_gudie"} <= named
+    assert {"mask2former-swin-s", "clip-vit-large-patch14"} <= named  # of the preset evaluate/geneval

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from genloop.ledger import finished, read_rows
+from launch.pipelines.drafts import load_pipeline
 from launch.pipelines.folder import read_folders
-from launch.pipelines.stages import load_pipeline, resolve_stages
+from launch.pipelines.stages import resolve_stages
 from tests.runs import ROOT, genloop, start_command, wait_until, workers_of
 
 COUNT = "tests.worlds.counting_job"
@@ -27,7 +28,7 @@ stages:
   loop:
     repeat: 3
     stages:
-      count: {{job: {COUNT}, set: {{source: "${{previous.count|setup.py}}", limit: "${{round}}"}}}}
+      count: {{job: {COUNT}, set: {{source: "${{previous.count/run.json|setup.py}}", limit: "${{round}}"}}}}
   last: {{job: {COUNT}, set: {{source: "${{stages.count}}"}}}}
   middle: {{job: {COUNT}, set: {{source: "${{stages.count.2}}"}}}}
 """
@@ -42,7 +43,7 @@ def pipeline_file(folder: Path, text: str) -> str:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_shipped_pipeline_can_be_planned(file):
     stages = resolve_stages(load_pipeline(str(file)), {})
-    assert len({stage.address for stage in stages}) == len({stage.folder for stage in stages}) == len(stages)
+    assert stages and len({stage.address for stage in stages}) == len({stage.folder for stage in stages})
 
 
 def test_a_change_gives_another_address_to_what_depends_on_it_alone(tmp_path):
@@ -70,7 +71,10 @@ def test_rounds_read_from_the_round_before_and_from_something_else_in_the_first(
     stages = {stage.name: stage for stage in resolve_stages(load_pipeline(pipeline_file(tmp_path, ROUNDS)), {})}
     assert list(stages) == ["count.1", "count.2", "count.3", "last", "middle"]
     assert "source=setup.py" in stages["count.1"].words
-    assert f"source={stages['count.1'].folder}" in stages["count.2"].words and "limit=2" in stages["count.2"].words
+    assert (
+        f"source={stages['count.1'].folder}/run.json" in stages["count.2"].words
+        and "limit=2" in stages["count.2"].words
+    )
     assert stages["last"].needs == ("count.3",) and stages["middle"].needs == ("count.2",)
 
 
@@ -83,6 +87,11 @@ def test_rounds_read_from_the_round_before_and_from_something_else_in_the_first(
         (f"stages: {{a: {{job: {COUNT}, sett: {{}}}}}}", "stages.a.sett: unknown key"),
         (f"stages: {{a: {{job: {COUNT}, set: {{source: '${{stages.b}}'}}}}}}", "${stages.b} stands for nothing"),
         (f"stages: {{a: {{job: {COUNT}, set: {{source: '${{vars.b}}'}}}}}}", "${vars.b} stands for nothing"),
+        (
+            "vars: {b: '${vars.c}', c: '${vars.b}'}\n"
+            f"stages: {{a: {{job: {COUNT}, set: {{limit: '${{vars.b}}'}}}}}}",
+            "${vars.b} stands for nothing",
+        ),
         (f"stages: {{a: {{job: {COUNT}, set: {{source: '${{round}}'}}}}}}", "${round} stands for nothing"),
         (f"stages: {{a: {{job: {COUNT}, set: {{source: nowhere}}}}}}", "stages.a: source: no such file"),
         (
@@ -94,6 +103,8 @@ def test_rounds_read_from_the_round_before_and_from_something_else_in_the_first(
         (f"stages: {{a: {{job: {COUNT}}}, b: {{job: {COUNT}, procs: 1025}}}}", "stages.b.procs"),
         (f"stages: {{'a b': {{job: {COUNT}}}}}", "is no name"),
         ("stages: {a: {repeat: 0, stages: {}}}", "stages.a.repeat"),
+        ("stages: {a: {repeat: 1, each: {x: {}}, stages: {b: {job: generate}}}}", "repeat, each"),
+        ("stages: {a: {each: {x: {c: {}}}, stages: {b: {job: generate}}}}", "each.x.c: no such stage"),
         ("stages: {a: {repeat: 2, stages: {b: {job: generate}}}, b: {job: generate}}", "two are named 'b'"),
         ("stages: {}", "stages:"),
     ],
@@ -157,3 +168,64 @@ def test_the_same_pipeline_runs_with_any_number_of_workers(tmp_path):
     assert [row["item"] for row in read_rows(tmp_path / "out/second")] == list(range(6))
     shown = genloop("pipeline", file, "--procs", "2", "--dry-run").stdout
     assert shown.count("(done)") == 3 and shown.count("--procs 2") == 3
+
+
+TABLE = f"""
+out: OUT
+vars: {{most: "${{vars.number}}", number: 3}}
+stages:
+  first: {{job: {COUNT}, set: {{limit: 1}}}}
+  table:
+    each:
+      plain: {{}}
+      more: {{count: {{limit: "${{vars.most}}"}}, again: {{limit: 4}}}}
+    stages:
+      count: {{job: {COUNT}, set: {{source: "${{stages.first}}/run.json", limit: 2}}}}
+      again: {{job: {COUNT}, set: {{source: "${{stages.count/run.json}}"}}}}
+  last: {{job: {COUNT}, set: {{source: "${{stages.count.more}}"}}}}
+"""
+
+
+def test_each_row_sets_what_it_says_and_reads_its_own_stages(tmp_path):
+    stages = {s.name: s for s in resolve_stages(load_pipeline(pipeline_file(tmp_path, TABLE)), {})}
+    assert list(stages) == ["first", "count.plain", "again.plain", "count.more", "again.more", "last"]
+    assert "limit=2" in stages["count.plain"].words and "limit=3" in stages["count.more"].words
+    assert f"source={stages['count.more'].folder}/run.json" in stages["again.more"].words
+    assert stages["last"].needs == ("count.more",)
+
+
+def test_a_twin_has_the_stages_of_its_model_and_says_what_differs(tmp_path):
+    pair = [resolve_stages(load_pipeline(name), {}) for name in ("published_table", "tiny_table")]
+    rows, twins = ({s.name: s.needs for s in stages if "." in s.name} for stages in pair)
+    assert len(rows) == 2 * 19 and rows.keys() == twins.keys()
+    assert {s.folder.parts[:2] for s in pair[1]} == {("runs", "tiny-table")}
+    folder = pipeline_file(tmp_path, "like: tiny_table\nout: OUT")
+    refused = genloop("pipeline", folder)
+    assert refused.returncode == 2 and "like: tiny_table" in refused.stderr
+
+
+def test_a_list_takes_the_folders_of_all_rows(tmp_path):
+    text = "out: OUT\nstages:\n  all: {each: {a: {}, b: {}}, stages: {evaluate: {job: evaluate, preset: tiny}}}\n"
+    text += '  report: {job: report, set: {runs: ["runs/x", "${stages.evaluate.*}"]}}\n'
+    text = text.replace("{a: {}, b: {}}", "{a: {}, b: {evaluate: {unit_size: 9}}}")
+    stages = {s.name: s for s in resolve_stages(load_pipeline(pipeline_file(tmp_path, text)), {})}
+    folders = [str(stages[f"evaluate.{row}"].folder) for row in "ab"]
+    assert f"runs={json.dumps(['runs/x', *folders])}" in stages["report"].words
+    assert stages["report"].needs == ("evaluate.a", "evaluate.b")
+
+
+@pytest.mark.parametrize(
+    ("only", "runs"),
+    [(["again.plain"], ["first", "count.plain", "again.plain"]), (["more"], ["first", "count.more", "again.more"])],
+)
+def test_only_a_stage_or_a_row_runs_with_what_it_needs(tmp_path, only, runs):
+    file = pipeline_file(tmp_path, TABLE)
+    words = [word for name in only for word in ("--only", name)]
+    done = genloop("pipeline", file, *words)
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    assert sorted(path.parent.name for path in out.glob("*/run.json")) == sorted(runs)
+    assert f"{len(runs)}/6 stages done" in genloop("status", str(out)).stdout
+    assert genloop("resume", str(out)).stderr.count("done already") == len(runs)
+    refused = genloop("pipeline", file, "--only", "mroe")
+    assert refused.returncode == 2 and "did you mean 'more'" in refused.stderr
