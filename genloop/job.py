@@ -36,6 +36,7 @@ from genloop.distributed import EXIT_STOPPED, StopRequested, World
 from genloop.failures import failure_file, record_failure
 from genloop.hashing import sha256_tree
 from genloop.ledger import unsettled
+from genloop.nodes import node_of, together
 from genloop.reading import parse_json
 from genloop.redaction import redact
 from genloop.registry import MissingPackage
@@ -70,7 +71,9 @@ def run_command(module: ModuleType, arguments: Sequence[str]) -> int:
     try:
         world = World.from_environment()
         config = parse(module, arguments)
-        prepared = prepare(module, config, world)
+        node, nodes = node_of() if world.local_rank == 0 and PREPARED not in os.environ else (0, 1)
+        with together(config.out, node, nodes, late=module.KIND == "independent"):
+            prepared = prepare(module, config, world)
     except (ValueError, OSError, MissingPackage) as error:
         if "world" not in locals() or world.rank == 0 or isinstance(error, TimeoutError):
             terminal.err(f"genloop: {one_line(error)}")

@@ -9,6 +9,7 @@ from genloop import terminal
 
 BAD_INPUT = 2
 HANG_TIMEOUT = 1800.0
+MEET_TIMEOUT = 60.0  # also of genloop.nodes
 EXAMPLES = """
   genloop run generate tiny out=runs/a --procs 2     a job, one of its presets, what differs, two workers
   genloop run generate --help                        the manual of a job and its config keys
@@ -105,6 +106,8 @@ def _add_places(parser: argparse.ArgumentParser, procs: str | None) -> None:
     parser.add_argument("--nodes", type=int, default=nodes, metavar="M", help="machines; each runs this command (1)")
     parser.add_argument("--node-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
     parser.add_argument("--master", default="", metavar="HOST[:PORT]", help="the first machine, for a collective job")
+    meet = f"seconds in which the machines have to see each other in the run folder ({MEET_TIMEOUT:g})"
+    parser.add_argument("--meet-timeout", type=float, default=MEET_TIMEOUT, metavar="S", help=meet)
     hang = f"stop all when a worker reaches no safe point for so many seconds ({HANG_TIMEOUT:g}; 0: never)"
     parser.add_argument("--hang-timeout", type=float, default=HANG_TIMEOUT, metavar="S", help=hang)
 

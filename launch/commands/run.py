@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from genloop import environment, job, terminal
 from genloop.distributed import World
 from genloop.lease import read_object
+from genloop.nodes import together
 from genloop.redaction import redact_word
 from launch.backends.local import STOPPED, Workers, run_workers
 from launch.backends.processors import number_of_procs
@@ -52,7 +53,10 @@ def execute(options: argparse.Namespace) -> int:
         with suppress(SlurmError):  # a machine that cannot ask
             refuse_a_second(config.out)
     world = World.from_environment() if options.nodes == 1 else _first_of(options, procs)
-    prepared = job.prepare(module, config, _who_prepares(config.out, module.KIND, world))
+    late = module.KIND == "independent"
+    nodes = 1 if late and PLAN in os.environ else options.nodes  # tasks of an array may start hours apart
+    with together(config.out, options.node_rank, nodes, seconds=options.meet_timeout, late=late):
+        prepared = job.prepare(module, config, _who_prepares(config.out, module.KIND, world))
     launch = Launch(options.job, procs, options.nodes)
     if plan := os.environ.get(PLAN):  # how it was submitted is on record
         _say_what_changed(Path(plan))

@@ -127,18 +127,37 @@ def test_workers_on_two_machines_share_an_independent_run(tmp_path):
     assert (out / "logs/worker-0.log").is_file() and (out / "logs/worker-1.log").is_file()
 
 
-def test_a_collective_job_runs_on_two_machines(tmp_path):
+def free_port() -> int:
+    """One that nobody listens at now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return probe.getsockname()[1]
+
+
+def test_a_collective_job_runs_on_two_machines(tmp_path):
     (tmp_path / "numbers").write_text("1\n4\n")
     words = [AVERAGE, f"out={tmp_path / 'run'}", f"numbers={tmp_path / 'numbers'}", "--nodes", "2"]
-    words += ["--master", f"127.0.0.1:{port}"]
+    words += ["--master", f"127.0.0.1:{free_port()}"]
     second = launch(*words, "--node-rank", "1")
     first = launch(*words)
     said = [process.communicate(timeout=300) for process in (first, second)]
     assert [first.returncode, second.returncode] == [0, 0], said
     assert said[0][0] == "average 2.5\n"
+
+
+@pytest.mark.parametrize("job", [COUNT, AVERAGE])
+def test_machines_that_see_different_folders_are_told_so_before_any_work(job, tmp_path):
+    (tmp_path / "numbers").write_text("1\n4\n")
+    words = [job, "--nodes", "2", "--master", f"127.0.0.1:{free_port()}", "--meet-timeout", "1"]
+    words += [f"numbers={tmp_path / 'numbers'}"] if job == AVERAGE else ["limit=4"]
+    out = [tmp_path / f"machine-{rank}" / "run" for rank in range(2)]
+    both = [launch(*words, f"out={folder}", "--node-rank", str(rank)) for rank, folder in enumerate(out)]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    late = job == COUNT  # the first does not wait for those that may join
+    assert [process.returncode for process in both] == [0 if late else 2, 2], said
+    for rank in (1,) if late else (0, 1):
+        assert said[rank].startswith(f"genloop: node {rank} (") and said[rank].count("\n") == 1
+        assert str(out[rank]) in said[rank] and not out[rank].exists()
 
 
 def test_a_worker_that_hangs_is_found_its_stacks_are_kept_and_all_are_stopped(tmp_path):
