@@ -41,12 +41,12 @@ Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["float32", "bfloat16", "float16"]
 
 
-def _shipped(path: Path) -> Path:
+def shipped(path: Path) -> Path:
     """A relative path as it is, or, when there is nothing, the file of that name that came with genloop."""
     return INSTALLED / path if not path.exists() and (INSTALLED / path).exists() else path
 
 
-InputPath = Annotated[Path, INPUT, AfterValidator(_shipped)]
+InputPath = Annotated[Path, INPUT, AfterValidator(shipped)]
 
 
 def _named(value: Any) -> Any:

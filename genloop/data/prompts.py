@@ -143,6 +143,23 @@ def read_metadata(path: Path, *, classes: Collection[str] | None = None, text: T
     return found
 
 
+def check_held_out(prompts: Iterable[Prompt], files: Iterable[Path]) -> None:
+    """ValueError when a prompt is in one of these prompt or metadata files too: nothing is learned from it then."""
+    for path in files:
+        texts = {_plain(prompt.text): number for number, prompt in enumerate(read_prompts(path), 1)}
+        for prompt in prompts:
+            if number := texts.get(_plain(prompt.text)):
+                raise ValueError(
+                    f"{path}:{number}: {prompt.text!r} is held out for evaluation and is prompt {prompt.index} of "
+                    "those to learn from; take it out of these"
+                )
+
+
+def _plain(text: str) -> str:
+    """A text without what makes no other prompt of it: case, blanks, a full stop."""
+    return " ".join(text.casefold().split()).rstrip(".")
+
+
 def _check_same(prompts: Path, texts: Sequence[str], metadata: Path, expected: Sequence[str]) -> None:
     for number, (text, other) in enumerate(zip(texts, expected), 1):
         if text != other:

@@ -1,4 +1,4 @@
-"""Two ranks of one process group, as forked children of a test: they are spared the imports."""
+"""Ranks of one process group, as forked children of a test: they are spared the imports."""
 
 import os
 import socket
@@ -14,19 +14,26 @@ def on_two_ranks(
     monkeypatch: pytest.MonkeyPatch, work: Callable[[], int], *, launcher: int = 0, meeting: bool = True
 ) -> list[int]:
     """Do `work` on both ranks, under the variables of a launcher, and of their `meeting` point -> the exit codes."""
+    return on_ranks(2, monkeypatch, work, launcher=launcher, meeting=meeting)
+
+
+def on_ranks(
+    num_ranks: int, monkeypatch: pytest.MonkeyPatch, work: Callable[[], int], *, launcher: int = 0, meeting: bool = True
+) -> list[int]:
+    """The same on any number of ranks."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         places = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
     if not meeting:
         places = {}
     children = []
-    for rank in range(2):
+    for rank in range(num_ranks):
         child = os.fork()
         if child == 0:
             for names in LAUNCHERS:
                 for name in names:
                     monkeypatch.delenv(name, raising=False)
-            numbers = zip(LAUNCHERS[launcher], (str(rank), "2", str(rank)), strict=True)
+            numbers = zip(LAUNCHERS[launcher], (str(rank), str(num_ranks), str(rank)), strict=True)
             for name, value in {**places, **dict(numbers)}.items():
                 monkeypatch.setenv(name, value)
             os._exit(_code(work))

@@ -1,0 +1,245 @@
+"""Train a Show-o on images that it draws itself, scored by a judge or by GenEval's reward: masked-token GRPO.
+
+    genloop run train_grpo tiny out=runs/grpo-tiny
+    genloop run train_grpo shapes out=runs/grpo --procs 2
+    genloop run train_grpo shapes out=runs/grpo-control shuffle_scores=true
+    genloop run train_grpo showo_256 prompts=PROMPTS held_out='[TEST]' judge.options.checkpoint=JUDGE out=runs/grpo
+
+Reads   a Show-o, an image tokenizer, training prompts (with GenEval metadata where the reward goes by it), prompt files
+        of evaluations: a training prompt that is in one of these is refused.
+Writes  RUN/showo, a checkpoint in the public layout, or with lora.rank RUN/adapter too; RUN/rollouts/STEP, the images
+        of the steps to come with their scores and log-probabilities, kept as long as a checkpoint needs them;
+        RUN/checkpoints/step-*; RUN/metrics.jsonl: reward (mean over prompts, with its standard error), groups dropped,
+        ratio, clip_share, kl.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks; images that are drawn
+        are not drawn again. One process gives the same bits with and without interruption.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+from ckpts.resolve import resolve
+from geneval.settings import EvaluatorKeys, check_evaluator, evaluator_inputs
+from genloop.bounds import Count
+from genloop.config import LAUNCH, InputPath, JobConfig, shipped
+from genloop.data.prompts import check_held_out, read_prompts
+from genloop.distributed import World
+from genloop.job import loading, run
+from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.common.text import FileTokenizer, check_text_tokenizer
+from genloop.models.showo.config import check_showo_folder
+from genloop.planning import Footprint
+from genloop.records import Prompt
+from genloop.registry import check_installed
+from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes
+from genloop.rewards.settings import JudgeSettings
+from genloop.sampling.maskgit.settings import SamplingConfig
+from genloop.training.objectives.group_policy.settings import GroupPolicySettings
+from genloop.training.settings import LoopSettings, LoraSettings
+
+if TYPE_CHECKING:
+    from genloop.training.objectives.group_policy.objective import GroupPolicy
+    from genloop.training.rollouts import Score
+
+KIND = "collective"
+ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not its head
+
+
+class GenevalKeys(EvaluatorKeys):
+    credit: Literal["partial", "strict"] = Field(
+        "partial", description="the share of what was asked for that is there, or 1 for all of it and 0 otherwise"
+    )
+
+
+class Config(JobConfig, GroupPolicySettings):
+    start: Annotated[str, LAUNCH] = Field("shapes/showo", description="the Show-o to train, fingerprinted by content")
+    tokenizer: Annotated[str, LAUNCH] = Field(
+        "shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder; fingerprinted by content"
+    )
+    text_tokenizer: Annotated[str | None, LAUNCH] = Field(
+        None, description="text tokenizer, if `start` has none: a name or a folder, fingerprinted by content"
+    )
+    prompts: InputPath = Field(description="what to draw: prompt file, one prompt a line, or a metadata file (.jsonl)")
+    metadata: InputPath | None = Field(None, description="GenEval metadata, one JSON object a line")
+    held_out: Annotated[tuple[Annotated[Path, AfterValidator(shipped)], ...], LAUNCH] = Field(
+        description="prompt files of evaluations, none of whose prompts may be trained on; fingerprinted by content"
+    )
+    reward: Literal["judge", "geneval"] = Field("judge", description="who scores images: `judge`, or `geneval`")
+    judge: JudgeSettings = JudgeSettings()
+    geneval: GenevalKeys | None = Field(None, description="reward=geneval: detector, colors, options, credit")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how images are drawn")
+    slots: Count = Field(32, description="images that a rank draws side by side")
+    lora: LoraSettings = LoraSettings()
+    train: LoopSettings = LoopSettings()
+
+    @property
+    def loop(self) -> LoopSettings:
+        """`train`, whose moving average is the reference too, where there is one."""
+        if not self.has_reference:
+            return self.train
+        update = {"ema": self.reference_decay, "use_ema": self.train.use_ema and self.train.ema > 0}
+        return self.train.model_copy(update=update)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What there is to draw."""
+
+    prompts: Sequence[Prompt]
+
+
+def check(config: Config) -> Checked:
+    """Prompts, names, sizes and checkpoint headers, before anything is loaded or written."""
+    _check_keys(config)
+    classes = None
+    if config.reward == "geneval":
+        if config.geneval is None:
+            raise ValueError("geneval: reward=geneval needs geneval.detector and geneval.colors")
+        classes = check_evaluator(config.geneval, resolve)
+    else:
+        check_judge(config.judge, resolve, ["outcome"])
+        classes = judge_classes(config.judge)
+    prompts = read_prompts(config.prompts, config.metadata, classes=classes)
+    if config.reward == "judge":
+        check_prompts(config.judge, prompts)
+    elif prompts[0].tag is None:
+        raise ValueError("metadata: reward=geneval needs GenEval metadata beside the prompts")
+    check_held_out(prompts, config.held_out)
+    known, num_codes = check_showo_folder(resolve(config.start)), check_image_tokenizer(resolve(config.tokenizer))
+    check_text_tokenizer(_text_tokenizer(config), known.llm_vocab_size, config.start)
+    if num_codes != known.codebook_size:
+        raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {known.codebook_size}")
+    return Checked(prompts)
+
+
+def _text_tokenizer(config: Config) -> FileTokenizer:
+    """The configured one, else that of `start`."""
+    named = config.text_tokenizer
+    return FileTokenizer(resolve(named) if named else resolve(config.start) / "tokenizer")
+
+
+def _check_keys(config: Config) -> None:
+    """Keys that do not fit each other."""
+    config.train.check()
+    if config.lora.rank:
+        check_installed("peft", "train")
+    if config.lora.dropout:
+        raise ValueError("lora.dropout: the policy must give the same log-probabilities twice; use 0")
+    if config.sampling.token_temperature != 1:
+        raise ValueError(
+            f"sampling.token_temperature: images are drawn from the probabilities that are trained; use 1, not "
+            f"{config.sampling.token_temperature}"
+        )
+    if config.states == "trajectory" and config.draws > (steps := config.critical_steps or config.sampling.num_steps):
+        raise ValueError(f"draws: there are {steps} steps to choose states from, not {config.draws}")
+    if (rows := config.groups * config.group_size * config.draws) < config.steps_per_epoch:
+        raise ValueError(
+            f"steps_per_epoch: a rollout has {rows} states, which cannot be {config.steps_per_epoch} steps"
+        )
+    if config.has_reference and config.train.ema not in (0, config.reference_decay):
+        raise ValueError(
+            f"train.ema: the reference is the one moving average there is; use {config.reference_decay} as "
+            "reference_decay says, or 0 to save the last weights"
+        )
+
+
+def inputs(config: Config, checked: Checked) -> dict[str, Path]:
+    """Checkpoints, held-out prompts and what the reward reads enter the fingerprint by content."""
+    found = {"start": resolve(config.start), "tokenizer": resolve(config.tokenizer)}
+    found |= {f"held_out.{number}": path for number, path in enumerate(config.held_out)}
+    found |= {"text_tokenizer": resolve(config.text_tokenizer)} if config.text_tokenizer else {}
+    if config.reward == "judge":
+        return found | config.judge.inputs(resolve, "judge")
+    assert config.geneval is not None
+    return found | {f"geneval.{key}": path for key, path in evaluator_inputs(config.geneval, resolve).items()}
+
+
+def main(config: Config, world: World, checked: Checked) -> None:
+    from genloop.models.showo.load import save_showo
+    from genloop.training.adapters import merge_adapters, save_adapters
+    from genloop.training.loop import train
+    from genloop.training.session import training_session
+
+    with training_session(config.out, config.train, world) as device:
+        objective, adapted = objective_of(config, checked, device, world)
+        model = objective.model
+        train(objective, config.loop, config.out, world, seed=config.seed)
+        if adapted is not None and world.rank == 0:
+            save_adapters(adapted, config.out / "adapter")
+        model = model if adapted is None else merge_adapters(adapted)
+        if world.rank == 0:
+            save_showo(model, config.out / "showo")
+
+
+def objective_of(config: Config, checked: Checked, device: str, world: World) -> "tuple[GroupPolicy, Any]":
+    """What is trained, and its adapters when it has some."""
+    from genloop.models.showo.load import load_showo
+    from genloop.models.showo.prompting import Layout
+    from genloop.sampling.maskgit.sampler import MaskGitSampler
+    from genloop.training.adapters import add_adapters
+    from genloop.training.objectives.group_policy.objective import GroupPolicy
+    from genloop.training.precision import Precision
+    from genloop.training.rollouts import Rollouts
+
+    with loading():
+        model = load_showo(resolve(config.start), device=device, text_tokenizer=_text_tokenizer(config))
+        adapted = add_adapters(model, config.lora, seed=config.seed, within=ADAPTED) if config.lora.rank else None
+        tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
+        sampler = MaskGitSampler(
+            model,
+            tokenizer,
+            config.sampling,
+            rows_per_forward=config.train.rows_per_forward,
+            slots=config.slots,
+            # a rank that stops alone would leave the others waiting
+            before_step=world.check_stop if world.world_size == 1 else lambda: None,
+        )
+        score = score_of(config, device)
+    given = config.guidance_scale
+    objective = GroupPolicy(
+        model,
+        Layout(model.config, model.text_tokenizer),
+        config,
+        checked.prompts,
+        Rollouts(config.out, world, sampler, score, rows_per_part=config.slots),
+        run=config.out,
+        seed=config.seed,
+        guidance_scale=config.sampling.guidance_scale if given is None else given,
+        rows_per_forward=config.train.rows_per_forward,
+        autocast=Precision(config.train.precision, model.device).autocast,
+        is_exact=config.train.precision == "fp32",
+    )
+    return objective, adapted
+
+
+def score_of(config: Config, device: str) -> "Score":
+    """What images are worth: one prompt per image (B, 3, H, W) in [0, 1] -> (B,)."""
+    if config.reward == "judge":
+        judge = build_judge(config.judge, resolve, device)
+        return lambda prompts, images: judge.p_yes("outcome", prompts, images).tolist()
+    from geneval.reward import GenevalReward
+    from geneval.settings import build_evaluator
+
+    assert config.geneval is not None
+    reward, credit = GenevalReward(build_evaluator(config.geneval, resolve, device)), config.geneval.credit
+    return lambda prompts, images: [float(getattr(found, credit)) for found in reward(images, prompts)]
+
+
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device, with who scores beside the model; images are drawn in smaller passes."""
+    from genloop.training.footprint import training_footprint
+
+    def built() -> "GroupPolicy":
+        objective, _ = objective_of(config, checked, "meta", World())
+        objective.rehearse()
+        return objective
+
+    return training_footprint(built, config.loop, seed=config.seed, device=device, ranks=ranks)
+
+
+if __name__ == "__main__":
+    run(main, Config)
