@@ -82,7 +82,9 @@ def strange_images(
     now: Mapping[str, Sequence[float]], first: Mapping[str, Sequence[float]], settings: GuardSettings
 ) -> list[Found]:
     """Of each statistic (P,) of the images now and at step 0."""
-    found = []
+    found: list[Found] = []
+    if settings.image_distance is None:
+        return found
     for name, before in first.items():
         deviation = max(float(np.std(before)), _SMALLEST_DEVIATION)
         change = change_of(now[name], before, settings.level)

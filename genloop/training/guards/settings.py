@@ -50,8 +50,8 @@ class GuardSettings(Settings):
     chosen_fall: Annotated[Factor, LAUNCH] = Field(
         0.2, description="fall of the chosen log-probability below its first level, as a share of that"
     )
-    image_distance: Annotated[Factor, LAUNCH] = Field(
-        1.0, description="distance of a statistic from the images of step 0, in deviations between those"
+    image_distance: Annotated[Factor | None, LAUNCH] = Field(
+        1.0, description="distance of a statistic from the images of step 0, in deviations between those; null: any"
     )
     level: Annotated[Share, LAUNCH] = Field(0.99, ge=0.5, lt=1, description="of the intervals that alarms go by")
 
