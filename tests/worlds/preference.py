@@ -5,15 +5,20 @@ from typing import Any
 
 import numpy as np
 
+from ckpts.resolve import resolve
+from genloop.data.arrays import read_caption, read_codes
 from genloop.data.order import Order
 from genloop.data.pairs.pair import CodeSpace, Pair
 from genloop.data.pairs.shards import PairShards
+from genloop.data.shards import Shards
+from genloop.hashing import sha256_tree
 from genloop.models.showo.model import ShowO
 from genloop.models.showo.prompting import Layout
 from genloop.training.objectives.preference.estimator import Estimator
 from genloop.training.objectives.preference.objective import Preference
-from genloop.training.objectives.preference.reference import ReferenceLogProbs, estimated, used_keys
+from genloop.training.objectives.preference.reference import estimated, used_keys
 from genloop.training.objectives.preference.settings import PreferenceSettings
+from tests.runs import ROOT
 from tests.worlds.pairs import write_pairs
 from tests.worlds.tiny_showo import tiny_showo
 
@@ -63,4 +68,24 @@ def tiny_objective(
     estimator = estimator_of(model, variant=chosen.variant, guidance_scale=guidance)
     keys = used_keys(Order(pairs.sizes, estimator.seed), 6, len(kinds), chosen.mask_epochs)
     values = estimated(estimator, reference or model, pairs, keys, 4).sum(3)
-    return Preference(model, pairs, estimator, chosen, ReferenceLogProbs(keys, values), batch_size=len(kinds))
+    return Preference(model, pairs, estimator, chosen, dict(zip(keys, values)), batch_size=len(kinds))
+
+
+def write_shapes_pairs(folder: Path) -> None:
+    """The pairs of tests/data/shapes/pairs: scenes of its shards against others, or against damaged copies."""
+    scenes = Shards(ROOT / "tests/data/shapes/shards")
+    space = CodeSpace(351, sha256_tree(resolve("shapes/tokenizer")))
+    for side, rows in (("train", range(16)), ("val", range(16, 24))):
+        write_pairs(folder / side, [_shapes_pair(scenes, row) for row in rows], codebook=space)
+
+
+def _shapes_pair(scenes: Shards, row: int) -> Pair:
+    sample, rng = scenes[row], np.random.default_rng(row)
+    chosen = read_codes(sample, None)
+    rejected, kept = read_codes(scenes[row + 24], None), None
+    if row % 2:
+        kept = rng.random(len(chosen)) < 0.7
+        rejected = np.where(kept, chosen, rng.permutation(chosen))
+    scores = (round(0.6 + rng.random() * 0.4, 3), round(rng.random() * 0.4, 3))
+    kind = "plain" if kept is None else "localised"
+    return Pair(f"{row:05d}", read_caption(sample), chosen, rejected, scores, kind=kind, kept=kept, prompt_index=row)

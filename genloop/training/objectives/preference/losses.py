@@ -3,7 +3,8 @@
 z = beta ((log p_w - log q_w) - (log p_l - log q_l)), p the policy, q the reference, w chosen, l rejected, each
 log-ratio a mean over the draws. The loss of a pair is -log sigmoid(z - m), where m is the margin wanted of it (0 in
 plain DPO; Amini et al. 2024). DPOP's term, max(0, log q_w - log p_w), keeps the chosen side from falling (Pal et al.
-2024, who put it inside of the sigmoid; here it is a term of its own, so that it acts however large z is).
+2024, who put it inside of the sigmoid; here it is a term of its own, so that it acts however large z is). It counts
+from ROUNDING on: before step 1 both are equal, and rounding must not decide on its gradient.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+ROUNDING = 1e-3  # of a sum of log-probabilities in single precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ def pair_terms(policy: Tensor, reference: Tensor, *, beta: float, wanted_margin:
     """Log-probabilities (U, D, 2), chosen first, and the margins wanted (U,) -> the terms of each pair."""
     ratios = (policy - reference).mean(1)  # (U, 2)
     margin = beta * (ratios[:, 0] - ratios[:, 1])
-    return PairTerms(-F.logsigmoid(margin - wanted_margin), F.relu(-ratios[:, 0]), margin)
+    return PairTerms(-F.logsigmoid(margin - wanted_margin), F.relu(-ratios[:, 0] - ROUNDING), margin)
 
 
 def share_won(margin: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from genloop.rundir import RunFailed
 from genloop.training.objectives.masked_tokens import MaskedCaption, MaskedTokens, TokenRows
 from genloop.training.objectives.preference.estimator import Estimator, PairRows
 from genloop.training.objectives.preference.losses import PairTerms, pair_terms, share_won
-from genloop.training.objectives.preference.reference import Key, ReferenceLogProbs, keys_of
+from genloop.training.objectives.preference.reference import Key, keys_of
 from genloop.training.objectives.preference.settings import PreferenceSettings
 from genloop.training.task import Loss, Objective, Plan
 
@@ -48,7 +48,7 @@ class PairBatch:
 
 
 class Preference(Objective[PairItem, PairBatch]):
-    """Pairs with a loss of DPO's kind. `after` is called every `after_every` steps, if ever."""
+    """Pairs with a loss of DPO's kind. `before` is called before step 1, `after` every `after_every` steps."""
 
     model: ShowO
 
@@ -58,15 +58,17 @@ class Preference(Objective[PairItem, PairBatch]):
         pairs: PairShards,
         estimator: Estimator,
         settings: PreferenceSettings,
-        reference: ReferenceLogProbs,
+        reference: Mapping[Key, np.ndarray],
         *,
         batch_size: int,
         replay: MaskedTokens | None = None,
-        after: Callable[[int], Mapping[str, Any] | None] = lambda step: None,
+        before: "Callable[[Preference], Mapping[str, Any] | None]" = lambda objective: None,
+        after: "Callable[[Preference, int], Mapping[str, Any] | None]" = lambda objective, step: None,
         after_every: int = 0,
     ) -> None:
         self.model, self.pairs, self.estimator, self.settings = model, pairs, estimator, settings
         self.reference, self.batch_size, self.replay = reference, batch_size, replay
+        self._before = before
         self.after_every, self._after = after_every, after
         self._order = Order(pairs.sizes, estimator.seed)
 
@@ -103,22 +105,26 @@ class Preference(Objective[PairItem, PairBatch]):
         """The part of some pairs in the mean over the batch, times the number of pairs of the batch."""
         policy = self.estimator.log_probs(self.model, batch.rows).sum(3)  # (U, D, 2)
         terms = self._terms(policy, batch)
-        sums = {"dpo": terms.dpo.sum(), "dpop": terms.dpop.sum()}
-        if self.settings.sft:
-            sums["sft"] = -policy[:, :, 0].sum() * batch.weight / batch.num_labels
-        if self.replay is not None and batch.replay is not None:
-            sums["replay"] = self.replay.loss(batch.replay).total * batch.weight / batch.num_replay_labels
-        total = sum((self.weights[name] * value for name, value in sums.items()), policy.new_zeros(()))
-        ratios = (policy - batch.reference).detach().mean(1)
+        sums = self._pair_sums(policy, terms, batch)
+        if batch.replay is not None:
+            sums["replay"] = self._replay_sum(batch)
+        sides, ratios = policy.detach().mean(1).sum(0), (policy.detach() - batch.reference).mean(1).sum(0)  # (2,)
         parts = {f"loss_{name}": float(value.detach()) for name, value in sums.items()} | {
-            "chosen_log_prob": float(policy[:, :, 0].detach().mean(1).sum()),
-            "rejected_log_prob": float(policy[:, :, 1].detach().mean(1).sum()),
-            "chosen_log_ratio": float(ratios[:, 0].sum()),
-            "rejected_log_ratio": float(ratios[:, 1].sum()),
+            "chosen_log_prob": float(sides[0]),
+            "rejected_log_prob": float(sides[1]),
+            "chosen_log_ratio": float(ratios[0]),
+            "rejected_log_ratio": float(ratios[1]),
             "margin": float(terms.margin.detach().sum()),
             "accuracy": float(share_won(terms.margin.detach()).sum()),
         }
-        return Loss(total, float(len(batch.keys)), parts)
+        return Loss(self._weighted(sums), float(len(batch.keys)), parts)
+
+    def terms(self, batch: PairBatch, *, only: str) -> Tensor:
+        """The part of the loss that is due to the replay, or to all but it."""
+        if only == "replay":
+            return self._weighted({"replay": self._replay_sum(batch)})
+        policy = self.estimator.log_probs(self.model, batch.rows).sum(3)
+        return self._weighted(self._pair_sums(policy, self._terms(policy, batch), batch))
 
     @property
     def weights(self) -> dict[str, float]:
@@ -126,9 +132,13 @@ class Preference(Objective[PairItem, PairBatch]):
         settings = self.settings
         return {"dpo": 1.0, "dpop": settings.dpop, "sft": settings.sft, "replay": settings.replay_weight}
 
+    def before_training(self, step: int) -> Mapping[str, Any] | None:
+        """What `before` finds before step 1, for a line of metrics.jsonl."""
+        return self._before(self) if step == 0 else None
+
     def after_step(self, step: int) -> Mapping[str, Any] | None:
         """What `after` finds, for a line of metrics.jsonl."""
-        return self._after(step)
+        return self._after(self, step)
 
     def _replayed(self, step: int) -> tuple[Sequence[MaskedCaption], float]:
         """The images replayed in a step, and how many labels they have."""
@@ -136,6 +146,19 @@ class Preference(Objective[PairItem, PairBatch]):
             return (), 0.0
         plan = self.replay.plan(step)
         return plan.items, plan.weight
+
+    def _pair_sums(self, policy: Tensor, terms: PairTerms, batch: PairBatch) -> dict[str, Tensor]:
+        sums = {"dpo": terms.dpo.sum(), "dpop": terms.dpop.sum()}
+        if self.settings.sft:
+            sums["sft"] = -policy[:, :, 0].sum() * batch.weight / batch.num_labels
+        return sums
+
+    def _replay_sum(self, batch: PairBatch) -> Tensor:
+        assert self.replay is not None and batch.replay is not None
+        return self.replay.loss(batch.replay).total * batch.weight / batch.num_replay_labels
+
+    def _weighted(self, sums: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([self.weights[name] * value for name, value in sums.items()]).sum()
 
     def _terms(self, policy: Tensor, batch: PairBatch) -> PairTerms:
         """RunFailed, which names the pair, where a loss is no number."""

@@ -28,18 +28,11 @@ from genloop.training.reductions import largest_over_ranks
 
 log = logging.getLogger(__name__)
 Key = tuple[int, int]  # epoch of the masks, row of the pair
+Compute = Callable[[Sequence[Key]], np.ndarray]
+Tables = Callable[[str, Estimator, PairShards, Sequence[Key]], np.ndarray]
+"""Name, estimator, pairs, keys -> what the reference says: (keys, D, 2, W), of the set `TRAIN` sums (keys, D, 2)."""
+TRAIN = "train"
 _SLICE = 256  # keys of a file
-
-
-class ReferenceLogProbs:
-    """Sums of log-probabilities (D, 2) by key."""
-
-    def __init__(self, keys: Sequence[Key], values: np.ndarray) -> None:
-        self._places = {key: place for place, key in enumerate(keys)}
-        self._values = values  # (keys, D, 2) float32
-
-    def __getitem__(self, key: Key) -> np.ndarray:
-        return self._values[self._places[key]]
 
 
 def used_keys(order: Order, num_steps: int, batch_size: int, mask_epochs: int) -> list[Key]:
@@ -78,9 +71,26 @@ def estimated(
     return np.stack(values) if values else np.empty((0, estimator.draws, 2, 0), np.float32)
 
 
-def stored(
-    folder: Path, keys: Sequence[Key], compute: Callable[[Sequence[Key]], np.ndarray], world: World
-) -> np.ndarray:
+def tables_in(run: Path, reference: Callable[[], ShowO], rows_per_forward: int, world: World) -> Tables:
+    """`Tables` kept in RUN/reference; `reference` gives the model, and is called only where something lacks."""
+
+    def tables(name: str, estimator: Estimator, pairs: PairShards, keys: Sequence[Key]) -> np.ndarray:
+        def compute(part: Sequence[Key]) -> np.ndarray:
+            values = estimated(estimator, reference(), pairs, part, rows_per_forward)
+            return values.sum(3) if name == TRAIN else values
+
+        return stored(run / "reference" / name, keys, compute, world)
+
+    return tables
+
+
+def empty_tables(name: str, estimator: Estimator, pairs: PairShards, keys: Sequence[Key]) -> np.ndarray:
+    """`Tables` of a reference that nobody asks: zeros."""
+    found = np.zeros((len(keys), estimator.draws, 2, pairs.num_tokens + 2), np.float32)
+    return found.sum(3) if name == TRAIN else found
+
+
+def stored(folder: Path, keys: Sequence[Key], compute: Compute, world: World) -> np.ndarray:
     """The rows of all keys: read where they are stored, else computed and stored. Called on all ranks alike."""
     slices = [keys[start : start + _SLICE] for start in range(0, len(keys), _SLICE)]
     folder.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ class PreferenceSettings(Settings):
     )
     replay_weight: Weight = Field(1.0, description="weight of the replay's cross-entropy")
     replay_rows: Count = Field(1, description="replayed images for each pair")
+    replay_drop_captions: Share = Field(0.1, description="share of replayed captions dropped, for guidance")
     judge_guidance: JudgeGuidance = Field(
         "none",
         description="margin: the margin wanted of a pair grows with its gap of scores; reinforce: images sampled by "

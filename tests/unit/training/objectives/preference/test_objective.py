@@ -66,6 +66,6 @@ def test_a_judged_gap_changes_the_gradient(tmp_path):
 
 def test_a_loss_that_is_no_number_names_its_pair(tmp_path):
     objective = tiny_objective(tmp_path)
-    objective.reference._values[objective.reference._places[objective.plan(1).items[2].key]] = float("nan")
+    objective.reference[objective.plan(1).items[2].key][:] = float("nan")
     with pytest.raises(RunFailed, match=f"sample {objective.plan(1).items[2].key[1]:05d}"):
         objective.loss(batch_of(objective))

@@ -1,0 +1,284 @@
+"""Train a Show-o on preference pairs: DPO (Rafailov et al. 2023) for masked image tokens.
+
+    genloop run train_dpo tiny out=runs/dpo-tiny
+    genloop run train_dpo shapes_localised pairs=runs/pairs/shards out=runs/dpo --procs 2
+    genloop run train_dpo showo_256 start=show-o pairs=runs/pairs/shards out=runs/dpo train.zero_stage=2
+    genloop run train_dpo released start=show-o pairs=runs/pairs/shards out=runs/dpo-released
+
+Reads   pairs (build_pairs writes them: DIR/train, DIR/val), a Show-o to go on from and as reference, an image
+        tokenizer; with `replay` shards of real images with txt and codes.npy.
+Writes  RUN/showo, a checkpoint in the public layout; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl;
+        RUN/reference, the log-probabilities of the reference, computed once before step 1;
+        with lora.rank RUN/adapter, the adapters alone, as peft reads them; RUN/showo has them merged; with guards.every
+        RUN/previews; RUN/alarms.jsonl, and RUN/stopped.json when one of guards.stop_on ended it.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks, and computes of
+        RUN/reference what lacks. Every step's pairs and masks follow from the config; one process gives the same bits
+        with and without interruption.
+"""
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from ckpts.resolve import resolve
+from genloop.config import LAUNCH, InputPath, JobConfig
+from genloop.data.arrays import check_codes
+from genloop.data.pairs.shards import PairShards
+from genloop.data.shards import Shards
+from genloop.distributed import World
+from genloop.hashing import sha256_tree
+from genloop.job import loading, run
+from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.showo.config import ShowOConfig, check_showo_folder, showo_manifest
+from genloop.planning import Footprint
+from genloop.registry import check_installed
+from genloop.training.guards.settings import GuardSettings
+from genloop.training.objectives.preference.settings import PreferenceSettings
+from genloop.training.settings import LoraSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from genloop.models.showo.model import ShowO
+    from genloop.training.objectives.preference.estimator import Estimator
+    from genloop.training.objectives.preference.objective import Preference
+    from genloop.training.objectives.preference.views import PairViews
+    from genloop.training.precision import Precision
+
+KIND = "collective"
+ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not its head
+log = logging.getLogger(__name__)
+
+
+class Config(PreferenceSettings, JobConfig):
+    pairs: Annotated[Path, LAUNCH] = Field(
+        description="folder with train and, to measure on, val: shards of preference pairs, fingerprinted by content"
+    )
+    start: Annotated[str, LAUNCH] = Field("shapes/showo", description="the Show-o to train, fingerprinted by content")
+    reference: Annotated[str | None, LAUNCH] = Field(
+        None, description="the Show-o that it is compared with, of the same shape; null: `start`"
+    )
+    tokenizer: Annotated[str, LAUNCH] = Field(
+        "shapes/tokenizer", description="image tokenizer of the pairs: a name of `ckpts` or a folder"
+    )
+    text_tokenizer: InputPath | None = Field(None, description="folder; default: that of `start`")
+    lora: LoraSettings = LoraSettings()
+    guards: GuardSettings = GuardSettings()
+    train: TrainSettings = TrainSettings()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` opened."""
+
+    shape: ShowOConfig
+    train: PairShards
+    val: PairShards | None
+    replay: Shards | None
+
+
+def check(config: Config) -> Checked:
+    """Pairs, checkpoints and terms, before anything is written."""
+    config.train.check()
+    config.check_terms()
+    config.guards.check(resolve)
+    shape, num_codes = check_showo_folder(resolve(config.start)), check_image_tokenizer(resolve(config.tokenizer))
+    if num_codes != shape.codebook_size:
+        raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {shape.codebook_size}")
+    if config.lora.rank:
+        check_installed("peft", "train")
+        matrices = [name for name, size in showo_manifest(shape).items() if len(size) == 2 and ".layers." in name]
+        config.lora.layers_of(name.removesuffix(".weight") for name in matrices)
+    if config.reference is not None:
+        check_reference(config.reference, shape, config.start)
+    train, val = open_pairs(config, shape)
+    replay = None if config.replay is None else Shards(config.replay)
+    if replay is not None:
+        check_codes(replay, shape.num_vq_tokens, shape.codebook_size)
+    return Checked(shape, train, val, replay)
+
+
+def check_reference(reference: str, shape: ShowOConfig, start: str) -> None:
+    """ValueError for a reference that is not of the shape of what is trained."""
+    wanted, found = showo_manifest(shape), showo_manifest(check_showo_folder(resolve(reference)))
+    if differing := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
+        name = differing[0]
+        raise ValueError(
+            f"reference: {reference} is of another shape than {start}: {name} is {found.get(name)}, needed is "
+            f"{wanted.get(name)}; {len(differing)} tensors differ"
+        )
+
+
+def open_pairs(config: Config, shape: ShowOConfig) -> tuple[PairShards, PairShards | None]:
+    """DIR/train and DIR/val; ValueError when they are not of this model and tokenizer."""
+    if not (config.pairs / "train").is_dir():
+        raise ValueError(f"pairs: {config.pairs} holds no folder train; build_pairs writes it")
+    tokenizer = sha256_tree(resolve(config.tokenizer))
+
+    def opened(side: str) -> PairShards:
+        return PairShards(
+            config.pairs / side, num_codes=shape.codebook_size, num_tokens=shape.num_vq_tokens, tokenizer=tokenizer
+        )
+
+    return opened("train"), opened("val") if (config.pairs / "val").is_dir() else None
+
+
+def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
+    """Pairs, shards and checkpoints enter the fingerprint by content."""
+    found: dict[str, Path | str] = {"pairs.train": checked.train.digest(), "start": resolve(config.start)}
+    found |= {"tokenizer": resolve(config.tokenizer), **config.guards.inputs(resolve)}
+    if checked.val is not None:
+        found["pairs.val"] = checked.val.digest()
+    if config.reference is not None:
+        found["reference"] = resolve(config.reference)
+    return found if checked.replay is None else found | {"replay": checked.replay.digest()}
+
+
+def main(config: Config, world: World, checked: Checked) -> None:
+    from genloop.models.showo.load import save_showo
+    from genloop.training.adapters import merge_adapters, save_adapters
+    from genloop.training.guards.build import build_guard
+    from genloop.training.loop import train
+    from genloop.training.session import training_session
+
+    with training_session(config.out, config.train, world) as device:
+        if world.rank == 0 and checked.val is None:
+            log.warning("%s holds no folder val: what is learned is not measured on other pairs", config.pairs)
+        objective, adapted = objective_of(config, checked, world, device)
+        tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device) if config.guards.has_images else None
+        objective.guard = build_guard(
+            config.guards, config.out, world, model=objective.model, tokenizer=tokenizer, resolve=resolve, device=device
+        )
+        train(objective, config.train, config.out, world, seed=config.seed)
+        if adapted is not None and world.rank == 0:
+            save_adapters(adapted, config.out / "adapter")
+        model = objective.model if adapted is None else merge_adapters(adapted)
+        if world.rank == 0:
+            save_showo(model, config.out / "showo")
+
+
+def objective_of(config: Config, checked: Checked, world: World, device: str) -> "tuple[Preference, Any]":
+    """What is trained, and its adapters when it has some. A reference of its own is freed before `start` is loaded."""
+    import torch
+
+    from genloop.training.adapters import add_adapters
+    from genloop.training.objectives.preference.reference import empty_tables, tables_in
+    from genloop.training.objectives.preference.views import views_of
+    from genloop.training.precision import Precision
+
+    precision = Precision(config.train.precision, torch.device(device))
+    estimator = estimator_of(config, checked)
+    start = build(config, config.start, device) if config.reference is None else None
+    reference = cache(lambda: start or build(config, config.reference or config.start, device))
+    kept = tables_in(config.out, reference, config.train.rows_per_forward, world)
+    with precision.autocast():
+        views = views_of(
+            config,
+            estimator,
+            checked.train,
+            checked.val,
+            empty_tables if device == "meta" else kept,
+            num_steps=config.train.num_steps,
+            batch_size=config.train.batch_size,
+        )
+    reference.cache_clear()
+    model = start or build(config, config.start, device)
+    adapted = add_adapters(model, config.lora, seed=config.seed, within=ADAPTED) if config.lora.rank else None
+    return preference_of(config, checked, world, estimator, model, views, precision), adapted
+
+
+def estimator_of(config: Config, checked: Checked) -> "Estimator":
+    """How log-probabilities of pairs are estimated."""
+    from genloop.models.common.text import FileTokenizer, check_text_tokenizer
+    from genloop.models.showo.prompting import Layout
+    from genloop.training.objectives.preference.estimator import Estimator
+
+    folder = config.text_tokenizer or resolve(config.start) / "tokenizer"
+    with loading():
+        text = FileTokenizer(folder)
+        check_text_tokenizer(text, checked.shape.llm_vocab_size, folder)
+    return Estimator(
+        Layout(checked.shape, text),
+        config.seed,
+        variant=config.variant,
+        draws=config.draws,
+        guidance_scale=config.guidance_scale,
+        drop_captions=config.drop_captions,
+    )
+
+
+def preference_of(
+    config: Config,
+    checked: Checked,
+    world: World,
+    estimator: "Estimator",
+    model: "ShowO",
+    views: "PairViews",
+    precision: "Precision",
+) -> "Preference":
+    """The objective, with what it does before step 1 and every so many steps."""
+    from genloop.training.objectives.masked_tokens import MaskedTokens
+    from genloop.training.objectives.preference.measurements import Measurements
+    from genloop.training.objectives.preference.objective import Preference
+
+    rows = config.train.rows_per_forward
+    measurements = Measurements(
+        config,
+        views.held_out,
+        views.meter,
+        rows,
+        world,
+        precision.autocast,
+        is_exact=config.train.precision == "fp32",
+        is_own_reference=config.reference is None,
+    )
+    replay = None
+    if checked.replay is not None:
+        replay = MaskedTokens(
+            model,
+            estimator.layout,
+            checked.replay,
+            seed=config.seed,
+            batch_size=config.train.batch_size * config.replay_rows,
+            drop_captions=config.replay_drop_captions,
+            ends=True,
+        )
+    return Preference(
+        model,
+        checked.train,
+        estimator,
+        config,
+        views.table,
+        batch_size=config.train.batch_size,
+        replay=replay,
+        before=measurements.before,
+        after=measurements.after,
+        after_every=measurements.every,
+    )
+
+
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device; what is held out is measured in passes of the same size."""
+    from genloop.training.footprint import training_footprint
+
+    return training_footprint(
+        lambda: objective_of(config, checked, World(), "meta")[0],
+        config.train,
+        seed=config.seed,
+        device=device,
+        ranks=ranks,
+    )
+
+
+def build(config: Config, name: str, device: str) -> "ShowO":
+    """A Show-o with the text tokenizer of the run."""
+    from genloop.models.showo.load import load_showo
+
+    with loading():
+        return load_showo(resolve(name), device=device, text_tokenizer=config.text_tokenizer)
+
+
+if __name__ == "__main__":
+    run(main, Config)
