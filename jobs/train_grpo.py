@@ -1,11 +1,13 @@
-"""Train a Show-o on images that it draws itself, scored by a judge or by GenEval's reward: masked-token GRPO.
+"""Train a Show-o on images that it draws itself, scored by a judge: masked-token GRPO.
 
     genloop run train_grpo tiny out=runs/grpo-tiny
     genloop run train_grpo shapes out=runs/grpo --procs 2
     genloop run train_grpo shapes out=runs/grpo-control shuffle_scores=true
+    genloop run train_grpo shapes out=runs/grpo-strict judge.kind=geneval judge.options.detector=shapes \
+        judge.options.colors=shapes judge.options.credit=strict
     genloop run train_grpo showo_256 prompts=PROMPTS held_out='[TEST]' judge.options.checkpoint=JUDGE out=runs/grpo
 
-Reads   a Show-o, an image tokenizer, training prompts (with GenEval metadata where the reward goes by it), prompt files
+Reads   a Show-o, an image tokenizer, training prompts (with GenEval metadata where the judge goes by it), prompt files
         of evaluations: a training prompt that is in one of these is refused.
 Writes  RUN/showo, a checkpoint in the public layout, or with lora.rank RUN/adapter too; RUN/rollouts/STEP, the images
         of the steps to come with their scores and log-probabilities, kept as long as a checkpoint needs them;
@@ -18,12 +20,11 @@ Resume  the same command goes on from the newest checkpoint, also with another n
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, Field
 
 from ckpts.resolve import resolve
-from geneval.settings import EvaluatorKeys, check_evaluator, evaluator_inputs
 from genloop.bounds import Count
 from genloop.config import LAUNCH, InputPath, JobConfig, shipped
 from genloop.data.prompts import check_held_out, read_prompts
@@ -38,21 +39,15 @@ from genloop.registry import check_installed
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes
 from genloop.rewards.settings import JudgeSettings
 from genloop.sampling.maskgit.settings import SamplingConfig
+from genloop.training.guards.settings import GuardSettings
 from genloop.training.objectives.group_policy.settings import GroupPolicySettings
 from genloop.training.settings import LoopSettings, LoraSettings
 
 if TYPE_CHECKING:
     from genloop.training.objectives.group_policy.objective import GroupPolicy
-    from genloop.training.rollouts import Score
 
 KIND = "collective"
 ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not its head
-
-
-class GenevalKeys(EvaluatorKeys):
-    credit: Literal["partial", "strict"] = Field(
-        "partial", description="the share of what was asked for that is there, or 1 for all of it and 0 otherwise"
-    )
 
 
 class Config(JobConfig, GroupPolicySettings):
@@ -68,13 +63,12 @@ class Config(JobConfig, GroupPolicySettings):
     held_out: Annotated[tuple[Annotated[Path, AfterValidator(shipped)], ...], LAUNCH] = Field(
         description="prompt files of evaluations, none of whose prompts may be trained on; fingerprinted by content"
     )
-    reward: Literal["judge", "geneval"] = Field("judge", description="who scores images: `judge`, or `geneval`")
-    judge: JudgeSettings = JudgeSettings()
-    geneval: GenevalKeys | None = Field(None, description="reward=geneval: detector, colors, options, credit")
+    judge: JudgeSettings = Field(JudgeSettings(), description="who scores the images, by its answer to `outcome`")
     sampling: SamplingConfig = Field(SamplingConfig(), description="how images are drawn")
     slots: Count = Field(32, description="images that a rank draws side by side")
     lora: LoraSettings = LoraSettings()
     train: LoopSettings = LoopSettings()
+    guards: GuardSettings = GuardSettings()
 
     @property
     def loop(self) -> LoopSettings:
@@ -95,19 +89,9 @@ class Checked:
 def check(config: Config) -> Checked:
     """Prompts, names, sizes and checkpoint headers, before anything is loaded or written."""
     _check_keys(config)
-    classes = None
-    if config.reward == "geneval":
-        if config.geneval is None:
-            raise ValueError("geneval: reward=geneval needs geneval.detector and geneval.colors")
-        classes = check_evaluator(config.geneval, resolve)
-    else:
-        check_judge(config.judge, resolve, ["outcome"])
-        classes = judge_classes(config.judge)
-    prompts = read_prompts(config.prompts, config.metadata, classes=classes)
-    if config.reward == "judge":
-        check_prompts(config.judge, prompts)
-    elif prompts[0].tag is None:
-        raise ValueError("metadata: reward=geneval needs GenEval metadata beside the prompts")
+    check_judge(config.judge, resolve, ["outcome"])
+    prompts = read_prompts(config.prompts, config.metadata, classes=judge_classes(config.judge))
+    check_prompts(config.judge, prompts)
     check_held_out(prompts, config.held_out)
     known, num_codes = check_showo_folder(resolve(config.start)), check_image_tokenizer(resolve(config.tokenizer))
     check_text_tokenizer(_text_tokenizer(config), known.llm_vocab_size, config.start)
@@ -125,6 +109,7 @@ def _text_tokenizer(config: Config) -> FileTokenizer:
 def _check_keys(config: Config) -> None:
     """Keys that do not fit each other."""
     config.train.check()
+    config.guards.check(resolve, config.judge)
     if config.lora.rank:
         check_installed("peft", "train")
     if config.lora.dropout:
@@ -150,23 +135,36 @@ def _check_keys(config: Config) -> None:
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """Checkpoints, held-out prompts and what the reward reads enter the fingerprint by content."""
     found = {"start": resolve(config.start), "tokenizer": resolve(config.tokenizer)}
+    found |= config.guards.inputs(resolve)
     found |= {f"held_out.{number}": path for number, path in enumerate(config.held_out)}
     found |= {"text_tokenizer": resolve(config.text_tokenizer)} if config.text_tokenizer else {}
-    if config.reward == "judge":
-        return found | config.judge.inputs(resolve, "judge")
-    assert config.geneval is not None
-    return found | {f"geneval.{key}": path for key, path in evaluator_inputs(config.geneval, resolve).items()}
+    return found | config.judge.inputs(resolve, "judge")
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
     from genloop.models.showo.load import save_showo
     from genloop.training.adapters import merge_adapters, save_adapters
+    from genloop.training.guards.build import build_guard
     from genloop.training.loop import train
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
         objective, adapted = objective_of(config, checked, device, world)
-        model = objective.model
+        model, tokenizer = objective.model, None
+        if config.guards.has_images:
+            tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
+        objective.guard = build_guard(
+            config.guards,
+            config.out,
+            world,
+            model=model,
+            tokenizer=tokenizer,
+            judge=objective.rollouts.judge,
+            sampling=config.sampling,
+            resolve=resolve,
+            device=device,
+            seed=config.seed,
+        )
         train(objective, config.loop, config.out, world, seed=config.seed)
         if adapted is not None and world.rank == 0:
             save_adapters(adapted, config.out / "adapter")
@@ -198,14 +196,14 @@ def objective_of(config: Config, checked: Checked, device: str, world: World) ->
             # a rank that stops alone would leave the others waiting
             before_step=world.check_stop if world.world_size == 1 else lambda: None,
         )
-        score = score_of(config, device)
+        judge = build_judge(config.judge, resolve, device)
     given = config.guidance_scale
     objective = GroupPolicy(
         model,
         Layout(model.config, model.text_tokenizer),
         config,
         checked.prompts,
-        Rollouts(config.out, world, sampler, score, rows_per_part=config.slots),
+        Rollouts(config.out, world, sampler, judge, rows_per_part=config.slots),
         run=config.out,
         seed=config.seed,
         guidance_scale=config.sampling.guidance_scale if given is None else given,
@@ -214,19 +212,6 @@ def objective_of(config: Config, checked: Checked, device: str, world: World) ->
         is_exact=config.train.precision == "fp32",
     )
     return objective, adapted
-
-
-def score_of(config: Config, device: str) -> "Score":
-    """What images are worth: one prompt per image (B, 3, H, W) in [0, 1] -> (B,)."""
-    if config.reward == "judge":
-        judge = build_judge(config.judge, resolve, device)
-        return lambda prompts, images: judge.p_yes("outcome", prompts, images).tolist()
-    from geneval.reward import GenevalReward
-    from geneval.settings import build_evaluator
-
-    assert config.geneval is not None
-    reward, credit = GenevalReward(build_evaluator(config.geneval, resolve, device)), config.geneval.credit
-    return lambda prompts, images: [float(getattr(found, credit)) for found in reward(images, prompts)]
 
 
 def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from genloop.distributed import World
-from genloop.protocols import Sampler
+from genloop.protocols import Judge, Sampler
 from genloop.records import Prompt, Seed
 from genloop.registry import require
 from genloop.rundir import write_atomic
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Pair = tuple[Prompt, Seed]
-Score = Callable[[Sequence[Prompt], Tensor], Sequence[float]]
-"""One prompt per image (B, 3, H, W) in [0, 1] -> (B,); NaN where nobody can say."""
 Compute = Callable[[range], Mapping[str, Tensor]]
 """Some rows -> named tensors whose first dimension is theirs."""
 
@@ -43,7 +41,7 @@ class Rollout:
     prompts: tuple[Prompt, ...]
     tokens: Tensor  # (B, n) int64 codes
     revealed_at: Tensor  # (B, n) int64: the step, from 0, that fixed a token
-    scores: Tensor  # (B,) float64, NaN where there is none
+    scores: Tensor  # (B,) float64 in [0, 1], P(yes) to `outcome`; NaN where there is no answer
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -53,9 +51,9 @@ class Rollouts:
     """Draws and keeps the rollouts of one run. Every method but `prune` is called on all ranks alike."""
 
     def __init__(
-        self, run: Path, world: World, sampler: "Sampler[MaskGitState]", score: Score, *, rows_per_part: int = 32
+        self, run: Path, world: World, sampler: "Sampler[MaskGitState]", judge: Judge, *, rows_per_part: int = 32
     ) -> None:
-        self.folder, self.world, self.sampler, self.score = run / "rollouts", world, sampler, score
+        self.folder, self.world, self.sampler, self.judge = run / "rollouts", world, sampler, judge
         self.rows_per_part = rows_per_part
 
     def draw(self, step: int, pairs: Sequence[Pair]) -> Rollout:
@@ -99,7 +97,7 @@ class Rollouts:
         scores: list[float] = []
         for start in range(0, len(pairs), per_pass):
             part = slice(start, start + per_pass)
-            scores += [float(score) for score in self.score(prompts[part], self.sampler.decode(state.content[part]))]
+            scores += self.judge.p_yes("outcome", prompts[part], self.sampler.decode(state.content[part])).tolist()
         tokens, revealed = state.content.cpu().int(), state.revealed_at.cpu().int()
         return {"tokens": tokens, "revealed_at": revealed, "scores": torch.tensor(scores, dtype=torch.float64)}
 

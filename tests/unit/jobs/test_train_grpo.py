@@ -120,7 +120,7 @@ def test_adapters_alone_are_trained_and_merged(tmp_path):
         ("variant=published", "guidance_scale=0", "states=trajectory", "draws=2"),
         ("states=full", "kl=0", "train.ema=0.9"),
         ("ratio=sequence", "states=trajectory", "critical_steps=2", "advantage=group_mean"),
-        ("reward=judge", "shuffle_scores=true", "groups=12"),
+        ("judge=shapes_oracle", "shuffle_scores=true", "groups=12"),
     ],
 )
 def test_options_run(tmp_path, more):
@@ -135,7 +135,7 @@ def test_options_run(tmp_path, more):
     [
         ("held_out=[configs/prompts/shapes_tiny/generation_prompts.txt]", "shapes_tiny/generation_prompts.txt:1"),
         ("held_out=[nowhere.txt]", "nowhere.txt"),
-        ("geneval=null", "geneval"),
+        ("judge.kind=llava judge.options.checkpoint=nowhere", "nowhere"),
         ("prompts=configs/prompts/shapes_tiny/generation_prompts.txt", "metadata"),
         ("sampling.token_temperature=0.7", "sampling.token_temperature"),
         ("lora.dropout=0.1", "lora.dropout"),

@@ -19,14 +19,21 @@ PAIRS = group_seeds(PROMPTS[1:4], 4, run=7, sample=0)  # 12 rows, 5 in a part
 SETTINGS = SamplingConfig(steps=3)
 
 
-def brightness(prompts, images):
-    return images.mean(dim=(1, 2, 3)).tolist()
+class Brightness:
+    """A judge by the mean of all pixels; `before` is called first."""
+
+    def __init__(self, before=lambda: None) -> None:
+        self.before = before
+
+    def p_yes(self, question, prompts, images):
+        self.before()
+        return images.mean(dim=(1, 2, 3))
 
 
-def rollouts(run: Path, score=brightness, world: World | None = None) -> Rollouts:
+def rollouts(run: Path, judge=None, world: World | None = None) -> Rollouts:
     model = tiny_showo(tiny_config())
     sampler = MaskGitSampler(model, pixels_of(model), SETTINGS)
-    return Rollouts(run, world or World(), sampler, score, rows_per_part=5)
+    return Rollouts(run, world or World(), sampler, judge or Brightness(), rows_per_part=5)
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -55,10 +62,10 @@ def test_rows_are_those_of_the_sampler_alone(whole):
 
 
 def test_what_is_stored_is_not_drawn_again(whole):
-    def refuse(prompts, images):
+    def refuse() -> None:
         raise AssertionError("drawn again")
 
-    again = rollouts(whole, refuse)
+    again = rollouts(whole, Brightness(refuse))
     assert again.is_stored(1, "images", PAIRS) and not again.is_stored(2, "images", PAIRS)
     assert torch.equal(again.draw(1, PAIRS).scores, rollouts(whole).draw(1, PAIRS).scores)
     with pytest.raises(AssertionError):
@@ -68,15 +75,12 @@ def test_what_is_stored_is_not_drawn_again(whole):
 def test_a_kill_in_the_middle_costs_the_parts_that_are_not_there(whole, tmp_path):
     child = os.fork()
     if child == 0:
-        calls = []
 
-        def die(prompts, images):
-            calls.append(1)
+        def die() -> None:
             if (tmp_path / "rollouts/0000001/images-00001.safetensors").exists():
                 os.kill(os.getpid(), signal.SIGKILL)
-            return brightness(prompts, images)
 
-        rollouts(tmp_path, die).draw(1, PAIRS)
+        rollouts(tmp_path, Brightness(die)).draw(1, PAIRS)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     before = files(tmp_path)

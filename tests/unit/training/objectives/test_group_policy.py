@@ -152,12 +152,17 @@ def test_states_of_masks_count_what_is_masked(states):
 WANTED = 7  # a code that images are rewarded for
 
 
-def share_of_wanted(model):
-    tokenizer = pixels_of(model)
-    return lambda prompts, images: (tokenizer.encode(images) == WANTED).float().mean(1).tolist()
+class ShareOfWanted:
+    """A judge by how many codes are the wanted one."""
+
+    def __init__(self, model) -> None:
+        self.tokenizer = pixels_of(model)
+
+    def p_yes(self, question, prompts, images):
+        return (self.tokenizer.encode(images) == WANTED).float().mean(1)
 
 
-def policy(run: Path, *, score=None, lr: float = 5e-3, steps: int = 4, **keys) -> tuple[GroupPolicy, LoopSettings]:
+def policy(run: Path, *, lr: float = 5e-3, steps: int = 4, **keys) -> tuple[GroupPolicy, LoopSettings]:
     model = tiny_showo.__wrapped__(tiny_config())
     settings = GroupPolicySettings(**{"groups": 4, "group_size": 6, "draws": 2, "kl": 0.0, **keys})
     sampling = SamplingConfig(steps=3, guidance_scale=1.0)
@@ -167,7 +172,7 @@ def policy(run: Path, *, score=None, lr: float = 5e-3, steps: int = 4, **keys) -
         Layout(model.config, model.text_tokenizer),
         settings,
         PROMPTS,
-        Rollouts(run, World(), sampler, score or share_of_wanted(model)),
+        Rollouts(run, World(), sampler, ShareOfWanted(model)),
         run=run,
         seed=3,
         guidance_scale=1.0,
