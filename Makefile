@@ -13,7 +13,7 @@ AUDIT := .venv-audit
 AUDIT_READY := $(AUDIT)/.ready-$(shell (pwd; cat setup.py constraints.txt constraints-audit.txt) | cksum | tr ' ' '-')
 AUDIT_PATH := import sysconfig; print(sysconfig.get_path("purelib"))
 DEMO := runs/demo
-NOT_HERE := not (open_clip or mmdet or gpu or slurm)
+NOT_HERE := not (open_clip or mmdet or tensorboard or gpu or slurm)
 
 .PHONY: help demo test slow slurm audit check format clean
 help: ## this list

@@ -49,6 +49,7 @@ setup(
         "diffusion": ["accelerate", "diffusers", "peft"],
         "clip": ["open_clip_torch>=3"],
         "remote": ["openai"],
+        "sinks": ["tensorboard", "trackio", "wandb"],
         "mmdet": ["mmcv-lite==2.1.*", "mmdet==3.3.0", "mmengine>=0.10.7,<1"],
         "dev": ["hypothesis", "mypy", "openai", "pytest", "pytest-xdist", "ruff"],
     },

@@ -13,6 +13,7 @@ from genloop.distributed import World, gpu_peak
 from genloop.rundir import append_metrics
 from genloop.training.session import check_lock
 from genloop.training.settings import LoopSettings
+from genloop.training.sinks import Followers
 from genloop.training.state import Progress
 from genloop.training.task import Watch
 
@@ -25,6 +26,7 @@ class Lines:
     ) -> None:
         self._run, self._settings, self._world, self._progress, self._guard = run, settings, world, progress, guard
         self._time, self._step = time.monotonic(), progress.step
+        self._sinks = Followers(settings.sinks if world.rank == 0 else (), run)
 
     def log(self, lr: float, grad_norm: float, num_items: int) -> bool:
         """Write a line about the steps since the last one, when it is due -> whether it was."""
@@ -47,3 +49,8 @@ class Lines:
             append_metrics(self._run, line)
             if self._guard is not None:
                 self._guard.watch(line)
+            self._sinks.follow()
+
+    def close(self) -> None:
+        """No more lines will come."""
+        self._sinks.close()

@@ -61,7 +61,7 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
 
     first = progress.step + 1
     steps = read(first)
-    with readers:
+    with readers, closing(lines):
         while progress.step < settings.num_steps and not (guard and guard.is_stopped):
             number = progress.step + 1
             if objective.prepare_every and (number == first or (number - 1) % objective.prepare_every == 0):

@@ -19,6 +19,7 @@ from genloop.bounds import (
 )
 from genloop.config import LAUNCH, Device, Settings
 from genloop.registry import check_installed, did_you_mean
+from genloop.training.sinks import SINKS, check_sinks
 
 
 class LoopSettings(Settings):
@@ -48,6 +49,9 @@ class LoopSettings(Settings):
     save_every: Total = Field(500, description="steps between two checkpoints")
     keep: Annotated[Total, LAUNCH] = Field(2, description="checkpoints that stay on disk")
     log_every: Total = Field(50, description="steps between two lines of metrics.jsonl")
+    sinks: Annotated[tuple[str, ...], LAUNCH] = Field(
+        (), description=f"where the numbers of metrics.jsonl go too: {', '.join(SINKS)}, module:class"
+    )
     rows_per_forward: Annotated[Count, LAUNCH] = Field(1024, description="rows of a rank in one forward pass")
     loaders: Annotated[ThreadsOrNone | None, LAUNCH] = Field(
         None, description="processes of a rank that read ahead; 0: none; null: up to 4 on a GPU, none on a CPU"
@@ -61,7 +65,8 @@ class LoopSettings(Settings):
     timeout: Annotated[Seconds, LAUNCH] = Field(1800, description="seconds that a rank waits for the others")
 
     def check(self) -> None:
-        """MissingPackage when deepspeed is asked for and not there; ValueError for what it cannot do."""
+        """MissingPackage when deepspeed or a sink is asked for and not there; ValueError for what cannot be done."""
+        check_sinks(self.sinks)
         if self.zero_stage in (1, 2):
             check_installed("deepspeed", "train")
             if self.precision == "fp16":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from genloop.terminal import clean, err
-from launch.watch.status import RunState, duration, read_state, totals
+from launch.watch.status import RunState, alarm_line, duration, read_state, totals
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -98,7 +98,9 @@ def table(state: RunState) -> "RenderableType":
     if total:
         bar.add_row(ProgressBar(total=total, completed=done, width=60))
     failures = [f"[red]unit {f.unit}: {escape(clean(f.reason))}[/red]" for f in state.failures]
-    return Group(f"[bold]{escape(clean(totals(state)))}[/bold]", bar, *([workers] if state.workers else []), *failures)
+    alarms = [f"[yellow]{escape(clean(alarm_line(alarm)))}[/yellow]" for alarm in state.alarms]
+    tables = [bar, *([workers] if state.workers else [])]
+    return Group(f"[bold]{escape(clean(totals(state)))}[/bold]", *tables, *alarms, *failures)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from genloop import ledger
 from genloop.config import read_yaml
-from genloop.reading import object_or_empty, read_object_or_empty
+from genloop.reading import object_or_empty, read_bytes, read_object_or_empty
 from genloop.rundir import read_run
 
 SILENT_AFTER = 15.0  # seconds without a sign of life after which a worker counts as lost
@@ -57,6 +57,17 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class AlarmState:
+    """All alarms of one kind that the guard of a training has raised: RUN/alarms.jsonl."""
+
+    kind: str
+    times: int
+    first_step: int
+    last_step: int
+    text: str  # of the last one
+
+
+@dataclass(frozen=True)
 class RunState:
     """One look at a run. Items are what its workers count: images, rows, files."""
 
@@ -73,6 +84,8 @@ class RunState:
     steps: Steps | None  # of a training job
     workers: tuple[WorkerState, ...]
     failures: tuple[Failure, ...]
+    alarms: tuple[AlarmState, ...] = ()
+    stopped: str = ""  # how an alarm has ended a training early
 
 
 def read_state(run: Path) -> RunState:
@@ -86,7 +99,14 @@ def read_state(run: Path) -> RunState:
     done, failed = _settled(run)
     steps = _steps(run, config.get("train", {}))
     over = (run / "done.json").exists()
-    state = "done" if over else _state(units, len(done), len(failed), workers, steps)
+    ended = read_object_or_empty(run / "stopped.json")
+    state = (
+        "done"
+        if over
+        else "failed"
+        if ended.get("action") == "fail"
+        else _state(units, len(done), len(failed), workers, steps)
+    )
     alive = [worker for worker in workers if worker.alive] if state == "running" else []
     items_done = _items_of(done, plan) + sum(worker.items_in_unit for worker in alive)
     rate = sum(worker.rate for worker in alive)
@@ -107,11 +127,13 @@ def read_state(run: Path) -> RunState:
         steps=steps,
         workers=workers,
         failures=tuple(_failures(run, failed)),
+        alarms=tuple(_alarms(run)),
+        stopped=_stopped(ended),
     )
 
 
 def lines(state: RunState) -> list[str]:
-    """A run as plain text: one line of totals, one a worker, one a failure."""
+    """A run as plain text: one line of totals, one a worker, one a kind of alarm, one a failure."""
     workers = [
         f"  worker {worker.rank}: {worker.state}"
         + (f" on unit {worker.unit}" if worker.unit else "")
@@ -120,8 +142,17 @@ def lines(state: RunState) -> list[str]:
         for worker in state.workers
     ]
     failures = [f"  unit {f.unit} failed (attempt {f.attempts}): {f.reason}" for f in state.failures]
+    alarms = [f"  {alarm_line(alarm)}" for alarm in state.alarms] + ([f"  {state.stopped}"] if state.stopped else [])
     hidden = state.units_failed - len(state.failures)
-    return [totals(state), *workers, *failures, *([f"  and {hidden} more failed units"] if hidden > 0 else [])]
+    return [totals(state), *workers, *alarms, *failures, *([f"  and {hidden} more failed units"] if hidden > 0 else [])]
+
+
+def alarm_line(alarm: AlarmState) -> str:
+    """One kind of alarm: when, how often, and what was seen last."""
+    steps = f"step {alarm.first_step}"
+    if alarm.last_step > alarm.first_step:
+        steps = f"steps {alarm.first_step} to {alarm.last_step}, {alarm.times} times"
+    return f"alarm {alarm.kind.replace('_', ' ')} ({steps}): {alarm.text}"
 
 
 def totals(state: RunState) -> str:
@@ -138,6 +169,10 @@ def totals(state: RunState) -> str:
         parts.append(f"{duration(state.seconds_left)} left")
     if state.units_failed:
         parts.append(f"{state.units_failed} failed")
+    if state.alarms:
+        parts.append(f"{len(state.alarms)} kind{'' if len(state.alarms) == 1 else 's'} of alarm")
+    if state.stopped:
+        parts.append("stopped early")
     if state.state == "running" and state.workers:
         alive = sum(worker.alive for worker in state.workers)
         parts.append(f"{alive} worker{'' if alive == 1 else 's'}")
@@ -229,3 +264,22 @@ def _steps(run: Path, settings: Mapping[str, Any]) -> Steps | None:
     rate = row.get("steps_per_s", 0.0)
     silent = max(0.0, time.time() - path.stat().st_mtime)
     return Steps(row["step"], settings["num_steps"], row["loss"], rate, silent)
+
+
+def _alarms(run: Path) -> Iterator[AlarmState]:
+    """By kind, in order of first appearance; lines that are torn are left out."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    path = run / "alarms.jsonl"
+    for row in map(object_or_empty, read_bytes(path).split(b"\n") if path.is_file() else ()):
+        if isinstance(row.get("alarm"), str) and type(row.get("step")) is int:
+            rows.setdefault(row["alarm"], []).append(row)
+    for kind, found in rows.items():
+        steps = [row["step"] for row in found]
+        yield AlarmState(kind, len(found), min(steps), max(steps), str(found[-1].get("text", "")))
+
+
+def _stopped(found: Mapping[str, Any]) -> str:
+    if type(found.get("step")) is not int:
+        return ""
+    done = "rolled back to the best checkpoint" if found.get("action") == "rollback" else "failed"
+    return f"an alarm ended it at step {found['step']}: {done}; guards.on_alarm=report goes on from there"

@@ -5,15 +5,17 @@ import io
 import json
 
 import pytest
+from rich.console import Console
 
 from genloop.distributed import World
 from genloop.job import execute, parse, prepare, run_command
 from genloop.ledger import Ledger, plan_units
 from genloop.records import Unit
-from jobs import make_prompts
+from jobs import make_prompts, train_showo
 from launch.cli import command
 from launch.watch.progress import PlainView, table
 from launch.watch.status import duration, lines, read_state, totals
+from tests.runs import ROOT
 from tests.worlds import counting_job
 
 
@@ -117,7 +119,6 @@ def test_the_json_form_holds_every_field(tmp_path, capsys):
 
 
 def test_a_terminal_shows_each_worker_and_each_failure(tmp_path):
-    from rich.console import Console
 
     screen = io.StringIO()
     state = count_to(tmp_path / "run", "limit=6", "fail_at=3")
@@ -153,3 +154,26 @@ def test_durations_are_short(seconds, text):
 def test_a_job_without_units_is_done_when_it_has_ended(tmp_path):
     assert run_command(make_prompts, ["tiny", f"out={tmp_path / 'prompts'}"]) == 0
     assert totals(read_state(tmp_path / "prompts")) == "make_prompts done"
+
+
+@pytest.mark.parametrize("action, ending", [("rollback", "done"), ("fail", "failed"), (None, "done")])
+def test_alarms_of_a_training_are_shown_by_kind(tmp_path, monkeypatch, action, ending):
+    monkeypatch.chdir(ROOT)
+    prompts = "guards.prompts=configs/prompts/shapes_heldout/generation_prompts.txt"
+    told = ["guards.stop_on=[image_statistics]", f"guards.on_alarm={action}"] if action else []
+    guards = [prompts, "guards.every=2", "guards.num_prompts=4", "guards.image_distance=1e-9", "train.lr=0.1", *told]
+    words = ["tiny", f"out={tmp_path / 'run'}", *guards, "train.num_steps=6", "train.log_every=2"]
+    if action == "fail":
+        with pytest.raises(SystemExit):
+            run_command(train_showo, words)
+    else:
+        assert run_command(train_showo, words) == 0
+    state = read_state(tmp_path / "run")
+    assert state.state == ending and bool(state.stopped) == (action is not None)
+    (alarm,) = state.alarms
+    assert (alarm.kind, alarm.first_step, alarm.last_step) == ("image_statistics", 2, 2 if action else 6)
+    assert any("alarm image statistics" in line for line in lines(state))
+    assert f"step {alarm.last_step}/6" in totals(state)
+    screen = io.StringIO()
+    Console(file=screen, width=200).print(table(state))
+    assert "alarm image statistics" in screen.getvalue()
