@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.search_figure import Dot, Series, frontier_svg
 from benchmarks.search_gain import Gain, cost_of, gain_at, gain_at_equal_cost
 from genloop.records import TAGS
 from genloop.report.figures.canvas import At
+from genloop.report.figures.frontier import Dot, Series, frontier_svg
 from genloop.rundir import write_atomic
 from genloop.stats.best_of_k import best_of_k, ceiling
 from genloop.stats.frontier import Curve

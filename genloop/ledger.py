@@ -9,7 +9,7 @@ the other; should two ever write at the same moment, both write the same bytes.
     RUN/rows/00002.jsonl    done: one JSON line an item
     RUN/checksums/00002     of all files of a unit that is done, as sha256sum writes and checks them
     RUN/leases/00002        being worked on: who, where, since when
-    RUN/logs/W.units.jsonl  of worker W: unit, items, seconds, on a GPU the most bytes that tensors took
+    RUN/logs/W.units.jsonl  of worker W: unit, items, seconds, CPU-seconds, on a GPU the most bytes that tensors took
     RUN/failed/00002.json   gave up: reason, traceback, number of attempts
 """
 
@@ -231,7 +231,7 @@ class Ledger:
 
         What goes wrong after another worker took the unit over is no failure of it: one line in the log.
         """
-        self._began = time.monotonic()
+        self._began, self._began_cpu = time.monotonic(), time.process_time()
         try:
             yield
         except Exception as error:
@@ -279,7 +279,8 @@ class Ledger:
         remove(self.run / "failed" / f"{unit.name}.json")
         self._release()
         self._done += 1
-        record_unit(self.run, self.world.name, unit, time.monotonic() - self._began)
+        took = time.monotonic() - self._began, time.process_time() - self._began_cpu
+        record_unit(self.run, self.world.name, unit, *took)
 
     def _open_units(self) -> Iterator[Unit]:
         """Units that are neither done nor given up, from this rank's part of the run on, so that ranks do not meet.

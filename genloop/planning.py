@@ -39,13 +39,16 @@ class Footprint:
         return sum(self.parts.values()) + self.working
 
 
-UNIT_TIMES = "units.jsonl"  # RUN/logs/WORKER.units.jsonl: unit, items, seconds, on a GPU the most bytes of its tensors
+UNIT_TIMES = (
+    "units.jsonl"  # RUN/logs/WORKER.units.jsonl: unit, items, seconds, CPU-seconds, on a GPU most bytes of tensors
+)
 PLAN = "plan.json"  # RUN/logs/plan.json: what `genloop plan --keep` said
 
 
-def record_unit(run: Path, worker: str, unit: Unit, seconds: float) -> None:
+def record_unit(run: Path, worker: str, unit: Unit, seconds: float, cpu_seconds: float) -> None:
     """Add a row about a unit that is done; losing one is harmless."""
-    row = {"unit": unit.name, "items": len(unit), "seconds": round(seconds, 6), **gpu_peak()}
+    took = {"seconds": round(seconds, 6), "cpu_seconds": round(cpu_seconds, 6)}
+    row = {"unit": unit.name, "items": len(unit), **took, **gpu_peak()}
     with suppress(OSError):
         append_line(run / "logs" / f"{worker}.{UNIT_TIMES}", row)
 

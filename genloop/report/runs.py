@@ -19,6 +19,7 @@ from genloop.reading import read_json_object
 from genloop.records import TAGS, unpack_tokens
 from genloop.runs.evaluations import Evaluation, judged_image, read_card, read_evaluated
 from genloop.runs.generated import read_generated
+from genloop.runs.lineage import locate
 from genloop.runs.rows import EvaluatedRow, GeneratedRow, GenerationCost, RecordedCandidate
 from genloop.stats.rates import Kind
 
@@ -111,8 +112,11 @@ class ReportedRun:
         return [tag for tag in TAGS if tag in found] + sorted(found.difference(TAGS))
 
 
-def check_runs(folders: Sequence[Path]) -> None:
-    """ValueError or FileNotFoundError unless every folder is a run of evaluate with a finished unit."""
+def check_runs(folders: Sequence[Path], controls: Sequence[tuple[Path, Path]] = ()) -> None:
+    """ValueError or FileNotFoundError unless every folder is a run of evaluate with a finished unit.
+
+    `controls` are pairs of these folders.
+    """
     if not folders:
         raise ValueError("no run given; name at least one run folder of `evaluate`")
     for folder in folders:
@@ -126,6 +130,10 @@ def check_runs(folders: Sequence[Path]) -> None:
             raise ValueError(f"{folder} is a run of {found['job']}, a report shows runs of evaluate{hint}")
         if not ledger.finished(folder):
             raise ValueError(f"{folder} has no finished unit yet, there is nothing to report")
+    known = {folder.resolve() for folder in folders}
+    for folder in (folder for pair in controls for folder in pair):
+        if folder.resolve() not in known:
+            raise ValueError(f"controls: {folder} is not among `runs`")
 
 
 def read_runs(folders: Sequence[Path]) -> list[ReportedRun]:
@@ -153,7 +161,7 @@ def _read_run(folder: Path, number: int, name: str) -> ReportedRun:
     config = read_yaml(folder / "config.yaml")
     if not isinstance(config.get("images"), str):
         raise ValueError(f"{folder / 'config.yaml'}: does not say where the images are (`images`)")
-    images_folder = _locate(Path(config["images"]), folder)
+    images_folder = locate(Path(config["images"]), folder)
     generate = _generate_run(images_folder)
     records = {row.image: _record(generate, row) for row in read_generated(generate)} if generate else {}
     rows = sorted(read_evaluated(folder), key=lambda row: (row.prompt_index, row.sample))
@@ -182,12 +190,6 @@ def _image(row: EvaluatedRow, images: Path, records: Mapping[str, GenerationReco
         record=records.get(f"images/{row.image}"),
         row=row,
     )
-
-
-def _locate(images: Path, run: Path) -> Path:
-    """The images folder as the config has it; a relative one was most likely meant from a folder above the run."""
-    places = [*(above / images for above in run.resolve().parents), images]
-    return next((place for place in places if place.is_dir()), images)
 
 
 def _generate_run(images: Path) -> Path | None:

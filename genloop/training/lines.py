@@ -27,18 +27,20 @@ class Lines:
         self._run, self._settings, self._world, self._progress, self._guard = run, settings, world, progress, guard
         self._time, self._step = time.monotonic(), progress.step
         self._sinks = Followers(settings.sinks if world.rank == 0 else (), run)
+        self._cpu_seconds = 0.0  # all of this process: what came before the first step counts too
 
     def log(self, lr: float, grad_norm: float, num_items: int) -> bool:
         """Write a line about the steps since the last one, when it is due -> whether it was."""
         progress, step = self._progress, self._progress.step
         if step != self._settings.num_steps and step % self._settings.log_every:
             return False
-        now = time.monotonic()
+        now, cpu = time.monotonic(), time.process_time()
         speed = (step - self._step) / (now - self._time)
         pace = {"steps_per_s": speed, "samples_per_s": num_items * speed}
         norm = {"grad_norm": grad_norm} if math.isfinite(grad_norm) else {}
-        self.add({"step": step, **progress.mean(), "lr": lr, **norm, **pace, **gpu_peak()})
-        self._time, self._step = now, step
+        took = {"cpu_seconds": (cpu - self._cpu_seconds) * self._world.world_size}  # ranks take alike
+        self.add({"step": step, **progress.mean(), "lr": lr, **norm, **pace, **took, **gpu_peak()})
+        self._time, self._step, self._cpu_seconds = now, step, cpu
         progress.clear()
         return True
 

@@ -57,6 +57,7 @@ class Sketch:
     unit_size: int = 4
     units: int | None = None  # how many units of the evaluation to finish; None: all
     searched: bool = False  # rows say how every candidate went: judged, cut, corrected
+    flops: float = 0.0  # of a decoding step, where rows count operations; searched ones always do
     previews: bool = True  # of a searched run: keep what the judge was shown
 
 
@@ -113,6 +114,9 @@ def _make(
             for i, p in enumerate(scores)
         ],
     }
+    if sketch.flops:
+        row["cost"]["flops"] = sketch.flops * row["cost"]["generator_steps"]
+        row["cost"]["flops_without_search"] = sketch.flops * NUM_STEPS
     return row | _search(run, sketch, rng, row) if sketch.searched else row
 
 

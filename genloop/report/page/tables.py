@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from genloop.report.page import rows
 from genloop.report.page.scores import OVERALL, RunComparison, Score
 from genloop.report.runs import ReportedRun
 from genloop.runs.provenance import UPPER_BOUND
@@ -12,12 +13,19 @@ from genloop.stats.rates import MARKS, legend
 
 
 def markdown(
-    runs: Sequence[ReportedRun], scores: Sequence[Sequence[Score]], comparisons: Sequence[RunComparison]
+    runs: Sequence[ReportedRun],
+    scores: Sequence[Sequence[Score]],
+    comparisons: Sequence[RunComparison],
+    methods: Sequence[rows.MethodRow] = (),
 ) -> str:
-    """Score by task of every run and what an image cost, then the paired differences; scores with 95 % intervals."""
+    """Of several runs a row each; score by task and what an image cost, then the paired differences.
+
+    Scores have 95 % intervals.
+    """
     told = [any(score.expense for score in column) for column in scores]
     heads = [[f"{run.letter} {run.name}", *([f"{run.letter} cost"] if tells else [])] for run, tells in zip(runs, told)]
-    lines = table_head(["task", *(cell for head in heads for cell in head)])
+    lines = [*rows.markdown(methods), ""] if methods else []
+    lines += table_head(["task", *(cell for head in heads for cell in head)])
     for task in tasks(scores):
         found = [next((score for score in column if score.task == task), None) for column in scores]
         cells = [[_cell(score), *([_cost(score)] if tells else [])] for score, tells in zip(found, told)]
@@ -44,7 +52,10 @@ def markdown(
 
 
 def as_json(
-    runs: Sequence[ReportedRun], scores: Sequence[Sequence[Score]], comparisons: Sequence[RunComparison]
+    runs: Sequence[ReportedRun],
+    scores: Sequence[Sequence[Score]],
+    comparisons: Sequence[RunComparison],
+    methods: Sequence[rows.MethodRow] = (),
 ) -> dict[str, Any]:
     """The same numbers unrounded."""
     return {
@@ -89,6 +100,7 @@ def as_json(
             }
             for comparison in comparisons
         ],
+        "rows": [rows.as_json(row) for row in methods],
     }
 
 

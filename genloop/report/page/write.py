@@ -4,6 +4,7 @@ One HTML file that needs nothing else: styles and images are inside, no script, 
 on the run folders alone.
 """
 
+import base64
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,17 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from genloop.report.failures.write import page_name, write_failures
-from genloop.report.page import gallery, plans, provenance, scores, tables
+from genloop.report.page import gallery, plans, provenance, rows, scores, tables
 from genloop.report.page.chart import Chart, dot_and_whisker
 from genloop.report.page.costs import Expense, unit_of
 from genloop.report.rendering import minus, percent, render, signed
-from genloop.report.runs import ReportedRun, read_runs
+from genloop.report.runs import ReportedRun, check_runs, read_runs
 from genloop.rundir import write_atomic
 from genloop.runs.provenance import UPPER_BOUND
 from genloop.stats.intervals import Interval
 from genloop.stats.rates import MARKS, legend
 
 SCORE_TICKS = [(tick / 100, f"{tick} %" if tick == 100 else str(tick)) for tick in (0, 25, 50, 75, 100)]
+MOST_HEADS = 6  # more runs are rows of a table alone, without a card each
 OUTCOMES = {"right": "right", "wrong": "wrong", "mixed": "runs differ"}
 COST_METHOD = (
     "Below each score what an image cost: decoding steps of all candidates, images shown to a judge, and all "
@@ -42,22 +44,39 @@ class ComparisonView:
     chart: Chart | None
 
 
-def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: int = 48, num_closeups: int = 6) -> Path:
+def write_report(
+    runs: Sequence[Path],
+    out: Path | None = None,
+    *,
+    controls: Sequence[tuple[Path, Path]] = (),
+    num_cards: int = 48,
+    num_closeups: int = 6,
+) -> Path:
     """Write index.html, table.md, table.json and a page about each run's failures into `out` -> the path of the page.
 
     `runs` are folders of evaluate; the first is the base of all comparisons, and its report/ the default of `out`.
-    ValueError or FileNotFoundError when one of them is something else or has no finished unit.
+    `controls` are pairs of them, (run, its control), that are compared too. From three runs on, cost.svg shows score
+    against cost. ValueError or FileNotFoundError when a run is something else or has no finished unit.
     """
+    check_runs(runs, controls)
     found = read_runs(runs)
     out = out or runs[0] / "report"
     unit = unit_of(image.record for run in found for image in run.images)
     columns = [scores.score(run, unit) for run in found]
     comparisons = [scores.compare(found[0], run) for run in found[1:]]
-    numbers = json.dumps(tables.as_json(found, columns, comparisons), indent=1, ensure_ascii=False) + "\n"
+    by_folder = {run.folder.resolve(): run for run in found}
+    pairs = [[by_folder[folder.resolve()] for folder in pair] for pair in controls]
+    comparisons += [scores.compare(base, run) for run, base in pairs]
+    methods = rows.rows_of(found, columns, comparisons) if len(found) >= rows.MIN_ROWS else []
+    figure = rows.cost_svg(methods)
+    content = _content(found, columns, comparisons, unit, num_cards, num_closeups)
+    content |= {"methods": methods, "methods_method": rows.METHOD, "points": rows.points, "figure": _as_link(figure)}
+    numbers = tables.as_json(found, columns, comparisons, methods)
     files = {
-        "table.md": tables.markdown(found, columns, comparisons),
-        "table.json": numbers,
-        "index.html": render("page.html.j2", _content(found, columns, comparisons, unit, num_cards, num_closeups)),
+        "table.md": tables.markdown(found, columns, comparisons, methods),
+        "table.json": json.dumps(numbers, indent=1, ensure_ascii=False) + "\n",
+        "index.html": render("page.html.j2", content),
+        **({"cost.svg": figure} if figure else {}),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
@@ -65,6 +84,11 @@ def write_report(runs: Sequence[Path], out: Path | None = None, *, num_cards: in
     for run in found:
         write_failures(run, out, num_shots=num_cards)
     return out / "index.html"
+
+
+def _as_link(figure: str | None) -> str:
+    """A figure inside the page."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(figure.encode()).decode()}" if figure else ""
 
 
 def _content(
@@ -85,6 +109,7 @@ def _content(
         "lead": _lead(runs, comparisons),
         "notices": [*_notices(runs), *_refusals(comparisons)],
         "runs": runs,
+        "most_heads": MOST_HEADS,
         "heads": [(run, column[-1], _origin(run, column[-1].expense)) for run, column in zip(runs, columns)],
         "method": legend(score.accuracy.method for column in columns for score in column),
         "marks": MARKS,
@@ -112,6 +137,8 @@ def _content(
 
 def _title(runs: Sequence[ReportedRun]) -> str:
     names = [run.name for run in runs]
+    if len(names) > MOST_HEADS:
+        return f"{len(names)} runs compared"
     if len(names) == 1:
         return f"Evaluation of {names[0]}"
     return f"{', '.join(names[:-1])} and {names[-1]} compared"

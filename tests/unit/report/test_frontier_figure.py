@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from benchmarks.search_figure import Dot, Series, front, frontier_svg, label_points
 from genloop.report.figures.canvas import At
+from genloop.report.figures.frontier import Dot, Series, front, frontier_svg, label_points
 from genloop.stats.intervals import Interval
 
 HOSTILE = '<script>alert("x")</script> & "a" photo\' of $x_1$'
