@@ -9,6 +9,7 @@ Reads   pairs (build_pairs writes them: DIR/train, DIR/val), a Show-o to go on f
         tokenizer; with `replay` shards of real images with txt and codes.npy.
 Writes  RUN/showo, a checkpoint in the public layout; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl;
         RUN/reference, the log-probabilities of the reference, computed once before step 1;
+        with judge_guidance=reinforce or released RUN/rollouts, the images that are judged, while checkpoints need them;
         with lora.rank RUN/adapter, the adapters alone, as peft reads them; RUN/showo has them merged; with guards.every
         RUN/previews; RUN/alarms.jsonl, and RUN/stopped.json when one of guards.stop_on ended it.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks, and computes of
@@ -25,24 +26,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from ckpts.resolve import resolve
+from genloop.bounds import Count
 from genloop.config import LAUNCH, InputPath, JobConfig
 from genloop.data.arrays import check_codes
 from genloop.data.pairs.shards import PairShards
 from genloop.data.shards import Shards
 from genloop.distributed import World
-from genloop.hashing import sha256_tree
 from genloop.job import loading, run
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
-from genloop.models.showo.config import ShowOConfig, check_showo_folder, showo_manifest
+from genloop.models.showo.config import ShowOConfig, check_showo_folder
 from genloop.planning import Footprint
 from genloop.registry import check_installed
+from genloop.rewards.build import build_judge
+from genloop.rewards.settings import JudgeSettings
+from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.training.guards.settings import GuardSettings
+from genloop.training.objectives.preference import checks
 from genloop.training.objectives.preference.settings import PreferenceSettings
 from genloop.training.settings import LoraSettings, TrainSettings
 
 if TYPE_CHECKING:
     from genloop.models.showo.model import ShowO
     from genloop.training.objectives.preference.estimator import Estimator
+    from genloop.training.objectives.preference.judged import JudgedImages
     from genloop.training.objectives.preference.objective import Preference
     from genloop.training.objectives.preference.views import PairViews
     from genloop.training.precision import Precision
@@ -64,6 +70,9 @@ class Config(PreferenceSettings, JobConfig):
         "shapes/tokenizer", description="image tokenizer of the pairs: a name of `ckpts` or a folder"
     )
     text_tokenizer: InputPath | None = Field(None, description="folder; default: that of `start`")
+    judge: JudgeSettings = Field(JudgeSettings(), description="judge_guidance=reinforce or released: who scores images")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how its images, and those of guards, are drawn")
+    slots: Count = Field(32, description="images that a rank draws side by side")
     lora: LoraSettings = LoraSettings()
     guards: GuardSettings = GuardSettings()
     train: TrainSettings = TrainSettings()
@@ -83,52 +92,31 @@ def check(config: Config) -> Checked:
     """Pairs, checkpoints and terms, before anything is written."""
     config.train.check()
     config.check_terms()
-    config.guards.check(resolve)
+    config.guards.check(resolve, config.judge if config.draws_images else None)
     shape, num_codes = check_showo_folder(resolve(config.start)), check_image_tokenizer(resolve(config.tokenizer))
     if num_codes != shape.codebook_size:
         raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {shape.codebook_size}")
     if config.lora.rank:
         check_installed("peft", "train")
-        matrices = [name for name, size in showo_manifest(shape).items() if len(size) == 2 and ".layers." in name]
-        config.lora.layers_of(name.removesuffix(".weight") for name in matrices)
+        checks.check_adapters(config.lora, shape)
     if config.reference is not None:
-        check_reference(config.reference, shape, config.start)
-    train, val = open_pairs(config, shape)
+        checks.check_reference(resolve(config.reference), shape, config.start)
+    train, val = checks.open_pairs(config.pairs, shape, resolve(config.tokenizer))
+    if config.draws_images:
+        group, batch_size = config.judge_group, config.train.batch_size
+        checks.check_judged(config.judge, train, resolve, group=group, batch_size=batch_size)
     replay = None if config.replay is None else Shards(config.replay)
     if replay is not None:
         check_codes(replay, shape.num_vq_tokens, shape.codebook_size)
     return Checked(shape, train, val, replay)
 
 
-def check_reference(reference: str, shape: ShowOConfig, start: str) -> None:
-    """ValueError for a reference that is not of the shape of what is trained."""
-    wanted, found = showo_manifest(shape), showo_manifest(check_showo_folder(resolve(reference)))
-    if differing := sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)):
-        name = differing[0]
-        raise ValueError(
-            f"reference: {reference} is of another shape than {start}: {name} is {found.get(name)}, needed is "
-            f"{wanted.get(name)}; {len(differing)} tensors differ"
-        )
-
-
-def open_pairs(config: Config, shape: ShowOConfig) -> tuple[PairShards, PairShards | None]:
-    """DIR/train and DIR/val; ValueError when they are not of this model and tokenizer."""
-    if not (config.pairs / "train").is_dir():
-        raise ValueError(f"pairs: {config.pairs} holds no folder train; build_pairs writes it")
-    tokenizer = sha256_tree(resolve(config.tokenizer))
-
-    def opened(side: str) -> PairShards:
-        return PairShards(
-            config.pairs / side, num_codes=shape.codebook_size, num_tokens=shape.num_vq_tokens, tokenizer=tokenizer
-        )
-
-    return opened("train"), opened("val") if (config.pairs / "val").is_dir() else None
-
-
 def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """Pairs, shards and checkpoints enter the fingerprint by content."""
     found: dict[str, Path | str] = {"pairs.train": checked.train.digest(), "start": resolve(config.start)}
     found |= {"tokenizer": resolve(config.tokenizer), **config.guards.inputs(resolve)}
+    if config.draws_images:
+        found |= config.judge.inputs(resolve, "judge")
     if checked.val is not None:
         found["pairs.val"] = checked.val.digest()
     if config.reference is not None:
@@ -147,9 +135,20 @@ def main(config: Config, world: World, checked: Checked) -> None:
         if world.rank == 0 and checked.val is None:
             log.warning("%s holds no folder val: what is learned is not measured on other pairs", config.pairs)
         objective, adapted = objective_of(config, checked, world, device)
-        tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device) if config.guards.has_images else None
+        judged, tokenizer = objective.judged, None
+        if config.guards.has_images:
+            tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
         objective.guard = build_guard(
-            config.guards, config.out, world, model=objective.model, tokenizer=tokenizer, resolve=resolve, device=device
+            config.guards,
+            config.out,
+            world,
+            model=objective.model,
+            tokenizer=tokenizer,
+            judge=None if judged is None else judged.rollouts.judge,
+            sampling=config.sampling,
+            resolve=resolve,
+            device=device,
+            seed=config.seed,
         )
         train(objective, config.train, config.out, world, seed=config.seed)
         if adapted is not None and world.rank == 0:
@@ -253,23 +252,43 @@ def preference_of(
         views.table,
         batch_size=config.train.batch_size,
         replay=replay,
+        judged=judged_of(config, checked, world, estimator, model, precision) if config.draws_images else None,
         before=measurements.before,
         after=measurements.after,
         after_every=measurements.every,
     )
 
 
+def judged_of(
+    config: Config, checked: Checked, world: World, estimator: "Estimator", model: "ShowO", precision: "Precision"
+) -> "JudgedImages":
+    """The judge, and a sampler on the model that is trained."""
+    from genloop.sampling.maskgit.sampler import MaskGitSampler
+    from genloop.training.objectives.preference.judged import JudgedImages
+    from genloop.training.rollouts import Rollouts
+
+    device = str(model.device)
+    with loading():
+        tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
+        judge = build_judge(config.judge, resolve, device)
+    sampler = MaskGitSampler(
+        model, tokenizer, config.sampling, rows_per_forward=config.train.rows_per_forward, slots=config.slots
+    )
+    rollouts = Rollouts(config.out, world, sampler, judge, rows_per_part=config.slots)
+    return JudgedImages(config, estimator, checked.train, rollouts, precision.autocast)
+
+
 def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
     """Two steps on the meta device; what is held out is measured in passes of the same size."""
     from genloop.training.footprint import training_footprint
 
-    return training_footprint(
-        lambda: objective_of(config, checked, World(), "meta")[0],
-        config.train,
-        seed=config.seed,
-        device=device,
-        ranks=ranks,
-    )
+    def built() -> "Preference":
+        objective, _ = objective_of(config, checked, World(), "meta")
+        if objective.judged is not None:
+            objective.judged.rehearse(config.train.batch_size)
+        return objective
+
+    return training_footprint(built, config.train, seed=config.seed, device=device, ranks=ranks)
 
 
 def build(config: Config, name: str, device: str) -> "ShowO":

@@ -24,6 +24,7 @@ from genloop.records import Prompt, Seed
 from genloop.registry import require
 from genloop.rundir import write_atomic
 from genloop.training.reductions import largest_over_ranks, wait_for_all
+from genloop.training.state import checkpoints
 
 if TYPE_CHECKING:
     from genloop.sampling.maskgit.state import MaskGitState
@@ -48,7 +49,7 @@ class Rollout:
 
 
 class Rollouts:
-    """Draws and keeps the rollouts of one run. Every method but `prune` is called on all ranks alike."""
+    """Draws and keeps the rollouts of one run. Every method but those that prune is called on all ranks alike."""
 
     def __init__(
         self, run: Path, world: World, sampler: "Sampler[MaskGitState]", judge: Judge, *, rows_per_part: int = 32
@@ -81,6 +82,12 @@ class Rollouts:
         """Whether all rows of `kind` are there."""
         lacks = any(self._read(step, kind, pairs, number) is None for number in self._own(pairs))
         return not (largest_over_ranks(lacks) if self.world.world_size > 1 else lacks)
+
+    def prune_for_checkpoints(self, every: int) -> None:
+        """Delete what no run that resumes from a checkpoint learns from, where images are drawn `every` steps."""
+        if self.world.rank == 0 and (found := checkpoints(self.folder.parent)):
+            done = int(found[0].name.rpartition("-")[2])
+            self.prune(before=1 + done // every * every)
 
     def prune(self, before: int) -> None:
         """Delete the rollouts of steps before this one."""

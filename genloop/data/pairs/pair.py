@@ -13,15 +13,16 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from genloop.data.arrays import CAPTION, read_caption, read_integers
+from genloop.data.prompts import parse_metadata
 from genloop.data.shards import Sample
 from genloop.reading import parse_json
-from genloop.records import pack_tokens, unpack_tokens
+from genloop.records import Prompt, pack_tokens, unpack_tokens
 
 Kind = Literal["plain", "localised"]
 SCHEMA = "genloop.pair/1"
@@ -75,6 +76,14 @@ class Pair:
     def text(self) -> str:
         """The sentence that judges see, by which sets are split and compared; the prompt unless it was rewritten."""
         return str((self.metadata or {}).get("prompt", self.prompt))
+
+
+def prompt_of(pair: Pair) -> Prompt:
+    """What the images of a pair were drawn for, with GenEval's metadata where the pair has them."""
+    if pair.tag is None or "include" not in (pair.metadata or {}):
+        return Prompt(pair.prompt_index, pair.text, detailed_caption=None if pair.text == pair.prompt else pair.prompt)
+    found = parse_metadata(pair.metadata, pair.prompt_index, where=f"pair {pair.key}")
+    return found if found.text == pair.prompt else replace(found, detailed_caption=pair.prompt)
 
 
 def to_sample(pair: Pair, codebook: CodeSpace) -> Sample:

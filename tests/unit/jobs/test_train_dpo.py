@@ -192,3 +192,16 @@ def _other_shape(folder: Path) -> list[str]:
 def test_bad_input_is_refused_in_one_line_before_anything_is_written(tmp_path, capsys, make, said):
     words = make(tmp_path / "given")
     assert said in refusal(train_dpo, arguments(tmp_path / "run", *words), tmp_path, capsys)
+
+
+def test_the_published_constant_changes_no_weight_and_reinforce_does(tmp_path):
+    judged = ("judge.kind=llava", "judge.options.checkpoint=shapes/judge", "judge_group=2", "sampling.steps=2")
+    words = (*judged, "eval_every=0", "meter_every=0", "log_gradients_every=0", "train.batch_size=2")
+    weights = {}
+    for guidance in ("none", "released", "reinforce"):
+        run = tmp_path / guidance
+        assert run_command(train_dpo, arguments(run, *words, f"judge_guidance={guidance}")) == 0
+        weights[guidance] = (run / "showo/pytorch_model.safetensors").read_bytes()
+    assert weights["released"] == weights["none"] != weights["reinforce"]
+    rows = {key: row for row in lines(tmp_path / "released") for key in row}
+    assert rows["loss_judge"]["loss_judge"] > 0 and rows["reward"]["reward_images"] == 2

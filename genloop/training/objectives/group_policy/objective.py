@@ -25,7 +25,6 @@ from genloop.training.objectives.group_policy.settings import GroupPolicySetting
 from genloop.training.objectives.group_policy.states import States
 from genloop.training.objectives.log_probs import code_log_probs
 from genloop.training.rollouts import Rollout, Rollouts
-from genloop.training.state import checkpoints
 from genloop.training.task import Gathered, Loss, Objective, Plan
 
 _EXACT, _ROUNDED = 1e-5, 0.05  # largest gap between equal log-probabilities, in single and in half precision
@@ -113,7 +112,7 @@ class GroupPolicy(Objective[int, Rows]):
         number, place = divmod(step - 1, self.prepare_every)
         with self.autocast():
             self.round = self.rounds.make(number, gathered, from_stored=place > 0)
-        self._prune()
+        self.rollouts.prune_for_checkpoints(self.prepare_every)
         if place > 0:
             return None
         if not self._is_tested:
@@ -124,12 +123,6 @@ class GroupPolicy(Objective[int, Rows]):
     def rehearse(self) -> None:
         """Take images of nothing for the next round, without drawing them."""
         self.round = self.rounds.blank(self.model.config.num_vq_tokens)
-
-    def _prune(self) -> None:
-        """Keep the rollouts that a run which resumes from the oldest checkpoint learns from."""
-        if self.rollouts.world.rank == 0 and (found := checkpoints(self.run)):
-            done = int(found[0].name.rpartition("-")[2])
-            self.rollouts.prune(before=1 + done // self.prepare_every * self.prepare_every)
 
     def _terms(self, found: Round, rows: Sequence[int]) -> tuple[Terms, Tensor]:
         """The loss of some rows, and the mean distance of their log-probabilities from the old ones (B,)."""

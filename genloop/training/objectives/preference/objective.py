@@ -18,10 +18,11 @@ from genloop.models.showo.model import ShowO
 from genloop.rundir import RunFailed
 from genloop.training.objectives.masked_tokens import MaskedCaption, MaskedTokens, TokenRows
 from genloop.training.objectives.preference.estimator import Estimator, PairRows
+from genloop.training.objectives.preference.judged import JudgedImages
 from genloop.training.objectives.preference.losses import PairTerms, pair_terms, share_won
 from genloop.training.objectives.preference.reference import Key, keys_of
 from genloop.training.objectives.preference.settings import PreferenceSettings
-from genloop.training.task import Loss, Objective, Plan
+from genloop.training.task import Gathered, Loss, Objective, Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class PairItem:
 
     key: Key
     reference: np.ndarray
+    place: int  # in the step
     replay: tuple[MaskedCaption, ...]
 
 
@@ -38,7 +40,9 @@ class PairBatch:
     """Some items on the device of the model."""
 
     rows: PairRows
+    step: int
     keys: tuple[Key, ...]
+    places: tuple[int, ...]  # in the step
     reference: Tensor  # (U, D, 2)
     gaps: Tensor  # (U,): by how much the chosen side's score is higher
     weight: float  # pairs of the whole batch
@@ -62,37 +66,41 @@ class Preference(Objective[PairItem, PairBatch]):
         *,
         batch_size: int,
         replay: MaskedTokens | None = None,
+        judged: JudgedImages | None = None,
         before: "Callable[[Preference], Mapping[str, Any] | None]" = lambda objective: None,
         after: "Callable[[Preference, int], Mapping[str, Any] | None]" = lambda objective, step: None,
         after_every: int = 0,
     ) -> None:
         self.model, self.pairs, self.estimator, self.settings = model, pairs, estimator, settings
         self.reference, self.batch_size, self.replay = reference, batch_size, replay
-        self._before = before
+        self.judged, self._before = judged, before
+        self.prepare_every = 0 if judged is None else settings.judge_every
         self.after_every, self._after = after_every, after
         self._order = Order(pairs.sizes, estimator.seed)
 
     def plan(self, step: int) -> Plan[PairItem]:
         """The pairs of a step with the epoch of their masks; the weight is the number of pairs."""
-        keys = keys_of(self._order, step, self.batch_size, self.settings.mask_epochs)
+        keys = self._keys_of(step)
         replayed, replay_labels = self._replayed(step)
         count = len(replayed) // len(keys)
         items = [
-            PairItem(key, self.reference[key], tuple(replayed[i * count : (i + 1) * count]))
+            PairItem(key, self.reference[key], i, tuple(replayed[i * count : (i + 1) * count]))
             for i, key in enumerate(keys)
         ]
         labels = sum(self.estimator.num_labels(row, epoch) for epoch, row in keys) if self.settings.sft else 1
-        return Plan(items, float(len(items)), (len(items), labels, replay_labels))
+        return Plan(items, float(len(items)), (step, len(items), labels, replay_labels))
 
     def load(self, items: Sequence[PairItem], plan: Plan[PairItem]) -> PairBatch:
         """Read the pairs and lay out their rows under their masks."""
-        weight, labels, replay_labels = plan.shared
+        step, weight, labels, replay_labels = plan.shared
         pairs = [self.pairs.read(item.key[1]) for item in items]
         draws = [self.estimator.draws_of(pair, item.key[1], item.key[0]) for pair, item in zip(pairs, items)]
         replayed = [caption for item in items for caption in item.replay]
         return PairBatch(
             self.estimator.lay_out(pairs, draws),
+            step,
             tuple(item.key for item in items),
+            tuple(item.place for item in items),
             torch.from_numpy(np.stack([item.reference for item in items])),
             torch.tensor([pair.margin for pair in pairs], dtype=torch.float32),
             weight,
@@ -108,6 +116,8 @@ class Preference(Objective[PairItem, PairBatch]):
         sums = self._pair_sums(policy, terms, batch)
         if batch.replay is not None:
             sums["replay"] = self._replay_sum(batch)
+        if self.judged is not None:
+            sums["judge"] = self.judged.loss(self.model, batch.step, batch.places)
         sides, ratios = policy.detach().mean(1).sum(0), (policy.detach() - batch.reference).mean(1).sum(0)  # (2,)
         parts = {f"loss_{name}": float(value.detach()) for name, value in sums.items()} | {
             "chosen_log_prob": float(sides[0]),
@@ -130,7 +140,16 @@ class Preference(Objective[PairItem, PairBatch]):
     def weights(self) -> dict[str, float]:
         """The factor of each term."""
         settings = self.settings
-        return {"dpo": 1.0, "dpop": settings.dpop, "sft": settings.sft, "replay": settings.replay_weight}
+        return {"dpo": 1.0, "dpop": settings.dpop, "sft": settings.sft} | {
+            "replay": settings.replay_weight,
+            "judge": settings.judge_weight,
+        }
+
+    def prepare(self, step: int, gathered: Gathered) -> Mapping[str, Any] | None:
+        """Images for the judge, where it has a say."""
+        assert self.judged is not None
+        found = self.judged.prepare(step, self._keys_of, gathered)
+        return found if (step - 1) % self.prepare_every == 0 else None
 
     def before_training(self, step: int) -> Mapping[str, Any] | None:
         """What `before` finds before step 1, for a line of metrics.jsonl."""
@@ -139,6 +158,9 @@ class Preference(Objective[PairItem, PairBatch]):
     def after_step(self, step: int) -> Mapping[str, Any] | None:
         """What `after` finds, for a line of metrics.jsonl."""
         return self._after(self, step)
+
+    def _keys_of(self, step: int) -> list[Key]:
+        return keys_of(self._order, step, self.batch_size, self.settings.mask_epochs)
 
     def _replayed(self, step: int) -> tuple[Sequence[MaskedCaption], float]:
         """The images replayed in a step, and how many labels they have."""

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genloop.bounds import Count, Factor, Repeats, Share, TotalOrNone, Weight
+from genloop.bounds import Count, Factor, Repeats, Share, Total, TotalOrNone, Weight
 from genloop.config import LAUNCH, Settings
 
 Variant = Literal["shared", "released"]
@@ -43,20 +43,31 @@ class PreferenceSettings(Settings):
         "the policy, judged; released: their judgement as a constant without gradient, as published",
     )
     judge_weight: Weight = Field(0.1, description="weight of the judge's term, or the margin wanted for a gap of 1")
+    judge_group: Count = Field(4, description="judged images of a prompt; there are as many in a step as pairs")
+    judge_every: Total = Field(1, description="steps that learn from the same judged images")
     eval_every: TotalOrNone = Field(50, description="steps between two measurements of held-out pairs; 0: none")
     eval_pairs: Count = Field(256, description="held-out pairs that are measured, the first ones")
     meter_every: TotalOrNone = Field(
         0, description="steps between two measurements of how the log-ratio varies with the masks; 0: none"
     )
     meter_pairs: Count = Field(8, description="pairs that are measured for it")
-    meter_draws: Repeats = Field(16, ge=2, description="masks of each of them")
+    meter_draws: Repeats = Field(16, description="masks of each of them")
     log_gradients_every: TotalOrNone = Field(
         0, description="steps between two lines with the gradient norms of preference and replay apart; 0: none"
     )
+
+    @property
+    def draws_images(self) -> bool:
+        """Whether the policy draws images that a judge scores."""
+        return self.judge_guidance in ("reinforce", "released")
 
     def check_terms(self) -> None:
         """ValueError for keys that do not go together."""
         if self.variant == "released" and self.guidance_scale > 0:
             raise ValueError(f"guidance_scale: {self.guidance_scale:g}, but variant=released knows none; set it to 0")
+        if self.meter_every and self.meter_draws < 2:
+            raise ValueError("meter_draws: needs 2 or more")
+        if self.draws_images and self.judge_group < 2:
+            raise ValueError("judge_group: needs 2 or more images to compare")
         if self.variant == "shared" and self.sft > 0:
             raise ValueError("sft: is a term of variant=released; use dpop or replay")
