@@ -4,7 +4,7 @@
 needs. A bare name stands for one without options: `detector=shapes` is `detector.kind=shapes`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -15,6 +15,7 @@ from geneval.verdict import VerdictOptions
 from genloop.config import Settings
 from genloop.factories import Maker, PartSettings, Resolve
 from genloop.protocols import ColorClassifier, Detector
+from genloop.records import Prompt
 
 
 class PartMaker(Maker, Protocol):
@@ -80,6 +81,15 @@ def check_evaluator(keys: EvaluatorKeys, resolve: Resolve) -> Sequence[str]:
     for part in (keys.detector, keys.colors):
         part.check(resolve)
     return keys.detector.maker.classes(keys.detector.options)
+
+
+def check_prompts_of(run: Path, prompts: Iterable[Prompt], keys: EvaluatorKeys, known: Collection[str]) -> None:
+    """Refuse prompts of a run that lack GenEval metadata, or name classes that the detector does not know."""
+    for prompt in prompts:
+        if prompt.tag is None:
+            raise ValueError(f"{run}: prompt {prompt.index} {prompt.text!r} has no GenEval metadata")
+        if strange := [c.class_name for c in prompt.include if c.class_name not in known]:
+            raise ValueError(f"detector: {keys.detector.kind!r} does not know {strange[0]!r} of prompt {prompt.index}")
 
 
 def evaluator_inputs(keys: EvaluatorKeys, resolve: Resolve) -> dict[str, Path]:

@@ -36,6 +36,7 @@ from geneval.settings import (
     EvaluatorKeys,
     build_evaluator,
     check_evaluator,
+    check_prompts_of,
     evaluator_inputs,
 )
 from genloop.bounds import Count, Repeats, Share, Total, TotalOrNone
@@ -123,13 +124,7 @@ def check(config: Config) -> Checked:
     last = made.sampling.num_steps - 1
     if bad := [step for step in config.steps if step > last]:
         raise ValueError(f"steps: {bad[0]} is not between 1 and {last}, the steps before the last of {config.source}")
-    for prompt in source.prompts:
-        if prompt.tag is None:
-            raise ValueError(f"{config.source}: prompt {prompt.index} {prompt.text!r} has no GenEval metadata")
-        if strange := [c.class_name for c in prompt.include if c.class_name not in known]:
-            raise ValueError(
-                f"detector: {config.detector.kind!r} does not know {strange[0]!r} of prompt {prompt.index}"
-            )
+    check_prompts_of(config.source, source.prompts, config, known)
     return Checked(source, made, labelled)
 
 

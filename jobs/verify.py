@@ -3,7 +3,8 @@
     genloop run verify run=runs/a out=runs/a-verified
 
 Reads   RUN/rows/*.jsonl and the images or shards that they name, RUN/checksums and the files that they name (metadata,
-        previews, features, the row files), RUN/plan.json, the manifests of saved checkpoints.
+        previews, features, the row files), the shards in RUN/summary.json, RUN/plan.json, the manifests of saved
+        checkpoints.
 Writes  OUT/rows/*.jsonl: one line a checked row; the verdict goes to standard output.
 Resume  the same command; a run that has changed since needs another `out`. Exit code 1 when anything is missing,
         changed, unreadable, unfinished, doubled, or there although nothing was recorded about it.
@@ -26,7 +27,7 @@ from genloop.hashing import files_below
 from genloop.job import one_line
 from genloop.job import run as run_job
 from genloop.ledger import Ledger, count, finished, plan_of, plan_units, read_rows
-from genloop.reading import json_object, read_bytes, read_utf8, regular_file
+from genloop.reading import json_object, object_or_empty, read_bytes, read_utf8, regular_file
 from genloop.rundir import RunFailed, check_inside, read_run, sha256_file
 
 KIND = "independent"
@@ -124,6 +125,13 @@ def _strangers(run: Path, known: Collection[str]) -> list[str]:
     return sorted(n for n in names if n not in known and not (n.startswith("shards/") and not n.endswith(".tar")))
 
 
+def _concluded(run: Path) -> dict[str, str]:
+    """{shard that was written when all units were done: sha256}"""
+    path = run / "summary.json"
+    rows = (object_or_empty(read_bytes(path)) if path.is_file() else {}).get("shards")
+    return {check_inside(f"shards/{row['shard']}"): row["sha256"] for row in rows} if isinstance(rows, list) else {}
+
+
 def _report(config: Config) -> None:
     """Print what was found; raise when it is not clean."""
     rows = list(read_rows(config.out))
@@ -137,7 +145,10 @@ def _report(config: Config) -> None:
             bad.append(one_line(error))
     left = 0 if config.limit else plan_of(config.run).get("units", 0) - len(finished(config.run))
     if not config.limit and not left:
-        bad += [f"{name} unknown" for name in _strangers(config.run, {_file(row) for row in rows})]
+        concluded = _concluded(config.run)
+        problems = ((name, _problem(config.run / name, sha256)) for name, sha256 in concluded.items())
+        bad += [f"{name} {problem}" for name, problem in problems if problem]
+        bad += [f"{name} unknown" for name in _strangers(config.run, {_file(row) for row in rows} | concluded.keys())]
     files = sum(row["problem"] is not None for row in rows)
     num_rows = sum("file" not in row for row in rows)
     terminal.out(

@@ -27,9 +27,9 @@ def read_pool_rows(run: Path) -> list[GeneratedRow]:
 
 
 def check_tokens(rows: Sequence[GeneratedRow], num_codes: int) -> None:
-    """ValueError names the row whose candidates are not codes of a tokenizer with so many."""
+    """ValueError names the row whose finished candidates are not codes of a tokenizer with so many."""
     for row in rows:
-        for candidate in row.candidates:
+        for candidate in (one for one in row.candidates if one.cut_at is None):
             if (largest := candidate.unpacked().max()) >= num_codes:
                 raise ValueError(
                     f"run: prompt {row.prompt_index}, sample {row.sample}, candidate {candidate.candidate}: tokens up "

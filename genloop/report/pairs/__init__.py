@@ -1,0 +1,1 @@
+"""What a set of preference pairs is: counts, win rates, margins."""

@@ -1,0 +1,396 @@
+"""Make preference pairs: of the images of a run of generate, of images reopened on their way, of a published file.
+
+    genloop run build_pairs tiny out=runs/pairs
+    genloop run build_pairs shapes source=runs/pool out=runs/pairs --procs 2
+    genloop run build_pairs shapes_localised source=runs/pool out=runs/pairs-localised --procs 2
+    genloop run build_pairs published published=data/dpo.jsonl images=data out=runs/pairs-published
+
+Reads   a finished run of `generate`: tokens and scores of all candidates stand in its rows. kind=plain pairs finished
+        images of a prompt; kind=localised reopens each image at one of its own steps, draws the rest again and pairs
+        both. Which one is better says a judge (scores of the source, or `judge`, asked here), the verdict (`verdicts`,
+        a run of evaluate about the source's images, or detector and colours, asked here), or both. Or a file
+        `published` of JSON lines {prompt, chosen, rejected}, whose images are encoded. A source with a sentence of the
+        prompt files in `held_out` is refused.
+Writes  RUN/rows/*.jsonl, one line a prompt: its pairs. At the end RUN/shards/train and RUN/shards/val (schema:
+        genloop/data/pairs/pair.py) without duplicates, split by sentence; RUN/summary.json and RUN/datasheet.md.
+Resume  the same command; finished units are kept, any number of workers may join or leave. A pair depends on the
+        config, the source and its prompt alone.
+"""
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from ckpts.resolve import resolve
+from geneval.settings import (
+    ColorSettings,
+    DetectorSettings,
+    EvaluatorKeys,
+    build_evaluator,
+    check_evaluator,
+    check_prompts_of,
+    evaluator_inputs,
+)
+from genloop.bounds import Count, Repeats, Share, Weight, Width
+from genloop.config import LAUNCH, Device, IndependentConfig, InputPath, Settings, shipped
+from genloop.data.pairs.pair import CodeSpace, Pair
+from genloop.data.pairs.published import PublishedPair, PublishedPairing, read_published, sizes_of
+from genloop.data.pairs.rules import Criterion, Rule, Signal
+from genloop.data.pairs.selection import FoundPair, pairs_of, select, split_pairs, write_sets
+from genloop.data.prompts import check_held_out
+from genloop.distributed import World, choose_device
+from genloop.hashing import sha256_tree
+from genloop.job import note, plain, run
+from genloop.ledger import Ledger, count, plan_units, read_rows
+from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.planning import Workload
+from genloop.records import Prompt, Seed
+from genloop.rewards.build import build_judge, check_judge, check_prompts
+from genloop.rewards.settings import JudgeSettings
+from genloop.rundir import RunFailed, read_run, write_atomic, write_json
+from genloop.runs.evaluations import check_evaluation, read_evaluated
+from genloop.runs.generated import GeneratedRun, read_generated_run
+from genloop.runs.pairing import Label, LocalisedPairing, Place, PlainPairing, Redraw, Redrawn
+from genloop.runs.pools import check_tokens
+from genloop.sampling.build import build_generator, read_generator, recorded_hash
+from genloop.sampling.settings import GeneratorKeys
+from genloop.search.replay import branch_seed
+
+if TYPE_CHECKING:
+    from genloop.protocols import ImageTokenizer
+
+KIND = "independent"
+Pairing = PublishedPairing | PlainPairing | LocalisedPairing
+TOKENIZER = "generator.options.tokenizer"
+
+
+class ReopenSettings(Settings):
+    """kind=localised: where images are reopened, and how they go on."""
+
+    first: Repeats = Field(4, description="the first step that an image may be reopened at")
+    last: Repeats = Field(11, description="the last one; each image is reopened at one of them, all alike likely")
+    steps: Repeats = Field(8, description="steps that fill what was masked again")
+    continuations: Repeats = Field(1, description="how often each image is reopened")
+
+
+class Config(IndependentConfig, EvaluatorKeys):
+    source: Annotated[Path | None, LAUNCH] = Field(None, description="run of generate, fingerprinted by content")
+    published: InputPath | None = Field(
+        None, description="or a file of JSON lines {prompt, chosen: path, rejected: path}"
+    )
+    images: Annotated[Path | None, LAUNCH] = Field(
+        None, description="folder that its paths are below, fingerprinted by sizes; null: the folder of the file"
+    )
+    tokenizer: Annotated[str, LAUNCH] = Field("magvitv2", description="image tokenizer that encodes its images")
+    resolution: Width = Field(256, description="side that its images are resized and cropped to, pixels")
+    held_out: Annotated[tuple[Annotated[Path, AfterValidator(shipped)], ...], LAUNCH] = Field(
+        description="prompt files that models are evaluated on, none of which may come up here; [] for none"
+    )
+    kind: Literal["plain", "localised"] = Field("plain", description="whole images, or images reopened on their way")
+    signal: Signal = Field("judge", description="what says which image is better; both: the verdict and the score")
+    rule: Rule = Field("best_worst", description="kind=plain: best with worst and so on, or all beyond `min_margin`")
+    min_margin: Weight = Field(0.0, description="scores of a pair differ by more")
+    most_pairs: Count = Field(4, description="pairs of one prompt")
+    balance: bool = Field(False, description="as many pairs of every task as the task with the fewest has")
+    judge: JudgeSettings | None = Field(None, description="asked for the outcome; null: scores that the source records")
+    verdicts: Annotated[Path | None, LAUNCH] = Field(
+        None, description="run of evaluate about the source's images; null: detector and colors are asked"
+    )
+    with_verdicts: bool = Field(False, description="signal=judge: ask for verdicts too, to tell how right pairs are")
+    detector: DetectorSettings = DetectorSettings(kind="shapes")
+    colors: ColorSettings = ColorSettings(kind="shapes")
+    reopen: ReopenSettings = ReopenSettings()
+    val_share: Share = Field(0.1, lt=1, description="share of the sentences that are kept for validation")
+    pairs_per_shard: Count = Field(4096)
+    unit_size: Count = Field(32, description="prompts in a unit")
+    device: Device = Field("auto", description="auto: the GPU when there is one")
+    paths_per_batch: Annotated[Count, LAUNCH] = Field(64, description="images drawn, decoded and judged side by side")
+
+    @property
+    def asks_judge(self) -> bool:
+        """Whether a judge looks at images here."""
+        return self.source is not None and self.judge is not None and self.signal != "verdict"
+
+    @property
+    def asks_detector(self) -> bool:
+        """Whether verdicts are made here."""
+        wanted = self.signal != "judge" or self.with_verdicts
+        return self.source is not None and self.verdicts is None and wanted
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What pairs are made of, by prompts; `made` is what the source was drawn with, `rated` verdicts by image."""
+
+    prompts: list[Prompt]
+    code_space: CodeSpace
+    source: GeneratedRun | None = None
+    made: GeneratorKeys | None = None
+    rated: dict[Place, bool] | None = None
+    published: Sequence[PublishedPair] = ()
+
+
+def check(config: Config) -> Checked:
+    """The source, names, checkpoint headers and held-out prompts, before anything is loaded or written."""
+    if (config.source is None) == (config.published is None):
+        raise ValueError("source: name a run of generate, or a file in `published`, and not both")
+    checked = _check_source(config) if config.source else _check_published(config)
+    check_held_out(checked.prompts, config.held_out)
+    return checked
+
+
+def _check_published(config: Config) -> Checked:
+    assert config.published is not None
+    if config.kind != "plain" or config.judge is not None or config.verdicts is not None:
+        raise ValueError("published: its pairs are given; leave out kind, judge and verdicts")
+    pairs = read_published(config.published, config.images or config.published.parent, limit=config.limit)
+    folder = resolve(config.tokenizer)
+    space = CodeSpace(check_image_tokenizer(folder), sha256_tree(folder))
+    return Checked([Prompt(i, pair.prompt) for i, pair in enumerate(pairs)], space, published=pairs)
+
+
+def _check_source(config: Config) -> Checked:
+    assert config.source is not None
+    source = read_generated_run(config.source, config.limit)
+    made = read_generator(source.folder)
+    tokenizer = recorded_hash(source.inputs, TOKENIZER)
+    if tokenizer is None:
+        raise ValueError(f"source: {config.source} was drawn by {made.generator.kind!r}, which makes no image tokens")
+    _check_weights(config, source, made)
+    space = CodeSpace(check_image_tokenizer(resolve(made.generator.options.tokenizer)), tokenizer)
+    check_tokens([row for prompt in source.prompts for row in source.rows[prompt.index]], space.num_codes)
+    _check_labels(config, source)
+    if config.kind == "localised":
+        _check_reopening(config, made)
+    return Checked(source.prompts, space, source, made, _read_verdicts(config, source))
+
+
+def _check_weights(config: Config, source: GeneratedRun, made: GeneratorKeys) -> None:
+    """Images are decoded, and go on, with the weights that they were drawn with."""
+    for key, path in made.generator.inputs(resolve, "generator").items():
+        if (config.kind == "localised" or key == TOKENIZER) and sha256_tree(path) != recorded_hash(source.inputs, key):
+            raise ValueError(f"{config.source}: {key} has another content now ({path}); pairs need the same weights")
+
+
+def _check_labels(config: Config, source: GeneratedRun) -> None:
+    """Whoever says which image is better can say it."""
+    known = check_evaluator(config, resolve)
+    if config.asks_detector:
+        check_prompts_of(source.folder, source.prompts, config, known)
+    if config.asks_judge and config.judge is not None:
+        check_judge(config.judge, resolve, ["outcome"])
+        check_prompts(config.judge, source.prompts)
+    elif config.signal != "verdict":
+        if config.kind == "localised":
+            raise ValueError(f"judge: signal={config.signal} needs one to judge what is drawn here; name it")
+        rows = (row for prompt in source.prompts for row in source.rows[prompt.index])
+        if not any(one.p_yes.get("outcome") is not None for row in rows for one in row.candidates):
+            raise ValueError(f"judge: {config.source} records no score of an outcome; name a judge, or signal=verdict")
+
+
+def _check_reopening(config: Config, made: GeneratorKeys) -> None:
+    if config.verdicts is not None:
+        raise ValueError("verdicts: they say nothing about what is drawn here; leave them out, the detector is asked")
+    first, last, steps = config.reopen.first, config.reopen.last, made.sampling.num_steps
+    if not first <= last < steps:
+        raise ValueError(f"reopen.last: must be from reopen.first, {first}, to {steps - 1}, found {last}")
+
+
+def _read_verdicts(config: Config, source: GeneratedRun) -> dict[Place, bool] | None:
+    """Of a run of evaluate about the images of the source."""
+    if config.verdicts is None:
+        return None
+    check_evaluation(config.verdicts)
+    judged = (read_run(config.verdicts) or {}).get("inputs", {}).get("images")
+    if judged != sha256_tree(source.folder / "images"):
+        raise ValueError(f"verdicts: {config.verdicts} is about other images than those of {config.source}")
+    return {(row.prompt_index, row.sample): row.correct for row in read_evaluated(config.verdicts)}
+
+
+def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
+    """The source's digest and rows, verdicts, whoever is asked; of published pairs images and tokenizer."""
+    found: dict[str, Path | str] = {f"held_out.{number}": path for number, path in enumerate(config.held_out)}
+    if checked.source is None:
+        return found | {"images": sizes_of(checked.published), "tokenizer": resolve(config.tokenizer)}
+    found |= {"source": checked.source.digest, "source.rows": checked.source.folder / "rows"}
+    if config.verdicts is not None:
+        found["verdicts"] = config.verdicts / "rows"
+    if config.asks_detector:
+        found |= evaluator_inputs(config, resolve)
+    if config.asks_judge and config.judge is not None:
+        found |= config.judge.inputs(resolve, "judge")
+    return found
+
+
+def work(config: Config) -> Workload:
+    """The prompts of the source."""
+    prompts = len(check(config).prompts)
+    return Workload(prompts, prompts)
+
+
+def main(config: Config, world: World, checked: Checked) -> None:
+    units = plan_units(len(checked.prompts), config.unit_size)
+    with Ledger.of(config, units, world) as ledger:
+        pairing: Pairing | None = None
+        for unit in ledger.claims():
+            pairing = pairing or _pairing(config, checked, world)  # a finished run loads nothing
+            with ledger.working(unit):
+                found = pairing.pair_up(checked.prompts[unit.start : unit.stop])
+                ledger.complete(unit, [tally.row() for tally in found])
+                ledger.advance(len(unit))
+    if count(config.out, len(units)).done == len(units):
+        _conclude(config, checked)
+
+
+def _pairing(config: Config, checked: Checked, world: World) -> Pairing:
+    """What makes the pairs; it loads what it needs."""
+    device = choose_device(config.device, world)
+    if checked.source is None or checked.made is None:
+        return PublishedPairing(checked.published, _encoder(config, device))
+    criterion = Criterion(config.signal, config.min_margin)
+    if config.kind == "plain":
+        looks = ImageLabels(config, checked.made, world) if config.asks_judge or config.asks_detector else None
+        rest = (config.rule, config.most_pairs, config.seed, looks, checked.rated)
+        return PlainPairing(checked.source, criterion, *rest)
+    sampler: Any = build_generator(checked.made, resolve, device, before_step=world.check_stop)
+    return LocalisedPairing(
+        checked.source,
+        criterion,
+        most=config.most_pairs,
+        seed=config.seed,
+        label=ImageLabels(config, checked.made, world, sampler.tokenizer),
+        redraw=_redrawing(config, sampler),
+        first=config.reopen.first,
+        last=config.reopen.last,
+        continuations=config.reopen.continuations,
+        num_steps=sampler.num_steps,
+    )
+
+
+class ImageLabels:
+    """Asks judge and detector about images, as far as the config says so."""
+
+    def __init__(
+        self, config: Config, made: GeneratorKeys, world: World, tokenizer: "ImageTokenizer | None" = None
+    ) -> None:
+        from geneval.labels import Labeller
+
+        self._batch, self._check_stop, self._device = (
+            config.paths_per_batch,
+            world.check_stop,
+            choose_device(config.device, world),
+        )
+        options = made.generator.options
+        self._tokenizer = tokenizer or load_image_tokenizer(
+            resolve(options.tokenizer), options.tokenizer_class, device=self._device, dtype=options.tokenizer_dtype
+        )
+        asked = config.judge if config.asks_judge else None
+        self._judge = build_judge(asked, resolve, self._device) if asked else None
+        self._labeller = Labeller(build_evaluator(config, resolve, self._device)) if config.asks_detector else None
+
+    def __call__(self, prompts: Sequence[Prompt], codes: np.ndarray) -> list[Label]:
+        """prompts (B), codes (B, n) -> what is asked about each image."""
+        found: list[Label] = []
+        for start in range(0, len(prompts), self._batch):
+            self._check_stop()
+            part = prompts[start : start + self._batch]
+            with note(f"prompts {', '.join(sorted({repr(prompt.text) for prompt in part}))}"):
+                found += self._ask(part, codes[start : start + self._batch])
+        return found
+
+    def _ask(self, prompts: Sequence[Prompt], codes: np.ndarray) -> list[Label]:
+        import torch
+
+        from genloop.data.images import to_uint8
+
+        images = self._tokenizer.decode(torch.from_numpy(codes).to(self._device))
+        p_yes = self._judge.p_yes("outcome", prompts, images).tolist() if self._judge else [None] * len(prompts)
+        rights: Sequence[bool | None] = [None] * len(prompts)
+        if self._labeller:
+            rights = [verdict.correct for verdict in self._labeller.verdicts(prompts, to_uint8(images))]
+        return [Label(*label) for label in zip(p_yes, rights, strict=True)]
+
+
+def _redrawing(config: Config, sampler: Any) -> Redraw:
+    """Reopens images and draws the rest again, with noise that no other path has."""
+    from genloop.sampling.maskgit.reopen import reopen
+
+    def redraw(
+        prompts: Sequence[Prompt],
+        seeds: Sequence[Seed],
+        codes: np.ndarray,
+        steps: np.ndarray,
+        at: np.ndarray,
+        number: int,
+    ) -> Redrawn:
+        noise = [branch_seed(seed, config.seed, step, number) for seed, step in zip(seeds, at.tolist(), strict=True)]
+        starts = range(0, len(prompts), config.paths_per_batch)
+        parts = []
+        for part in (slice(start, start + config.paths_per_batch) for start in starts):
+            given = prompts[part], noise[part], codes[part], steps[part], at[part]
+            parts.append(reopen(sampler, *given, num_steps=config.reopen.steps))
+        return Redrawn(*map(np.concatenate, zip(*parts, strict=True)))
+
+    return redraw
+
+
+def _encoder(config: Config, device: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """Images (H, W, 3) uint8 of any size -> their codes (B, n)."""
+    import torch
+
+    from genloop.sampling.maskgit.inpaint import fit_square
+
+    tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
+
+    def encode(images: Sequence[np.ndarray]) -> np.ndarray:
+        fitted = torch.stack([fit_square(image, config.resolution) for image in images])
+        return tokenizer.encode(fitted.to(device)).cpu().numpy()
+
+    return encode
+
+
+def _conclude(config: Config, checked: Checked) -> None:
+    """The sets, counts and datasheet; workers that end together write the same bytes."""
+    from genloop.report.pairs.datasheet import datasheet, summarize
+
+    selection = select(map(FoundPair.of, pairs_of(read_rows(config.out))), config.seed, is_balanced=config.balance)
+    if not selection.kept:
+        raise RunFailed(f"{config.out}: no image of any prompt is preferred to another; draw more, or lower min_margin")
+    sides = split_pairs(selection.kept, config.seed, config.val_share)
+    found = {side: _kept_pairs(config.out, {pair.key for pair in pairs}) for side, pairs in sides.items()}
+    shards = write_sets(config.out / "shards", found, checked.code_space, per_shard=config.pairs_per_shard)
+    summary = summarize(read_rows(config.out), selection, sides)
+    write_atomic(config.out / "datasheet.md", datasheet(summary, _about(config, checked)).encode())
+    write_json(config.out / "summary.json", summary | {"shards": shards})
+
+
+def _kept_pairs(run: Path, keys: Collection[str]) -> Iterator[Pair]:
+    """The pairs of a run's rows that have these keys."""
+    return (pair for pair in pairs_of(read_rows(run)) if pair.key in keys)
+
+
+def _about(config: Config, checked: Checked) -> dict[str, list[str]]:
+    """What the datasheet says beside its counts."""
+    from genloop.report.pairs import datasheet
+
+    codes = datasheet.about_codes(checked.code_space)
+    split = {"Split": datasheet.about_split(config.seed, config.val_share, config.held_out)}
+    if checked.source is None:
+        file = f"The pairs of `{config.published}`, images resized (bicubic) and cropped to {config.resolution} pixels."
+        return {"Source": [file, codes]} | split
+    made = {"Source": [f"A run of generate with the fingerprint `{checked.source.digest}`.", codes]}
+    keys = ["kind", "signal", "min_margin", "most_pairs", "balance"]
+    keys += ["reopen"] if config.kind == "localised" else ["rule"]
+    keys += ["judge"] if config.asks_judge else []
+    keys += ["detector", "colors", "options"] if config.asks_detector else []
+    known = plain(config)
+    return made | {"Pairs": [f"- {key}: `{json.dumps(known[key])}`" for key in keys]} | split
+
+
+if __name__ == "__main__":
+    run(main, Config)
