@@ -101,7 +101,8 @@ def check(config: Config) -> Checked:
         checks.check_adapters(config.lora, shape)
     if config.reference is not None:
         checks.check_reference(resolve(config.reference), shape, config.start)
-    train, val = checks.open_pairs(config.pairs, shape, resolve(config.tokenizer))
+    by = config.seed if config.shuffle_pairs else None
+    train, val = checks.open_pairs(config.pairs, shape, resolve(config.tokenizer), shuffled_by=by)
     if config.draws_images:
         group, batch_size = config.judge_group, config.train.batch_size
         checks.check_judged(config.judge, train, resolve, group=group, batch_size=batch_size)

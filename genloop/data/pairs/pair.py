@@ -67,6 +67,20 @@ class Pair:
         """By how much the chosen image's score is higher."""
         return self.scores[0] - self.scores[1]
 
+    def swapped(self) -> "Pair":
+        """The same two images with the sides exchanged, for controls: the first score is the lower one then."""
+        return replace(
+            self,
+            chosen=self.rejected,
+            rejected=self.chosen,
+            scores=self.scores[::-1],
+            verdicts=None if self.verdicts is None else self.verdicts[::-1],
+            chosen_steps=self.rejected_steps,
+            rejected_steps=self.chosen_steps,
+            chosen_from=self.rejected_from,
+            rejected_from=self.chosen_from,
+        )
+
     @property
     def differs(self) -> np.ndarray:
         """(n,) bool: where the two sides hold other codes."""

@@ -16,6 +16,7 @@ class PairShards:
     `num_codes`, `num_tokens` and `tokenizer` (sha256 of the image tokenizer's folder) are those that the set was made
     with; given, they are what it has to have. FileNotFoundError or ValueError in one line that names shard and key: no
     shards, an empty or torn one, codes outside of the codebook, pairs of another tokenizer or of another length.
+    `shuffled_by`: a seed that decides by chance which side of a pair is read as the chosen one, for controls.
     """
 
     def __init__(
@@ -25,8 +26,9 @@ class PairShards:
         num_codes: int | None = None,
         num_tokens: int | None = None,
         tokenizer: str | None = None,
+        shuffled_by: int | None = None,
     ) -> None:
-        self.shards = Shards(source)
+        self.shards, self.shuffled_by = Shards(source), shuffled_by
         first, codebook = from_sample(self.shards[0])
         self._name = self.shards[0].name
         self.num_tokens, self._codebook = len(first.chosen), codebook
@@ -65,6 +67,8 @@ class PairShards:
             raise ValueError(_other_codebook(sample.name, codebook, self._codebook, self._name))
         if len(pair.chosen) != self.num_tokens:
             raise ValueError(f"{sample.name}: {len(pair.chosen)} codes a side, {self._name} has {self.num_tokens}")
+        if self.shuffled_by is not None and np.random.default_rng([self.shuffled_by, row]).integers(2):
+            return pair.swapped()
         return pair
 
     def name(self, row: int) -> str:

@@ -205,3 +205,14 @@ def test_the_published_constant_changes_no_weight_and_reinforce_does(tmp_path):
     assert weights["released"] == weights["none"] != weights["reinforce"]
     rows = {key: row for row in lines(tmp_path / "released") for key in row}
     assert rows["loss_judge"]["loss_judge"] > 0 and rows["reward"]["reward_images"] == 2
+
+
+def test_a_control_without_the_preference_term_takes_the_same_steps_on_the_replay_alone(tmp_path):
+    weights = ["preference_weight=0", "dpop=0"]
+    assert run_command(train_dpo, arguments(tmp_path / "a", *weights)) == 0
+    assert run_command(train_dpo, arguments(tmp_path / "b", *weights, "shuffle_pairs=true")) == 0
+    assert run_command(train_dpo, arguments(tmp_path / "c", "shuffle_pairs=true")) == 0
+    assert run_command(train_dpo, arguments(tmp_path / "d")) == 0
+    a, b, c, d = (load_tensors(tmp_path / run / "showo") for run in "abcd")
+    assert all(torch.equal(a[name], b[name]) for name in a)  # whichever side is chosen
+    assert not all(torch.equal(c[name], d[name]) for name in c)

@@ -29,17 +29,21 @@ def check_adapters(lora: LoraSettings, shape: ShowOConfig) -> None:
     lora.layers_of(name.removesuffix(".weight") for name in matrices)
 
 
-def open_pairs(folder: Path, shape: ShowOConfig, tokenizer: Path) -> tuple[PairShards, PairShards | None]:
-    """FOLDER/train and FOLDER/val; ValueError when they are not of this model and image tokenizer."""
+def open_pairs(
+    folder: Path, shape: ShowOConfig, tokenizer: Path, *, shuffled_by: int | None = None
+) -> tuple[PairShards, PairShards | None]:
+    """FOLDER/train, whose sides `shuffled_by` may exchange by chance, and FOLDER/val.
+
+    ValueError when they are not of this model and image tokenizer.
+    """
     if not (folder / "train").is_dir():
         raise ValueError(f"pairs: {folder} holds no folder train; build_pairs writes it")
     sha256 = sha256_tree(tokenizer)
 
-    def opened(side: str) -> PairShards:
-        place = folder / side
-        return PairShards(place, num_codes=shape.codebook_size, num_tokens=shape.num_vq_tokens, tokenizer=sha256)
-
-    return opened("train"), opened("val") if (folder / "val").is_dir() else None
+    needed = {"num_codes": shape.codebook_size, "num_tokens": shape.num_vq_tokens}
+    train = PairShards(folder / "train", **needed, tokenizer=sha256, shuffled_by=shuffled_by)
+    has_val = (folder / "val").is_dir()
+    return train, PairShards(folder / "val", **needed, tokenizer=sha256) if has_val else None
 
 
 def check_judged(judge: JudgeSettings, pairs: PairShards, resolve: Resolve, *, group: int, batch_size: int) -> None:

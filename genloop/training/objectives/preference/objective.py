@@ -140,7 +140,7 @@ class Preference(Objective[PairItem, PairBatch]):
     def weights(self) -> dict[str, float]:
         """The factor of each term."""
         settings = self.settings
-        return {"dpo": 1.0, "dpop": settings.dpop, "sft": settings.sft} | {
+        return {"dpo": settings.preference_weight, "dpop": settings.dpop, "sft": settings.sft} | {
             "replay": settings.replay_weight,
             "judge": settings.judge_weight,
         }

@@ -29,6 +29,12 @@ class PreferenceSettings(Settings):
         "many rows",
     )
     drop_captions: Share = Field(0.1, description="share of draws without the caption, the same for both sides")
+    preference_weight: Weight = Field(
+        1.0, description="weight of DPO's term; 0 is a control: the same steps, learning rate and replay without it"
+    )
+    shuffle_pairs: bool = Field(
+        False, description="control: which side of a training pair is the chosen one is drawn by chance"
+    )
     dpop: Weight = Field(0.0, description="weight of DPOP's term: how far log p of the chosen side has fallen")
     sft: Weight = Field(0.0, description="variant=released: weight of the cross-entropy of the chosen side")
     replay: Annotated[Path | None, LAUNCH] = Field(

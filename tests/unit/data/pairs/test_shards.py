@@ -142,3 +142,14 @@ def test_an_empty_or_truncated_shard_is_named(damage, tmp_path):
     with pytest.raises(ValueError, match=r"0000[01]\.tar") as caught:
         PairShards(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_shuffled_pairs_exchange_about_half_of_the_sides_and_always_the_same(tmp_path):
+    folder = write_pairs(tmp_path, [a_pair(number) for number in range(60)])
+    plain, shuffled, again = PairShards(folder), PairShards(folder, shuffled_by=3), PairShards(folder, shuffled_by=3)
+    swapped = [bool((plain[row].chosen == shuffled[row].rejected).all()) for row in range(60)]
+    assert 15 < sum(swapped) < 45
+    for row in range(60):
+        expected = plain[row].swapped() if swapped[row] else plain[row]
+        assert (shuffled[row].chosen == expected.chosen).all() and shuffled[row].scores == expected.scores
+        assert (again[row].chosen == shuffled[row].chosen).all()
