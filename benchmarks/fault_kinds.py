@@ -201,7 +201,7 @@ def torn_input(trial: Trial) -> None:
     path.write_bytes(before)
 
 
-CUT = {".tar", ".png", ".txt"}
+CUT = {".tar", ".png", ".txt", ".jsonl"}
 
 
 def torn_lease(trial: Trial) -> None:

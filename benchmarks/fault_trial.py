@@ -131,8 +131,8 @@ def ended(process: Worker, codes: set[int]) -> tuple[int, str]:
 
 @contextmanager
 def small_disk(trial: Trial) -> Iterator[None]:
-    """A file system of 72 MiB and 700 files around the body, in the place of the trial's folder."""
-    options = "size=72m,nr_inodes=700"
+    """A file system of 96 MiB and 700 files around the body, in the place of the trial's folder."""
+    options = "size=96m,nr_inodes=700"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, socket.gethostname(), trial.place], check=True)
     try:
         yield

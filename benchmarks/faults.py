@@ -33,6 +33,7 @@ from tests.runs import ROOT, contents, run_ranks, start
 SHORT = ("train.num_steps=6", "train.save_every=2", "train.log_every=1", "train.warmup_steps=2")
 DATA = ROOT / "tests" / "data" / "shapes"
 PROMPTS = ROOT / "configs" / "prompts" / "shapes_tiny" / "generation_prompts.txt"
+METADATA = PROMPTS.with_name("evaluation_metadata.jsonl")
 
 
 def subjects(root: Path) -> list[Subject]:
@@ -53,6 +54,7 @@ def subjects(root: Path) -> list[Subject]:
             ("data.scenes.shards", DATA / "judge"),
             1,
         ),
+        Subject("train_grpo", ("tiny", *SHORT), (*saved, "rollouts/*/*", "showo/*"), ("showo",), ("prompts", METADATA), 2),
     ]
 
 
@@ -72,11 +74,12 @@ class Campaign:
         self.is_root = os.geteuid() == 0 and shutil.which("mount") is not None
         self._quiet: dict[tuple[str, int], dict[str, object]] = {}
 
-    def choose(self, chance: random.Random, only: str = "") -> tuple[Subject, str]:
+    def choose(self, chance: random.Random, only: str = "", job: str = "") -> tuple[Subject, str]:
         """A job and a kind of fault, by their shares."""
         names = [name for name, fault in FAULTS.items() if only in name and (self.is_root or not fault.mounts)]
         kind = chance.choices(names, [FAULTS[name].share for name in names])[0]
-        return chance.choices(self.subjects, [subject.share for subject in self.subjects])[0], kind
+        subjects = [subject for subject in self.subjects if job in subject.job]
+        return chance.choices(subjects, [subject.share for subject in subjects])[0], kind
 
     def run(self, subject: Subject, kind: str, chance: random.Random) -> str:
         """One trial -> its outcome: "same", or what is wrong, the kind of it first."""
@@ -156,6 +159,7 @@ def main() -> int:
     options.add_argument("--first", type=int, default=0, help="number of the first trial")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--only", default="", help="kinds of faults with this in their name")
+    options.add_argument("--job", default="", help="jobs with this in their name")
     options.add_argument("--minutes", type=float, default=float("inf"), help="begin no trial after so long")
     choice = options.parse_args()
     root = Path(tempfile.mkdtemp(prefix="genloop-faults-"))
@@ -166,7 +170,7 @@ def main() -> int:
             if time.monotonic() - began > 60 * choice.minutes:
                 break
             chance = random.Random(f"{choice.seed} {number}")
-            subject, kind = campaign.choose(chance, choice.only)
+            subject, kind = campaign.choose(chance, choice.only, choice.job)
             outcome = campaign.run(subject, kind, chance)
             outcomes.append((kind, subject.job, outcome))
             if outcome != "same":
