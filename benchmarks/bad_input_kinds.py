@@ -193,6 +193,7 @@ def shards(place: Path, chance: random.Random) -> Case:
             ("train_showo", "shards", "shards"),
             ("train_tokenizer", "shards", "shards"),
             ("train_judge", "judge", _SCENES),
+            ("train_dpo", "pairs", "pairs"),
         ]
     )
     folder = place / "shards"

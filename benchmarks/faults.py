@@ -54,7 +54,17 @@ def subjects(root: Path) -> list[Subject]:
             ("data.scenes.shards", DATA / "judge"),
             1,
         ),
-        Subject("train_grpo", ("tiny", *SHORT), (*saved, "rollouts/*/*", "showo/*"), ("showo",), ("prompts", METADATA), 2),
+        Subject(
+            "train_dpo",
+            ("tiny", *SHORT),
+            (*saved, "reference/*/*", "showo/*"),
+            ("showo",),
+            ("pairs", DATA / "pairs"),
+            2,
+        ),
+        Subject(
+            "train_grpo", ("tiny", *SHORT), (*saved, "rollouts/*/*", "showo/*"), ("showo",), ("prompts", METADATA), 2
+        ),
     ]
 
 

@@ -20,13 +20,14 @@ from genloop.registry import INSTALL, require
 from genloop.training.loop import train
 from genloop.training.settings import TrainSettings
 from genloop.training.state import checkpoints
-from jobs import train_judge, train_showo, train_tokenizer
+from jobs import train_dpo, train_grpo, train_judge, train_showo, train_tokenizer
 from tests.runs import ROOT, launch, refusal, wait_until, workers_of
 from tests.worlds.judge_data import both_splits
 from tests.worlds.ranks import on_two_ranks
 from tests.worlds.small_sequences import SKIPPED, Net, Sequences
 
 LAST, HALF = "checkpoints/step-0000006", "checkpoints/step-0000003"
+RATIOS = ("chosen_log_ratio", "rejected_log_ratio", "loss_dpop")
 COMPILERS = ("c++", "g++", "gcc", "cc", "clang", "ninja", "nvcc")
 # Five items on two ranks: one does two passes, the other one and a dummy one; their sentences differ in length.
 MIXED = ["batch.groups=3", "batch.paths=3", "batch.scenes=4", "loss.names=0.5", "loss.reason=0.5"]
@@ -179,9 +180,12 @@ def lines(run: Path) -> list[dict]:
 def check_same(one: Path, other: Path, folder: str) -> None:
     """Metrics to 1e-5 of their value, weights to 1e-4: AdamW steps by the sign of a gradient, even one of rounding.
 
-    A key's bias changes no attention, so its gradient is rounding, and AdamW makes steps of that.
+    A key's bias changes no attention, so its gradient is rounding, and AdamW makes steps of that. A log-ratio is the
+    difference of two sums of some hundred nats, and as exact as they are.
     """
     for row, again in zip(lines(one), lines(other), strict=True):
+        ratios = {key: again.pop(key) for key in RATIOS if key in again}
+        assert ratios == pytest.approx({key: row.pop(key) for key in ratios}, rel=1e-5, abs=1e-4)
         assert again == pytest.approx(row, rel=1e-5, abs=1e-5)
     a, b = load_tensors(one / folder), load_tensors(other / folder)
     assert a.keys() == b.keys()
@@ -211,12 +215,20 @@ def test_every_stage_trains_the_judge(imported, generated, plain, tmp_path, monk
         assert {name: row["n"] for name, row in one.items()} == {name: row["n"] for name, row in other.items()}
 
 
-@pytest.mark.parametrize(("job", "folder"), [(train_showo, "showo"), (train_tokenizer, "tokenizer")])
-def test_every_stage_trains_models_of_images(imported, tmp_path, monkeypatch, job, folder):
+@pytest.mark.parametrize(
+    ("job", "folder", "stages"),
+    [
+        (train_showo, "showo", (1, 3)),
+        (train_tokenizer, "tokenizer", (1, 3)),
+        (train_dpo, "showo", (1, 2, 3)),
+        (train_grpo, "showo", (1, 2, 3)),
+    ],
+)
+def test_every_stage_trains_models_of_images(imported, tmp_path, monkeypatch, job, folder, stages):
     # one row a pass: the diversity term of a tokenizer looks at the rows of a pass together
     words = ["tiny", "train.num_steps=3", "train.log_every=1", "train.rows_per_forward=1"]
     assert run_command(job, [*words, f"out={tmp_path / 'plain'}"]) == 0
-    for stage in (1, 3):
+    for stage in stages:
         run = tmp_path / f"run-{stage}"
         run_on_two_ranks(monkeypatch, job, [*words, f"out={run}", f"train.zero_stage={stage}"])
         check_same(tmp_path / "plain", run, folder)
