@@ -21,10 +21,11 @@ from genloop.stats.paired import mean_difference
 from genloop.training.guards.settings import Alarm, GuardSettings
 
 WATCHED = ("loss", "kl")  # keys of metrics.jsonl that must not run away
-CHOSEN = "chosen_log_prob"  # key of metrics.jsonl
-FIRST_LINES = 3  # that make the first level of the chosen log-probability, and its newest
+CHOSEN, CHOSEN_RATIO, HELD_OUT_CHOSEN = "chosen_log_prob", "chosen_log_ratio", "held_out_chosen_log_prob"
+FIRST_LINES = 3  # of training batches, that make the first level of the chosen log-probability, and its newest
 _TO_SIGMA = 1.4826  # median absolute deviation -> standard deviation, of normal numbers
 _SMALLEST_SPREAD = 0.05  # of a running level, as a share of it: a level that hardly moves is not diverging
+_SMALLEST_NATS = 0.01  # the same for levels near 0, such as that of a KL at first
 _SMALLEST_DEVIATION = 0.02  # between the images of step 0
 
 
@@ -53,21 +54,28 @@ def divergence(
         elif len(before) >= min(settings.window, 5):
             level = median(before)
             spread = _TO_SIGMA * median(abs(old - level) for old in before)
-            limit = level + settings.divergence * max(spread, _SMALLEST_SPREAD * abs(level), 1e-6)
+            limit = level + settings.divergence * max(spread, _SMALLEST_SPREAD * abs(level), _SMALLEST_NATS)
             if value > limit:
                 text = f"{key} {value:.4g} is above {limit:.4g}; its median over {len(before)} lines is {level:.4g}"
                 found.append(Found("divergence", text))
     return found
 
 
-def falling_chosen(values: Sequence[float], settings: GuardSettings) -> list[Found]:
-    """Of the chosen log-probability in all lines so far."""
-    if len(values) < 2 * FIRST_LINES:
+def falling_chosen(history: Mapping[str, Sequence[float]], settings: GuardSettings) -> list[Found]:
+    """Of the values of HELD_OUT_CHOSEN, else of CHOSEN_RATIO, else of CHOSEN, in all lines so far."""
+    held_out, ratios, chosen = (list(history.get(key, ())) for key in (HELD_OUT_CHOSEN, CHOSEN_RATIO, CHOSEN))
+    if held_out:  # the same pairs and masks each time: nothing to average
+        key, first, fall = HELD_OUT_CHOSEN, held_out[0], held_out[0] - held_out[-1]
+    elif len(chosen) < 2 * FIRST_LINES:
         return []
-    first, now = fmean(values[:FIRST_LINES]), fmean(values[-FIRST_LINES:])
-    limit = first - settings.chosen_fall * abs(first)
-    text = f"{CHOSEN} fell from {first:.4g} to {now:.4g} (means of {FIRST_LINES} lines), below {limit:.4g}"
-    return [Found("chosen_log_prob", text)] if now < limit else []
+    elif ratios:  # against the reference, under the same masks
+        key, first, fall = CHOSEN_RATIO, fmean(chosen[:FIRST_LINES]), -fmean(ratios[-FIRST_LINES:])
+    else:
+        key, first = CHOSEN, fmean(chosen[:FIRST_LINES])
+        fall = first - fmean(chosen[-FIRST_LINES:])
+    limit = settings.chosen_fall * abs(first)
+    text = f"by {key} the log-probability of what was chosen, {first:.4g} at first, fell by {fall:.4g}, more than"
+    return [Found("chosen_log_prob", f"{text} {limit:.4g}")] if fall > limit else []
 
 
 def reward_hacking(judge: Interval, held_out: Interval, num_prompts: int) -> list[Found]:

@@ -17,6 +17,8 @@ from genloop.reading import object_or_empty, read_bytes, read_json_object
 from genloop.rundir import RunFailed, append_line, append_metrics, write_json
 from genloop.training.guards.alarms import (
     CHOSEN,
+    CHOSEN_RATIO,
+    HELD_OUT_CHOSEN,
     WATCHED,
     Found,
     change_of,
@@ -74,8 +76,8 @@ class Guard(Watch):
         """Every new line of metrics.jsonl; on rank 0."""
         found = divergence(self._history, line, self.settings)
         self._remember(line)
-        if CHOSEN in line:
-            found += falling_chosen(self._history[CHOSEN], self.settings)
+        if CHOSEN in line or HELD_OUT_CHOSEN in line:
+            found += falling_chosen(self._history, self.settings)
         self._raise(line["step"], found)
 
     def after_step(self, step: int) -> dict[str, Any]:
@@ -142,7 +144,7 @@ class Guard(Watch):
         return f"preview_{HELD_OUT}" if has_judge else None
 
     def _remember(self, line: Mapping[str, Any]) -> None:
-        for key in (*WATCHED, CHOSEN):
+        for key in (*WATCHED, CHOSEN, CHOSEN_RATIO, HELD_OUT_CHOSEN):
             if isinstance(line.get(key), int | float):
                 self._history.setdefault(key, []).append(float(line[key]))
         value = line.get(self._best_key or "")

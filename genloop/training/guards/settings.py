@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from genloop.bounds import Count, Factor, Share, Total, TotalOrNone
+from genloop.bounds import Count, Factor, TotalOrNone
 from genloop.config import ADDED, LAUNCH, InputPath, Settings
 from genloop.data.prompts import read_prompts
 from genloop.factories import Resolve
@@ -43,17 +43,19 @@ class GuardSettings(Settings):
     on_alarm: Annotated[Action, LAUNCH] = Field(
         "rollback", description="what such an alarm does: the best checkpoint becomes the result; exit 1; or nothing"
     )
-    window: Annotated[Total, LAUNCH] = Field(20, ge=3, description="lines of metrics.jsonl that make a running level")
+    window: Annotated[int, LAUNCH] = Field(
+        20, ge=3, le=10**6, description="lines of metrics.jsonl that make a running level"
+    )
     divergence: Annotated[Factor, LAUNCH] = Field(
         10.0, description="loss or kl above its running median by so many of its deviations (MAD, scaled)"
     )
     chosen_fall: Annotated[Factor, LAUNCH] = Field(
-        0.2, description="fall of the chosen log-probability below its first level, as a share of that"
+        0.2, description="fall of the chosen log-probability, as a share of it at first"
     )
     image_distance: Annotated[Factor | None, LAUNCH] = Field(
         1.0, description="distance of a statistic from the images of step 0, in deviations between those; null: any"
     )
-    level: Annotated[Share, LAUNCH] = Field(0.99, ge=0.5, lt=1, description="of the intervals that alarms go by")
+    level: Annotated[float, LAUNCH] = Field(0.99, ge=0.5, lt=1, description="of the intervals that alarms go by")
 
     @property
     def has_images(self) -> bool:

@@ -155,6 +155,7 @@ STEADY = {"loss": [1.0, 1.1, 0.9, 1.0, 1.05], "kl": [0.0] * 5}
     [
         ({"loss": 1.2, "kl": 0.0}, 0),
         ({"loss": 9.0}, 1),
+        ({"kl": 0.05}, 0),
         ({"loss": float("nan")}, 1),
         ({"loss": float("inf"), "kl": 1.0}, 2),
         ({"skipped": 5}, 1),
@@ -169,11 +170,18 @@ def test_the_first_lines_have_no_level_to_be_above():
     assert divergence({"loss": [1.0, 1.0]}, {"loss": 9.0}, GuardSettings()) == []
 
 
+STEADY_CHOSEN = [-10.0, -10.2, -9.8, -10.0]
+
+
 @pytest.mark.parametrize("now, falls", [(-10.5, False), (-13.0, True), (-5.0, False)])
 def test_a_chosen_log_probability_must_not_fall(now, falls):
-    values = [-10.0, -10.2, -9.8, -10.0, now, now, now]
-    assert bool(falling_chosen(values, GuardSettings())) == falls
-    assert falling_chosen(values[:4], GuardSettings()) == []
+    values = [*STEADY_CHOSEN, now, now, now]
+    assert bool(falling_chosen({"chosen_log_prob": values}, GuardSettings())) == falls
+    assert falling_chosen({"chosen_log_prob": values[:4]}, GuardSettings()) == []
+    ratios = [0.0] * 4 + [now + 10] * 3
+    noisy = {"chosen_log_prob": [-10.0, -10.0, -10.0, -30.0, -30.0, -30.0], "chosen_log_ratio": ratios}
+    assert bool(falling_chosen(noisy, GuardSettings())) == falls  # other masks, not another model
+    assert bool(falling_chosen({"held_out_chosen_log_prob": [-10.0, now], **noisy}, GuardSettings())) == falls
 
 
 @pytest.mark.parametrize(
