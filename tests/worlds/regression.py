@@ -48,7 +48,7 @@ def weights(task: Regression) -> list[torch.Tensor]:
 
 def metrics(run: Path) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.endswith("_per_s")} for row in rows]
+    return [{key: value for key, value in row.items() if not key.endswith(("_per_s", "cpu_seconds"))} for row in rows]
 
 
 def whole_run(folder: Path) -> list[torch.Tensor]:
