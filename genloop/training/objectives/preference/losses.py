@@ -32,9 +32,9 @@ def pair_terms(policy: Tensor, reference: Tensor, *, beta: float, wanted_margin:
     return PairTerms(-F.logsigmoid(margin - wanted_margin), F.relu(-ratios[:, 0] - ROUNDING), margin)
 
 
-def share_won(margin: Tensor) -> Tensor:
-    """Margins (U,) -> 1 where the policy prefers the chosen side more than the reference does, 0.5 for equals."""
-    return (margin.sign() + 1) / 2
+def share_won(margin: Tensor, beta: float) -> Tensor:
+    """Margins (U,) -> 1 where the policy prefers the chosen side more than the reference does; equals count half."""
+    return ((margin / (2 * beta * ROUNDING)).clamp(-1, 1).trunc() + 1) / 2
 
 
 def k3(policy: Tensor, reference: Tensor) -> Tensor:

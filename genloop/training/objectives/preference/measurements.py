@@ -113,7 +113,7 @@ def held_out_measures(policy: np.ndarray, measured: MeasuredPairs, beta: float) 
     counted = measured.reference != 0
     kl = k3(torch.from_numpy(policy[counted]), torch.from_numpy(measured.reference[counted].astype(np.float64)))
     prompts = [measured.pairs.read(row).prompt for _, row in measured.keys]
-    accuracy = clustered_wilson(share_won(terms.margin).tolist(), prompts)
+    accuracy = clustered_wilson(share_won(terms.margin, beta).tolist(), prompts)
     chosen, rejected = sides[0].mean(1).unbind(1)
     return {
         "held_out_pairs": len(policy),

@@ -125,7 +125,7 @@ class Preference(Objective[PairItem, PairBatch]):
             "chosen_log_ratio": float(ratios[0]),
             "rejected_log_ratio": float(ratios[1]),
             "margin": float(terms.margin.detach().sum()),
-            "accuracy": float(share_won(terms.margin.detach()).sum()),
+            "accuracy": float(share_won(terms.margin.detach(), self.settings.beta).sum()),
         }
         return Loss(self._weighted(sums), float(len(batch.keys)), parts)
 

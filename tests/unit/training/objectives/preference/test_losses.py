@@ -31,7 +31,7 @@ def test_equal_models_have_no_margin_and_log_2():
     found = pair_terms(same, same, beta=0.5, wanted_margin=torch.zeros(3))
     assert found.margin.tolist() == [0, 0, 0] and found.dpop.tolist() == [0, 0, 0]
     assert found.dpo.tolist() == pytest.approx([math.log(2)] * 3)
-    assert share_won(torch.tensor([-1.0, 0.0, 2.0])).tolist() == [0, 0.5, 1]
+    assert share_won(torch.tensor([-1.0, 1e-5, 0.0, 2.0]), 0.1).tolist() == [0, 0.5, 0.5, 1]
 
 
 def test_the_gradient_lifts_the_chosen_and_lowers_the_rejected_side_more_where_a_margin_is_wanted():
