@@ -20,7 +20,7 @@ from genloop.models.mask2former.load import load_mask2former
 from genloop.models.showo.load import build_showo
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig
-from jobs import answer, generate, train_judge, train_showo, train_tokenizer
+from jobs import answer, generate, train_grpo, train_judge, train_showo, train_tokenizer
 from tests.runs import ROOT, contents
 from tests.worlds.emulated_gpu import EmulatedGpu, GpuTensor
 from tests.worlds.tiny_mask2former import SCALE, mask2former_folder
@@ -90,11 +90,11 @@ def give_ones(loss: torch.Tensor) -> None:
                 node.variable.grad = torch.ones_like(node.variable)
 
 
-@pytest.mark.parametrize("job", [train_showo, train_judge, train_tokenizer])
+@pytest.mark.parametrize("job", [train_showo, train_judge, train_tokenizer, train_grpo])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_trainings_run_but_for_their_gradients(tmp_path, gpu, monkeypatch, job: ModuleType, precision) -> None:
     monkeypatch.setattr(torch.Tensor, "backward", give_ones)
-    words = [f"train.{key}" for key in ("device=cuda", "num_steps=1", "ema=0.5", f"precision={precision}")]
+    words = [f"train.{key}" for key in ("device=cuda", "num_steps=1", "ema=0.999", f"precision={precision}")]
     assert run_command(job, ["tiny", *words, f"out={tmp_path / 'run'}"]) == 0
 
 

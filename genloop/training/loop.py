@@ -65,7 +65,7 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
         while progress.step < settings.num_steps and not (guard and guard.is_stopped):
             number = progress.step + 1
             if objective.prepare_every and (number == first or (number - 1) % objective.prepare_every == 0):
-                _prepare(objective, learner, lines, world)
+                _prepare(objective, learner, lines, run, world)
             with note(f"rank {world.rank}, step {number}"):
                 step = next(steps)
                 rows = min(budget.limit, step.num_items)
@@ -94,11 +94,18 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
         guard.conclude(objective.model, use_averages=settings.ema > 0 and settings.use_ema)
 
 
-def _prepare(objective: Objective[Any, Any], learner: Any, lines: Lines, world: World) -> None:
-    """What the objective prepares for the steps to come may become a line of metrics.jsonl."""
+def _prepare(objective: Objective[Any, Any], learner: Any, lines: Lines, run: Path, world: World) -> None:
+    """What the objective prepares for the steps to come may become a line of metrics.jsonl.
+
+    It may stop in the middle where there is one process; the steps done are saved then.
+    """
     number = learner.progress.step + 1
-    with _evaluating(objective.model), note(f"rank {world.rank}, before step {number}"):
-        found = objective.prepare(number, learner.gathered)
+    try:
+        with _evaluating(objective.model), note(f"rank {world.rank}, before step {number}"):
+            found = objective.prepare(number, learner.gathered)
+    except StopRequested:
+        _save(learner, run, world, None, Decision())
+        raise
     if found:
         lines.add({"step": number, **found})
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from genloop.checkpoint import load_tensors, verify_folder
+from genloop.distributed import EXIT_STOPPED
 from genloop.job import PREPARED, parse, prepare, run_command
 from genloop.models.showo.load import load_showo
 from genloop.training.state import checkpoints
@@ -82,6 +83,18 @@ def test_a_run_that_is_killed_at_a_rollout_ends_with_the_very_bits(plain, tmp_pa
     assert lines(run) == lines(plain)
 
 
+def test_a_stop_in_the_middle_of_a_rollout_saves_the_steps_before_it(plain, tmp_path):
+    run, seldom = tmp_path / "run", "train.save_every=6"
+    trainer = start(train_grpo.__name__, *words(run, seldom))
+    wait_until(lambda: (run / "rollouts/0000003/images-00000.safetensors").exists() or trainer.poll() is not None)
+    trainer.send_signal(signal.SIGTERM)
+    trainer.communicate()
+    assert trainer.returncode == EXIT_STOPPED and checkpoints(run)
+    trained(run, seldom)
+    assert (run / WEIGHTS).read_bytes() == (plain / WEIGHTS).read_bytes()
+    assert lines(run) == lines(plain)
+
+
 def test_a_rollout_that_is_gone_cannot_be_drawn_from_other_weights(tmp_path, capsys):
     run = trained(tmp_path / "run")
     part = run / "rollouts/0000005/policy-00000.safetensors"
@@ -93,7 +106,8 @@ def test_a_rollout_that_is_gone_cannot_be_drawn_from_other_weights(tmp_path, cap
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "more"), [(2, ()), (4, ("train.rows_per_forward=2",)), (2, ("train.zero_stage=3",))]
+    ("num_ranks", "more"),
+    [(2, ()), (4, ("train.rows_per_forward=2",)), (2, ("train.zero_stage=3",)), (2, ("train.zero_stage=2",))],
 )
 def test_ranks_learn_what_one_learns(plain, tmp_path, monkeypatch, num_ranks, more):
     run = tmp_path / "run"

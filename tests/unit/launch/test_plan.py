@@ -13,6 +13,7 @@ from launch.cli import command
 from tests.worlds.image_folders import small_set, write_images
 
 SMALL = ["sampling.steps=2", "limit=1", "unit_size=1", "device=cpu"]
+GROUPS = ["train.num_steps=2", "groups=3", "group_size=16", "draws=4"]
 BATCH = ["batch.scenes=2", "train.num_steps=2"]
 JUDGED = ["search.strategy=best_of_n", "search.n=2", "judge.kind=llava", "judge.options.checkpoint=shapes/judge"]
 
@@ -34,7 +35,12 @@ def evaluation(images: Path, out: Path) -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("generate", [*SMALL, *JUDGED]), ("train_showo", ["train.num_steps=2"]), ("train_judge", BATCH)],
+    [
+        ("generate", [*SMALL, *JUDGED]),
+        ("train_showo", ["train.num_steps=2"]),
+        ("train_judge", BATCH),
+        ("train_grpo", GROUPS),
+    ],
 )
 def test_the_planned_peak_is_that_of_the_run(name, words, tmp_path):
     module = import_job(name)

@@ -83,7 +83,8 @@ class GroupPolicy(Objective[int, Rows]):
         """
         assert self.round is not None
         kept = [row for row in batch.numbers if self.round.is_kept(row)]
-        terms, gap = self._terms(self.round, kept or batch.numbers[:1])  # a pass at least: all ranks do equally many
+        rows = kept or batch.numbers[:1]  # a pass at least: all ranks do equally many
+        terms, gap = self._terms(self.round, rows, self._log_probs(self.round.images, self.round.states, rows))
         share = self._kept_share(batch.step)
         factor = 1 / share if kept else 0.0
         found = {"ratio": terms.ratio, "clip_share": terms.clipped, "kl": terms.kl, "log_prob_gap": gap}
@@ -124,10 +125,9 @@ class GroupPolicy(Objective[int, Rows]):
         """Take images of nothing for the next round, without drawing them."""
         self.round = self.rounds.blank(self.model.config.num_vq_tokens)
 
-    def _terms(self, found: Round, rows: Sequence[int]) -> tuple[Terms, Tensor]:
-        """The loss of some rows, and the mean distance of their log-probabilities from the old ones (B,)."""
+    def _terms(self, found: Round, rows: Sequence[int], log_p: Tensor) -> tuple[Terms, Tensor]:
+        """log_p (B, n) of some rows -> their loss, and the mean distance of log_p from the old policy's (B,)."""
         device, settings, number = self.model.device, self.settings, torch.tensor(list(rows))
-        log_p = self._log_probs(found.images, found.states, rows)
         old, weights = (v.flatten(0, 1)[number].to(device) for v in (found.old, found.states.weights))
         advantages = found.advantages[number // found.old.shape[1]].to(device)
         if settings.variant == "published":
@@ -177,10 +177,10 @@ class GroupPolicy(Objective[int, Rows]):
         in_part = self.rollouts.rows_per_part * found.old.shape[1]
         rows = range(min(self.rows_per_forward, in_part, found.num_rows))  # one pass, as it was done for the old policy
         self.model.train()
-        terms, _ = self._terms(found, rows)
-        log_p = self._log_probs(found.images, found.states, rows).detach().cpu()
+        log_p = self._log_probs(found.images, found.states, rows)
         self.model.eval()
-        gap = float((log_p - found.old.flatten(0, 1)[: len(rows)]).abs().max())
+        terms, _ = self._terms(found, rows, log_p)
+        gap = float((log_p.detach().cpu() - found.old.flatten(0, 1)[: len(rows)]).abs().max())
         ratio, clipped = float((terms.ratio - 1).abs().max()), float(terms.clipped.sum())
         if not (gap < self._tolerance and ratio < self._tolerance * 10 and clipped == 0):
             raise RunFailed(
