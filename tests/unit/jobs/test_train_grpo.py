@@ -44,7 +44,7 @@ def trained(run: Path, *more: str) -> Path:
 
 
 def lines(run: Path) -> list[dict]:
-    """Without speeds."""
+    """Without times."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in row.items() if not key.endswith(("_per_s", "cpu_seconds"))} for row in rows]
 
