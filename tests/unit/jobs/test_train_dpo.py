@@ -1,6 +1,7 @@
 """train_dpo end to end at tiny size: what it writes, what it refuses, where it stops, the reference it keeps."""
 
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from genloop.job import run_command
 from genloop.models.showo.load import load_showo, save_showo
 from genloop.registry import require
 from genloop.training.state import checkpoints
-from jobs import train_dpo
-from tests.runs import ROOT, refusal
+from jobs import generate, train_dpo
+from tests.runs import ROOT, refusal, start, wait_until
 from tests.worlds.pairs import write_pairs
 from tests.worlds.preference import write_shapes_pairs
 from tests.worlds.tiny_showo import tiny_showo
@@ -55,9 +56,11 @@ def test_the_committed_pairs_are_those_of_the_test_world(tmp_path):
         assert (tmp_path / file.relative_to(ROOT / "tests/data/shapes/pairs")).read_bytes() == file.read_bytes()
 
 
-def test_a_run_leaves_a_checkpoint_that_loads_and_its_metrics(plain):
+def test_a_run_leaves_a_checkpoint_that_generates_and_its_metrics(plain, tmp_path):
     verify_folder(plain / "showo")
     assert load_showo(plain / "showo").text_tokenizer.encode("a photo of a star")
+    words = ["tiny", f"out={tmp_path}", "limit=1", "images_per_prompt=1", "sampling.steps=2", "search.strategy=none"]
+    assert run_command(generate, [*words, f"generator.options.showo={plain / 'showo'}"]) == 0
     rows = {key: row for row in lines(plain) for key in row}
     wanted = {
         "loss_dpo",
@@ -150,6 +153,23 @@ def test_a_loss_that_is_no_number_names_the_pair_and_leaves_the_last_checkpoint(
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "pairs/train/00000.tar: sample 000" in said
     verify_folder(checkpoints(tmp_path)[-1])
+
+
+def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run_goes_on_later(tmp_path):
+    words = ("tiny", f"out={tmp_path}", "train.save_every=2", "eval_every=0", "meter_every=0", "log_gradients_every=0")
+    words = (*words, "train.num_steps=100000")
+    trainer = start(train_dpo.__name__, *words)
+    wait_until(lambda: checkpoints(tmp_path) or trainer.poll() is not None)
+    resource.prlimit(trainer.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))  # a write stops half-way
+    _, said = trainer.communicate()
+    assert trainer.returncode == 1 and str(tmp_path / "checkpoints") in said
+    saved = checkpoints(tmp_path)[-1]
+    verify_folder(saved)
+    again = start(train_dpo.__name__, *words)
+    wait_until(lambda: checkpoints(tmp_path)[-1] > saved or again.poll() is not None)
+    again.kill()
+    again.communicate()
+    assert checkpoints(tmp_path)[-1] > saved
 
 
 def _other_tokenizer(folder: Path) -> list[str]:

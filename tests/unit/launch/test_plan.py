@@ -15,6 +15,7 @@ from tests.worlds.image_folders import small_set, write_images
 SMALL = ["sampling.steps=2", "limit=1", "unit_size=1", "device=cpu"]
 GROUPS = ["train.num_steps=2", "groups=3", "group_size=16", "draws=4"]
 BATCH = ["batch.scenes=2", "train.num_steps=2"]
+PAIRS = ["train.num_steps=2", "eval_every=0", "meter_every=0", "log_gradients_every=0"]
 JUDGED = ["search.strategy=best_of_n", "search.n=2", "judge.kind=llava", "judge.options.checkpoint=shapes/judge"]
 
 
