@@ -1,4 +1,4 @@
-# make demo | test | slow | slurm | check | audit: each sets up .venv by itself; the second time that costs nothing.
+# make demo | study | test | slow | slurm | check | audit: each sets up .venv by itself; the second time that costs nothing.
 
 SHELL := /bin/sh
 VENV := .venv
@@ -13,9 +13,10 @@ AUDIT := .venv-audit
 AUDIT_READY := $(AUDIT)/.ready-$(shell (pwd; cat setup.py constraints.txt constraints-audit.txt) | cksum | tr ' ' '-')
 AUDIT_PATH := import sysconfig; print(sysconfig.get_path("purelib"))
 DEMO := runs/demo
+STUDY := runs/study
 NOT_HERE := not (open_clip or mmdet or tensorboard or gpu or slurm)
 
-.PHONY: help demo test slow slurm audit check format clean
+.PHONY: help demo study test slow slurm audit check format clean
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
@@ -70,6 +71,10 @@ demo: $(READY) ## the main loop end to end on the CPU: prompts, images, verdicts
 	@rm -rf $(DEMO)
 	$(VENV)/bin/genloop pipeline demo out=$(DEMO) --procs 2
 	@cat $(DEMO)/report/table.md
+
+study: $(READY) ## the published table on the embedded world, trainings included: two cores, under an hour, goes on after a stop
+	$(VENV)/bin/genloop pipeline study out=$(STUDY) --procs 2
+	@cat $(STUDY)/report/table.md
 
 clean: ## remove both .venv, the caches and the demo's runs (other runs stay)
 	rm -rf $(VENV) $(AUDIT) $(DEMO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache
