@@ -37,10 +37,12 @@ METADATA = PROMPTS.with_name("evaluation_metadata.jsonl")
 
 
 def subjects(root: Path) -> list[Subject]:
-    """The jobs; `root` holds the images that `evaluate` looks at."""
+    """The jobs; `root` holds the images that `evaluate` looks at, and pairs of them."""
     small = ("tiny", "images_per_prompt=1", "sampling.steps=3", "unit_size=2", "slots=1")
     judged = (f"images={root / 'images'}",)
     checked = ("rows", "images", "checksums")
+    published = root / "pairs.jsonl"
+    encoded = ("tiny", "source=null", f"published={published}", f"images={root / 'images'}")
     saved = ("training.lock", "checkpoints/step-*", "metrics.jsonl")
     return [
         Subject("generate", small, ("leases/*", "images/*/samples/*.png", "rows/*"), checked, ("prompts", PROMPTS), 4),
@@ -52,6 +54,14 @@ def subjects(root: Path) -> list[Subject]:
             (*saved, "judge/*"),
             ("judge", "tokenizer"),
             ("data.scenes.shards", DATA / "judge"),
+            1,
+        ),
+        Subject(
+            "build_pairs",
+            (*encoded, "tokenizer=shapes/tokenizer", "resolution=24", "unit_size=2"),
+            ("leases/*", "rows/*", "shards/*/*"),
+            ("rows", "shards", "checksums"),
+            ("published", published),
             1,
         ),
         Subject(
@@ -72,6 +82,12 @@ def _images(root: Path) -> tuple[str, Path]:
     return "images", root / "images"
 
 
+def _published(number: int) -> str:
+    """A line of preference pairs about the images."""
+    chosen, rejected = (f"{prompt:05d}/samples/0000.png" for prompt in (number, (number + 1) % 12))
+    return json.dumps({"prompt": f"prompt {number}", "chosen": chosen, "rejected": rejected}) + "\n"
+
+
 class Campaign:
     """The undisturbed runs, and the trials that are compared with them."""
 
@@ -80,6 +96,7 @@ class Campaign:
         made = start("generate", "tiny", f"out={root / 'made'}", "images_per_prompt=1", "sampling.steps=2")
         ended(made, {0})
         (root / "made" / "images").rename(root / "images")
+        (root / "pairs.jsonl").write_text("".join(map(_published, range(12))))
         self.subjects = subjects(root)
         self.is_root = os.geteuid() == 0 and shutil.which("mount") is not None
         self._quiet: dict[tuple[str, int], dict[str, object]] = {}

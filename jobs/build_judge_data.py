@@ -163,7 +163,8 @@ def main(config: Config, world: World, checked: Checked) -> None:
         for unit in ledger.claims():
             with ledger.working(unit):
                 samples = plan.samples(unit)
-                rows = write_sides(config.out / "shards", unit.name, samples, ready=ledger.check_lease)
+                folder, staging = config.out / "shards", ledger.staging
+                rows = write_sides(folder, unit.name, samples, staging=staging, ready=ledger.check_lease)
                 ledger.complete(unit, rows)
                 ledger.advance(len(unit))
     if count(config.out, len(units)).done == len(units):

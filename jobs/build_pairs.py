@@ -18,7 +18,7 @@ Resume  the same command; finished units are kept, any number of workers may joi
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -38,7 +38,7 @@ from geneval.settings import (
 )
 from genloop.bounds import Count, Repeats, Share, Weight, Width
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath, Settings, shipped
-from genloop.data.pairs.pair import CodeSpace, Pair
+from genloop.data.pairs.pair import CodeSpace
 from genloop.data.pairs.published import PublishedPair, PublishedPairing, read_published, sizes_of
 from genloop.data.pairs.rules import Criterion, Rule, Signal
 from genloop.data.pairs.selection import FoundPair, pairs_of, select, split_pairs, write_sets
@@ -46,9 +46,10 @@ from genloop.data.prompts import check_held_out
 from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
 from genloop.job import note, plain, run
-from genloop.ledger import Ledger, count, plan_units, read_rows
+from genloop.ledger import Ledger, count, plan_units, rows_of_units
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.planning import Workload
+from genloop.reading import json_object
 from genloop.records import Prompt, Seed
 from genloop.rewards.build import build_judge, check_judge, check_prompts
 from genloop.rewards.settings import JudgeSettings
@@ -145,13 +146,17 @@ def check(config: Config) -> Checked:
 
 
 def _check_published(config: Config) -> Checked:
-    assert config.published is not None
     if config.kind != "plain" or config.judge is not None or config.verdicts is not None:
         raise ValueError("published: its pairs are given; leave out kind, judge and verdicts")
-    pairs = read_published(config.published, config.images or config.published.parent, limit=config.limit)
+    pairs = _read_published(config)
     folder = resolve(config.tokenizer)
     space = CodeSpace(check_image_tokenizer(folder), sha256_tree(folder))
     return Checked([Prompt(i, pair.prompt) for i, pair in enumerate(pairs)], space, published=pairs)
+
+
+def _read_published(config: Config) -> list[PublishedPair]:
+    assert config.published is not None
+    return read_published(config.published, config.images or config.published.parent, limit=config.limit)
 
 
 def _check_source(config: Config) -> Checked:
@@ -228,9 +233,12 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
 
 
 def work(config: Config) -> Workload:
-    """The prompts of the source."""
-    prompts = len(check(config).prompts)
-    return Workload(prompts, prompts)
+    """The prompts of the source, or the lines of the file."""
+    if config.source is not None:
+        items = len(read_generated_run(config.source, config.limit).prompts)
+    else:
+        items = len(_read_published(config)) if config.published else 0
+    return Workload(items, items)
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
@@ -244,7 +252,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
                 ledger.complete(unit, [tally.row() for tally in found])
                 ledger.advance(len(unit))
     if count(config.out, len(units)).done == len(units):
-        _conclude(config, checked)
+        _conclude(config, checked, rows_of_units(config.out, units, json_object), ledger.staging)
 
 
 def _pairing(config: Config, checked: Checked, world: World) -> Pairing:
@@ -354,24 +362,20 @@ def _encoder(config: Config, device: str) -> Callable[[Sequence[np.ndarray]], np
     return encode
 
 
-def _conclude(config: Config, checked: Checked) -> None:
+def _conclude(config: Config, checked: Checked, rows: Sequence[dict[str, Any]], staging: Path) -> None:
     """The sets, counts and datasheet; workers that end together write the same bytes."""
     from genloop.report.pairs.datasheet import datasheet, summarize
 
-    selection = select(map(FoundPair.of, pairs_of(read_rows(config.out))), config.seed, is_balanced=config.balance)
+    selection = select(map(FoundPair.of, pairs_of(rows)), config.seed, is_balanced=config.balance)
     if not selection.kept:
         raise RunFailed(f"{config.out}: no image of any prompt is preferred to another; draw more, or lower min_margin")
     sides = split_pairs(selection.kept, config.seed, config.val_share)
-    found = {side: _kept_pairs(config.out, {pair.key for pair in pairs}) for side, pairs in sides.items()}
-    shards = write_sets(config.out / "shards", found, checked.code_space, per_shard=config.pairs_per_shard)
-    summary = summarize(read_rows(config.out), selection, sides)
+    found = {side: pairs_of(rows, {pair.key for pair in pairs}) for side, pairs in sides.items()}
+    folder, size = config.out / "shards", config.pairs_per_shard
+    shards = write_sets(folder, found, checked.code_space, per_shard=size, staging=staging)
+    summary = summarize(rows, selection, sides)
     write_atomic(config.out / "datasheet.md", datasheet(summary, _about(config, checked)).encode())
     write_json(config.out / "summary.json", summary | {"shards": shards})
-
-
-def _kept_pairs(run: Path, keys: Collection[str]) -> Iterator[Pair]:
-    """The pairs of a run's rows that have these keys."""
-    return (pair for pair in pairs_of(read_rows(run)) if pair.key in keys)
 
 
 def _about(config: Config, checked: Checked) -> dict[str, list[str]]:

@@ -77,7 +77,8 @@ def main(config: Config, world: World, checked: Path | None) -> None:
                     weights=config.weights,
                     pixels=config.images,
                 )
-                index = write_shard(config.out / "shards" / f"{unit.name}.tar", samples, ready=ledger.check_lease)
+                path = config.out / "shards" / f"{unit.name}.tar"
+                index = write_shard(path, samples, staging=ledger.staging, ready=ledger.check_lease)
                 row = {"shard": index.path.name, "samples": len(unit), "bytes": index.num_bytes}
                 ledger.complete(unit, [row | {"sha256": index.sha256}])
                 ledger.advance(len(unit))

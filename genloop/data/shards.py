@@ -91,15 +91,18 @@ def table_path(shard: Path) -> Path:
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def write_shard(path: Path, samples: Iterable[Sample], *, ready: Callable[[], None] | None = None) -> ShardIndex:
+def write_shard(
+    path: Path, samples: Iterable[Sample], *, staging: Path | None = None, ready: Callable[[], None] | None = None
+) -> ShardIndex:
     """Write one shard and its index; the same samples give the same bytes. ValueError for a bad or repeated key.
 
-    `ready` is called when the shard is complete, before it appears: what it raises prevents that.
+    `staging` is a folder on the same file system for temporary files; by default they lie beside the shard. `ready` is
+    called when the shard is complete, before it appears: what it raises prevents that.
     """
     if path.suffix != ".tar":
         raise ValueError(f"a shard's name ends in .tar, found {path}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = (staging or path.parent) / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         with open(temporary, "wb") as file:
             table = _write_members(file, path, samples)
@@ -115,7 +118,7 @@ def write_shard(path: Path, samples: Iterable[Sample], *, ready: Callable[[], No
         raise
     sync_folder(path.parent)
     index = _index_of(path, sha256, table)
-    _write_index(index, table)
+    _write_index(index, table, staging)
     return index
 
 
@@ -137,13 +140,13 @@ def _write_members(file: BinaryIO, path: Path, samples: Iterable[Sample]) -> np.
     return members.table()
 
 
-def _write_index(index: ShardIndex, table: np.ndarray) -> None:
+def _write_index(index: ShardIndex, table: np.ndarray, staging: Path | None) -> None:
     stream = io.BytesIO()
     np.save(stream, table)
-    write_atomic(table_path(index.path), stream.getvalue())
+    write_atomic(table_path(index.path), stream.getvalue(), staging=staging)
     head = {"schema": SCHEMA, "bytes": index.num_bytes, "sha256": index.sha256, "samples": len(table)}
     line = json.dumps(head | {"fields": index.fields}, separators=(",", ":"))
-    write_atomic(index_path(index.path), f"{line}\n".encode())
+    write_atomic(index_path(index.path), f"{line}\n".encode(), staging=staging)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

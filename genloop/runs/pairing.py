@@ -1,4 +1,4 @@
-"""Criterion pairs of the images of a run of `generate`: of finished images, or of images reopened on their way.
+"""Preference pairs of the images of a run of `generate`: of finished images, or of images reopened on their way.
 
 Who looks at images and who draws is handed over as functions of codes. B = images, n = image tokens.
 """

@@ -10,11 +10,16 @@ from genloop.data.shards import Sample, Shards, write_shard
 
 
 def write_sides(
-    shards: Path, unit: str, samples: Iterable[tuple[str, Sample]], *, ready: Callable[[], None] | None = None
+    shards: Path,
+    unit: str,
+    samples: Iterable[tuple[str, Sample]],
+    *,
+    staging: Path | None = None,
+    ready: Callable[[], None] | None = None,
 ) -> list[dict[str, Any]]:
     """(split, sample) pairs -> SHARDS/SPLIT/UNIT.tar for each side that has samples, and a row about each.
 
-    `ready` is that of `write_shard`.
+    `staging` and `ready` are those of `write_shard`.
     """
     sides: dict[str, list[Sample]] = {split: [] for split in SPLITS}
     for split, sample in samples:
@@ -23,7 +28,7 @@ def write_sides(
     for split, members in sides.items():
         if members:
             name = f"{split}/{unit}.tar"
-            index = write_shard(shards / name, members, ready=ready)
+            index = write_shard(shards / name, members, staging=staging, ready=ready)
             rows.append({"shard": name, "samples": len(members), "bytes": index.num_bytes, "sha256": index.sha256})
     return rows
 

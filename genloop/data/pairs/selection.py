@@ -5,7 +5,7 @@ Pairs stay in the rows of the run; what is held of each here is what decides, so
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -66,9 +66,9 @@ def select(found: Iterable[FoundPair], seed: int, *, is_balanced: bool) -> Selec
     return Selection(kept, total - unlike, unlike - len(kept))
 
 
-def pairs_of(rows: Iterable[Mapping[str, Any]]) -> Iterator[Pair]:
-    """All pairs of the rows of a run, in order."""
-    return (from_row(pair) for row in rows for pair in row["pairs"])
+def pairs_of(rows: Iterable[Mapping[str, Any]], keys: Collection[str] | None = None) -> Iterator[Pair]:
+    """The pairs of the rows of a run in order, all or those with these keys."""
+    return (from_row(pair) for row in rows for pair in row["pairs"] if keys is None or pair["key"] in keys)
 
 
 def split_pairs(kept: Sequence[FoundPair], seed: int, val_share: float) -> dict[str, list[FoundPair]]:
@@ -80,14 +80,14 @@ def split_pairs(kept: Sequence[FoundPair], seed: int, val_share: float) -> dict[
 
 
 def write_sets(
-    folder: Path, pairs: Mapping[str, Iterable[Pair]], code_space: CodeSpace, *, per_shard: int
+    folder: Path, pairs: Mapping[str, Iterable[Pair]], code_space: CodeSpace, *, per_shard: int, staging: Path
 ) -> list[dict[str, Any]]:
-    """{split: its pairs} -> FOLDER/SPLIT/00000.tar, ..., and a row about each shard."""
+    """{split: its pairs} -> FOLDER/SPLIT/00000.tar, ..., and a row about each shard; `staging` as in `write_shard`."""
     rows = []
     for split, members in pairs.items():
         samples = (to_sample(pair, code_space) for pair in members)
         for name, part in _parts(samples, per_shard):
-            index = write_shard(folder / split / name, part)
+            index = write_shard(folder / split / name, part, staging=staging)
             shard = {"shard": f"{split}/{name}", "samples": len(part)}
             rows.append(shard | {"bytes": index.num_bytes, "sha256": index.sha256})
     return rows

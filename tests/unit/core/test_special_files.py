@@ -60,15 +60,19 @@ def make(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
         ("agreement", "rows"),
         ("agreement", "annotations"),
         ("build_judge_data", "conversations"),
+        ("build_pairs", "published"),
+        ("build_pairs", "held_out"),
         ("report", "runs"),
     ],
 )
 def test_no_key_of_a_config_takes_it(job: str, key: str, make: Any, tmp_path: Path) -> None:
     place = make(tmp_path / "x")
     model = importlib.import_module(f"jobs.{job}").Config
-    given = f"[{place}]" if key in {"rows", "annotations", "runs"} else f"{place}"
+    given = f"[{place}]" if key in {"rows", "annotations", "runs", "held_out"} else f"{place}"
     needed = {
-        name: "[y]" if name in {"rows", "runs"} else "y" for name, f in model.model_fields.items() if f.is_required()
+        name: "[y]" if name in {"rows", "runs", "held_out"} else "y"
+        for name, f in model.model_fields.items()
+        if f.is_required()
     }
     needed |= {"metrics": "{clip_score: {checkpoint: c}}"} if job == "metrics" else {}
     words = [f"{name}={value}" for name, value in (needed | {"out": "z"}).items()]
