@@ -140,10 +140,9 @@ class Preference(Objective[PairItem, PairBatch]):
     def weights(self) -> dict[str, float]:
         """The factor of each term."""
         settings = self.settings
-        return {"dpo": settings.preference_weight, "dpop": settings.dpop, "sft": settings.sft} | {
-            "replay": settings.replay_weight,
-            "judge": settings.judge_weight,
-        }
+        terms = {"dpo": 1.0, "dpop": settings.dpop, "sft": settings.sft}
+        weights = {name: settings.preference_weight * weight for name, weight in terms.items()}
+        return weights | {"replay": settings.replay_weight, "judge": settings.judge_weight}
 
     def prepare(self, step: int, gathered: Gathered) -> Mapping[str, Any] | None:
         """Images for the judge, where it has a say."""

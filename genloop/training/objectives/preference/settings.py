@@ -30,7 +30,9 @@ class PreferenceSettings(Settings):
     )
     drop_captions: Share = Field(0.1, description="share of draws without the caption, the same for both sides")
     preference_weight: Weight = Field(
-        1.0, description="weight of DPO's term; 0 is a control: the same steps, learning rate and replay without it"
+        1.0,
+        description="weight of all terms that learn from pairs (DPO, dpop, sft); 0 is a control: the same steps, "
+        "learning rate and replay without them",
     )
     shuffle_pairs: bool = Field(
         False, description="control: which side of a training pair is the chosen one is drawn by chance"

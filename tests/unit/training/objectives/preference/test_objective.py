@@ -69,3 +69,10 @@ def test_a_loss_that_is_no_number_names_its_pair(tmp_path):
     objective.reference[objective.plan(1).items[2].key][:] = float("nan")
     with pytest.raises(RunFailed, match=f"sample {objective.plan(1).items[2].key[1]:05d}"):
         objective.loss(batch_of(objective))
+
+
+def test_without_the_preference_terms_nothing_is_learned_from_pairs(tmp_path):
+    objective = tiny_objective(tmp_path, reference=other_model(), dpop=0.5, preference_weight=0.0)
+    loss = objective.loss(batch_of(objective))
+    (gradient,) = torch.autograd.grad(loss.total, [tiny_showo().showo.lm_head.bias])
+    assert not gradient.any() and loss.parts["loss_dpop"] > 0
