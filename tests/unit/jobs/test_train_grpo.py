@@ -134,6 +134,11 @@ def test_adapters_alone_are_trained_and_merged(tmp_path):
         ("variant=published", "guidance_scale=0", "states=trajectory", "draws=2"),
         ("states=full", "kl=0", "train.ema=0.9"),
         ("ratio=sequence", "states=trajectory", "critical_steps=2", "advantage=group_mean"),
+        (
+            "guards.every=1",
+            "guards.prompts=configs/prompts/shapes_tiny/evaluation_metadata.jsonl",
+            "guards.num_prompts=2",
+        ),
         ("judge=shapes_oracle", "shuffle_scores=true", "groups=12"),
     ],
 )
