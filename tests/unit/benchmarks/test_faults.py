@@ -11,6 +11,7 @@ TELLING = [
     ("SIGSTOP beyond the lease", "evaluate"),
     ("torn checkpoint or record", "train_showo"),
     ("torn lease", "evaluate"),
+    ("torn checkpoint or record", "train_dpo"),
     ("rename seen late", "train_showo"),
     ("clock jump", "evaluate"),
 ]
@@ -32,4 +33,4 @@ def test_a_telling_fault_changes_nothing(campaign: Campaign, kind: str, job: str
 def test_faults_of_every_kind_change_nothing(campaign: Campaign, kind: str) -> None:
     for number in range(2):
         chance = random.Random(f"{kind} {number}")
-        assert campaign.run(chance.choice(campaign.subjects[:3]), kind, chance) == "same"
+        assert campaign.run(chance.choice(campaign.subjects), kind, chance) == "same"
