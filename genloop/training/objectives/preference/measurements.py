@@ -142,19 +142,19 @@ def spread_measures(policy: np.ndarray, reference: np.ndarray, draws: int) -> di
 
 
 def gradient_norms(objective: Preference, step: int, rows_per_forward: int) -> dict[str, float]:
-    """Norms of the gradients of preference and replay in the batch of a step, weighted as in the loss, not clipped.
+    """Norms of the gradients of preference, replay and judge in the batch of a step, as in the loss, not clipped.
 
     Every rank computes the whole batch on the whole model. Nothing is added to the gradients of the training.
     """
     plan = objective.plan(step)
     trained = [parameter for parameter in objective.model.parameters() if parameter.requires_grad]
     device, norms = objective.model.device, {}
-    for name in ("replay", "preference") if objective.replay is not None else ("preference",):
+    for name in objective.parts:
         total = [torch.zeros_like(parameter) for parameter in trained]
         for start in range(0, len(plan.items), rows_per_forward):
             batch = objective.load(plan.items[start : start + rows_per_forward], replace(plan, items=()))
-            terms = objective.terms(mapped(batch, lambda tensor: tensor.to(device)), only=name)
-            found = torch.autograd.grad(terms / plan.weight, trained, allow_unused=True)
+            part = objective.part(name, mapped(batch, lambda tensor: tensor.to(device)))
+            found = torch.autograd.grad(part / plan.weight, trained, allow_unused=True)
             for sum_of, gradient in zip(total, found, strict=True):
                 if gradient is not None:
                     sum_of += gradient

@@ -129,10 +129,19 @@ class Preference(Objective[PairItem, PairBatch]):
         }
         return Loss(self._weighted(sums), float(len(batch.keys)), parts)
 
-    def terms(self, batch: PairBatch, *, only: str) -> Tensor:
-        """The part of the loss that is due to the replay, or to all but it."""
-        if only == "replay":
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What has a gradient of its own."""
+        has_judge = self.judged is not None and self.settings.judge_guidance == "reinforce"
+        return ("preference", *(["replay"] if self.replay is not None else []), *(["judge"] if has_judge else []))
+
+    def part(self, name: str, batch: PairBatch) -> Tensor:
+        """One of `parts` in the loss."""
+        if name == "replay":
             return self._weighted({"replay": self._replay_sum(batch)})
+        if name == "judge":
+            assert self.judged is not None
+            return self._weighted({"judge": self.judged.loss(self.model, batch.step, batch.places)})
         policy = self.estimator.log_probs(self.model, batch.rows).sum(3)
         return self._weighted(self._pair_sums(policy, self._terms(policy, batch), batch))
 
