@@ -4,21 +4,23 @@
     genloop run make_prompts geneval out=runs/prompts-7 seed=7 num_prompts=20
     genloop run make_prompts shapes_heldout out=runs/heldout
     genloop run make_prompts shapes_search out=runs/search
+    genloop run make_prompts geneval out=runs/learn seed=44 without=[runs/prompts/generation_prompts.txt]
 
-Reads   nothing.
+Reads   nothing, or prompt files whose sentences are left out.
 Writes  RUN/generation_prompts.txt, one prompt a line; RUN/evaluation_metadata.jsonl, one JSON object a line. The
         preset `geneval` (seed 43, 100 a task) gives the 553 published prompts byte for byte.
 Resume  the same command writes the same bytes again.
 """
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from genloop import terminal
 from genloop.bounds import CountOrNone
-from genloop.config import JobConfig
-from genloop.data.prompts import write_prompts
+from genloop.config import ADDED, LAUNCH, JobConfig, shipped
+from genloop.data.prompts import left_out, write_prompts
 from genloop.distributed import World
 from genloop.job import run
 
@@ -34,6 +36,9 @@ class Config(JobConfig):
     )
     num_prompts: CountOrNone = Field(100, description="prompts of each task, before duplicates are dropped")
     repeat: bool = Field(False, description="go through the sentences of a small task again, up to num_prompts")
+    without: Annotated[tuple[Annotated[Path, AfterValidator(shipped)], ...], LAUNCH, ADDED] = Field(
+        (), description="prompt files whose sentences are left out, so that the rest can be learned from"
+    )
 
 
 def check(config: Config) -> None:
@@ -42,10 +47,16 @@ def check(config: Config) -> None:
         raise ValueError(f"num_prompts: must be at least 1 for {config.source}, found {config.num_prompts}")
     if config.source == "geneval" and config.repeat:
         raise ValueError("repeat: GenEval's generator drops repeated prompts; use a set of the embedded world")
+    left_out(_draw(config), config.without)
+
+
+def inputs(config: Config, checked: None) -> dict[str, Path]:
+    """What is left out decides what is written."""
+    return {f"without.{number}": path for number, path in enumerate(config.without)}
 
 
 def main(config: Config, world: World, checked: None) -> None:
-    prompts = _draw(config)
+    prompts = left_out(_draw(config), config.without)
     paths = write_prompts(config.out, prompts)  # the same bytes from every worker
     if world.rank == 0:
         terminal.out(f"{len(prompts)} prompts: {paths[0]}, {paths[1]}")

@@ -9,6 +9,7 @@ hold the prompt in other words too, as `detailed_caption`.
 import difflib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -153,6 +154,15 @@ def check_held_out(prompts: Iterable[Prompt], files: Iterable[Path]) -> None:
                     f"{path}:{number}: {prompt.text!r} is held out for evaluation and is prompt {prompt.index} of "
                     "those to learn from; take it out of these"
                 )
+
+
+def left_out(prompts: Sequence[Prompt], files: Iterable[Path]) -> list[Prompt]:
+    """The prompts that are in none of these prompt or metadata files, numbered anew; ValueError when none is left."""
+    texts = {_plain(prompt.text) for path in files for prompt in read_prompts(path)}
+    kept = [prompt for prompt in prompts if _plain(prompt.text) not in texts]
+    if not kept:
+        raise ValueError("without: these files hold every prompt; draw more (num_prompts) or others (seed)")
+    return [replace(prompt, index=number) for number, prompt in enumerate(kept)]
 
 
 def _plain(text: str) -> str:

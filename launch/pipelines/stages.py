@@ -153,10 +153,14 @@ def _address(module: ModuleType, config: JobConfig) -> str:
             if not Path(path).exists():
                 raise ConfigError(f"{key}: no such file or folder: {path}")
             inputs[key] = sha256_tree(Path(path))
-    launch = marked(config, LAUNCH)
-    places = {key: str(value) for key, value in launch if key != "out" and isinstance(value, str | Path)}
+    places = {key: str(value) for key, value in marked(config, LAUNCH) if key != "out" and _is_place(value)}
     body = {"job": module.__name__, "keys": computing_keys(config), "inputs": inputs, "places": places}
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:_ADDRESS_DIGITS]
+
+
+def _is_place(value: Any) -> bool:
+    """Whether a launch setting may be a path, or several."""
+    return isinstance(value, str | Path) or (isinstance(value, tuple) and any(isinstance(one, Path) for one in value))
 
 
 def _substitute(value: Any, draft: Draft, pipeline: PipelineSettings, place: Callable[[str], str]) -> Any:

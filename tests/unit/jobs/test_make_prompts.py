@@ -53,3 +53,20 @@ def test_the_presets_of_the_search_have_a_hundred_prompts_a_task(name, tmp_path)
     prompts = read_prompts(tmp_path / "run" / PROMPTS_FILE, tmp_path / "run" / METADATA_FILE)
     assert [sum(prompt.tag == tag for prompt in prompts) for tag in TAGS] == [100] * 6
     assert len({prompt.text for prompt in prompts}) == 10 + 72 + 24 + 90 + 100 + 100
+
+
+def test_sentences_of_other_files_are_left_out(tmp_path):
+    assert run_command(make_prompts, ["tiny", f"out={tmp_path / 'test'}"]) == 0
+    test = tmp_path / "test" / PROMPTS_FILE
+    words = ["geneval", "seed=44", "num_prompts=20", f"without=[{test}]"]
+    assert run_command(make_prompts, [*words, f"out={tmp_path / 'learn'}"]) == 0
+    learn = read_prompts(tmp_path / "learn" / PROMPTS_FILE, tmp_path / "learn" / METADATA_FILE)
+    assert learn and not {prompt.text for prompt in learn} & set(read_texts(test))
+    assert [prompt.index for prompt in learn] == list(range(len(learn)))
+
+
+def test_nothing_left_is_refused(tmp_path, capsys):
+    assert run_command(make_prompts, ["tiny", f"out={tmp_path / 'a'}"]) == 0
+    words = ["tiny", f"out={tmp_path / 'b'}", f"without=[{tmp_path / 'a' / PROMPTS_FILE}]"]
+    assert run_command(make_prompts, words) == 2 and "without" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()

@@ -204,6 +204,32 @@ def test_a_twin_has_the_stages_of_its_model_and_says_what_differs(tmp_path):
     assert refused.returncode == 2 and "like: tiny_table" in refused.stderr
 
 
+@pytest.mark.parametrize("name", ["iterative_dpo", "iterative_dpo_tiny"])
+def test_another_beta_runs_the_trainings_again_and_what_follows_them(name):
+    before, after = (
+        {stage.name: stage.address for stage in resolve_stages(load_pipeline(name, words), {})}
+        for words in ([], ["vars.beta=0.2"])
+    )
+    kept = {stage for stage in before if before[stage] == after[stage]}
+    assert kept == {"test", "learn", "start-images", "start-verdicts", "candidates.1", "pairs.1"}
+
+
+def test_a_round_of_preferences_starts_from_the_checkpoint_of_the_one_before():
+    stages = {s.name: s for s in resolve_stages(load_pipeline("iterative_dpo"), {})}
+    assert "start=show-o" in stages["train.1"].words
+    for stage in ("candidates.2", "train.2"):
+        assert "train.1" in stages[stage].needs and any("train.1/showo" in word for word in stages[stage].words)
+    assert {"test", "candidates.1"} <= set(stages["pairs.1"].needs)  # held-out prompts, images
+
+
+def test_every_arm_of_the_study_differs_from_its_control_in_the_preferences_alone():
+    stages = {s.name: set(s.words) for s in resolve_stages(load_pipeline("study"), {})}
+    off = {"preference_weight=0", "dpop=0"}
+    assert {word for word in stages["first.dpo"] ^ stages["first.control"] if not word.startswith("out=")} == off
+    odd = stages["group.grpo"] ^ stages["group.grpo-control"]
+    assert {word for word in odd if not word.startswith("out=")} == {"shuffle_scores=true"}
+
+
 def test_a_list_takes_the_folders_of_all_rows(tmp_path):
     text = "out: OUT\nstages:\n  all: {each: {a: {}, b: {}}, stages: {evaluate: {job: evaluate, preset: tiny}}}\n"
     text += '  report: {job: report, set: {runs: ["runs/x", "${stages.evaluate.*}"]}}\n'
