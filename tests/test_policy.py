@@ -14,6 +14,7 @@ import pytest
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic.fields import FieldInfo
 
+from genloop.bounds import Bounds
 from genloop.config import Settings, load_config
 from genloop.registry import load
 from tests.sources import ROOT, parsed, tree_of
@@ -188,6 +189,8 @@ def is_bounded(annotation: Any, marks: Sequence[Any] = ()) -> bool:
         inner = [mark for part in parts[1:] for mark in (part.metadata if isinstance(part, FieldInfo) else [part])]
         return is_bounded(parts[0], [*marks, *inner])
     if annotation in (int, float):
+        if any(isinstance(mark, Bounds) for mark in marks):
+            return True
         return any(isinstance(mark, Ge | Gt) for mark in marks) and any(isinstance(mark, Le | Lt) for mark in marks)
     if origin is typing.Literal:
         return True
