@@ -22,7 +22,7 @@ class Bounds:
         schema: dict[str, Any] = dict(handler(source))
         schema["ge"] = max(self.ge, schema.get("ge", self.ge))
         schema["le"] = min(self.le, schema.get("le", self.le))
-        return schema  # type: ignore[return-value]
+        return schema
 
 
 Total = Annotated[int, Bounds(1, 10**9)]  # things of a whole run: samples, training steps
