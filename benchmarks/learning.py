@@ -153,6 +153,7 @@ def markdown(study: Study, seeds: Sequence[int], command: str) -> str:
     """benchmarks/learning.md from all that is there."""
     arms = arms_of(study, seeds)
     first = next(iter(next(iter(arms.values())).images.values()))
+    versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     everything = {run for arm in arms.values() for runs in arm.runs.values() for run in runs}
     sentences = len({image.prompt for image in first.values()})
     lines = [
@@ -160,7 +161,7 @@ def markdown(study: Study, seeds: Sequence[int], command: str) -> str:
         "",
         f"    {command}",
         "",
-        f"{cpu_model()}, {package_versions()}; training seeds {_listed(arms)}. Arms are rows of "
+        f"{cpu_model()}, {versions}; training seeds {_listed(arms)}. Arms are rows of "
         f"`configs/pipelines/{study.pipeline}.yaml`. Each is measured on {sentences} sentences with "
         f"{len(first) / sentences:.3g} images each, the same noise for all; no sentence, in any order of its words, is "
         "among those that pairs and GRPO's images were drawn for. Scores are means of the six tasks in %; differences "

@@ -22,17 +22,39 @@ def markdown(
 
     Scores have 95 % intervals.
     """
+    lines = [*rows.markdown(methods), ""] if methods else []
+    lines += _by_run(runs, scores) if len(runs) > MOST_COLUMNS else _by_task(runs, scores)
+    lines += ["", legend(score.accuracy.method for column in scores for score in column)]
+    lines += [f"\n{run.letter} {run.name}: made from {REWRITTEN}" for run in runs if run.is_rewritten]
+    lines += [f"\n{run.letter} {run.name}: {UPPER_BOUND}" for run in runs if run.evaluation.is_upper_bound]
+    return "\n".join([*lines, *_differences(comparisons)]) + "\n"
+
+
+def _by_task(runs: Sequence[ReportedRun], scores: Sequence[Sequence[Score]]) -> list[str]:
+    """A task a line, every run with its cost beside the others."""
     told = [any(score.expense for score in column) for column in scores]
     heads = [[f"{run.letter} {run.name}", *([f"{run.letter} cost"] if tells else [])] for run, tells in zip(runs, told)]
-    lines = [*rows.markdown(methods), ""] if methods else []
-    lines += table_head(["task", *(cell for head in heads for cell in head)])
+    lines = table_head(["task", *(cell for head in heads for cell in head)])
     for task in tasks(scores):
         found = [next((score for score in column if score.task == task), None) for column in scores]
         cells = [[_cell(score), *([_cost(score)] if tells else [])] for score, tells in zip(found, told)]
         lines.append(table_row([task, *(cell for pair in cells for cell in pair)]))
-    lines += ["", legend(score.accuracy.method for column in scores for score in column)]
-    lines += [f"\n{run.letter} {run.name}: made from {REWRITTEN}" for run in runs if run.is_rewritten]
-    lines += [f"\n{run.letter} {run.name}: {UPPER_BOUND}" for run in runs if run.evaluation.is_upper_bound]
+    return lines
+
+
+def _by_run(runs: Sequence[ReportedRun], scores: Sequence[Sequence[Score]]) -> list[str]:
+    """A run a line, for many runs."""
+    names = tasks(scores)
+    lines = table_head(["run", *names])
+    for run, column in zip(runs, scores):
+        found = {score.task: score for score in column}
+        lines.append(table_row([f"{run.letter} {run.name}", *(_cell(found.get(name)) for name in names)]))
+    return lines
+
+
+def _differences(comparisons: Sequence[RunComparison]) -> list[str]:
+    """The tables of all comparisons."""
+    lines: list[str] = []
     for comparison in comparisons:
         base, run = comparison.base, comparison.run
         lines += ["", f"{run.letter} {run.name} minus {base.letter} {base.name}, in points", ""]
@@ -48,7 +70,7 @@ def markdown(
             lines.append(
                 table_row([one.task, points, str(one.better), str(one.worse), f"{one.p:.3g}", RESULTS[one.result]])
             )
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def as_json(
@@ -104,6 +126,7 @@ def as_json(
     }
 
 
+MOST_COLUMNS = 6  # more runs are lines, not columns
 REWRITTEN = "rewritten prompts: not comparable with scores of the prompts themselves"
 RESULTS = {"better": "better", "worse": "worse", "same": "not significant"}
 

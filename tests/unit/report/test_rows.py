@@ -80,3 +80,11 @@ def test_two_runs_need_no_table_of_methods(table, tmp_path):
 def test_a_control_that_is_not_shown_is_refused(table, tmp_path):
     with pytest.raises(ValueError, match=r"controls: .*control-verdicts is not among `runs`"):
         write_report([table["base"], table["trained"]], controls=[(table["trained"], table["control"])])
+
+
+def test_many_runs_are_lines_of_one_table_and_have_no_card_each(table, tmp_path):
+    found = [*table.values(), *(write_runs(tmp_path, f"more-{n}", Sketch(seed=10 + n)) for n in range(3))]
+    write_report(found, tmp_path / "out", num_cards=2, num_closeups=0)
+    told, page = (tmp_path / "out/table.md").read_text(), (tmp_path / "out/index.html").read_text()
+    assert "| run | single_object |" in told and "| task | A " not in told
+    assert "7 runs compared" in page and 'class="panel head' not in page
