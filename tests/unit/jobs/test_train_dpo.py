@@ -39,14 +39,18 @@ def lines(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
+def averaged(run: Path) -> list[str]:
+    steps = ["train.num_steps=4", "train.save_every=2", "train.log_every=1"]
+    return ["tiny", f"out={run}", *steps, "train.ema=0.5"]
+
+
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> Path:
     """Four steps that measure and save."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         run = tmp_path_factory.mktemp("plain") / "run"
-        words = ["tiny", f"out={run}", "train.num_steps=4", "train.log_every=1", "train.ema=0.5"]
-        assert run_command(train_dpo, words) == 0
+        assert run_command(train_dpo, averaged(run)) == 0
     return run
 
 
@@ -88,9 +92,7 @@ def test_what_was_computed_of_the_reference_is_read_again_and_only_what_lacks_co
     marked = before.copy()
     marked[:, 0, 0] += 0.0005  # below what the self-test allows
     np.save(run / "reference/train/00000.npy", marked)
-    assert (
-        run_command(train_dpo, ["tiny", f"out={run}", "train.num_steps=4", "train.log_every=1", "train.ema=0.5"]) == 0
-    )
+    assert run_command(train_dpo, averaged(run)) == 0
     assert np.array_equal(np.load(run / "reference/train/00000.npy"), marked)
     assert torn.read_bytes() == (plain / "reference/held_out/00000.npy").read_bytes()
 
@@ -102,7 +104,7 @@ def test_a_policy_that_is_not_the_reference_stops_before_step_1(plain, tmp_path,
     stored = run / "reference/train/00000.npy"
     np.save(stored, np.load(stored) + np.float32(3))
     with pytest.raises(SystemExit) as caught:
-        run_command(train_dpo, ["tiny", f"out={run}", "train.num_steps=4", "train.log_every=1", "train.ema=0.5"])
+        run_command(train_dpo, averaged(run))
     assert caught.value.code == 1
     assert "self-test" in capsys.readouterr().err and not (run / "checkpoints").exists()
 
@@ -135,14 +137,16 @@ def test_the_released_variant_runs(tmp_path):
 
 def test_averages_are_resumed(plain, tmp_path):
     run = tmp_path / "run"
-    words = ["tiny", f"out={run}", "train.num_steps=4", "train.log_every=1", "train.ema=0.5", "train.save_every=2"]
     shutil.copytree(plain, run)
-    whole = (run / "showo/pytorch_model.safetensors").read_bytes()
+    shutil.rmtree(checkpoints(run)[-1])
     shutil.rmtree(run / "showo")
-    assert len(checkpoints(run)) == 1
-    for _ in range(1):
-        assert run_command(train_dpo, words[:-1]) == 0
-    assert (run / "showo/pytorch_model.safetensors").read_bytes() == whole
+    assert [folder.name for folder in checkpoints(run)] == ["step-0000002"]
+    assert run_command(train_dpo, averaged(run)) == 0
+    saved, again = (load_tensors(checkpoints(folder)[-1]) for folder in (plain, run))
+    assert any(name.startswith("ema.") for name in saved)
+    assert all(again[name].equal(value) for name, value in saved.items())
+    name = "showo/pytorch_model.safetensors"
+    assert (run / name).read_bytes() == (plain / name).read_bytes()
 
 
 def test_a_loss_that_is_no_number_names_the_pair_and_leaves_the_last_checkpoint(tmp_path, capsys):
