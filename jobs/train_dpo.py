@@ -27,13 +27,14 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Count
-from genloop.config import LAUNCH, InputPath, JobConfig
+from genloop.config import LAUNCH, JobConfig
 from genloop.data.arrays import check_codes
 from genloop.data.pairs.shards import PairShards
 from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import loading, run
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
+from genloop.models.common.text import FileTokenizer, check_text_tokenizer
 from genloop.models.showo.config import ShowOConfig, check_showo_folder
 from genloop.planning import Footprint
 from genloop.registry import check_installed
@@ -69,7 +70,9 @@ class Config(PreferenceSettings, JobConfig):
     tokenizer: Annotated[str, LAUNCH] = Field(
         "shapes/tokenizer", description="image tokenizer of the pairs: a name of `ckpts` or a folder"
     )
-    text_tokenizer: InputPath | None = Field(None, description="folder; default: that of `start`")
+    text_tokenizer: Annotated[str | None, LAUNCH] = Field(
+        None, description="text tokenizer, if `start` has none: a name or a folder, fingerprinted by content"
+    )
     judge: JudgeSettings = Field(JudgeSettings(), description="judge_guidance=reinforce or released: who scores images")
     sampling: SamplingConfig = Field(SamplingConfig(), description="how its images, and those of guards, are drawn")
     slots: Count = Field(32, description="images that a rank draws side by side")
@@ -94,6 +97,7 @@ def check(config: Config) -> Checked:
     config.check_terms()
     config.guards.check(resolve, config.judge if config.draws_images else None)
     shape, num_codes = check_showo_folder(resolve(config.start)), check_image_tokenizer(resolve(config.tokenizer))
+    check_text_tokenizer(_text_tokenizer(config), shape.llm_vocab_size, config.start)
     if num_codes != shape.codebook_size:
         raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {shape.codebook_size}")
     if config.lora.rank:
@@ -116,6 +120,8 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """Pairs, shards and checkpoints enter the fingerprint by content."""
     found: dict[str, Path | str] = {"pairs.train": checked.train.digest(), "start": resolve(config.start)}
     found |= {"tokenizer": resolve(config.tokenizer), **config.guards.inputs(resolve)}
+    if config.text_tokenizer is not None:
+        found["text_tokenizer"] = resolve(config.text_tokenizer)
     if config.draws_images:
         found |= config.judge.inputs(resolve, "judge")
     if checked.val is not None:
@@ -191,16 +197,11 @@ def objective_of(config: Config, checked: Checked, world: World, device: str) ->
 
 def estimator_of(config: Config, checked: Checked) -> "Estimator":
     """How log-probabilities of pairs are estimated."""
-    from genloop.models.common.text import FileTokenizer, check_text_tokenizer
     from genloop.models.showo.prompting import Layout
     from genloop.training.objectives.preference.estimator import Estimator
 
-    folder = config.text_tokenizer or resolve(config.start) / "tokenizer"
-    with loading():
-        text = FileTokenizer(folder)
-        check_text_tokenizer(text, checked.shape.llm_vocab_size, folder)
     return Estimator(
-        Layout(checked.shape, text),
+        Layout(checked.shape, _text_tokenizer(config)),
         config.seed,
         variant=config.variant,
         draws=config.draws,
@@ -297,7 +298,13 @@ def build(config: Config, name: str, device: str) -> "ShowO":
     from genloop.models.showo.load import load_showo
 
     with loading():
-        return load_showo(resolve(name), device=device, text_tokenizer=config.text_tokenizer)
+        return load_showo(resolve(name), device=device, text_tokenizer=_text_tokenizer(config))
+
+
+def _text_tokenizer(config: Config) -> FileTokenizer:
+    """The configured one, else that of `start`."""
+    named = config.text_tokenizer
+    return FileTokenizer(resolve(named) if named else resolve(config.start) / "tokenizer")
 
 
 if __name__ == "__main__":
