@@ -99,6 +99,11 @@ class Arm:
             for seed, folder in self.evaluations.items()
         }
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether seeds differ; an arm without a training has the same verdicts for all."""
+        return len(set(self.evaluations.values())) == len(self.evaluations)
+
     def score(self, seed: int) -> Interval:
         """The mean of the tasks of one seed."""
         images = list(self.images[seed].values())
@@ -155,17 +160,18 @@ def markdown(study: Study, seeds: Sequence[int], command: str) -> str:
     first = next(iter(next(iter(arms.values())).images.values()))
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     everything = {run for arm in arms.values() for runs in arm.runs.values() for run in runs}
-    sentences = len({image.prompt for image in first.values()})
+    prompts, sentences = ({key[part] for key in first} for part in (1, 0))
     lines = [
         "# What trainings on preferences gain on the embedded world",
         "",
         f"    {command}",
         "",
         f"{cpu_model()}, {versions}; training seeds {_listed(arms)}. Arms are rows of "
-        f"`configs/pipelines/{study.pipeline}.yaml`. Each is measured on {sentences} sentences with "
-        f"{len(first) / sentences:.3g} images each, the same noise for all; no sentence, in any order of its words, is "
-        "among those that pairs and GRPO's images were drawn for. Scores are means of the six tasks in %; differences "
-        "are in points, paired by image, with 95 % intervals of a bootstrap over prompts and seeds together "
+        f"`configs/pipelines/{study.pipeline}.yaml`. Each is measured on {len(prompts)} prompts of "
+        f"{len(sentences)} sentences with {len(first) / len(prompts):.3g} images each, the same noise for all; "
+        "sentences of small tasks come up several times and count as one cluster. No sentence, in any order of its "
+        "words, is among those that pairs and GRPO's images were drawn for. Scores are means of the six tasks in %; "
+        "differences are in points, paired by image, with 95 % intervals of a bootstrap over prompts and seeds "
         "(`genloop/stats/over_seeds.py`), then each seed alone. The exact detector judges, labels the pairs and "
         "rewards GRPO; `parm` goes by `shapes/judge`.",
         "",
@@ -183,11 +189,12 @@ def markdown(study: Study, seeds: Sequence[int], command: str) -> str:
 
 
 def _listed(arms: Mapping[str, Arm]) -> str:
-    return ", ".join(map(str, sorted({seed for arm in arms.values() for seed in arm.evaluations})))
+    trained = [arm for arm in arms.values() if arm.is_trained] or list(arms.values())
+    return ", ".join(map(str, sorted({seed for arm in trained for seed in arm.evaluations})))
 
 
 def _arm_line(arm: Arm) -> str:
-    scores = [arm.score(seed) for seed in sorted(arm.images)]
+    scores = [arm.score(seed) for seed in sorted(arm.images)][: None if arm.is_trained else 1]
     each = "; ".join(f"{100 * s.estimate:.1f} ({100 * s.low:.1f} to {100 * s.high:.1f})" for s in scores)
     minutes = np.mean([_minutes(set(runs) - set(runs[-2:])) for runs in arm.runs.values()])
     return f"| {arm.name} | {100 * np.mean([s.estimate for s in scores]):.1f} | {each} | {minutes:.1f} |"
