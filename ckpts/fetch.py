@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ckpts.convert import CONVERTERS
 from ckpts.download import RemoteFile, file_name, listing
 from ckpts.resolve import FETCHED_FILE, REGISTRY, Entry, known, missing_files
 from genloop.environment import imports_alike
@@ -29,7 +30,6 @@ from genloop.rundir import sha256_file, write_json
 STALL_SECONDS = 180.0
 _LOOK_SECONDS = 0.2
 _SAY_SECONDS = 10.0
-_CONVERTERS = {"mask2former": "ckpts.convert.mask2former:convert"}
 Say = Callable[[str], None]
 
 
@@ -126,7 +126,7 @@ def _fetch_and_convert(entry: Entry, part: Path, say: Say, stall: float) -> None
         task = {"address": url.address, "sha256_prefix": url.sha256_prefix, "folder": str(part)}
         _download(entry.name, task, part, say, stall, size)
     say(f"{entry.name}: converting {file.name}")
-    load(_CONVERTERS[url.convert])(file, entry.folder, backbone=entry.backbone or None)
+    load(CONVERTERS[url.convert])(file, entry.folder, backbone=entry.backbone or None)
 
 
 def _length(address: str) -> int:

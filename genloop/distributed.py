@@ -3,6 +3,7 @@
 SIGTERM and SIGUSR2 ask for a clean stop: the worker gives its unit back (or saves its step) and exits with 75.
 """
 
+import ctypes
 import os
 import re
 import signal
@@ -25,6 +26,7 @@ EXIT_STOPPED = 75
 _listening: "list[World]" = []  # whose `stop_signals` is open
 BEAT = "GENLOOP_BEAT"  # set by the launcher: the file whose time says when this worker last reached a safe point
 _BEAT_SECONDS = 1.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 LAUNCHERS = (  # rank, world size and local rank as torchrun, srun and two kinds of mpirun set them, in this order
     ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
@@ -115,6 +117,12 @@ class World:
 def stop_requested() -> bool:
     """Whether the job of this process was asked to stop; for what waits in a place that knows no World."""
     return any(world.stop_requested() for world in _listening)
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """Have this process sent a signal when the one that started it is gone."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
 
 _last_beat = [0.0]

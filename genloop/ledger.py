@@ -157,7 +157,8 @@ class Ledger:
         self._written: dict[str, str] = {}  # {file of the unit, below the run folder: sha256}
         self._missed = False  # whether the last claim failed
         self._items = self._in_unit = self._done = 0
-        self._started, self._began = time.time(), time.monotonic()  # the worker, its unit
+        self._started = time.time()  # the worker; below: its unit
+        self._began, self._began_cpu = time.monotonic(), time.process_time()
         self._closing = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="ledger-heartbeat", daemon=True)
 

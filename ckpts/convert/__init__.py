@@ -1,1 +1,3 @@
-"""Converters of published checkpoint files."""
+"""Converters of published checkpoint files, by the kind that `genloop ckpts convert` names."""
+
+CONVERTERS = {"mask2former": "ckpts.convert.mask2former:convert"}

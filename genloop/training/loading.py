@@ -3,7 +3,6 @@
 The order of micro-batches follows from the plans, so results do not depend on the number of workers.
 """
 
-import ctypes
 import math
 import os
 import pickle
@@ -19,14 +18,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from genloop.distributed import World
+from genloop.distributed import World, end_with_parent
 from genloop.training.passes import pass_seed
 from genloop.training.settings import LoopSettings
 from genloop.training.task import B, I, MicroBatch, Objective, Plan, Step
 
 _LOADERS_OF_A_GPU = min(4, os.cpu_count() or 1)
 _AHEAD = 2  # micro-batches that a worker reads ahead
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Loading(Generic[I, B]):
@@ -182,7 +180,7 @@ def _told(error: Exception) -> RuntimeError:
 
 def _start_worker(number: int) -> None:
     """A worker ends with the process that trains, not with signals that ask for a clean stop."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     if os.getppid() == 1:  # the trainer ended before the line above
         os._exit(1)
     for asked in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):

@@ -5,7 +5,6 @@ torchrun. The first failure stops all, and so does a worker that reaches no safe
 all have been written to their logs. SIGINT, SIGTERM, SIGUSR2 and SIGHUP are passed on as a request to stop cleanly.
 """
 
-import ctypes
 import os
 import re
 import signal
@@ -18,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genloop import terminal
+from genloop.distributed import end_with_parent
 from genloop.environment import imports_alike
 from genloop.lease import living
 from genloop.ledger import unsettled
-from launch.backends.worker import PR_SET_PDEATHSIG, beat_file, log_file, output_file
+from launch.backends.worker import beat_file, log_file, output_file
 from launch.watch.progress import shown
 from launch.watch.worklog import explain
 
@@ -267,12 +267,6 @@ def _become_agent() -> None:
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent(AGENT_STOP)
-
-
-def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Runs in the new process: SIGTERM when the parent is gone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 def _text(path: Path) -> str:

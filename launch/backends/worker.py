@@ -5,7 +5,6 @@ the one that started it. LOGS/worker-RANK.beat holds its number, and its time is
 writes the stacks of all threads to the log.
 """
 
-import ctypes
 import faulthandler
 import os
 import runpy
@@ -13,9 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
-from genloop.distributed import BEAT
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from genloop.distributed import BEAT, end_with_parent
 
 
 def main() -> None:
@@ -24,8 +21,7 @@ def main() -> None:
     rank = int(os.environ["RANK"])
     _redirect(sys.stderr.fileno(), log_file(Path(folder), rank))
     _redirect(sys.stdout.fileno(), output_file(Path(folder), rank))
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent(signal.SIGKILL)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     beat_file(Path(folder), rank).write_text(str(os.getpid()))
     os.environ[BEAT] = str(beat_file(Path(folder), rank).absolute())

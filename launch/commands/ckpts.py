@@ -13,8 +13,6 @@ from genloop.reading import read_json_object
 from genloop.registry import load, lookup
 from launch.pipelines.drafts import pipeline_data
 
-CONVERTERS = {"mask2former": "ckpts.convert.mask2former:convert"}
-
 
 def run(options: argparse.Namespace) -> int:
     """Do what was asked and print it -> exit code; ValueError, OSError or ImportError in one line otherwise."""
@@ -94,7 +92,7 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _convert(options: argparse.Namespace) -> None:
-    convert = lookup(CONVERTERS, options.kind, "kind of checkpoint")
+    convert = lookup(load("ckpts.convert:CONVERTERS"), options.kind, "kind of checkpoint")
     folder = load("ckpts.resolve:place")(options.folder)
     backbone = load("ckpts.resolve:backbone")(options.folder)
     words = {"preprocess": options.preprocess, "trust_pickle": options.trust_pickle}

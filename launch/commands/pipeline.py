@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from genloop import terminal
+from genloop.distributed import end_with_parent
 from genloop.environment import imports_alike
 from genloop.redaction import redact_word
-from launch.backends.local import FAILED, STOPPED, StopRequests, end_with_parent, stop_requests
+from launch.backends.local import FAILED, STOPPED, StopRequests, stop_requests
 from launch.backends.processors import number_of_procs
 from launch.cluster import find_cluster
 from launch.pipelines.chain import submit_stages

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from genloop.terminal import clean, err
 from launch.watch.status import RunState, alarm_line, duration, read_state, totals
@@ -19,22 +19,10 @@ if TYPE_CHECKING:
 SCAN_SHARE = 20  # a scan of the run folder may take one part in so many of the time
 
 
-class View(Protocol):
-    """Something that shows the state of a run."""
-
-    interval: float  # seconds between two looks
-
-    def show(self, state: RunState, *, last: bool) -> None:
-        """Show a new state."""
-
-    def close(self) -> None:
-        """Leave the screen as it is."""
-
-
 class PlainView:
     """One line on standard error, when something has been done."""
 
-    interval = 5.0
+    interval = 5.0  # seconds between two looks
 
     def __init__(self) -> None:
         self._shown = ""
@@ -106,7 +94,7 @@ def table(state: RunState) -> "RenderableType":
 @contextmanager
 def shown(run: Path) -> Iterator[None]:
     """Show the progress of a run while the body works; `breakpoint()` in the body takes the view away first."""
-    view: View = TerminalView() if sys.stderr.isatty() else PlainView()
+    view: PlainView | TerminalView = TerminalView() if sys.stderr.isatty() else PlainView()
     over = threading.Event()
     thread = threading.Thread(target=_look, args=(run, view, over), name="progress", daemon=True)
     hook = sys.breakpointhook
@@ -140,7 +128,7 @@ def watch(run: Path, goes_on: Callable[[], bool], pause: float = 1.0) -> None:
             time.sleep(pause)
 
 
-def _look(run: Path, view: View, over: threading.Event) -> None:
+def _look(run: Path, view: PlainView | TerminalView, over: threading.Event) -> None:
     """Thread body: look, show, wait; one last look at the end."""
     pause = 0.0
     try:
