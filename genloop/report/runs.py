@@ -21,6 +21,7 @@ from genloop.runs.evaluations import Evaluation, judged_image, read_card, read_e
 from genloop.runs.generated import read_generated
 from genloop.runs.lineage import locate
 from genloop.runs.rows import EvaluatedRow, GeneratedRow, GenerationCost, RecordedCandidate
+from genloop.runs.trainings import is_training
 from genloop.stats.rates import Kind
 
 
@@ -127,6 +128,7 @@ def check_runs(folders: Sequence[Path], controls: Sequence[tuple[Path, Path]] = 
             )
         if found["job"] != "evaluate":
             hint = f"; judge its images first: images={folder / 'images'}" if found["job"] == "generate" else ""
+            hint = f"; `genloop report {folder}` alone shows a training" if is_training(folder) else hint
             raise ValueError(f"{folder} is a run of {found['job']}, a report shows runs of evaluate{hint}")
         if not ledger.finished(folder):
             raise ValueError(f"{folder} has no finished unit yet, there is nothing to report")

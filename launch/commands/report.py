@@ -19,6 +19,6 @@ def jobs(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Write the page of one or several runs, print its table and where it is -> exit code."""
     runs = runs_to_report(options.runs)
-    page = load("genloop.report:write_report")(runs, options.out or options.runs[0] / "report")
+    page = load("genloop.report:write_page")(runs, options.out or options.runs[0] / "report")
     terminal.out(f"{(page.parent / 'table.md').read_text(encoding='utf-8')}\n{page}")
     return 0

@@ -28,22 +28,28 @@ def records(runs: Sequence[ReportedRun]) -> list[ProvenanceRecord]:
     return [_record(run, folder) for run, folder in folders if unique[folder.resolve()] == (run, folder)]
 
 
+def facts_of(folder: Path) -> list[tuple[str, str]]:
+    """Fingerprint, code, versions, hardware and inputs of any run."""
+    fingerprint = rundir.read_run(folder) or {}
+    facts = [("fingerprint", fingerprint.get("digest", "")), *_environment(folder), *_inputs(fingerprint)]
+    return [(name, value) for name, value in facts if value]
+
+
+def config_of(folder: Path) -> str:
+    """The text of a run's config."""
+    config = folder / "config.yaml"
+    return read_utf8(config).rstrip() if config.is_file() else ""
+
+
 def _record(run: ReportedRun, folder: Path) -> ProvenanceRecord:
     fingerprint = rundir.read_run(folder) or {}
-    facts = [
-        ("fingerprint", fingerprint.get("digest", "")),
-        *_environment(folder),
-        *_inputs(fingerprint),
-        *_card(folder),
-        *_work(folder),
-    ]
-    config = folder / "config.yaml"
+    facts = [*facts_of(folder), *_card(folder), *_work(folder)]
     return ProvenanceRecord(
         run,
         fingerprint.get("job", ""),
         run.name if folder == run.folder else folder.resolve().name,
         tuple((name, value) for name, value in facts if value),
-        read_utf8(config).rstrip() if config.is_file() else "",
+        config_of(folder),
     )
 
 
