@@ -43,7 +43,7 @@ def parser() -> tuple[Parser, list[str]]:
     _add_plan(commands)
     _add_watch(commands)
     report = commands.add_parser("report", help="one self-contained HTML file; several runs are compared")
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate, or one training")
     report.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: RUN/report of the first)")
     report.set_defaults(execute="launch.commands.report:report")
     _add_ckpts(commands)

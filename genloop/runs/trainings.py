@@ -15,7 +15,7 @@ TRAINS = "train_"  # how the names of training jobs begin
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PreviewLook:
     """The images of fixed prompts after a step, whole: their folder, prompts, and each measure (P,), None for none."""
 
     step: int
@@ -39,7 +39,7 @@ class Training:
     alarms: tuple[Mapping[str, Any], ...]  # step, alarm, text
     stopped: Mapping[str, Any]  # step, action, alarms; empty unless an alarm ended it
     best: int | None  # the step of the best checkpoint
-    looks: tuple[Look, ...]
+    looks: tuple[PreviewLook, ...]
     level: float = 0.99  # of the intervals of changes since step 0
 
     @cached_property
@@ -93,12 +93,12 @@ def read_training(folder: Path) -> Training:
     )
 
 
-def _looks(folder: Path) -> Iterator[Look]:
+def _looks(folder: Path) -> Iterator[PreviewLook]:
     for path in sorted((folder / "previews").glob("step-*/scores.json")):
         found = read_object_or_empty(path)
         prompts, measures = found.get("prompts"), found.get("measures")
         if type(found.get("step")) is int and isinstance(prompts, list) and isinstance(measures, dict):
-            yield Look(found["step"], path.parent, tuple(map(str, prompts)), measures)
+            yield PreviewLook(found["step"], path.parent, tuple(map(str, prompts)), measures)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

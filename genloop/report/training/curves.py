@@ -25,7 +25,7 @@ _FAR = 20  # times the spread of the middle values: what lies further is drawn a
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class CurveLine:
     """One number: its name, its path, the polygon of its intervals ("" without), its only point, its last value."""
 
     name: str
@@ -40,7 +40,7 @@ class Plot:
     """Lines over the same steps; `marks` are where alarms were raised, in percent of the width."""
 
     title: str
-    lines: tuple[Line, ...]
+    lines: tuple[CurveLine, ...]
     high: str
     low: str
     first: int
@@ -105,7 +105,7 @@ def _plot(title: str, keys: Sequence[str], training: Training) -> Plot:
         around = [(x(step), y(top)) for step, _, top in band] + [(x(step), y(bottom)) for step, bottom, _ in band[::-1]]
         polygon = "M" + "L".join(f"{a:g} {b:g}" for a, b in around) + "z" if len(band) > 1 else ""
         single = (x(points[0][0]), y(points[0][1])) if len(points) == 1 else None
-        lines.append(Line(_name(key), path, polygon, single, number(points[-1][1])))
+        lines.append(CurveLine(_name(key), path, polygon, single, number(points[-1][1])))
     zero = y(0.0) if low < 0 < high else None
     marks = tuple(sorted({x(alarm["step"]) for alarm in training.alarms}))
     return Plot(title, tuple(lines), number(high), number(low), first, last, zero, marks)

@@ -15,7 +15,7 @@ from genloop.report.page.write import write_report
 from genloop.report.rendering import render
 from genloop.report.training.curves import figures, number, sections
 from genloop.rundir import write_atomic
-from genloop.runs.trainings import Look, Training, is_training, read_training
+from genloop.runs.trainings import PreviewLook, Training, is_training, read_training
 from genloop.stats.markdown import table_head, table_row
 
 COLUMNS, PROMPTS = 8, 12  # looks and prompts that are shown
@@ -93,7 +93,7 @@ def _content(training: Training, rows: Sequence[tuple[str, str, str, str]]) -> d
     }
 
 
-def chosen_looks(training: Training, columns: int = COLUMNS) -> list[Look]:
+def chosen_looks(training: Training, columns: int = COLUMNS) -> list[PreviewLook]:
     """At most so many looks: the first, the last, that of the best checkpoint, the others evenly between."""
     looks = training.looks
     if len(looks) <= columns:
@@ -106,7 +106,7 @@ def chosen_looks(training: Training, columns: int = COLUMNS) -> list[Look]:
     return [looks[place] for place in sorted(places)]
 
 
-def _prompts(looks: Sequence[Look]) -> Iterator[tuple[int, str]]:
+def _prompts(looks: Sequence[PreviewLook]) -> Iterator[tuple[int, str]]:
     """Prompts that are shown, spread over all."""
     count = len(looks[0].prompts) if looks else 0
     shown = min(count, PROMPTS)
@@ -115,7 +115,7 @@ def _prompts(looks: Sequence[Look]) -> Iterator[tuple[int, str]]:
         yield place, looks[0].prompts[place]
 
 
-def _shot(look: Look, place: int) -> Shot:
+def _shot(look: PreviewLook, place: int) -> Shot:
     said = []
     for key, label in ((JUDGE, "judge"), (HELD_OUT, "held out")):
         values = look.measures.get(key, ())

@@ -9,7 +9,7 @@ import pytest
 from genloop.job import run_command
 from genloop.report.training.curves import sections
 from genloop.report.training.write import chosen_looks, write_training
-from genloop.runs.trainings import Look, Training, read_training
+from genloop.runs.trainings import PreviewLook, Training, read_training
 from jobs import train_dpo, train_showo
 from launch.cli import command
 from tests.runs import ROOT
@@ -113,7 +113,7 @@ def test_what_cannot_be_shown_is_refused(damage, watched, tmp_path, capsys):
 
 
 def looked_at(steps, best=None):
-    looks = tuple(Look(step, ROOT, ("a",), {}) for step in steps)
+    looks = tuple(PreviewLook(step, ROOT, ("a",), {}) for step in steps)
     return Training(ROOT, "train_showo", 100, ({"step": 1},), (), {}, best, looks)
 
 
