@@ -33,18 +33,16 @@ from genloop.data.pairs.shards import PairShards
 from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import loading, run
-from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
-from genloop.models.common.text import FileTokenizer, check_text_tokenizer
-from genloop.models.showo.config import ShowOConfig, check_showo_folder
+from genloop.models.common.image_tokenizers import load_image_tokenizer
+from genloop.models.showo.config import ShowOConfig
 from genloop.planning import Footprint
-from genloop.registry import check_installed
 from genloop.rewards.build import build_judge
 from genloop.rewards.settings import JudgeSettings
 from genloop.sampling.maskgit.settings import SamplingConfig
-from genloop.training.guards.settings import GuardSettings
 from genloop.training.objectives.preference import checks
 from genloop.training.objectives.preference.settings import PreferenceSettings
-from genloop.training.settings import LoraSettings, TrainSettings
+from genloop.training.settings import TrainSettings
+from genloop.training.showo import ADAPTED, StartKeys, train_to_checkpoint
 
 if TYPE_CHECKING:
     from genloop.models.showo.model import ShowO
@@ -55,29 +53,19 @@ if TYPE_CHECKING:
     from genloop.training.precision import Precision
 
 KIND = "collective"
-ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not its head
 log = logging.getLogger(__name__)
 
 
-class Config(PreferenceSettings, JobConfig):
+class Config(StartKeys, PreferenceSettings, JobConfig):
     pairs: Annotated[Path, LAUNCH] = Field(
         description="folder with train and, to measure on, val: shards of preference pairs, fingerprinted by content"
     )
-    start: Annotated[str, LAUNCH] = Field("shapes/showo", description="the Show-o to train, fingerprinted by content")
     reference: Annotated[str | None, LAUNCH] = Field(
         None, description="the Show-o that it is compared with, of the same shape; null: `start`"
-    )
-    tokenizer: Annotated[str, LAUNCH] = Field(
-        "shapes/tokenizer", description="image tokenizer of the pairs: a name of `ckpts` or a folder"
-    )
-    text_tokenizer: Annotated[str | None, LAUNCH] = Field(
-        None, description="text tokenizer, if `start` has none: a name or a folder, fingerprinted by content"
     )
     judge: JudgeSettings = Field(JudgeSettings(), description="judge_guidance=reinforce or released: who scores images")
     sampling: SamplingConfig = Field(SamplingConfig(), description="how its images, and those of guards, are drawn")
     slots: Count = Field(32, description="images that a rank draws side by side")
-    lora: LoraSettings = LoraSettings()
-    guards: GuardSettings = GuardSettings()
     train: TrainSettings = TrainSettings()
 
 
@@ -96,12 +84,8 @@ def check(config: Config) -> Checked:
     config.train.check()
     config.check_terms()
     config.guards.check(resolve, config.judge if config.draws_images else None)
-    shape, num_codes = check_showo_folder(resolve(config.start)), check_image_tokenizer(resolve(config.tokenizer))
-    check_text_tokenizer(_text_tokenizer(config), shape.llm_vocab_size, config.start)
-    if num_codes != shape.codebook_size:
-        raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {shape.codebook_size}")
+    shape = config.check_start(resolve)
     if config.lora.rank:
-        check_installed("peft", "train")
         checks.check_adapters(config.lora, shape)
     if config.reference is not None:
         checks.check_reference(resolve(config.reference), shape, config.start)
@@ -118,10 +102,7 @@ def check(config: Config) -> Checked:
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """Pairs, shards and checkpoints enter the fingerprint by content."""
-    found: dict[str, Path | str] = {"pairs.train": checked.train.digest(), "start": resolve(config.start)}
-    found |= {"tokenizer": resolve(config.tokenizer), **config.guards.inputs(resolve)}
-    if config.text_tokenizer is not None:
-        found["text_tokenizer"] = resolve(config.text_tokenizer)
+    found: dict[str, Path | str] = {"pairs.train": checked.train.digest(), **config.start_inputs(resolve)}
     if config.draws_images:
         found |= config.judge.inputs(resolve, "judge")
     if checked.val is not None:
@@ -132,37 +113,24 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
-    from genloop.models.showo.load import save_showo
-    from genloop.training.adapters import merge_adapters, save_adapters
-    from genloop.training.guards.build import build_guard
-    from genloop.training.loop import train
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
         if world.rank == 0 and checked.val is None:
             log.warning("%s holds no folder val: what is learned is not measured on other pairs", config.pairs)
         objective, adapted = objective_of(config, checked, world, device)
-        judged, tokenizer = objective.judged, None
-        if config.guards.has_images:
-            tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
-        objective.guard = build_guard(
-            config.guards,
-            config.out,
+        judge = None if objective.judged is None else objective.judged.rollouts.judge
+        train_to_checkpoint(
+            objective,
+            adapted,
+            config,
+            config.train,
             world,
-            model=objective.model,
-            tokenizer=tokenizer,
-            judge=None if judged is None else judged.rollouts.judge,
-            sampling=config.sampling,
             resolve=resolve,
             device=device,
-            seed=config.seed,
+            judge=judge,
+            sampling=config.sampling,
         )
-        train(objective, config.train, config.out, world, seed=config.seed)
-        if adapted is not None and world.rank == 0:
-            save_adapters(adapted, config.out / "adapter")
-        model = objective.model if adapted is None else merge_adapters(adapted)
-        if world.rank == 0:
-            save_showo(model, config.out / "showo")
 
 
 def objective_of(config: Config, checked: Checked, world: World, device: str) -> "tuple[Preference, Any]":
@@ -201,7 +169,7 @@ def estimator_of(config: Config, checked: Checked) -> "Estimator":
     from genloop.training.objectives.preference.estimator import Estimator
 
     return Estimator(
-        Layout(checked.shape, _text_tokenizer(config)),
+        Layout(checked.shape, config.text(resolve)),
         config.seed,
         variant=config.variant,
         draws=config.draws,
@@ -298,13 +266,7 @@ def build(config: Config, name: str, device: str) -> "ShowO":
     from genloop.models.showo.load import load_showo
 
     with loading():
-        return load_showo(resolve(name), device=device, text_tokenizer=_text_tokenizer(config))
-
-
-def _text_tokenizer(config: Config) -> FileTokenizer:
-    """The configured one, else that of `start`."""
-    named = config.text_tokenizer
-    return FileTokenizer(resolve(named) if named else resolve(config.start) / "tokenizer")
+        return load_showo(resolve(name), device=device, text_tokenizer=config.text(resolve))
 
 
 if __name__ == "__main__":

@@ -30,34 +30,23 @@ from genloop.config import LAUNCH, InputPath, JobConfig, shipped
 from genloop.data.prompts import check_held_out, read_prompts
 from genloop.distributed import World
 from genloop.job import loading, run
-from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
-from genloop.models.common.text import FileTokenizer, check_text_tokenizer
-from genloop.models.showo.config import check_showo_folder
+from genloop.models.common.image_tokenizers import load_image_tokenizer
 from genloop.planning import Footprint
 from genloop.records import Prompt
-from genloop.registry import check_installed
 from genloop.rewards.build import build_judge, check_judge, check_prompts, judge_classes
 from genloop.rewards.settings import JudgeSettings
 from genloop.sampling.maskgit.settings import SamplingConfig
-from genloop.training.guards.settings import GuardSettings
 from genloop.training.objectives.group_policy.settings import GroupPolicySettings
-from genloop.training.settings import LoopSettings, LoraSettings
+from genloop.training.settings import LoopSettings
+from genloop.training.showo import ADAPTED, StartKeys, train_to_checkpoint
 
 if TYPE_CHECKING:
     from genloop.training.objectives.group_policy.objective import GroupPolicy
 
 KIND = "collective"
-ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not its head
 
 
-class Config(JobConfig, GroupPolicySettings):
-    start: Annotated[str, LAUNCH] = Field("shapes/showo", description="the Show-o to train, fingerprinted by content")
-    tokenizer: Annotated[str, LAUNCH] = Field(
-        "shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder; fingerprinted by content"
-    )
-    text_tokenizer: Annotated[str | None, LAUNCH] = Field(
-        None, description="text tokenizer, if `start` has none: a name or a folder, fingerprinted by content"
-    )
+class Config(StartKeys, JobConfig, GroupPolicySettings):
     prompts: InputPath = Field(description="what to draw: prompt file, one prompt a line, or a metadata file (.jsonl)")
     metadata: InputPath | None = Field(None, description="GenEval metadata, one JSON object a line")
     held_out: Annotated[tuple[Annotated[Path, AfterValidator(shipped)], ...], LAUNCH] = Field(
@@ -66,9 +55,7 @@ class Config(JobConfig, GroupPolicySettings):
     judge: JudgeSettings = Field(JudgeSettings(), description="who scores the images, by its answer to `outcome`")
     sampling: SamplingConfig = Field(SamplingConfig(), description="how images are drawn")
     slots: Count = Field(32, description="images that a rank draws side by side")
-    lora: LoraSettings = LoraSettings()
     train: LoopSettings = LoopSettings()
-    guards: GuardSettings = GuardSettings()
 
     @property
     def loop(self) -> LoopSettings:
@@ -93,25 +80,14 @@ def check(config: Config) -> Checked:
     prompts = read_prompts(config.prompts, config.metadata, classes=judge_classes(config.judge))
     check_prompts(config.judge, prompts)
     check_held_out(prompts, config.held_out)
-    known, num_codes = check_showo_folder(resolve(config.start)), check_image_tokenizer(resolve(config.tokenizer))
-    check_text_tokenizer(_text_tokenizer(config), known.llm_vocab_size, config.start)
-    if num_codes != known.codebook_size:
-        raise ValueError(f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {known.codebook_size}")
+    config.check_start(resolve)
     return Checked(prompts)
-
-
-def _text_tokenizer(config: Config) -> FileTokenizer:
-    """The configured one, else that of `start`."""
-    named = config.text_tokenizer
-    return FileTokenizer(resolve(named) if named else resolve(config.start) / "tokenizer")
 
 
 def _check_keys(config: Config) -> None:
     """Keys that do not fit each other."""
     config.train.check()
     config.guards.check(resolve, config.judge)
-    if config.lora.rank:
-        check_installed("peft", "train")
     if config.lora.dropout:
         raise ValueError("lora.dropout: the policy must give the same log-probabilities twice; use 0")
     if config.sampling.token_temperature != 1:
@@ -134,43 +110,27 @@ def _check_keys(config: Config) -> None:
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """Checkpoints, held-out prompts and what the reward reads enter the fingerprint by content."""
-    found = {"start": resolve(config.start), "tokenizer": resolve(config.tokenizer)}
-    found |= config.guards.inputs(resolve)
-    found |= {f"held_out.{number}": path for number, path in enumerate(config.held_out)}
-    found |= {"text_tokenizer": resolve(config.text_tokenizer)} if config.text_tokenizer else {}
-    return found | config.judge.inputs(resolve, "judge")
+    held_out = {f"held_out.{number}": path for number, path in enumerate(config.held_out)}
+    return config.start_inputs(resolve) | held_out | config.judge.inputs(resolve, "judge")
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
-    from genloop.models.showo.load import save_showo
-    from genloop.training.adapters import merge_adapters, save_adapters
-    from genloop.training.guards.build import build_guard
-    from genloop.training.loop import train
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
         objective, adapted = objective_of(config, checked, device, world)
-        model, tokenizer = objective.model, None
-        if config.guards.has_images:
-            tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
-        objective.guard = build_guard(
-            config.guards,
-            config.out,
+        judge = objective.rollouts.judge
+        train_to_checkpoint(
+            objective,
+            adapted,
+            config,
+            config.loop,
             world,
-            model=model,
-            tokenizer=tokenizer,
-            judge=objective.rollouts.judge,
-            sampling=config.sampling,
             resolve=resolve,
             device=device,
-            seed=config.seed,
+            judge=judge,
+            sampling=config.sampling,
         )
-        train(objective, config.loop, config.out, world, seed=config.seed)
-        if adapted is not None and world.rank == 0:
-            save_adapters(adapted, config.out / "adapter")
-        model = model if adapted is None else merge_adapters(adapted)
-        if world.rank == 0:
-            save_showo(model, config.out / "showo")
 
 
 def objective_of(config: Config, checked: Checked, device: str, world: World) -> "tuple[GroupPolicy, Any]":
@@ -184,7 +144,7 @@ def objective_of(config: Config, checked: Checked, device: str, world: World) ->
     from genloop.training.rollouts import Rollouts
 
     with loading():
-        model = load_showo(resolve(config.start), device=device, text_tokenizer=_text_tokenizer(config))
+        model = load_showo(resolve(config.start), device=device, text_tokenizer=config.text(resolve))
         adapted = add_adapters(model, config.lora, seed=config.seed, within=ADAPTED) if config.lora.rank else None
         tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
         sampler = MaskGitSampler(

@@ -30,13 +30,13 @@ from genloop.planning import Footprint
 from genloop.registry import check_installed
 from genloop.training.guards.settings import GuardSettings
 from genloop.training.settings import LoraSettings, TrainSettings
+from genloop.training.showo import ADAPTED, check_codebook, train_to_checkpoint
 
 if TYPE_CHECKING:
     from genloop.models.showo.model import ShowO
     from genloop.training.objectives.masked_tokens import MaskedTokens
 
 KIND = "collective"
-ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not its head
 
 
 class ModelShape(Settings):
@@ -88,10 +88,7 @@ def check(config: Config) -> Shards:
             )
     else:
         known = check_showo_folder(resolve(config.start))
-        if num_codes != known.codebook_size:
-            raise ValueError(
-                f"tokenizer: {config.tokenizer} has {num_codes} codes, {config.start} {known.codebook_size}"
-            )
+        check_codebook(config.tokenizer, config.start, known, resolve)
         num_tokens = known.num_vq_tokens
     check_codes(shards, num_tokens, num_codes)
     return shards
@@ -105,27 +102,11 @@ def inputs(config: Config, checked: Shards) -> dict[str, Path | str]:
 
 
 def main(config: Config, world: World, checked: Shards) -> None:
-    from genloop.models.showo.load import save_showo
-    from genloop.training.adapters import merge_adapters, save_adapters
-    from genloop.training.guards.build import build_guard
-    from genloop.training.loop import train
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
         objective, adapted = objective_of(config, checked, device)
-        model = objective.model
-        tokenizer = None
-        if config.guards.has_images:
-            tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
-        objective.guard = build_guard(
-            config.guards, config.out, world, model=model, tokenizer=tokenizer, resolve=resolve, device=device
-        )
-        train(objective, config.train, config.out, world, seed=config.seed)
-        if adapted is not None and world.rank == 0:
-            save_adapters(adapted, config.out / "adapter")
-        model = model if adapted is None else merge_adapters(adapted)
-        if world.rank == 0:
-            save_showo(model, config.out / "showo")
+        train_to_checkpoint(objective, adapted, config, config.train, world, resolve=resolve, device=device)
 
 
 def objective_of(config: Config, checked: Shards, device: str) -> "tuple[MaskedTokens, Any]":
