@@ -5,6 +5,7 @@ Plain frozen dataclasses, no torch. `Prompt` is one line of a prompt file with i
 """
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -191,6 +192,13 @@ class HeldOutAnswer:
     prompt: str
     label: float
     margin: float = float("nan")  # logit(yes) - logit(no), whose sigmoid is P(yes) here
+
+
+def branch_seed(seed: Seed, key: int, step: int, number: int) -> Seed:
+    """The seed of a continuation: other noise than any path of the run has."""
+    text = f"branch/{seed.run}/{key}/{step}/{number}"
+    run = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+    return Seed(run, seed.prompt, seed.sample, seed.candidate)
 
 
 def color_names(scores: np.ndarray) -> list[str]:

@@ -48,19 +48,18 @@ from genloop.hashing import sha256_tree
 from genloop.job import note, plain, run
 from genloop.ledger import Ledger, count, plan_units, rows_of_units
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
-from genloop.planning import Workload
+from genloop.planning import Footprint, Workload
 from genloop.reading import json_object
-from genloop.records import Prompt, Seed
+from genloop.records import Prompt, unpack_tokens
 from genloop.rewards.build import build_judge, check_judge, check_prompts
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import RunFailed, read_run, write_atomic, write_json
 from genloop.runs.evaluations import check_evaluation, read_evaluated
 from genloop.runs.generated import GeneratedRun, read_generated_run
-from genloop.runs.pairing import Label, LocalisedPairing, Place, PlainPairing, Redraw, Redrawn
+from genloop.runs.pairing import Label, LocalisedPairing, Place, PlainPairing
 from genloop.runs.pools import check_tokens
 from genloop.sampling.build import build_generator, read_generator, recorded_hash
 from genloop.sampling.settings import GeneratorKeys
-from genloop.search.replay import branch_seed
 
 if TYPE_CHECKING:
     from genloop.protocols import ImageTokenizer
@@ -241,12 +240,33 @@ def work(config: Config) -> Workload:
     return Workload(items, items)
 
 
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """A batch of images: two steps of drawing them again, decoding, what is asked about them; or encoding one pair."""
+    from genloop.models.common.footprint import rehearsal
+
+    with rehearsal(device) as tracker:
+        with tracker.part("generator, judge and detector" if config.source else "image tokenizer"):
+            pairing = _pairing(config, checked, World(), "meta")
+        if isinstance(pairing, PublishedPairing):
+            pairing.pair_up(checked.prompts[:1])
+        elif pairing.label:
+            rows = [(prompt, row) for prompt in checked.prompts for row in pairing.source.rows[prompt.index]]
+            prompts, images = zip(*rows[: config.paths_per_batch], strict=True)
+            codes = np.stack([unpack_tokens(row.tokens) for row in images])
+            if isinstance(pairing, LocalisedPairing):
+                steps = np.stack([unpack_tokens(row.revealed_at) for row in images])
+                pairing.redraw.rehearse(prompts, codes, steps < config.reopen.first)
+            pairing.label(prompts, codes)
+    return Footprint(tracker.parts, tracker.peak - sum(tracker.parts.values()))
+
+
 def main(config: Config, world: World, checked: Checked) -> None:
     units = plan_units(len(checked.prompts), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
         pairing: Pairing | None = None
         for unit in ledger.claims():
-            pairing = pairing or _pairing(config, checked, world)  # a finished run loads nothing
+            device = choose_device(config.device, world)
+            pairing = pairing or _pairing(config, checked, world, device)  # a finished run loads nothing
             with ledger.working(unit):
                 found = pairing.pair_up(checked.prompts[unit.start : unit.stop])
                 ledger.complete(unit, [tally.row() for tally in found])
@@ -255,14 +275,15 @@ def main(config: Config, world: World, checked: Checked) -> None:
         _conclude(config, checked, rows_of_units(config.out, units, json_object), ledger.staging)
 
 
-def _pairing(config: Config, checked: Checked, world: World) -> Pairing:
+def _pairing(config: Config, checked: Checked, world: World, device: str) -> Pairing:
     """What makes the pairs; it loads what it needs."""
-    device = choose_device(config.device, world)
+    from genloop.sampling.maskgit.reopen import Reopening
+
     if checked.source is None or checked.made is None:
-        return PublishedPairing(checked.published, _encoder(config, device))
+        return PublishedPairing(checked.published, _encoder(config, world, device))
     criterion = Criterion(config.signal, config.min_margin)
     if config.kind == "plain":
-        looks = ImageLabels(config, checked.made, world) if config.asks_judge or config.asks_detector else None
+        looks = ImageLabels(config, checked.made, world, device) if config.asks_judge or config.asks_detector else None
         rest = (config.rule, config.most_pairs, config.seed, looks, checked.rated)
         return PlainPairing(checked.source, criterion, *rest)
     sampler: Any = build_generator(checked.made, resolve, device, before_step=world.check_stop)
@@ -271,8 +292,8 @@ def _pairing(config: Config, checked: Checked, world: World) -> Pairing:
         criterion,
         most=config.most_pairs,
         seed=config.seed,
-        label=ImageLabels(config, checked.made, world, sampler.tokenizer),
-        redraw=_redrawing(config, sampler),
+        label=ImageLabels(config, checked.made, world, device, sampler.tokenizer),
+        redraw=Reopening(sampler, config.seed, config.reopen.steps, config.paths_per_batch),
         first=config.reopen.first,
         last=config.reopen.last,
         continuations=config.reopen.continuations,
@@ -284,22 +305,18 @@ class ImageLabels:
     """Asks judge and detector about images, as far as the config says so."""
 
     def __init__(
-        self, config: Config, made: GeneratorKeys, world: World, tokenizer: "ImageTokenizer | None" = None
+        self, config: Config, made: GeneratorKeys, world: World, device: str, tokenizer: "ImageTokenizer | None" = None
     ) -> None:
         from geneval.labels import Labeller
 
-        self._batch, self._check_stop, self._device = (
-            config.paths_per_batch,
-            world.check_stop,
-            choose_device(config.device, world),
-        )
+        self._batch, self._check_stop, self._device = config.paths_per_batch, world.check_stop, device
         options = made.generator.options
         self._tokenizer = tokenizer or load_image_tokenizer(
-            resolve(options.tokenizer), options.tokenizer_class, device=self._device, dtype=options.tokenizer_dtype
+            resolve(options.tokenizer), options.tokenizer_class, device=device, dtype=options.tokenizer_dtype
         )
         asked = config.judge if config.asks_judge else None
-        self._judge = build_judge(asked, resolve, self._device) if asked else None
-        self._labeller = Labeller(build_evaluator(config, resolve, self._device)) if config.asks_detector else None
+        self._judge = build_judge(asked, resolve, device) if asked else None
+        self._labeller = Labeller(build_evaluator(config, resolve, device)) if config.asks_detector else None
 
     def __call__(self, prompts: Sequence[Prompt], codes: np.ndarray) -> list[Label]:
         """prompts (B), codes (B, n) -> what is asked about each image."""
@@ -324,30 +341,7 @@ class ImageLabels:
         return [Label(*label) for label in zip(p_yes, rights, strict=True)]
 
 
-def _redrawing(config: Config, sampler: Any) -> Redraw:
-    """Reopens images and draws the rest again, with noise that no other path has."""
-    from genloop.sampling.maskgit.reopen import reopen
-
-    def redraw(
-        prompts: Sequence[Prompt],
-        seeds: Sequence[Seed],
-        codes: np.ndarray,
-        steps: np.ndarray,
-        at: np.ndarray,
-        number: int,
-    ) -> Redrawn:
-        noise = [branch_seed(seed, config.seed, step, number) for seed, step in zip(seeds, at.tolist(), strict=True)]
-        starts = range(0, len(prompts), config.paths_per_batch)
-        parts = []
-        for part in (slice(start, start + config.paths_per_batch) for start in starts):
-            given = prompts[part], noise[part], codes[part], steps[part], at[part]
-            parts.append(reopen(sampler, *given, num_steps=config.reopen.steps))
-        return Redrawn(*map(np.concatenate, zip(*parts, strict=True)))
-
-    return redraw
-
-
-def _encoder(config: Config, device: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+def _encoder(config: Config, world: World, device: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
     """Images (H, W, 3) uint8 of any size -> their codes (B, n)."""
     import torch
 
@@ -356,6 +350,7 @@ def _encoder(config: Config, device: str) -> Callable[[Sequence[np.ndarray]], np
     tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
 
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:
+        world.check_stop()
         fitted = torch.stack([fit_square(image, config.resolution) for image in images])
         return tokenizer.encode(fitted.to(device)).cpu().numpy()
 

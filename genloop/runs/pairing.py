@@ -26,12 +26,20 @@ class Label(NamedTuple):
     is_right: bool | None = None
 
 
-class Redrawn(NamedTuple):
+class Redrawn(Protocol):
     """Images that were reopened and continued."""
 
-    codes: np.ndarray  # (B, n)
-    kept: np.ndarray  # (B, n) bool
-    steps: np.ndarray  # (B, n) that fixed each token
+    @property
+    def codes(self) -> np.ndarray:
+        """(B, n)"""
+
+    @property
+    def kept(self) -> np.ndarray:
+        """(B, n) bool: fixed before."""
+
+    @property
+    def steps(self) -> np.ndarray:
+        """(B, n) that fixed each token."""
 
 
 LabelImages = Callable[[Sequence[Prompt], np.ndarray], Sequence[Label]]  # prompts (B), codes (B, n) -> B labels
@@ -52,6 +60,9 @@ class Redraw(Protocol):
         """B images: their prompts and seeds, codes and the steps that fixed them (B, n), the steps to reopen at (B,),
         and how often they were reopened before.
         """
+
+    def rehearse(self, prompts: Sequence[Prompt], codes: np.ndarray, kept: np.ndarray) -> None:
+        """Take as much memory as for images (B) of which these codes are kept (B, n)."""
 
 
 def scored(name: str, codes: np.ndarray, steps: np.ndarray | None, label: Label, signal: Signal) -> Scored | None:

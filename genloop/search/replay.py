@@ -4,7 +4,6 @@ A path follows from its prompt and its Seed alone, so a candidate of any run can
 even beyond its cut; its end is compared with what the run recorded. B = paths, H, W = pixels.
 """
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genloop.protocols import S, Sampler
-from genloop.records import Prompt, Seed
+from genloop.records import Prompt, Seed, branch_seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,13 +54,6 @@ def replay(
     for path, content in zip(paths, state.content.cpu().numpy(), strict=True):
         _compare(path, content)
     return Replayed(sampler.decode(state.content), previews, others)
-
-
-def branch_seed(seed: Seed, key: int, step: int, number: int) -> Seed:
-    """The seed of a continuation: other noise than any path of the run has."""
-    text = f"branch/{seed.run}/{key}/{step}/{number}"
-    run = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
-    return Seed(run, seed.prompt, seed.sample, seed.candidate)
 
 
 def _other_end(

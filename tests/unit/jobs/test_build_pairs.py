@@ -14,9 +14,11 @@ from geneval.judge import ShapesOracle
 from genloop.data.pairs.pair import Pair
 from genloop.data.pairs.shards import PairShards
 from genloop.data.prompts import parse_metadata
+from genloop.distributed import World
 from genloop.hashing import sha256_tree
-from genloop.job import run_command
+from genloop.job import execute, parse, prepare, run_command
 from genloop.ledger import finished, read_rows
+from genloop.models.common.footprint import Tracker
 from genloop.models.common.image_tokenizers import load_image_tokenizer
 from genloop.records import unpack_tokens
 from jobs import build_pairs, evaluate, generate, verify
@@ -178,6 +180,18 @@ def test_the_summary_counts_what_is_there(localised):
         assert 0 <= rate["low"] <= rate["estimate"] <= rate["high"] <= 1 and rate["n"]
     text = (localised / "datasheet.md").read_text()
     assert json.loads((localised / "run.json").read_text())["inputs"]["source"] in text
+
+
+def test_the_planned_peak_is_enough_for_the_run_and_little_more(sources, tmp_path):
+    command = ["tiny", f"source={sources['none']}", "unit_size=12", "paths_per_batch=24", f"out={tmp_path / 'run'}"]
+    config = parse(build_pairs, [*command, "kind=localised", "reopen.last=4"])
+    prepared = prepare(build_pairs, config, World())
+    with Tracker() as measured:
+        assert execute(build_pairs, config, World(), prepared.checked) == 0
+    scratch = config.model_copy(update={"out": tmp_path / "scratch"})
+    planned = build_pairs.footprint(scratch, prepared.checked, device="cpu", ranks=1)
+    assert measured.peak <= planned.peak <= 1.3 * measured.peak
+    assert build_pairs.work(config).items == 12
 
 
 def write_published(place: Path, source: Path, **changes: str) -> list[str]:
