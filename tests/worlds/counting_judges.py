@@ -15,9 +15,12 @@ import torch
 from torch import Tensor
 
 from geneval.judge import ShapesOracle
+from genloop.config import Settings
 from genloop.data.images import to_uint8
+from genloop.factories import Resolve
 from genloop.records import Prompt
 from genloop.rewards.cache import ScoreStore, cached
+from genloop.rewards.settings import JudgeMaker
 from genloop.shapes.prompts import prompt_set
 from genloop.shapes.render import render
 from genloop.shapes.scenes import scene_for
@@ -97,3 +100,17 @@ if __name__ == "__main__":
     cache, log, *numbers = sys.argv[1:]
     torch.set_num_threads(1)
     judged(Path(cache), Path(log), *(int(number) for number in numbers))
+
+
+class BrightnessMaker(JudgeMaker):
+    """`judge.kind=tests.worlds.counting_judges:BrightnessMaker`: a reward that is hacked by painting all white."""
+
+    @classmethod
+    def questions(cls, options: Settings, resolve: Resolve) -> tuple[str, ...]:
+        """The outcome alone."""
+        return ("outcome",)
+
+    @classmethod
+    def load(cls, options: Settings, resolve: Resolve, device: str) -> Brightness:
+        """Needs nothing."""
+        return Brightness()

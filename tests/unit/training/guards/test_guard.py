@@ -21,6 +21,8 @@ from tests.worlds.regression import SETTINGS, Regression, fit, metrics, weights
 
 EVERY_STEP = SETTINGS.model_copy(update={"num_steps": 12, "save_every": 2, "log_every": 1, "keep": 1})
 GUARDS = GuardSettings(stop_on=("divergence",), best_by="-held_out", window=5)
+PROMPTS = f"guards.prompts={ROOT / 'configs/prompts/shapes_heldout/generation_prompts.txt'}"
+LOOKING = ("guards.every=2", "guards.num_prompts=4", "guards.image_distance=1e-9", "train.lr=0.1")
 BROKEN = 10  # the step whose batch is a thousand times too large
 
 
@@ -130,14 +132,31 @@ def test_ranks_decide_alike(tmp_path, monkeypatch):
     assert len(alarms(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_ranks_share_the_prompts_and_roll_back_alike(tmp_path, monkeypatch, zero_stage):
+    monkeypatch.chdir(ROOT)
+    words = ["tiny", PROMPTS, *LOOKING, "guards.stop_on=[image_statistics]", "train.num_steps=4", "train.ema=0.5"]
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    assert run_command(train_showo, [*words, f"out={alone}"]) == 0
+    together = [*words, f"out={shared}", f"train.zero_stage={zero_stage}"]
+    assert on_two_ranks(monkeypatch, lambda: run_command(train_showo, together)) == [0, 0]
+    assert contents(shared, ["showo", "previews/step-0000000"]) == contents(alone, ["showo", "previews/step-0000000"])
+    assert [(row["step"], row["alarm"]) for row in alarms(shared)] == [(r["step"], r["alarm"]) for r in alarms(alone)]
+
+
 @pytest.mark.parametrize("action, code", [("rollback", 0), ("fail", 1), ("report", 0)])
 def test_a_job_ends_with_the_exit_code_of_the_action(tmp_path, monkeypatch, action, code):
     monkeypatch.chdir(ROOT)
-    prompts = f"guards.prompts={ROOT / 'configs/prompts/shapes_heldout/generation_prompts.txt'}"
-    watched = (prompts, "guards.every=2", "guards.num_prompts=4", "guards.image_distance=1e-9", "train.lr=0.1")
-    words = ["tiny", f"out={tmp_path}", *watched, "guards.stop_on=[image_statistics]", f"guards.on_alarm={action}"]
+    words = [
+        "tiny",
+        f"out={tmp_path}",
+        PROMPTS,
+        *LOOKING,
+        "guards.stop_on=[image_statistics]",
+        f"guards.on_alarm={action}",
+    ]
     try:
-        assert run_command(train_showo, [*words, "train.num_steps=6"]) == code
+        assert run_command(train_showo, [*words, f"guards.on_alarm={action}", "train.num_steps=6"]) == code
     except SystemExit as end:
         assert end.code == code == 1
     assert (tmp_path / "showo").exists() == (code == 0)

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from ckpts.resolve import resolve
+from genloop.checkpoint import load_tensors
 from genloop.data.shards import Shards
 from genloop.distributed import World
+from genloop.job import run_command
 from genloop.models.common.image_tokenizers import load_image_tokenizer
 from genloop.models.showo.load import load_showo
 from genloop.models.showo.prompting import Layout
@@ -20,6 +22,7 @@ from genloop.training.loop import train
 from genloop.training.objectives.masked_tokens import MaskedTokens
 from genloop.training.settings import TrainSettings
 from genloop.training.state import trained_tensors
+from jobs import train_grpo
 from tests.runs import ROOT
 from tests.worlds.brightness_seeker import BrightnessSeeker
 from tests.worlds.counting_judges import Brightness
@@ -85,3 +88,19 @@ def test_without_a_judge_the_looks_alone_raise_the_alarm(judge, tmp_path):
     objective.guard = guard
     train(objective, TRAIN, tmp_path, World())
     assert guard.is_stopped and {row["alarm"] for row in alarms(tmp_path)} == {"image_statistics"}
+
+
+@pytest.mark.parametrize(
+    "judge, caught", [("tests.worlds.counting_judges:BrightnessMaker", True), ("shapes_oracle", False)]
+)
+def test_train_grpo_on_a_reward_for_brightness_is_rolled_back(judge, caught, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    size = ("groups=4", "group_size=8", "draws=1", "epochs=4", "kl=0", "train.num_steps=16", "train.lr=3e-3")
+    guards = (f"guards.prompts={GUARDS.prompts}", "guards.every=8", "guards.num_prompts=48", "guards.sampling.steps=6")
+    words = [*guards, "guards.held_out_judge=shapes_oracle", "guards.stop_on=[reward_hacking]", f"judge={judge}"]
+    words += ["train.schedule=constant", "train.save_every=16", "train.log_every=4"]
+    assert run_command(train_grpo, ["tiny", f"out={tmp_path}", *size, *words]) == 0
+    assert {row["alarm"] for row in alarms(tmp_path)} >= ({"reward_hacking"} if caught else set())
+    assert (tmp_path / "stopped.json").exists() == caught
+    trained, start = (load_tensors(folder) for folder in (tmp_path / "showo", resolve("shapes/showo")))
+    assert all(torch.equal(value, start[name]) for name, value in trained.items()) == caught
