@@ -45,7 +45,7 @@ from genloop.data.pairs.selection import FoundPair, pairs_of, select, split_pair
 from genloop.data.prompts import check_held_out
 from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
-from genloop.job import note, plain, run
+from genloop.job import loading, note, plain, run
 from genloop.ledger import Ledger, count, plan_units, rows_of_units
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.planning import Footprint, Workload
@@ -154,8 +154,8 @@ def _check_published(config: Config) -> Checked:
 
 
 def _read_published(config: Config) -> list[PublishedPair]:
-    assert config.published is not None
-    return read_published(config.published, config.images or config.published.parent, limit=config.limit)
+    path = config.published
+    return read_published(path, config.images or path.parent, limit=config.limit) if path else []
 
 
 def _check_source(config: Config) -> Checked:
@@ -233,10 +233,8 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
 
 def work(config: Config) -> Workload:
     """The prompts of the source, or the lines of the file."""
-    if config.source is not None:
-        items = len(read_generated_run(config.source, config.limit).prompts)
-    else:
-        items = len(_read_published(config)) if config.published else 0
+    source = config.source and read_generated_run(config.source, config.limit)
+    items = len(source.prompts if source else _read_published(config))
     return Workload(items, items)
 
 
@@ -284,8 +282,9 @@ def _pairing(config: Config, checked: Checked, world: World, device: str) -> Pai
     criterion = Criterion(config.signal, config.min_margin)
     if config.kind == "plain":
         looks = ImageLabels(config, checked.made, world, device) if config.asks_judge or config.asks_detector else None
-        rest = (config.rule, config.most_pairs, config.seed, looks, checked.rated)
-        return PlainPairing(checked.source, criterion, *rest)
+        return PlainPairing(
+            checked.source, criterion, config.rule, config.most_pairs, config.seed, looks, checked.rated
+        )
     sampler: Any = build_generator(checked.made, resolve, device, before_step=world.check_stop)
     return LocalisedPairing(
         checked.source,
@@ -347,11 +346,17 @@ def _encoder(config: Config, world: World, device: str) -> Callable[[Sequence[np
 
     from genloop.sampling.maskgit.inpaint import fit_square
 
-    tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
+    side = config.resolution
+    with loading():
+        tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
+        try:
+            tokenizer.encode(torch.zeros(1, 3, side, side, device=device))
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"resolution: {config.tokenizer} does not take {side} pixels ({error})") from None
 
     def encode(images: Sequence[np.ndarray]) -> np.ndarray:
         world.check_stop()
-        fitted = torch.stack([fit_square(image, config.resolution) for image in images])
+        fitted = torch.stack([fit_square(image, side) for image in images])
         return tokenizer.encode(fitted.to(device)).cpu().numpy()
 
     return encode

@@ -221,6 +221,14 @@ def test_published_pairs_are_encoded(sources, tmp_path):
         assert (found[f"prompt {i}"].rejected == rows[5, 1]).all()
 
 
+def test_images_of_a_size_that_the_tokenizer_does_not_take_end_with_one_line(sources, tmp_path, capsys):
+    words = [*write_published(tmp_path, sources["none"]), "resolution=25", f"out={tmp_path / 'run'}"]
+    with pytest.raises(SystemExit) as caught:
+        run_command(build_pairs, words)
+    assert caught.value.code == 2 and "genloop: resolution: shapes/tokenizer" in capsys.readouterr().err
+    assert not finished(tmp_path / "run") and not list((tmp_path / "run/leases").iterdir())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
