@@ -120,7 +120,7 @@ class Wandb(Sink):
             project=None if "WANDB_PROJECT" in os.environ else PROJECT,
             id=found["digest"][:32] if found else None,
             name=run.name,
-            dir=str(run),
+            dir=str(run.resolve()),
             config=_config(run),
             resume="allow",
         )
