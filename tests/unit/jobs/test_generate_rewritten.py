@@ -11,6 +11,7 @@ from PIL import Image
 
 from ckpts.resolve import resolve
 from genloop.config import load_config
+from genloop.data.pairs.shards import PairShards
 from genloop.data.prompts import read_metadata
 from genloop.job import run_command
 from genloop.ledger import read_rows
@@ -21,7 +22,7 @@ from genloop.records import Prompt, unpack_tokens
 from genloop.report import write_report
 from genloop.rewards import JUDGES
 from genloop.sampling.build import build_generator, warn_of_cuts
-from jobs import build_judge_data, compare, evaluate, generate
+from jobs import build_judge_data, build_pairs, compare, evaluate, generate
 from tests.runs import ROOT, refusal
 from tests.worlds.tiny_search import Opinions
 
@@ -161,6 +162,18 @@ def test_what_the_generator_read_can_be_replayed(runs: dict[str, Path], tmp_path
     words = ["tiny", "scenes=0", "steps=[2]", f"source={runs['rewritten']}", f"out={tmp_path / 'data'}"]
     assert run_command(build_judge_data, words) == 0
     assert sum(row["samples"] for row in read_rows(tmp_path / "data")) == 3 * 2 * 2 * 2
+
+
+def test_pairs_hold_what_the_generator_read_beside_the_sentence_that_was_judged(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    words = ["tiny", "signal=judge", "val_share=0", f"source={runs['rewritten']}", f"out={tmp_path / 'pairs'}"]
+    assert run_command(build_pairs, words) == 0
+    found = list(PairShards(tmp_path / "pairs/shards/train"))
+    assert found
+    for pair in found:
+        row = lines()[pair.prompt_index]
+        assert (pair.prompt, pair.text, pair.tag) == (row["detailed_caption"], row["prompt"], row["tag"])
 
 
 def test_another_text_is_another_run(runs: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
