@@ -8,7 +8,7 @@ READY := $(VENV)/.ready-$(shell cat setup.py constraints.txt | cksum | tr ' ' '-
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PIP = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
-# The same with open_clip and mmdet on top, which the suite does not need.
+# The same with open_clip, mmdet and tensorboard on top, which the suite does not need.
 AUDIT := .venv-audit
 AUDIT_READY := $(AUDIT)/.ready-$(shell (pwd; cat setup.py constraints.txt constraints-audit.txt) | cksum | tr ' ' '-')
 AUDIT_PATH := import sysconfig; print(sysconfig.get_path("purelib"))
@@ -54,8 +54,8 @@ $(AUDIT_READY): $(READY)
 	  -r constraints-audit.txt
 	@touch $@
 
-audit: $(AUDIT_READY) ## detector and colours against mmdet and open_clip themselves
-	@$(AUDIT)/bin/python -m pytest -m "open_clip or mmdet" $$(grep -rlE 'mark\.(open_clip|mmdet)' tests --include='test_*.py')
+audit: $(AUDIT_READY) ## detector and colours against mmdet and open_clip themselves, metrics in TensorBoard
+	@$(AUDIT)/bin/python -m pytest -m "open_clip or mmdet or tensorboard" $$(grep -rlE 'mark\.(open_clip|mmdet|tensorboard)' tests --include='test_*.py')
 
 check: $(READY) ## format, lint, types, layering
 	$(VENV)/bin/ruff format --check .
