@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ckpts.resolve import resolve
 from genloop import terminal
@@ -30,6 +30,7 @@ from genloop.job import loading, note, run
 from genloop.ledger import Ledger, count, plan_units
 from genloop.metrics.makers import ANY_QUESTION, Metrics, Tools, metric_maker
 from genloop.metrics.measurement import Measurement, Work, measure
+from genloop.metrics.statistics import has_statistics
 from genloop.records import Unit
 from genloop.rewards.build import build_judge, check_asker, check_judge, check_prompts
 from genloop.rewards.settings import JudgeSettings
@@ -45,6 +46,12 @@ class Config(IndependentConfig):
     reference: Annotated[Path | None, LAUNCH] = Field(
         None, description="what distances go to: folder of images, run with statistics, or .npz; fingerprinted"
     )
+    floor: Annotated[Path | None, LAUNCH] = Field(
+        None, description="for pairs: the reference's generator with another seed; fingerprinted"
+    )
+    baseline: Annotated[Path | None, LAUNCH] = Field(
+        None, description="for pairs: what the images are to be better than; fingerprinted"
+    )
     judge: JudgeSettings = JudgeSettings()
     limit: Total | None = Field(None, description="only the first so many images, of the reference too")
     unit_size: Count = Field(32, description="images in one unit of work")
@@ -53,16 +60,28 @@ class Config(IndependentConfig):
     threads: Threads = Field(1, description="CPU threads of a worker")
     decoders: Annotated[Threads, LAUNCH] = Field(4, description="threads that decode images")
 
-    @field_validator("images")
+    @field_validator("images", "reference", "floor", "baseline")
     @classmethod
-    def _of_a_run(cls, images: Path) -> Path:
-        """A run folder stands for the images in it."""
-        return images / "images" if (images / "run.json").is_file() else images
+    def _of_a_run(cls, images: Path | None, info: ValidationInfo) -> Path | None:
+        """A run folder stands for the images in it; a reference may be a run that has statistics instead."""
+        if images is None or not (images / "run.json").is_file():
+            return images
+        return images if info.field_name == "reference" and has_statistics(images) else images / "images"
 
 
 def check(config: Config) -> Measurement:
     """Options, weights, folders, prompts, the judge and the reference, before anything is loaded or written."""
-    what = Measurement(config.metrics, config.images, config.reference, config.prompts, config.limit, resolve)
+    sides = {"baseline": config.baseline, "floor": config.floor}
+    what = Measurement(
+        config.metrics,
+        config.images,
+        config.reference,
+        config.prompts,
+        config.limit,
+        resolve,
+        {key: folder for key, folder in sides.items() if folder is not None},
+        config.seed,
+    )
     what.check()
     check_cache(config.feature_cache, "feature_cache")
     for name in what.needs("judge"):

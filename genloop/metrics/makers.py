@@ -29,12 +29,13 @@ METRICS = {
     "kid": "genloop.metrics.distances:Kid",
     "cmmd": "genloop.metrics.distances:Cmmd",
     "statistics": "genloop.metrics.distances:Statistics",
+    "pairs": "genloop.metrics.paired.maker:ImagePairs",
 }
 FEATURES = {
     "pixels": "genloop.metrics.features:PixelFeatures",
     "clip": "genloop.metrics.features:ClipFeatures",
 }
-NEEDS = ("weights", "prompt", "judge", "reference")
+NEEDS = ("weights", "prompt", "judge", "reference", "pairs")
 ANY_QUESTION = "any question"  # asked of a judge that is an Asker
 
 
@@ -73,6 +74,13 @@ class Scorer(Protocol):
         """
 
 
+class PairScorer(Protocol):
+    """Compares images with their partners; what a maker loads that needs "pairs"."""
+
+    def compare(self, candidates: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """Images (H, W, 3) uint8, pair by pair -> {name: a value that JSON can hold} of each."""
+
+
 class ScoreMaker(MetricMaker, Protocol):
     """Makes a metric of single images, which is then summed up."""
 
@@ -86,7 +94,9 @@ class ScoreMaker(MetricMaker, Protocol):
         """Refuse prompts that it cannot go by."""
 
     @classmethod
-    def load(cls, options: Any, tools: Tools) -> Scorer: ...
+    def load(cls, options: Any, tools: Tools) -> "Scorer | PairScorer":
+        """A PairScorer where `needs` has "pairs"."""
+        ...
 
     @classmethod
     def conclude(cls, options: Any, name: str, rows: Sequence[Mapping[str, Any]], seed: int) -> list[Line]:

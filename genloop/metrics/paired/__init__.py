@@ -1,0 +1,1 @@
+"""Metrics of pairs of images: a candidate beside the reference of the same prompt and sample."""

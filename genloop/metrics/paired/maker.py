@@ -1,0 +1,106 @@
+"""The metric `pairs`: every image beside its partner in the reference, by all paired metrics of the table."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from genloop.bounds import Count, Width
+from genloop.config import Settings
+from genloop.metrics.makers import Line, ScoreMaker, Tools
+from genloop.metrics.paired.pixels import Pixels
+from genloop.metrics.paired.table import NAMES, PairMetric, pair_metrics
+from genloop.metrics.scores import mean_line
+from genloop.registry import did_you_mean
+
+_PIXELS_AT_A_TIME = 1 << 16
+
+
+def _known(names: list[str]) -> list[str]:
+    if not names:
+        raise ValueError(f"name at least one of {', '.join(NAMES)}")
+    for name in names:
+        if name not in NAMES:
+            raise ValueError(f"unknown paired metric {name!r}{did_you_mean(name, NAMES)} ({', '.join(NAMES)})")
+    return list(dict.fromkeys(names))
+
+
+class PairOptions(Settings):
+    """Keys of `metrics.pairs`."""
+
+    of: Annotated[list[str], AfterValidator(_known)] = Field(list(NAMES), description="which paired metrics")
+    size: Width | None = Field(None, ge=16, description="side in pixels of both images, by Lanczos; null: as they are")
+    scales: Count = Field(5, le=5, description="of MS-SSIM; 5 as published needs images of 176 pixels")
+
+    def chosen(self) -> dict[str, PairMetric]:
+        """In the order in which they were asked for."""
+        known = pair_metrics(self.scales)
+        return {name: known[name] for name in self.of}
+
+    def min_sides(self) -> dict[str, int]:
+        """{paired metric: pixels that its images need}"""
+        return {name: metric.min_side for name, metric in self.chosen().items()}
+
+
+class ImagePairs(ScoreMaker):
+    """The maker of the metric. A row's score is {side: {paired metric: value}}, of its image and of the other sides."""
+
+    Options = PairOptions
+    needs = frozenset({"reference", "pairs"})
+
+    @classmethod
+    def load(cls, options: PairOptions, tools: Tools) -> "PairedMetrics":
+        """Nothing to load."""
+        return PairedMetrics(options)
+
+    @classmethod
+    def conclude(cls, options: PairOptions, name: str, rows: Sequence[Mapping[str, Any]], seed: int) -> list[Line]:
+        """The mean of every paired metric, of the images and of every other side."""
+        sides = list(dict.fromkeys(side for row in rows for side in row["scores"].get(name, ())))
+        lines = []
+        for metric in options.of:
+            for side in sides:
+                values = [row["scores"].get(name, {}).get(side, {}).get(metric) for row in rows]
+                lines.append(mean_line(metric if side == "images" else f"{metric}, {side}", rows, values, seed))
+        return lines
+
+
+class PairedMetrics:
+    """Compares candidates with references."""
+
+    def __init__(self, options: PairOptions) -> None:
+        self.options, self.metrics = options, options.chosen()
+
+    def compare(
+        self, candidates: Sequence[np.ndarray], references: Sequence[np.ndarray]
+    ) -> list[dict[str, float | None]]:
+        """Images (H, W, 3) uint8, pair by pair -> {paired metric: value} of each; None where it has none."""
+        if self.options.size is not None:
+            candidates, references = (
+                [_resized(i, self.options.size) for i in side] for side in (candidates, references)
+            )
+        found: list[dict[str, float | None]] = [{} for _ in candidates]
+        sizes: dict[tuple[int, ...], list[int]] = {}
+        for place, (one, other) in enumerate(zip(candidates, references, strict=True)):
+            if one.shape != other.shape:
+                raise ValueError(f"images of {one.shape[:2]} and {other.shape[:2]} pixels cannot be compared")
+            sizes.setdefault(one.shape, []).append(place)
+        for shape, places in sizes.items():
+            step = max(1, _PIXELS_AT_A_TIME // (shape[0] * shape[1]))
+            for start in range(0, len(places), step):
+                part = places[start : start + step]
+                sides = [Pixels(np.stack([side[place] for place in part])) for side in (candidates, references)]
+                for name, metric in self.metrics.items():
+                    for place, value in zip(part, metric.compute(sides[0], sides[1]).tolist()):
+                        found[place][name] = value if np.isfinite(value) else None
+        return found
+
+
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    """(H, W, 3) -> (size, size, 3) uint8"""
+    from PIL import Image
+
+    if image.shape[:2] == (size, size):
+        return image
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS))

@@ -1,0 +1,117 @@
+"""The metric `pairs` of the job `metrics`: partners by prompt and number, other sides, what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from genloop.data.image_reader import read_image
+from genloop.data.images import encode_png
+from genloop.job import run_command
+from genloop.ledger import read_rows
+from jobs import metrics
+from tests.runs import refusal
+from tests.worlds.image_folders import small_set, write_images
+
+OF = "metrics.pairs.of=[mse,phash,delta_e,sharpness_ratio]"
+
+
+def noisy(source: Path, folder: Path, strength: float) -> Path:
+    """The same images with noise -> `folder`."""
+    shutil.copytree(source, folder)
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        noise = np.random.default_rng(number).normal(0, strength, (24, 24, 3))
+        path.write_bytes(encode_png(np.clip(read_image(path) + noise, 0, 255).astype(np.uint8)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("pairs")
+    reference = write_images(place / "reference", small_set())
+    strengths = {"images": 10, "baseline": 30, "floor": 60}
+    return {"reference": reference} | {key: noisy(reference, place / key, sigma) for key, sigma in strengths.items()}
+
+
+def words(folders: dict[str, Path], *keys: str) -> list[str]:
+    return [f"{key}={folders[key]}" for key in keys]
+
+
+def test_every_side_is_compared_with_the_same_references(folders, tmp_path):
+    given = [*words(folders, *folders), OF, f"out={tmp_path / 'run'}", "unit_size=7", "device=cpu"]
+    assert run_command(metrics, given) == 0
+    rows = list(read_rows(tmp_path / "run"))
+    assert len(rows) == 24
+    for row in rows:
+        shown = read_image(folders["reference"] / row["image"]).astype(float)
+        for side in ("images", "baseline", "floor"):
+            error = ((read_image(folders[side] / row["image"]) - shown) ** 2).mean()
+            assert row["scores"]["pairs"][side]["mse"] == pytest.approx(error)
+    lines = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]["pairs"]
+    found = {line["name"]: line["value"] for line in lines}
+    assert found["mse"] < found["mse, baseline"] < found["mse, floor"] < found["mse, shuffled"]
+    assert len(lines) == 4 * 4
+
+
+def test_partners_are_found_by_prompt_wherever_they_lie(folders, tmp_path):
+    moved = tmp_path / "moved"
+    places = sorted(folders["reference"].iterdir())
+    for number, place in enumerate(reversed(places)):
+        shutil.copytree(place, moved / f"{number + 40:05d}")
+    given = [*words(folders, "images"), OF, "device=cpu"]
+    for name, reference in (("a", folders["reference"]), ("b", moved)):
+        assert run_command(metrics, [*given, f"reference={reference}", f"out={tmp_path / name}"]) == 0
+    assert list(read_rows(tmp_path / "a")) == list(read_rows(tmp_path / "b"))
+
+
+def _lacking(place: Path) -> None:
+    shutil.rmtree(place / "reference" / "00003")
+
+
+def _larger(place: Path) -> None:
+    path = place / "reference" / "00002" / "samples" / "0001.png"
+    path.write_bytes(encode_png(np.zeros((32, 32, 3), dtype=np.uint8)))
+
+
+def _broken(place: Path) -> None:
+    (place / "reference" / "00002" / "samples" / "0001.png").write_bytes(b"no image")
+
+
+def _single(place: Path) -> None:
+    for path in sorted((place / "images").iterdir())[1:]:
+        shutil.rmtree(path)
+    (place / "images" / "00000" / "samples" / "0001.png").unlink()
+
+
+@pytest.mark.parametrize(
+    "spoil, extra, expected",
+    [
+        (_lacking, OF, ("reference: ", "2 of 24 images")),
+        (_larger, OF, ("images: ", "00002/samples/0001.png", "24 x 24", "32 x 32", "metrics.pairs.size")),
+        (_broken, OF, ("reference: ", "00002/samples/0001.png")),
+        (_single, OF, ("images: ", "at least 2")),
+        (None, "metrics.pairs={}", ("metrics.pairs.of", "ms_ssim", "176")),
+        (None, "metrics.pairs.of=[sim]", ("metrics.pairs.of", "'ssim'")),
+        (None, "metrics.fid.features=pixels", ("floor: ", "pairs")),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_one_line(folders, tmp_path, capsys, spoil, extra, expected):
+    copies = {key: shutil.copytree(folders[key], tmp_path / key) for key in ("images", "reference", "floor")}
+    if spoil is not None:
+        spoil(tmp_path)
+    error = refusal(metrics, [*words(copies, *copies), extra, f"out={tmp_path / 'run'}"], tmp_path, capsys)
+    assert all(part in error for part in expected), error
+
+
+def test_a_torn_image_of_the_reference_takes_its_pair_alone(folders, tmp_path):
+    reference = shutil.copytree(folders["reference"], tmp_path / "reference")
+    path = reference / "00002" / "samples" / "0001.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    given = [*words(folders, "images"), OF, f"reference={reference}", f"out={tmp_path / 'run'}", "device=cpu"]
+    assert run_command(metrics, given) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["unreadable"] == ["00002/samples/0001.png"]
+    lost = next(row for row in read_rows(tmp_path / "run") if row["problem"])
+    assert lost["problem"].startswith("reference 00002") and lost["scores"] == {}
