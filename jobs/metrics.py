@@ -3,13 +3,15 @@
     genloop run metrics tiny out=runs/m
     genloop run metrics clip images=runs/a out=runs/m metrics.clip_score.checkpoint=FOLDER --procs 2
     genloop run metrics images=IMAGES out=runs/m reference=COCO metrics.fid.features=pixels metrics.kid.features=pixels
+    genloop run metrics images=runs/a out=runs/m reference=runs/teacher floor=runs/teacher2 metrics.pairs.size=512
     genloop run metrics images=COCO out=runs/coco metrics.statistics.features=pixels
     genloop run metrics images=IMAGES out=runs/m reference=runs/coco metrics.fid.features=pixels
 
 Reads   images in GenEval's layout, or in one folder with a file of prompts (docs/metrics.md); what the metrics need:
         weights, a judge, a reference: another folder of images, a run that kept its statistics, or an .npz of them.
 Writes  RUN/rows/*.jsonl, one line an image: its scores; RUN/features/METRIC/*.npy, a unit each; when all units are done
-        RUN/statistics/METRIC.npz, RUN/summary.json and RUN/table.md (also printed).
+        RUN/statistics/METRIC.npz, RUN/summary.json and RUN/table.md (also printed); of pairs RUN/pairs/table.md,
+        .csv, .tex and .json: gains over the other sides.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image that does not
         decode has no scores and is listed.
 """
@@ -139,6 +141,10 @@ def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
     except ValueError as error:  # too few images for a metric, a reference of other features
         raise RunFailed(f"{error}; rows and features are kept in {config.out}") from error
     write_json(config.out / "summary.json", summary_of(rows, lines))
+    if what.needs("pairs"):
+        from genloop.report.images.write import write_pairs
+
+        write_pairs(what, rows, config.out, config.seed)
     text = format_table(rows, lines)
     write_atomic(config.out / "table.md", text.encode())
     terminal.out(text)

@@ -1,5 +1,6 @@
 """The metric `pairs` of the job `metrics`: partners by prompt and number, other sides, what is refused."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -35,6 +36,10 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     return {"reference": reference} | {key: noisy(reference, place / key, sigma) for key, sigma in strengths.items()}
 
 
+def metrics_of(word: str) -> list[str]:
+    return word.partition("[")[2].rstrip("]").split(",")
+
+
 def words(folders: dict[str, Path], *keys: str) -> list[str]:
     return [f"{key}={folders[key]}" for key in keys]
 
@@ -53,6 +58,20 @@ def test_every_side_is_compared_with_the_same_references(folders, tmp_path):
     found = {line["name"]: line["value"] for line in lines}
     assert found["mse"] < found["mse, baseline"] < found["mse, floor"] < found["mse, shuffled"]
     assert len(lines) == 4 * 4
+    table = json.loads((tmp_path / "run" / "pairs" / "table.json").read_text())
+    assert [(one["over"], one["metric"]) for one in table] == [
+        (over, metric) for over in ("baseline", "floor", "shuffled") for metric in metrics_of(OF)
+    ]
+    for one in table:
+        if one["metric"] == "mse":
+            over = "mse, " + one["over"]
+            assert one["gain"]["difference"]["estimate"] == pytest.approx(found[over] - found["mse"])
+            assert one["normalised"]["estimate"] == pytest.approx(1 - found["mse"] / found["mse, floor"])
+        if one["over"] == "floor" and one["metric"] != "sharpness_ratio":
+            assert one["gain"]["difference"]["low"] > 0 and one["p_holm"] < 0.01 and one["gain"]["effect"] == 1
+    with (tmp_path / "run" / "pairs" / "table.csv").open(newline="") as file:
+        assert [row["metric"] for row in csv.DictReader(file)] == [one["metric"] for one in table]
+    assert (tmp_path / "run" / "pairs" / "table.tex").read_text().count(r"\\") == 1 + len(table)
 
 
 def test_partners_are_found_by_prompt_wherever_they_lie(folders, tmp_path):

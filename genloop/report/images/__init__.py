@@ -1,0 +1,1 @@
+"""The page of images beside those of a reference."""
