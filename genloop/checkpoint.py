@@ -31,7 +31,7 @@ WEIGHTS_FILE = "pytorch_model.safetensors"
 MANIFEST_FILE = "manifest.json"
 Shape = tuple[int, ...]
 
-_STEMS = ("model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")
+_STEMS = ("model", "diffusion_pytorch_model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8} | {
     f"{sign}{bits}": bits for sign in "IU" for bits in (8, 16, 32, 64)
 }

@@ -54,7 +54,7 @@ from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run
 from genloop.runs.provenance import CHUNK, image_chunk, regime_of
 from genloop.runs.rows import Answer, GeneratedRow, GenerationCost, RecordedCandidate
-from genloop.sampling.build import build_generator, check_mode, warn_of_cuts
+from genloop.sampling.build import build_generator, check_generator, check_mode, warn_of_cuts
 from genloop.sampling.modes import TEXT, GivenImage, ModeSettings
 from genloop.sampling.settings import GeneratorKeys
 from genloop.search.settings import SearchSettings, strategy_class
@@ -92,7 +92,7 @@ def check(config: Config) -> Checked:
     if questions:
         check_judge(config.judge, resolve, questions)
         check_prompts(config.judge, prompts)
-    config.generator.check(resolve)
+    check_generator(config, resolve, questions)
     check_mode(config.generator, config.mode, resolve)
     if config.mode.kind == "extrapolate" and config.search.strategy != "none":
         raise ValueError(f"search.strategy: mode.kind=extrapolate has no search, found {config.search.strategy!r}")

@@ -32,7 +32,7 @@ class GenerationRecord:
     strategy: str
     grid: tuple[int, int]
     num_steps: int
-    revealed_at: np.ndarray  # (h*w,) step, from 0, that fixed each token
+    revealed_at: np.ndarray | None  # (h*w,) step, from 0, that fixed each token; None: of latents
     chosen: int
     candidates: tuple[RecordedCandidate, ...]
     cost: GenerationCost
@@ -204,7 +204,7 @@ def _record(run: Path, row: GeneratedRow) -> GenerationRecord:
         strategy=row.strategy,
         grid=row.grid,
         num_steps=row.num_steps,
-        revealed_at=unpack_tokens(row.revealed_at),
+        revealed_at=unpack_tokens(row.revealed_at) if row.revealed_at else None,
         chosen=row.chosen,
         candidates=row.candidates,
         cost=row.cost,

@@ -44,10 +44,12 @@ class GeneratedRun:
 
 
 def read_generated_run(folder: Path, limit: int | None = None, *, key: str = "source") -> GeneratedRun:
-    """The first `limit` prompts of a finished run of generate; errors of `check_generated`."""
+    """The first `limit` prompts of a finished run of generate with image tokens; errors of `check_generated`."""
     fingerprint = check_generated(folder, key)
     rows: dict[int, list[GeneratedRow]] = {}
     for row in read_generated(folder):
+        if not row.tokens:
+            raise ValueError(f"{key}: {folder} was drawn by a diffusion model, its rows hold no image tokens")
         rows.setdefault(row.prompt_index, []).append(row)
     text: Text = fingerprint["keys"].get("text", "prompt")
     prompts = [_prompt(folder, index, text) for index in sorted(rows)[:limit]]

@@ -60,7 +60,8 @@ class RecordedCandidate(RowPart):
     """One candidate of an image: what it ended in, and every answer about it on the way."""
 
     candidate: Number  # its number among all of this image
-    tokens: str  # packed image tokens (n,), see `genloop.records.pack_tokens`
+    tokens: str = ""  # packed image tokens (n,), see `genloop.records.pack_tokens`
+    latents_sha256: str = ""  # of a diffusion model: of the float32 latents that the path ended in
     p_yes: dict[str, float | None] = {}  # the last answer to each question; None: the judge gave none
     trace: tuple[Answer, ...] = ()  # all answers, in order
     cut_at: int | None = None  # steps after which it was given up; None: it was finished
@@ -68,7 +69,9 @@ class RecordedCandidate(RowPart):
     reason: str = ""  # what was found wrong with it, in words
 
     def unpacked(self) -> np.ndarray:
-        """Its image tokens: -> (n,) int64"""
+        """Its image tokens: -> (n,) int64; ValueError when it has none."""
+        if not self.tokens:
+            raise ValueError(f"candidate {self.candidate} holds no image tokens; only runs of Show-o do")
         return unpack_tokens(self.tokens)
 
     def answers(self) -> list[tuple[str, float | None]]:
@@ -86,7 +89,10 @@ class GenerationCost(RowPart):
 
 
 class GeneratedRow(RowPart):
-    """One image of `generate`; n = image tokens."""
+    """One image of `generate`; n = image tokens.
+
+    Tokens are kept as they are; latents of a diffusion model follow from the seed, and rows keep their hash alone.
+    """
 
     prompt_index: Number
     sample: Number
@@ -98,8 +104,9 @@ class GeneratedRow(RowPart):
     grid: tuple[Size, Size]  # rows and columns of image tokens
     strategy: str
     chosen: int  # number of the chosen candidate
-    tokens: str  # packed (n,), of the chosen candidate
-    revealed_at: str  # packed (n,): the step, from 0, that fixed each token
+    tokens: str = ""  # packed (n,), of the chosen candidate
+    revealed_at: str = ""  # packed (n,): the step, from 0, that fixed each token
+    latents_sha256: str = ""  # of the chosen candidate
     num_steps: Number
     cost: GenerationCost
     candidates: Annotated[tuple[RecordedCandidate, ...], Field(min_length=1)]
@@ -108,6 +115,8 @@ class GeneratedRow(RowPart):
 
     @model_validator(mode="after")
     def _fills_its_grid(self) -> Self:
+        if self.latents_sha256 and all(candidate.latents_sha256 for candidate in self.candidates):
+            return self
         packed = {"tokens": self.tokens, "revealed_at": self.revealed_at}
         packed |= {f"candidates.{i}.tokens": candidate.tokens for i, candidate in enumerate(self.candidates)}
         for key, text in packed.items():

@@ -27,6 +27,15 @@ def build_generator(
     return keys.generator.maker.load(keys.generator.options, keys.sampling, resolve, runtime)
 
 
+def check_generator(keys: GeneratorKeys, resolve: Resolve, questions: Sequence[str] = ()) -> None:
+    """Refuse a generator whose checkpoint, `sampling` keys or abilities do not fit; `questions`: of the search."""
+    generator = keys.generator
+    generator.check(resolve)
+    generator.maker.check_sampling(generator.options, keys.sampling, resolve)
+    if "reason" in questions and not generator.maker.corrects:
+        raise ValueError(f"search.options.correction: generator {generator.kind!r} cannot read an image and a reason")
+
+
 def check_mode(settings: GeneratorSettings, mode: ModeSettings, resolve: Resolve) -> None:
     """Refuse a mode that this kind of generator does not have, or that its checkpoint does not fit."""
     if mode.kind != TEXT:

@@ -63,6 +63,11 @@ def word_uniforms(seed: Seed, num_tokens: int) -> Tensor:
     return torch.from_numpy(_generator(seed, 0, 0, "answer").random(num_tokens))
 
 
+def gaussian(seed: Seed, shape: tuple[int, ...], *, step: int, round: int, purpose: str) -> Tensor:
+    """Standard normal numbers of a shape, float32 on the CPU: the noise of one latent."""
+    return torch.from_numpy(_generator(seed, step, round, purpose).standard_normal(shape, dtype=np.float32))
+
+
 def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """probs (R, K), uniform (R,) float64 in [0, 1) -> the first code whose cumulated probability exceeds it, (R,)"""
     cumulated = probs.cumsum(-1, dtype=torch.float64)

@@ -43,6 +43,11 @@ class GeneratorMaker(Maker, Protocol):
 
     Sampling: ClassVar[type[Settings]] = Settings  # its `sampling` keys; an instance has `num_steps`
     modes: ClassVar[Mapping[str, str]] = {}  # what it can do beside images of texts: {mode: "module:attribute"}
+    corrects: ClassVar[bool] = True  # whether it reads a finished image and what is wrong with it
+
+    @classmethod
+    def check_sampling(cls, options: Any, sampling: Any, resolve: Resolve) -> None:
+        """Refuse `sampling` keys that do not fit the checkpoint; reads headers at most."""
 
     @classmethod
     def check_mode(cls, options: Any, mode: ModeSettings, resolve: Resolve) -> None:

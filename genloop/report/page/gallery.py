@@ -128,7 +128,7 @@ def _history(name: str, run: ReportedRun, image: ReportedImage, unit: float | No
         run=run,
         image=image,
         picture=picture,
-        frames=tuple(filmstrip(record.revealed_at, record.grid, record.num_steps, num_frames=NUM_FRAMES)),
+        frames=_frames(record),
         width=FRAME_WIDTH,
         height=round(FRAME_WIDTH * rows / columns, 2),
         bars=_bars(record),
@@ -136,6 +136,13 @@ def _history(name: str, run: ReportedRun, image: ReportedImage, unit: float | No
         expense=expense([record], unit),
         trajectories=trajectories(record, image.path),
     )
+
+
+def _frames(record: GenerationRecord) -> tuple[Frame, ...]:
+    """What was decided at some of its steps; of latents everything changes at every step, and there is nothing."""
+    if record.revealed_at is None:
+        return ()
+    return tuple(filmstrip(record.revealed_at, record.grid, record.num_steps, num_frames=NUM_FRAMES))
 
 
 def _bars(record: GenerationRecord) -> tuple[Bar, ...]:

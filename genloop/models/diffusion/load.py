@@ -1,0 +1,132 @@
+"""Pipelines of diffusers as denoisers: components and text encoding are diffusers' own, the loop is not.
+
+B = rows, C, h, w = channels and sides of a latent, T, D = tokens and width of a text, H, W = pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from genloop.models.diffusion.config import COMPONENTS, INDEX, DiffusionFolder
+from genloop.models.diffusion.denoiser import Condition
+from genloop.models.diffusion.lora import LoraFile
+from genloop.reading import read_json_object
+from genloop.registry import require
+
+_UNUSED = ("safety_checker", "feature_extractor", "image_encoder")
+
+
+class PipelineDenoiser:
+    """Implements `genloop.models.diffusion.denoiser.Denoiser` on a Stable Diffusion 1.5 or SDXL pipeline."""
+
+    def __init__(self, pipeline: Any, folder: DiffusionFolder, grid: tuple[int, int], device: torch.device) -> None:
+        self.pipeline, self.grid, self.device = pipeline, grid, device
+        self.channels: int = folder.vae["latent_channels"]
+        self.is_xl = "text_encoder_2" in COMPONENTS[folder.pipeline]
+        self.size = grid[0] * folder.factor, grid[1] * folder.factor
+        self.flops_per_pass, self.flops_per_decode = count_flops(pipeline, self)
+
+    @torch.inference_mode()
+    def encode(self, text: str | None) -> Condition:
+        """See `Denoiser.encode`; without a text SDXL's base was trained on zeros."""
+        pipe, read = self.pipeline, text or ""
+        if not self.is_xl:
+            embeddings, _ = pipe.encode_prompt(read, self.device, 1, False)
+            return Condition(embeddings)
+        embeddings, _, pooled, _ = pipe.encode_prompt(
+            prompt=read, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        if text is None and pipe.config.force_zeros_for_empty_prompt:
+            return Condition(torch.zeros_like(embeddings), torch.zeros_like(pooled))
+        return Condition(embeddings, pooled)
+
+    @torch.inference_mode()
+    def predict(self, latents: Tensor, timesteps: Tensor, conditions: Sequence[Condition]) -> Tensor:
+        """See `Denoiser.predict`."""
+        unet = self.pipeline.unet
+        texts = torch.cat([condition.embeddings for condition in conditions])
+        more = added_conditions(conditions, self.size) if self.is_xl else {}
+        output = unet(latents.to(unet.dtype), timesteps, encoder_hidden_states=texts, return_dict=False, **more)[0]
+        return output.float()
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """See `Denoiser.decode`."""
+        vae, config = self.pipeline.vae, self.pipeline.vae.config
+        scaled = latents.to(vae.dtype) / config.scaling_factor
+        if mean := getattr(config, "latents_mean", None):
+            spread = torch.tensor(config.latents_std, device=scaled.device, dtype=scaled.dtype).view(1, -1, 1, 1)
+            scaled = scaled * spread + scaled.new_tensor(mean).view(1, -1, 1, 1)
+        elif shift := getattr(config, "shift_factor", None):
+            scaled = scaled + shift
+        return (vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+
+
+def added_conditions(conditions: Sequence[Condition], size: tuple[int, int]) -> dict[str, Any]:
+    """What SDXL is told beside the text: the pooled embedding, H and W, no crop, H and W again."""
+    pooled = torch.cat([condition.pooled for condition in conditions if condition.pooled is not None])
+    sizes = torch.tensor([[*size, 0, 0, *size]], device=pooled.device, dtype=pooled.dtype)
+    return {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes.repeat(len(pooled), 1)}}
+
+
+def load_diffusion(
+    folder: DiffusionFolder,
+    loras: Sequence[LoraFile] = (),
+    *,
+    grid: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    vae_dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+) -> PipelineDenoiser:
+    """The pipeline in a folder, its adapters added to its weights; only safetensors are read."""
+    pipeline_class = getattr(require("diffusers", "diffusion"), folder.pipeline)
+    index = read_json_object(folder.folder / INDEX)
+    unused = {name: None for name in _UNUSED if name in index}
+    pipe = pipeline_class.from_pretrained(
+        folder.folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, **unused
+    )
+    add_loras(pipe, loras)
+    for name in COMPONENTS[folder.pipeline]:
+        module = getattr(pipe, name).to(device).eval().requires_grad_(False)
+        module.to(vae_dtype if name == "vae" else dtype)
+    return PipelineDenoiser(pipe, folder, grid, torch.device(device))
+
+
+def add_loras(pipe: Any, loras: Sequence[LoraFile]) -> None:
+    """Add weight * (alpha / rank) B A of each file to the layers; alpha is read off the file by diffusers."""
+    if not loras:
+        return
+    names = [f"lora_{number}" for number in range(len(loras))]
+    for name, lora in zip(names, loras):
+        pipe.load_lora_weights(lora.file.parent, weight_name=lora.file.name, adapter_name=name, local_files_only=True)
+    pipe.set_adapters(names, [lora.weight for lora in loras])
+    pipe.fuse_lora(adapter_names=names)
+    pipe.unload_lora_weights()
+
+
+def count_flops(pipe: Any, model: PipelineDenoiser) -> tuple[float, float]:
+    """Operations of one row through the UNet, and of decoding one latent, counted on the meta device."""
+    condition = model.encode("")
+    embeddings = condition.embeddings.float().to("meta")
+    pooled = None if condition.pooled is None else condition.pooled.float().to("meta")
+    more = added_conditions([Condition(embeddings, pooled)], model.size) if model.is_xl else {}
+    latents, time = torch.empty(1, model.channels, *model.grid, device="meta"), torch.ones(1, device="meta")
+    unet, vae = _on_meta(pipe.unet), _on_meta(pipe.vae)
+    one_pass = _flops(lambda: unet(latents, time, encoder_hidden_states=embeddings, **more))
+    return one_pass, _flops(lambda: vae.decode(latents))
+
+
+def _on_meta(component: Any) -> Any:
+    """A component's layers, without values."""
+    with torch.device("meta"):
+        return type(component).from_config(component.config).eval()
+
+
+@torch.inference_mode()
+def _flops(work: Callable[[], object]) -> float:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return float(counter.get_total_flops())

@@ -1,0 +1,1 @@
+"""Denoising of latents (Rombach et al. 2022), step by step, behind the Sampler protocol."""
