@@ -15,7 +15,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 LAYERS = {
     "unet": "block.to_q",
     "vae": "decoder.conv_in",
-    "text_encoder": "text_model.encoder.layers.0.self_attn.q_proj",
+    "text_encoder": "text_model.encoder.q_proj",
 }
 
 
