@@ -3,7 +3,7 @@
 Folders and samples are named by digits, however padded, and walked in the order of their numbers. Images are PNG, JPEG
 or WebP. With the layout "final" a prompt has one image, IMAGES/00017/final.png, beside its metadata. What GenEval
 passes over in silence is refused here: a folder that is no number or lacks metadata, the same number twice, files of
-another image type.
+another image type. A folder of shards that `generate` wrote is read alike.
 """
 
 import json
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from genloop.data.images import OTHER_SUFFIXES, SUFFIXES
-from genloop.data.pictures import by_number, stem_number
+from genloop.data.pictures import by_number, has_shards, image_samples, member_name, stem_number
 from genloop.data.prompts import REWRITTEN, parse_metadata
-from genloop.reading import read_json
+from genloop.reading import parse_json, read_json
 from genloop.records import Prompt
 
 Layout = Literal["samples", "final"]
@@ -64,6 +64,8 @@ def read_folders(
     """The first `limit` prompt folders by number, each with the samples it has, which may be none."""
     if not images.is_dir():
         raise FileNotFoundError(f"{images}: no such folder; expected prompt folders such as {images}/00000")
+    if has_shards(images):
+        return _from_shards(images, classes)[:limit]
     if (images / "metadata.jsonl").is_file():
         raise ValueError(f"{images}: is the folder of one prompt; give the folder above it, {images.parent}")
     entries = [entry for entry in images.iterdir() if not entry.name.startswith(".")]
@@ -82,6 +84,29 @@ def read_folders(
             "rename it, move it elsewhere, or hide it behind a dot"
         )
     return [_read(images, name, index, classes, layout) for index, name in list(folders.items())[:limit]]
+
+
+def _from_shards(images: Path, classes: Collection[str] | None) -> list[PromptFolder]:
+    """The prompts of shards that `generate` wrote, whose json holds `metadata`, by number."""
+    found: dict[int, dict[int, Sample]] = {}
+    for member in image_samples(images, ("json",)):
+        where = f"{member.name}: json"
+        row = parse_json(member.fields.get("json", b"null"), where)
+        index, number = (row.get(key) if isinstance(row, Mapping) else None for key in ("prompt_index", "sample"))
+        if not (isinstance(index, int) and isinstance(number, int) and min(index, number) >= 0):
+            raise ValueError(f"{where}: needs prompt_index, sample and metadata, as `generate` writes them")
+        metadata = row.get("metadata")
+        _check_schema(Path(where), metadata)
+        prompt = parse_metadata(metadata, index, where=where, classes=classes)
+        samples = found.setdefault(index, {})
+        if number in samples:
+            raise ValueError(f"{where}: a second image of prompt {index}, sample {number}; remove one of them")
+        text = json.dumps(metadata)
+        samples[number] = Sample(prompt, number, member_name(member, "png"), text, metadata.get(REWRITTEN))
+    return [
+        PromptFolder(f"{index:05d}", samples[min(samples)].prompt, tuple(samples[n] for n in sorted(samples)))
+        for index, samples in sorted(found.items())
+    ]
 
 
 def check_samples(images: Path, folders: Iterable[PromptFolder], layout: Layout = "samples") -> None:

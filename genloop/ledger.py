@@ -260,7 +260,11 @@ class Ledger:
         """Write a file of the unit that is being worked on, whole or not at all; LeaseLost when it is another's now."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data, staging=self.staging, ready=self.check_lease)
-        self._written[path.relative_to(self.run).as_posix()] = hashlib.sha256(data).hexdigest()
+        self.record(path, hashlib.sha256(data).hexdigest())
+
+    def record(self, path: Path, sha256: str) -> None:
+        """A file of the unit is in place, by `write` or otherwise: it is in the unit's checksums."""
+        self._written[path.relative_to(self.run).as_posix()] = sha256
 
     def check_lease(self) -> None:
         """LeaseLost when this worker's unit is another's by now; asked before a file that `write` does not write."""

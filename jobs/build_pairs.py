@@ -55,7 +55,7 @@ from genloop.rewards.build import build_judge, check_judge, check_prompts
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import RunFailed, read_run, write_atomic, write_json
 from genloop.runs.evaluations import check_evaluation, read_evaluated
-from genloop.runs.generated import GeneratedRun, read_generated_run
+from genloop.runs.generated import GeneratedRun, image_folder, read_generated_run
 from genloop.runs.pairing import Label, LocalisedPairing, Place, PlainPairing
 from genloop.runs.pools import check_tokens
 from genloop.sampling.build import build_generator, read_generator, recorded_hash
@@ -211,7 +211,7 @@ def _read_verdicts(config: Config, source: GeneratedRun) -> dict[Place, bool] | 
         return None
     check_evaluation(config.verdicts)
     judged = (read_run(config.verdicts) or {}).get("inputs", {}).get("images")
-    if judged != sha256_tree(source.folder / "images"):
+    if judged != sha256_tree(image_folder(source.folder)):
         raise ValueError(f"verdicts: {config.verdicts} is about other images than those of {config.source}")
     return {(row.prompt_index, row.sample): row.correct for row in read_evaluated(config.verdicts)}
 

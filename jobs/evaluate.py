@@ -48,7 +48,7 @@ from genloop.job import loading, run
 from genloop.ledger import Ledger, count, finished, plan_units
 from genloop.planning import Footprint, Workload
 from genloop.records import Unit
-from genloop.runs.generated import units_to_make
+from genloop.runs.generated import image_folder, units_to_make
 from genloop.stats.rates import Kind
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Config(IndependentConfig, EvaluatorKeys):
     @classmethod
     def _of_a_run(cls, images: str | None) -> str | None:
         """A run folder stands for the images in it."""
-        return f"{images.rstrip('/')}/images" if images and (Path(images) / "run.json").is_file() else images
+        return f"{image_folder(Path(images))}" if images and (Path(images) / "run.json").is_file() else images
 
     @property
     def has_images(self) -> bool:

@@ -4,6 +4,7 @@
     genloop run generate tiny out=runs/b search.strategy=best_of_n search.n=8 --procs 2
     genloop run generate tiny out=runs/c search.strategy=best_of_n search.n=8 previews=judged
     genloop run generate showo_256 out=runs/r prompts=rewritten.jsonl text=detailed_caption
+    genloop run generate tiny_shards out=runs/s
     genloop run generate inpaint_tiny out=runs/i
     genloop run generate extrapolate_tiny out=runs/e
     torchrun --nproc-per-node 8 -m jobs.generate showo_256 out=runs/d prompts=prompts.txt
@@ -11,35 +12,36 @@
 Reads   a prompt file (and its GenEval metadata), the generator's checkpoints (of Show-o: also its image tokenizer);
         a judge's checkpoint when the strategy asks one; with mode.kind=inpaint or extrapolate folders of images and
         masks, the i-th file by name for line i.
-Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads); RUN/rows/*.jsonl, one line an
-        image: tokens, scores and way of all candidates, the chosen one, its sha256, what it cost. Each PNG says in a
-        text chunk how it was made. With previews=judged RUN/paths/00017/0000.png: a row a candidate, a column a step
-        at which a judge was asked. With text=detailed_caption the generator reads the rewritten prompt that a line of
-        metadata holds beside the original one; judges and evaluations go on seeing the original. Rows, PNGs and
-        metadata.jsonl then hold both. Inpainting keeps the tokens around the hole and can be searched as any image;
-        extrapolation makes larger images, mode.options.directions=[right,up], without a search.
+Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads), or with images=shards one
+        WebDataset shard a unit, RUN/shards/00002.tar: png, txt, and json with all that made the image;
+        RUN/rows/*.jsonl, one line an image: tokens, scores and way of all candidates, the chosen one, its sha256, what
+        it cost. Each PNG says in a text chunk how it was made. With previews=judged RUN/paths/00017/0000.png: a row a
+        candidate, a column a step at which a judge was asked. With text=detailed_caption the generator reads the
+        rewritten prompt that a line of metadata holds beside the original one; judges and evaluations go on seeing the
+        original. Rows, PNGs and metadata.jsonl then hold both. Inpainting keeps the tokens around the hole and can be
+        searched as any image; extrapolation makes larger images, mode.options.directions=[right,up], without a search.
+        An image with NaN, or a black one unless refuse_black=false, is a failure of its unit that names its prompt.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image depends on the
         config and its prompt's line alone: not on workers, slots or restarts.
 """
 
 import hashlib
-import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Repeats
-from genloop.config import PromptConfig
+from genloop.config import ADDED, LAUNCH, PromptConfig
 from genloop.data.given import GivenFolder
 from genloop.data.prompts import Text, read_prompts
 from genloop.distributed import World, choose_device
@@ -52,8 +54,9 @@ from genloop.registry import load
 from genloop.rewards.build import ABILITIES, build_judge, check_judge, check_prompts, judge_classes
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run
-from genloop.runs.provenance import CHUNK, image_chunk, regime_of
+from genloop.runs.provenance import CHUNK, image_chunk
 from genloop.runs.rows import Answer, GeneratedRow, GenerationCost, RecordedCandidate
+from genloop.runs.sinks import SINKS, Images, ImageSink
 from genloop.sampling.build import build_generator, check_generator, check_mode, warn_of_cuts
 from genloop.sampling.modes import TEXT, GivenImage, ModeSettings
 from genloop.sampling.settings import GeneratorKeys
@@ -72,6 +75,10 @@ class Config(PromptConfig, GeneratorKeys):
     images_per_prompt: Repeats = Field(4, description="samples of each prompt; each is searched for on its own")
     search: SearchSettings = SearchSettings()
     judge: JudgeSettings = JudgeSettings()
+    images: Annotated[Images, ADDED] = Field("folder", description="GenEval's folder, or a WebDataset shard a unit")
+    refuse_black: Annotated[bool, LAUNCH] = Field(
+        True, description="a black image is a failure, as one with NaN always is; false where prompts may ask for it"
+    )
     previews: Literal["none", "judged"] = Field("none", description="keep pictures of what judges were shown")
 
 
@@ -123,12 +130,14 @@ def main(config: Config, world: World, checked: Checked) -> None:
     units = plan_units(len(prompts), config.unit_size)
     with Ledger.of(config, units, world, rows_per_item=config.images_per_prompt) as ledger:
         work: tuple[Sampler[Any], Strategy] | None = None
-        regime = regime_of(read_run(config.out) or {})
+        fingerprint = read_run(config.out) or {}
         for unit in ledger.claims():
             work = work or _load(config, given, world)  # a finished run loads nothing
             with ledger.working(unit):
                 began = time.monotonic()
-                rows = _generate(config, prompts[unit.start : unit.stop], *work, regime, ledger, world)
+                sink = SINKS[config.images](ledger, unit, fingerprint)
+                rows = _generate(config, prompts[unit.start : unit.stop], *work, sink, world)
+                sink.close()
                 if given:
                     rows = [row.model_copy(update={"given": given.names[row.prompt_index]}) for row in rows]
                 ledger.complete(unit, [row.to_json() for row in rows])
@@ -203,8 +212,7 @@ def _generate(
     prompts: Sequence[Prompt],
     sampler: "Sampler[Any]",
     strategy: "Strategy",
-    regime: Mapping[str, Any],
-    ledger: Ledger,
+    sink: ImageSink,
     world: World,
 ) -> list[GeneratedRow]:
     """All images of a unit's prompts -> their rows. Threads encode and write; images are written in order."""
@@ -214,21 +222,21 @@ def _generate(
 
     def keep(row: GeneratedRow) -> None:
         rows.append(row)
-        ledger.advance(1)
+        sink.ledger.advance(1)
 
     with InOrder(keep) as writing:
         while part := list(islice(choices, getattr(sampler, "images_per_decode", 1))):
             world.check_stop()
             chosen = [choice.candidates[choice.chosen].content for _, choice in part]
             with note(_name(*part[0][0]) + (f" and {len(part) - 1} more" if part[1:] else "")):
-                images = _pixels(chosen, sampler)
-            for ((prompt, sample), choice), image in zip(part, images, strict=True):
+                images = list(_pixels(chosen, sampler))
+            for ((prompt, sample), choice), (image, is_finite) in zip(part, images, strict=True):
                 with note(_name(prompt, sample)):
-                    row = _row(config, prompt, sample, choice, sampler)
+                    _check_image(image, is_finite, config)
+                    row = _row(config, prompt, sample, choice, sampler, sink.place(prompt.index, sample))
                     sheet = _previews(choice, sampler) if config.previews == "judged" else None
                 writing.submit(
-                    partial(_encode, image, sheet, image_chunk(regime, row)),
-                    partial(_write, config, prompt, row, ledger),
+                    partial(_encode, image, sheet, image_chunk(sink.regime, row)), partial(_write, prompt, row, sink)
                 )
     return rows
 
@@ -244,21 +252,25 @@ def _encode(image: np.ndarray, sheet: np.ndarray | None, chunk: str) -> tuple[by
     return encode_png(image, {CHUNK: chunk}), None if sheet is None else encode_png(sheet)
 
 
-def _write(
-    config: Config, prompt: Prompt, row: GeneratedRow, ledger: Ledger, pngs: tuple[bytes, bytes | None]
-) -> GeneratedRow:
-    """Write an image, its prompt's metadata, its previews -> the row, which says so."""
+def _check_image(image: np.ndarray, is_finite: bool, config: Config) -> None:
+    """ValueError for an image that no generator means: NaN or infinite values, or every pixel black."""
+    if not is_finite:
+        raise ValueError("the image holds NaN or infinite values; use another dtype for the generator or its decoder")
+    if config.refuse_black and not image.any():
+        raise ValueError("the image is black; use another dtype, or refuse_black=false where prompts may ask for it")
+
+
+def _write(prompt: Prompt, row: GeneratedRow, sink: ImageSink, pngs: tuple[bytes, bytes | None]) -> GeneratedRow:
+    """Keep an image and its previews -> the row, which says so."""
     png, sheet = pngs
     with note(_name(prompt, row.sample)):
-        path = config.out / row.image
-        if row.sample == 0:
-            ledger.write(path.parent.parent / "metadata.jsonl", (json.dumps(prompt.metadata()) + "\n").encode())
-        ledger.write(path, png)
-        facts = {"sha256": hashlib.sha256(png).hexdigest()}
-        if sheet is not None:
-            facts["previews"] = f"paths/{prompt.index:05d}/{row.sample:04d}.png"
-            ledger.write(config.out / facts["previews"], sheet)
-    return row.model_copy(update=facts)
+        row = row.model_copy(update={"sha256": hashlib.sha256(png).hexdigest()})
+        sink.put(prompt, row, png)
+        if sheet is None:
+            return row
+        previews = f"paths/{prompt.index:05d}/{row.sample:04d}.png"
+        sink.ledger.write(sink.ledger.run / previews, sheet)
+    return row.model_copy(update={"previews": previews})
 
 
 def _previews(choice: Choice, sampler: "Sampler[Any]") -> np.ndarray | None:
@@ -268,22 +280,25 @@ def _previews(choice: Choice, sampler: "Sampler[Any]") -> np.ndarray | None:
     guesses = {(c.index, seen.step): seen.guess for c in choice.candidates for seen in c.trace}
     if not guesses:
         return None
-    pictures = dict(zip(guesses, _pixels(list(guesses.values()), sampler)))
+    pictures = dict(zip(guesses, (image for image, _ in _pixels(list(guesses.values()), sampler))))
     steps = sorted({step for _, step in guesses})
     return contact_sheet([[pictures.get((c.index, step)) for step in steps] for c in choice.candidates])
 
 
-def _pixels(contents: Sequence[np.ndarray], sampler: "Sampler[Any]") -> np.ndarray:
-    """Contents of B images -> (B, H, W, 3) uint8"""
+def _pixels(contents: Sequence[np.ndarray], sampler: "Sampler[Any]") -> Iterator[tuple[np.ndarray, bool]]:
+    """Contents of images -> (H, W, 3) uint8 of each, and whether all its values were finite."""
     import torch
 
     from genloop.data.images import to_uint8
 
-    stacked = torch.from_numpy(np.stack(contents))
-    return np.concatenate([to_uint8(sampler.decode(part)) for part in stacked.split(sampler.slots)])
+    for part in torch.from_numpy(np.stack(contents)).split(sampler.slots):
+        decoded = sampler.decode(part)
+        yield from zip(to_uint8(decoded.nan_to_num()), decoded.isfinite().flatten(1).all(1).tolist())
 
 
-def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "Sampler[Any]") -> GeneratedRow:
+def _row(
+    config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "Sampler[Any]", image: str
+) -> GeneratedRow:
     best, cost = choice.candidates[choice.chosen], choice.cost
     steps = int(cost.generator_steps) if cost.generator_steps == int(cost.generator_steps) else cost.generator_steps
     rewritten = {} if prompt.detailed_caption is None else {"rewritten_prompt": prompt.detailed_caption}
@@ -293,7 +308,7 @@ def _row(config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "
         prompt=prompt.text,
         **rewritten,
         tag=prompt.tag,
-        image=f"images/{prompt.index:05d}/samples/{sample:04d}.png",
+        image=image,
         sha256="",  # known once the image is encoded
         grid=sampler.grid,
         strategy=config.search.strategy,

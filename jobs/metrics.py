@@ -37,6 +37,7 @@ from genloop.records import Unit
 from genloop.rewards.build import build_judge, check_asker, check_judge, check_prompts
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import check_cache
+from genloop.runs.generated import image_folder
 
 KIND = "independent"
 
@@ -66,9 +67,9 @@ class Config(IndependentConfig):
     @classmethod
     def _of_a_run(cls, images: Path | None, info: ValidationInfo) -> Path | None:
         """A run folder stands for the images in it; a reference may be a run that has statistics instead."""
-        if images is None or not (images / "run.json").is_file():
+        if images is None or (info.field_name == "reference" and has_statistics(images)):
             return images
-        return images if info.field_name == "reference" and has_statistics(images) else images / "images"
+        return image_folder(images)
 
 
 def check(config: Config) -> Measurement:

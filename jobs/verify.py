@@ -22,6 +22,7 @@ from genloop import terminal
 from genloop.bounds import Count
 from genloop.checkpoint import MANIFEST_FILE, verify_folder
 from genloop.config import IndependentConfig
+from genloop.data.members import is_member, is_there, read_any
 from genloop.distributed import World
 from genloop.hashing import files_below
 from genloop.job import one_line
@@ -108,9 +109,11 @@ def _check_others(run: Path, name: str, seen: Collection[str]) -> list[dict[str,
 
 
 def _problem(path: Path, digest: str) -> str:
-    if not path.exists():
-        return "missing"
     try:
+        if not (is_there(path) if is_member(path) else path.exists()):
+            return "missing"
+        if is_member(path):
+            return "" if hashlib.sha256(read_any(path)).hexdigest() == digest else "changed"
         return "" if sha256_file(regular_file(path)) == digest else "changed"
     except (OSError, ValueError):
         return "unreadable"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from genloop.data.images import decoding_errors, open_image, upright_rgb
+from genloop.data.members import is_member, read_any
 from genloop.data.shards import Sample, Shards
-from genloop.reading import read_bytes
 
 
 class UnreadableImage(ValueError):
@@ -55,7 +55,7 @@ class ImageReader:
 def read_image(path: Path) -> np.ndarray:
     """An image file -> (H, W, 3) uint8 RGB, turned as its EXIF data says; UnreadableImage when it does not decode."""
     try:
-        data = read_bytes(path)  # a failing disk is not a broken image: its OSError passes
+        data = read_any(path)  # a failing disk is not a broken image: its OSError passes
     except ValueError as error:
         raise UnreadableImage(str(error)) from None
     return decode_image(data)
@@ -64,7 +64,7 @@ def read_image(path: Path) -> np.ndarray:
 def image_size(path: Path) -> tuple[int, int] | None:
     """Width and height as an image file's header says, not turned; None when it says nothing."""
     try:
-        with open_image(path) as image:
+        with open_image(io.BytesIO(read_any(path)) if is_member(path) else path) as image:
             return image.size
     except decoding_errors():
         return None

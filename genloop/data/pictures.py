@@ -2,17 +2,22 @@
 
 IMAGES/00017/samples/0000.png   prompt 17; its text is in metadata.jsonl beside `samples`, or on line 17 of `prompts`
 IMAGES/00017_2.png              prompt 17, its image 2: lines of `prompts` count from 0
+IMAGES/00002.tar                a shard of WebDataset: png; its text is `prompt` of json, or txt
 IMAGES/dog.png                  named by a row {"image": "dog.png", "prompt": ...} of `prompts`
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from genloop.data.images import OTHER_SUFFIXES, SUFFIXES
 from genloop.data.prompts import parse_metadata, read_texts
+from genloop.data.shards import Sample, Shards
 from genloop.hashing import files_below
 from genloop.reading import parse_json, read_json, read_utf8
 from genloop.records import Prompt
@@ -40,6 +45,8 @@ def find_pictures(folder: Path, prompts: Path | None = None, *, limit: int | Non
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     known = _Prompts(prompts) if prompts is not None else None
+    if has_shards(folder):
+        return list(islice(_in_shards(folder, known), limit))
     places = by_number(folder, (p.name for p in folder.iterdir() if p.is_dir() and p.name.isdecimal()), int)
     if places:
         found = [picture for index, name in places.items() for picture in _of_prompt(folder, name, index, known)]
@@ -54,6 +61,8 @@ def find_images(folder: Path, *, limit: int | None = None) -> list[Picture]:
     """The first `limit` images below a folder, at any depth, by path."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
+    if has_shards(folder):
+        return [Picture(member_name(sample, "png")) for sample in islice(image_samples(folder), limit)]
     names = sorted((p.relative_to(folder).as_posix() for p in _images(files_below(folder))), key=_order)
     if not names:
         raise ValueError(f"{folder}: no images; expected files ending in {', '.join(SUFFIXES)}")
@@ -74,6 +83,42 @@ def by_number(folder: Path, names: Iterable[str], number_of: Callable[[str], N])
             raise ValueError(f"{folder}: {found[number]} and {name} are the same number; remove one of them")
         found[number] = name
     return dict(sorted(found.items()))
+
+
+def has_shards(folder: Path) -> bool:
+    """Whether images lie in shards."""
+    return any(folder.glob("*.tar"))
+
+
+def image_samples(folder: Path, fields: Collection[str] = ()) -> Iterator[Sample]:
+    """The samples of a folder of shards, with some of their fields; ValueError when one has no png."""
+    shards = Shards(folder)
+    lacking = np.flatnonzero(shards.column("png")["size"] < 0)[:1].tolist()
+    for place in lacking:
+        raise ValueError(f"{shards.read(place, ()).name}: has no png; a sample needs one to be an image")
+    return (shards.read(place, fields) for place in range(len(shards)))
+
+
+def member_name(sample: Sample, field: str) -> str:
+    """What a field of a sample is called below the folder of its shard."""
+    return f"{sample.shard.name if sample.shard else ''}/{sample.key}.{field}"
+
+
+def _in_shards(folder: Path, known: "_Prompts | None") -> Iterator[Picture]:
+    """Their own numbers where json has them, as that of `generate` does."""
+    for place, sample in enumerate(image_samples(folder, ("json", "txt"))):
+        row = parse_json(sample.fields.get("json", b"{}"), f"{sample.name}: json")
+        row = row if isinstance(row, Mapping) else {}
+        index, number = (value if type(value := row.get(key)) is int else 0 for key in ("prompt_index", "sample"))
+        index = index if "prompt_index" in row else place
+        name, prompt = member_name(sample, "png"), None
+        if known is not None:
+            prompt = known.by_name.get(name) or known.of_number(index, sample.name)
+        elif isinstance(row.get("prompt"), str):
+            prompt = _prompt(row.get("metadata", row), index, sample.name)
+        elif "txt" in sample.fields:
+            prompt = _prompt({"text": sample.fields["txt"].decode("utf-8", "replace")}, index, sample.name)
+        yield Picture(name, prompt, number)
 
 
 class _Prompts:

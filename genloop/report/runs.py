@@ -189,7 +189,7 @@ def _image(row: EvaluatedRow, images: Path, records: Mapping[str, GenerationReco
         path=images / row.image,
         correct=row.correct,
         reason=row.reason,
-        record=records.get(f"images/{row.image}"),
+        record=records.get(f"{images.name}/{row.image}"),
         row=row,
     )
 

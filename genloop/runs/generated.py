@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genloop.data.members import is_member, read_any
+from genloop.data.pictures import has_shards
 from genloop.data.prompts import Text, parse_metadata
 from genloop.ledger import finished, plan_of, unsettled
-from genloop.reading import read_json
+from genloop.reading import parse_json, read_json
 from genloop.records import Prompt
 from genloop.rundir import RunError, read_run
 from genloop.runs.rows import GeneratedRow, read_images
@@ -52,16 +54,33 @@ def read_generated_run(folder: Path, limit: int | None = None, *, key: str = "so
             raise ValueError(f"{key}: {folder} was drawn by a diffusion model, its rows hold no image tokens")
         rows.setdefault(row.prompt_index, []).append(row)
     text: Text = fingerprint["keys"].get("text", "prompt")
-    prompts = [_prompt(folder, index, text) for index in sorted(rows)[:limit]]
+    prompts = [_prompt(folder, rows[index][0], text) for index in sorted(rows)[:limit]]
     return GeneratedRun(folder, fingerprint["digest"], fingerprint["keys"], fingerprint["inputs"], prompts, rows)
 
 
-def _prompt(folder: Path, index: int, text: Text) -> Prompt:
-    path = folder / f"images/{index:05d}/metadata.jsonl"
-    row = read_json(path)
-    if isinstance(row, dict) and "tag" not in row and isinstance(row.get("prompt"), str):
-        return Prompt(index, row["prompt"])
-    return parse_metadata(row, index, where=str(path), text=text)
+def image_folder(run: Path) -> Path:
+    """Where a run of `generate` keeps its images: its shards, or the folder in GenEval's layout; else `run` itself."""
+    if not (run / "run.json").is_file():
+        return run
+    return run / "shards" if has_shards(run / "shards") else run / "images"
+
+
+def metadata_of(run: Path, row: GeneratedRow) -> tuple[str, Any]:
+    """Where the metadata of a row's prompt stands, and what it is."""
+    image = run / row.image
+    if not is_member(image):
+        path = image.parent.parent / "metadata.jsonl"
+        return f"{path}", read_json(path)
+    where = f"{image.with_suffix('.json')}"
+    made = parse_json(read_any(image.with_suffix(".json")), where)
+    return where, made.get("metadata") if isinstance(made, dict) else None
+
+
+def _prompt(folder: Path, row: GeneratedRow, text: Text) -> Prompt:
+    where, metadata = metadata_of(folder, row)
+    if isinstance(metadata, dict) and "tag" not in metadata and isinstance(metadata.get("prompt"), str):
+        return Prompt(row.prompt_index, metadata["prompt"])
+    return parse_metadata(metadata, row.prompt_index, where=where, text=text)
 
 
 def units_to_make(images: Path) -> int:

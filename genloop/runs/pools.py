@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from genloop.data.prompts import parse_metadata
-from genloop.reading import read_json
 from genloop.records import Prompt
-from genloop.runs.generated import check_generated, read_generated
+from genloop.runs.generated import check_generated, metadata_of, read_generated
 from genloop.runs.rows import GeneratedRow
 
 EXCHANGEABLE = ("none", "best_of_n")  # strategies that finish every candidate, whatever a judge says
@@ -45,11 +44,10 @@ def read_prompts_of(
     for row in rows:
         index = row.prompt_index
         if index not in found:
-            path = run / "images" / f"{index:05d}" / "metadata.jsonl"
-            value = read_json(path)
+            where, value = metadata_of(run, row)
             if row.tag is None:
-                raise ValueError(f"{path}: prompt {index} {row.prompt!r} has no GenEval metadata to judge by")
-            found[index] = parse_metadata(value, index, where=f"{path}", classes=classes)
+                raise ValueError(f"{where}: prompt {index} {row.prompt!r} has no GenEval metadata to judge by")
+            found[index] = parse_metadata(value, index, where=where, classes=classes)
     return found
 
 

@@ -3,6 +3,7 @@
 The regime is what decided all images of a run: sampling, strategy, judge, weights, seed.
 """
 
+import io
 import json
 import math
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.data.images import decoding_errors, open_image
+from genloop.data.members import is_member, read_any
 from genloop.reading import parse_json
 from genloop.runs.rows import GeneratedRow
 
@@ -74,7 +76,7 @@ def image_chunk(regime: Mapping[str, Any], row: GeneratedRow) -> str:
 def read_chunk(path: Path) -> dict[str, Any] | None:
     """How an image says that it was made, without what it says about itself alone; None when it says nothing."""
     try:
-        with open_image(path) as image:
+        with open_image(io.BytesIO(read_any(path)) if is_member(path) else path) as image:
             info = dict(image.info)
     except decoding_errors():
         return None  # counted as unreadable where it is judged

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from genloop.data.members import is_there
 from genloop.data.prompts import NUMBERS, plural
 from genloop.reading import parse_json
 from genloop.report.page.pictures import EmbeddedImage, embed
@@ -62,7 +63,7 @@ def draw(folder: Path, num_images: int, seed: int) -> tuple[ReportedRun, list[Re
 
 def sample(run: ReportedRun, num_images: int, seed: int) -> list[ReportedImage]:
     """So many images whose files are there, equally many of each task as far as there are, in a random order."""
-    groups = [[i for i in run.images if i.tag == tag and i.path.is_file()] for tag in run.tags]
+    groups = [[i for i in run.images if i.tag == tag and is_there(i.path)] for tag in run.tags]
     chosen = []
     for number, (group, count) in enumerate(zip(groups, deal([len(group) for group in groups], num_images))):
         rng = np.random.default_rng([seed, number])

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from genloop.data.masks import decode_mask
+from genloop.data.members import is_there
 from genloop.ledger import DamagedRows
 from genloop.reading import parse_json
 from genloop.report.failures.outlines import outline
@@ -67,7 +68,7 @@ def shots(run: ReportedRun, limit: int) -> list[DetectedImage]:
     """At most `limit` images, spread over tasks and kinds of failure; those whose files are gone are left out."""
     known = [image for image in run.images if image.row.details is not None]
     choices = [_Choice(image, image.tag, _outcome(image)) for image in known]
-    found = (_shot(choice) for choice in spread([c for c in choices if c.image.path.is_file()], limit))
+    found = (_shot(choice) for choice in spread([c for c in choices if is_there(c.image.path)], limit))
     return [shot for shot in found if shot is not None]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
+from genloop.data.members import is_there
 from genloop.report.page.costs import Expense, expense
 from genloop.report.page.pictures import FRAME_WIDTH, EmbeddedImage, Frame, embed, filmstrip
 from genloop.report.page.selection import spread
@@ -100,7 +101,7 @@ def cards(found: Sequence[Case], limit: int) -> list[Card]:
 
 def closeups(found: Sequence[Case], limit: int, unit: float | None) -> list[Closeup]:
     """At most `limit` close-ups of images whose rows say how they came about; `unit` is that of their expenses."""
-    recorded = [case for case in found if any(image.record and image.path.is_file() for _, image in case.images)]
+    recorded = [case for case in found if any(image.record and is_there(image.path) for _, image in case.images)]
     shown = []
     for number, case in enumerate(spread(recorded, limit)):
         histories = [_history(f"path{number}-{run.number}", run, image, unit) for run, image in case.images]
@@ -110,7 +111,7 @@ def closeups(found: Sequence[Case], limit: int, unit: float | None) -> list[Clos
 
 def missing_images(run: ReportedRun) -> int:
     """How many of a run's images are not where they were."""
-    return sum(not image.path.is_file() for image in run.images)
+    return sum(not is_there(image.path) for image in run.images)
 
 
 def _gallery_images(case: Case) -> Iterator[GalleryImage]:
