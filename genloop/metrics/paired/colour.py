@@ -33,22 +33,24 @@ def histogram_distance(candidates: Pixels, references: Pixels) -> np.ndarray:
 
 def delta_e(candidates: Pixels, references: Pixels) -> np.ndarray:
     """Mean CIEDE2000 of pixels at the same place."""
-    return ciede2000(candidates.lab, references.lab).flatten(1).mean(dim=1).numpy()
+    return ciede2000(candidates.lab, references.lab).mean(axis=(1, 2))
 
 
 def mean_colour(candidates: Pixels, references: Pixels) -> np.ndarray:
     """CIEDE2000 between the mean colours; it does not see the layout."""
-    return ciede2000(candidates.lab.flatten(2).mean(dim=2), references.lab.flatten(2).mean(dim=2)).numpy()
+    return ciede2000(candidates.lab.mean(axis=(2, 3)), references.lab.mean(axis=(2, 3)))
 
 
 def colour_moments(candidates: Pixels, references: Pixels) -> np.ndarray:
     """Mean absolute difference of nine moments of L*, a* and b*."""
-    return (candidates.moments - references.moments).abs().mean(dim=1).numpy()
+    return np.abs(candidates.moments - references.moments).mean(axis=1)
 
 
 def dominant_colours(candidates: Pixels, references: Pixels) -> np.ndarray:
     """Earth mover's distance in L*a*b* between the five dominant colours of each, weighted by their area."""
-    ours, theirs = _palettes(candidates.lab), _palettes(references.lab)
+    import torch
+
+    ours, theirs = (_palettes(torch.from_numpy(side.lab)) for side in (candidates, references))
     return np.array([_mover(*one, *other) for one, other in zip(zip(*ours), zip(*theirs))])
 
 
@@ -57,48 +59,42 @@ def colourfulness(candidates: Pixels, references: Pixels) -> np.ndarray:
     return np.abs(_colourfulness(candidates) - _colourfulness(references))
 
 
-def ciede2000(x: "Tensor", y: "Tensor") -> "Tensor":
+def ciede2000(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """L*a*b* (3, ...) twice -> (...): the colour difference of CIE 142-2001, weights 1 (Sharma et al. 2005).
 
     Hues are directions: sines and cosines of the mean hue come from the sum of two unit vectors, without any angle.
     """
-    import torch
-
-    mean_chroma = (torch.hypot(x[1], x[2]) + torch.hypot(y[1], y[2])) / 2
+    mean_chroma = (np.sqrt(x[1] * x[1] + x[2] * x[2]) + np.sqrt(y[1] * y[1] + y[2] * y[2])) / 2
     stretch = 1.5 - 0.5 * _seventh(mean_chroma)
     (a, b), (c, d) = (x[1] * stretch, x[2]), (y[1] * stretch, y[2])
-    chroma_x, chroma_y = torch.sqrt(a * a + b * b), torch.sqrt(c * c + d * d)
+    chroma_x, chroma_y = np.sqrt(a * a + b * b), np.sqrt(c * c + d * d)
     both, dot, cross = chroma_x * chroma_y, a * c + b * d, a * d - b * c
-    near = cross / torch.sqrt((both + dot).clamp(min=1e-300) / 2)
-    far = torch.where(cross < 0, -1.0, 1.0) * torch.sqrt(2 * (both - dot).clamp(min=0))
-    hue = torch.where(both > 0, torch.where(dot > 0, near, far), 0.0)  # 2 sqrt(C C') sin(dh / 2)
+    near = cross / np.sqrt(np.maximum(both + dot, 1e-300) / 2)
+    far = np.where(cross < 0, -1.0, 1.0) * np.sqrt(2 * np.maximum(both - dot, 0))
+    hue = np.where(both > 0, np.where(dot > 0, near, far), 0.0)  # 2 sqrt(C C') sin(dh / 2)
     chroma, middle = (chroma_x + chroma_y) / 2, ((x[0] + y[0]) / 2 - 50) ** 2
     weight, turn = _hue_terms(a * chroma_y + c * chroma_x, b * chroma_y + d * chroma_x, (a, b))
-    lightness = (y[0] - x[0]) / (1 + 0.015 * middle / torch.sqrt(20 + middle))
+    lightness = (y[0] - x[0]) / (1 + 0.015 * middle / np.sqrt(20 + middle))
     chromatic = (chroma_y - chroma_x) / (1 + 0.045 * chroma)
     hue = hue / (1 + 0.015 * chroma * weight)
     rotated = -turn * 2 * _seventh(chroma) * chromatic * hue
-    return torch.sqrt((lightness**2 + chromatic**2 + hue**2 + rotated).clamp(min=0))
+    return np.sqrt(np.maximum(lightness**2 + chromatic**2 + hue**2 + rotated, 0))
 
 
-def _seventh(chroma: "Tensor") -> "Tensor":
+def _seventh(chroma: np.ndarray) -> np.ndarray:
     """sqrt(C^7 / (C^7 + 25^7))"""
-    import torch
-
     cube = chroma * chroma * chroma
     power = cube * cube * chroma
-    return torch.sqrt(power / (power + _POW25_7))
+    return np.sqrt(power / (power + _POW25_7))
 
 
-def _hue_terms(x: "Tensor", y: "Tensor", first: "tuple[Tensor, Tensor]") -> "tuple[Tensor, Tensor]":
+def _hue_terms(x: np.ndarray, y: np.ndarray, first: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """A vector at the mean hue -> T and sin(2 theta) of the formula; of opposite hues the mean is at right angles"""
-    import torch
-
-    length = torch.sqrt(x * x + y * y)
+    length = np.sqrt(x * x + y * y)
     is_opposite = length == 0
-    upper = torch.where((first[1] > 0) | ((first[1] == 0) & (first[0] > 0)), 1.0, -1.0)
-    x, y = torch.where(is_opposite, -first[1] * upper, x), torch.where(is_opposite, first[0] * upper, y)
-    length = torch.sqrt(x * x + y * y).clamp(min=1e-300)
+    upper = np.where((first[1] > 0) | ((first[1] == 0) & (first[0] > 0)), 1.0, -1.0)
+    x, y = np.where(is_opposite, -first[1] * upper, x), np.where(is_opposite, first[0] * upper, y)
+    length = np.maximum(np.sqrt(x * x + y * y), 1e-300)
     cos, sin = x / length, y / length
     cos2, sin2 = cos * cos - sin * sin, 2 * cos * sin
     cos3, sin3 = cos2 * cos - sin2 * sin, sin2 * cos + cos2 * sin
@@ -106,13 +102,14 @@ def _hue_terms(x: "Tensor", y: "Tensor", first: "tuple[Tensor, Tensor]") -> "tup
     c30, s30, c6, s6, c63, s63 = (f(np.deg2rad(angle)) for angle in (30, 6, 63) for f in (np.cos, np.sin))
     weight = 1 - 0.17 * (cos * c30 + sin * s30) + 0.24 * cos2
     weight = weight + 0.32 * (cos3 * c6 - sin3 * s6) - 0.20 * (cos4 * c63 + sin4 * s63)
-    degrees = torch.rad2deg(torch.atan2(y, x)) % 360
-    turn = torch.sin(torch.deg2rad(60 * torch.exp(-(((degrees - 275) / 25) ** 2))))
+    angle = np.arctan2(y, x)
+    offset = (np.where(angle < 0, angle + 2 * np.pi, angle) - np.deg2rad(275)) / np.deg2rad(25)
+    turn = np.sin(np.pi / 3 * np.exp(-offset * offset))
     return weight, turn
 
 
 def _colourfulness(pixels: Pixels) -> np.ndarray:
-    red, green, blue = pixels.exact.flatten(1, 2).unbind(2)
+    red, green, blue = pixels.exact.flatten(2)
     means, variances = [], []
     for opponent in (red - green, (red + green) / 2 - blue):
         mean = opponent.mean(dim=1)

@@ -14,7 +14,7 @@ from genloop.metrics.paired.table import NAMES, PairMetric, pair_metrics
 from genloop.metrics.scores import mean_line
 from genloop.registry import did_you_mean
 
-_PIXELS_AT_A_TIME = 1 << 16
+_PIXELS_AT_A_TIME = 1 << 14  # their intermediate values stay in a cache
 
 
 def _known(names: list[str]) -> list[str]:

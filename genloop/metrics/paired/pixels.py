@@ -8,7 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TO_LUMA = np.array([9798, 19235, 3735])  # BT.601 in 15 bits, as OpenCV has it
+_TO_LUMA = (9798, 19235, 3735)  # BT.601 in 15 bits, as OpenCV has it
 _TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 _WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degrees
 
@@ -21,60 +21,64 @@ class Pixels:
         self.images = np.ascontiguousarray(images)
 
     @cached_property
+    def planes(self) -> np.ndarray:
+        """(3, B, H, W) uint8"""
+        return np.ascontiguousarray(np.moveaxis(self.images, 3, 0))
+
+    @cached_property
     def exact(self) -> "Tensor":
-        """(B, H, W, 3) in [0, 255]"""
+        """(3, B, H, W) in [0, 255]"""
         import torch
 
-        return torch.from_numpy(self.images).double()
+        return torch.from_numpy(self.planes).double()
 
     @cached_property
     def luma(self) -> "Tensor":
         """(B, H, W) whole numbers in [0, 255]"""
         import torch
 
-        weighted = self.images.astype(np.int32) @ _TO_LUMA.astype(np.int32)
-        return torch.from_numpy((weighted + (1 << 14)) >> 15).double()
+        red, green, blue = (plane.astype(np.int32) * share for plane, share in zip(self.planes, _TO_LUMA))
+        return torch.from_numpy((red + green + blue + (1 << 14)) >> 15).double()
 
     @cached_property
-    def lab(self) -> "Tensor":
+    def lab(self) -> np.ndarray:
         """(3, B, H, W): CIE L*a*b* of sRGB, white point D65"""
         import torch
 
         level = np.arange(256) / 255
-        linear = np.where(level > 0.04045, ((level + 0.055) / 1.055) ** 2.4, level / 12.92)
-        red, green, blue = (torch.from_numpy(linear[self.images[..., channel]]) for channel in range(3))
-        roots = []
-        for row, white in zip(_TO_XYZ.tolist(), _WHITE.tolist()):
-            share = (row[0] * red + row[1] * green + row[2] * blue) / white
-            roots.append(torch.where(share > 0.008856, share.pow(1 / 3), 7.787 * share + 16 / 116))
-        x, y, z = roots
-        return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+        linear = torch.from_numpy(np.where(level > 0.04045, ((level + 0.055) / 1.055) ** 2.4, level / 12.92))
+        places = torch.from_numpy(self.planes).int().flatten()
+        light = linear.index_select(0, places).reshape(3, -1).numpy()  # (3, B H W)
+        share = (_TO_XYZ / _WHITE[:, None]) @ light
+        root = np.cbrt(share)
+        dark = share <= 0.008856
+        root[dark] = 7.787 * share[dark] + 16 / 116
+        x, y, z = root.reshape(self.planes.shape)
+        return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
 
     @cached_property
-    def moments(self) -> "Tensor":
+    def moments(self) -> np.ndarray:
         """(B, 9): mean, standard deviation and signed cube root of the third moment of L*, a* and b*"""
-        import torch
-
-        lab = self.lab.flatten(2)  # (3, B, H W)
-        mean = lab.mean(dim=2)
+        lab = self.lab.reshape(3, len(self.images), -1)
+        mean = lab.mean(axis=2)
         centred = lab - mean[..., None]
-        third = (centred * centred * centred).mean(dim=2)
-        spread = (centred * centred).mean(dim=2).sqrt()
-        return torch.cat([mean, spread, third.sign() * third.abs().pow(1 / 3)]).T
+        squares = centred * centred
+        third = (squares * centred).mean(axis=2)
+        return np.concatenate([mean, np.sqrt(squares.mean(axis=2)), np.cbrt(third)]).T
 
     @cached_property
     def histogram(self) -> np.ndarray:
         """(B, 512): shares of the 8 x 8 x 8 bins of hue, saturation and value, quantised as OpenCV does for 8 bits"""
-        hue, saturation, value = _hsv(self.images)
+        hue, saturation, value = _hsv(self.planes)
         bins = (hue * 8 // 180) * 64 + (saturation >> 5) * 8 + (value >> 5)
         num, size = len(bins), bins[0].size
         places = bins.reshape(num, -1) + 512 * np.arange(num)[:, None]
         return np.bincount(places.ravel(), minlength=512 * num).reshape(num, 512) / size
 
 
-def _hsv(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(B, H, W, 3) uint8 -> hue in [0, 180), saturation and value in [0, 255], (B, H, W) each, in whole numbers."""
-    red, green, blue = (images[..., channel].astype(np.int32) for channel in range(3))
+def _hsv(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(3, B, H, W) uint8 -> hue in [0, 180), saturation and value in [0, 255], (B, H, W) each, in whole numbers."""
+    red, green, blue = (plane.astype(np.int32) for plane in planes)
     value = np.maximum(np.maximum(red, green), blue)
     spread = value - np.minimum(np.minimum(red, green), blue)
     divisor = np.maximum(np.arange(256), 1)
