@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from genloop.report.heads import Head
 from genloop.report.page.pictures import EmbeddedImage, embed
 from genloop.report.page.provenance import config_of, facts_of
-from genloop.report.page.write import write_report
 from genloop.report.rendering import render
 from genloop.report.training.curves import figures, number, sections
 from genloop.rundir import write_atomic
-from genloop.runs.trainings import PreviewLook, Training, is_training, read_training
+from genloop.runs.trainings import PreviewLook, Training, read_training
 from genloop.stats.markdown import table_head, table_row
 
 COLUMNS, PROMPTS = 8, 12  # looks and prompts that are shown
@@ -30,22 +30,6 @@ class Shot:
     step: int
     picture: EmbeddedImage | None
     words: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """One large number with lines below it."""
-
-    title: str
-    value: str
-    notes: tuple[str, ...]
-
-
-def write_page(runs: Sequence[Path], out: Path) -> Path:
-    """The page of any run or runs that have one: a training its own, runs of evaluate one together."""
-    if len(runs) == 1 and is_training(runs[0]):
-        return write_training(runs[0], out)
-    return write_report(runs, out)
 
 
 def write_training(folder: Path, out: Path | None = None) -> Path:

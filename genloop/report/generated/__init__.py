@@ -1,0 +1,1 @@
+"""The page of a run of `generate` that nobody has judged yet: its images, what they cost, what failed."""

@@ -1,0 +1,68 @@
+"""The page of a run of generate: images first, scores with n and interval, what failed and why."""
+
+import re
+
+import pytest
+
+from genloop.job import run_command
+from genloop.ledger import count
+from genloop.reading import read_json
+from genloop.report.generated.write import write_generated
+from genloop.rewards import JUDGES
+from jobs import generate
+from launch.cli import command
+from tests.unit.report.test_page import page_of
+
+WORDS = ["tiny_shards", "limit=6", "images_per_prompt=2", "unit_size=2", "sampling.steps=2"]
+SEARCH = ["judge.kind=opinions", "search.strategy=best_of_n", "search.n=2"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(JUDGES, "opinions", "tests.worlds.judged_generate:OpinionsMaker")
+        out = tmp_path_factory.mktemp("generated") / "run"
+        assert run_command(generate, [*WORDS, *SEARCH, f"out={out}"]) == 0
+    return out
+
+
+def test_every_image_is_shown_with_its_score_before_any_number(run, tmp_path):
+    page = write_generated(run, tmp_path).read_text()
+    assert page.count("data:image/png") == 12 == len(re.findall(r"<small>outcome \d\.\d\d</small>", page))
+    assert page.index("data:image/png") < page.index('class="big"') and "n = 12 images" in page
+    numbers = read_json(tmp_path / "table.json")
+    assert (numbers["images"], numbers["prompts"], numbers["candidates an image"]) == (12, 6, 2)
+    assert 0 <= numbers["score low"] < numbers["score"] < numbers["score high"] <= 1
+
+
+def test_the_page_needs_nothing_else_and_its_bytes_follow_from_the_run(run, tmp_path):
+    first, again = write_generated(run, tmp_path / "a"), write_generated(run, tmp_path / "b")
+    page, shape = first.read_text(), page_of(first)
+    assert shape.unbalanced == [] and shape.open == []
+    assert "<script" not in page and not re.search(r'(src|href)="(https?:|/)', page)
+    for name in ("index.html", "table.md", "table.json"):
+        assert (first.parent / name).read_bytes() == (again.parent / name).read_bytes()
+
+
+def test_the_command_shows_it(run, capsys):
+    assert command(["report", str(run)]) == 0
+    assert "images" in capsys.readouterr().out and (run / "report" / "index.html").is_file()
+
+
+def test_what_failed_is_told_beside_what_is_there(tmp_path):
+    words = [*WORDS, "images_per_prompt=1", "unit_size=1", f"out={tmp_path / 'run'}"]
+    own = "generator.options.tokenizer_class=tests.worlds.broken_decoder:OftenBlack"
+    while (units := count(tmp_path / "run", 6)).done + units.failed < 6:
+        with pytest.raises(SystemExit):
+            run_command(generate, [*words, own])
+    page = write_generated(tmp_path / "run", tmp_path).read_text()
+    assert units.failed and page.count("data:image/png") == units.done > 0
+    assert page.count("ValueError: the image is black") == units.failed
+
+
+def test_nothing_yet_is_refused(run, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "run.json").write_bytes((run / "run.json").read_bytes())
+    with pytest.raises(ValueError, match="no finished unit"):
+        write_generated(empty, tmp_path)
