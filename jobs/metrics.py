@@ -10,8 +10,8 @@
 Reads   images in GenEval's layout, or in one folder with a file of prompts (docs/metrics.md); what the metrics need:
         weights, a judge, a reference: another folder of images, a run that kept its statistics, or an .npz of them.
 Writes  RUN/rows/*.jsonl, one line an image: its scores; RUN/features/METRIC/*.npy, a unit each; when all units are done
-        RUN/statistics/METRIC.npz, RUN/summary.json and RUN/table.md (also printed); of pairs RUN/pairs/table.md,
-        .csv, .tex and .json: gains over the other sides.
+        RUN/statistics/METRIC.npz, RUN/summary.json and RUN/table.md (also printed); of pairs RUN/pairs/index.html
+        and table.md, .csv, .tex and .json: pictures, gains over the other sides.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image that does not
         decode has no scores and is listed.
 """

@@ -78,7 +78,7 @@ class PairedMetrics:
         """Images (H, W, 3) uint8, pair by pair -> {paired metric: value} of each; None where it has none."""
         if self.options.size is not None:
             candidates, references = (
-                [_resized(i, self.options.size) for i in side] for side in (candidates, references)
+                [resized(i, self.options.size) for i in side] for side in (candidates, references)
             )
         found: list[dict[str, float | None]] = [{} for _ in candidates]
         sizes: dict[tuple[int, ...], list[int]] = {}
@@ -97,7 +97,7 @@ class PairedMetrics:
         return found
 
 
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
+def resized(image: np.ndarray, size: int) -> np.ndarray:
     """(H, W, 3) -> (size, size, 3) uint8"""
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""How near images are to a reference, written for everybody: Markdown, CSV, LaTeX, JSON."""
+"""How near images are to a reference, written for everybody: HTML, Markdown, CSV, LaTeX, JSON."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,17 @@ from genloop.metrics.measurement import Measurement, file_name
 from genloop.metrics.paired.improvement import HEADER, as_json, improvements, markdown, number
 from genloop.report.audit.sheet import to_csv
 from genloop.report.images.latex import latex_table
+from genloop.report.images.page import page
 from genloop.rundir import write_atomic
 
 NUM_TEXTS = 3  # columns of HEADER that hold words
 
 
 def write_pairs(what: Measurement, rows: Sequence[Mapping[str, Any]], out: Path, seed: int) -> None:
-    """Write RUN/METRIC/table.md, .csv, .tex and .json of every metric of pairs; rows are those of the job."""
+    """Write RUN/METRIC/index.html and table.md, .csv, .tex and .json of metrics of pairs.
+
+    `rows` are those of the job.
+    """
     readable = [row for row in rows if "reference" not in row and not row["problem"]]
     for name in what.needs("pairs"):
         options: Any = what.metrics[name]
@@ -26,6 +30,7 @@ def write_pairs(what: Measurement, rows: Sequence[Mapping[str, Any]], out: Path,
             "table.md": markdown(found),
             "table.csv": to_csv([HEADER, *exact]),
             "table.tex": latex_table(HEADER, cells, num_texts=NUM_TEXTS),
+            "index.html": page(what, name, readable, found),
             "table.json": json.dumps(as_json(found), indent=1) + "\n",
         }
         folder = out / file_name(name)

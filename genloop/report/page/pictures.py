@@ -70,6 +70,13 @@ def embed(path: Path, side: int = THUMBNAIL) -> EmbeddedImage | None:
     return _encode(pixels, is_lossless=max(pixels.size) <= PIXEL_ART)
 
 
+def embed_pixels(pixels: np.ndarray, side: int = THUMBNAIL) -> EmbeddedImage:
+    """The same of pixels (H, W, 3) uint8."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return _encode(image, is_lossless=max(image.size) <= PIXEL_ART)
+
+
 def embed_sheet(path: Path, rows: int, columns: int, like: Path) -> Sheet | None:
     """A contact sheet of pictures as large as `like`, at equal distances; None if it is not there or does not fit.
 

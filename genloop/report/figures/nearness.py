@@ -1,0 +1,55 @@
+"""How near sides are to a reference: a radar from floor to equal images, and the distribution of every metric."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from genloop.report.figures.canvas import MUTED, color_of, mark_of, plain, svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLUMNS, PANEL = 3, 1.55  # of distributions; inches
+
+
+def radar_svg(sides: Mapping[str, Mapping[str, float]], title: str) -> str:
+    """{side: {metric: share of the way from the floor, 0, to equal images, 1}} -> an SVG document.
+
+    Shares are drawn within [0, 1]; at least three metrics.
+    """
+    metrics = list(next(iter(sides.values())))
+
+    def paint(figure: "Figure") -> None:
+        axes: Any = figure.add_subplot(projection="polar")
+        turns = [2 * math.pi * number / len(metrics) for number in range(len(metrics))]
+        for number, (side, shares) in enumerate(sides.items()):
+            reach = [min(1.0, max(0.0, shares[metric])) for metric in metrics]
+            axes.plot([*turns, turns[0]], [*reach, reach[0]], label=plain(side), **mark_of(number))
+            axes.fill(turns, reach, color=color_of(number), alpha=0.12, linewidth=0)
+        axes.set_xticks(turns, [plain(metric.replace("_", " ")) for metric in metrics], fontsize=8)
+        axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=8, color=MUTED)
+        axes.set(ylim=(0, 1))
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.15, -0.15), fontsize=8)
+
+    return svg(paint, title, 4.6)
+
+
+def distributions_svg(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> str:
+    """{metric: {side: its values}} -> an SVG document: boxes from quartile to quartile, whiskers from 5 to 95 %."""
+    rows = -(-len(values) // COLUMNS)
+
+    def paint(figure: "Figure") -> None:
+        panels: Any = figure.subplots(rows, COLUMNS, squeeze=False)
+        for place, axes in enumerate(panels.ravel()):
+            if place >= len(values):
+                axes.set_axis_off()
+                continue
+            metric, sides = list(values.items())[place]
+            drawn = axes.boxplot(list(sides.values()), whis=(5, 95), widths=0.6, showfliers=False, patch_artist=True)
+            for number, box in enumerate(drawn["boxes"]):
+                box.set(facecolor=color_of(number), alpha=0.5)
+            axes.set_title(plain(metric.replace("_", " ")), fontsize=8, loc="left")
+            axes.set_xticks(range(1, len(sides) + 1), [plain(side[:5]) for side in sides], fontsize=7)
+            axes.tick_params(axis="y", labelsize=7)
+
+    return svg(paint, title, 0.5 + PANEL * rows)

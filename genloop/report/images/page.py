@@ -1,0 +1,121 @@
+"""The page of images beside a reference: pictures and difference maps first, then radar, gains and distributions."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from genloop.data.image_reader import UnreadableImage, read_image
+from genloop.metrics.measurement import Measurement
+from genloop.metrics.paired.colour import ciede2000
+from genloop.metrics.paired.improvement import BASELINE, FLOOR, Improvement, number, spanned
+from genloop.metrics.paired.maker import PairOptions, resized
+from genloop.metrics.paired.partners import OURS, REFERENCE, SHUFFLED
+from genloop.metrics.paired.pixels import Pixels
+from genloop.metrics.paired.table import PairMetric
+from genloop.report.figures.nearness import distributions_svg, radar_svg
+from genloop.report.page.pictures import EmbeddedImage, embed, embed_pixels
+from genloop.report.rendering import render
+
+SHOWN, SIDE = 12, 160  # pairs; px
+FULL_SCALE = 50.0  # CIEDE2000 of the brightest colour of a difference map
+_ORDER = (REFERENCE, OURS, BASELINE, FLOOR, SHUFFLED)
+_MIN_SPOKES = 3  # of a radar
+
+
+def page(what: Measurement, name: str, rows: Sequence[Mapping[str, Any]], found: Sequence[Improvement]) -> str:
+    """HTML that needs nothing else, without a script; `rows` are those of readable images."""
+    options: Any = what.metrics[name]
+    metrics: dict[str, PairMetric] = options.chosen()
+    sides = [side for side in _ORDER if side in what.sides]
+    shares = radar_shares(found, metrics)
+    values = {metric: _values(rows, name, metric, sides[1:]) for metric in metrics}
+    values = {metric: one for metric, one in values.items() if all(map(len, one.values()))}
+    content = {
+        "sides": sides,
+        "gallery": [_pair(what, options, sides, place) for place in _chosen(len(what.pictures))],
+        "num_pairs": len(what.pictures),
+        "scale": embed_pixels(_colours(np.tile(np.linspace(0, FULL_SCALE, 96), (8, 1)))),
+        "full_scale": f"{FULL_SCALE:g}",
+        "radar": _uri(radar_svg(shares, "From the floor to equal images")) if shares else None,
+        "floor": FLOOR if FLOOR in sides else SHUFFLED,
+        "table": [_cells(one) for one in found],
+        "distributions": _uri(distributions_svg(values, "Values by side")) if values else None,
+    }
+    return render("images.html.j2", content)
+
+
+def radar_shares(found: Sequence[Improvement], metrics: Mapping[str, PairMetric]) -> dict[str, dict[str, float]]:
+    """{side: {metric: share of the way from the floor to equal images}}; {} for fewer than three such metrics."""
+    over: dict[str, dict[str, Improvement]] = {}
+    for one in found:
+        over.setdefault(one.over, {})[one.metric] = one
+    images: dict[str, float] = {}
+    baseline: dict[str, float] = {}
+    lowest = over.get(FLOOR) or over.get(SHUFFLED) or {}
+    for metric, one in lowest.items():
+        if np.isnan(one.normalised.estimate):
+            continue
+        images[metric] = one.normalised.estimate
+        if metric in over.get(BASELINE, {}):
+            room = metrics[metric].ceiling - one.gain.before
+            baseline[metric] = (over[BASELINE][metric].gain.before - one.gain.before) / room
+    if len(images) < _MIN_SPOKES:
+        return {}
+    return {OURS: images} | ({BASELINE: baseline} if baseline.keys() == images.keys() else {})
+
+
+def difference_map(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Images (H, W, 3) uint8 of one size -> CIEDE2000 of every pixel as a colour, black for 0, always on one scale"""
+    return _colours(ciede2000(Pixels(one[None]).lab, Pixels(other[None]).lab)[0])
+
+
+def _pair(what: Measurement, options: PairOptions, sides: Sequence[str], place: int) -> dict[str, Any]:
+    """One row of the gallery: what every side shows, and the difference of image and reference."""
+    paths = {side: what.sides[side].folder / what.sides[side].pictures[place].image for side in sides}
+    shown: list[EmbeddedImage | None] = [embed(paths[side], SIDE) for side in sides]
+    try:
+        pixels = [read_image(paths[side]) for side in (OURS, REFERENCE)]
+    except (OSError, UnreadableImage):
+        return {"text": _text(what, place), "shown": shown, "difference": None}
+    if options.size is not None:
+        pixels = [resized(image, options.size) for image in pixels]
+    return {"text": _text(what, place), "shown": shown, "difference": embed_pixels(difference_map(*pixels), SIDE)}
+
+
+def _text(what: Measurement, place: int) -> str:
+    picture = what.pictures[place]
+    return picture.prompt.text if picture.prompt else picture.image
+
+
+def _chosen(count: int) -> list[int]:
+    """Places that are shown, spread over all."""
+    shown = min(count, SHOWN)
+    return [number * count // shown for number in range(shown)]
+
+
+def _colours(values: np.ndarray) -> np.ndarray:
+    """(H, W) -> (H, W, 3) uint8"""
+    from matplotlib import colormaps
+
+    return (colormaps["magma"](np.clip(values / FULL_SCALE, 0, 1))[..., :3] * 255).round().astype(np.uint8)
+
+
+def _values(rows: Sequence[Mapping[str, Any]], name: str, metric: str, sides: Sequence[str]) -> dict[str, list[float]]:
+    known = {side: [row["scores"].get(name, {}).get(side, {}).get(metric) for row in rows] for side in sides}
+    return {side: [value for value in values if value is not None] for side, values in known.items()}
+
+
+def _cells(one: Improvement) -> list[str]:
+    change = one.gain
+    low, high = (f"{100 * bound:.0f}" for bound in change.wins[1:])
+    return [
+        *(one.metric.replace("_", " "), one.better, one.over, str(change.prompts)),
+        *(number(change.before), number(change.after), spanned(change.difference), number(one.p_holm)),
+        *(f"{100 * change.wins.estimate:.0f} % ({low} to {high})", number(change.effect), spanned(one.normalised)),
+    ]
+
+
+def _uri(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
