@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLES = ROOT / "tests" / "data"
-KINDS = ("showo", "geneval", "detector")
+KINDS = ("showo", "geneval", "detector", "diffusion")
 
 
 def golden_roots() -> list[Path]:

@@ -27,6 +27,8 @@ def radar_svg(sides: Mapping[str, Mapping[str, float]], title: str) -> str:
             axes.plot([*turns, turns[0]], [*reach, reach[0]], label=plain(side), **mark_of(number))
             axes.fill(turns, reach, color=color_of(number), alpha=0.12, linewidth=0)
         axes.set_xticks(turns, [plain(metric.replace("_", " ")) for metric in metrics], fontsize=8)
+        axes.tick_params(axis="x", pad=9)
+        axes.set_rlabel_position(180 / len(metrics))  # between two spokes
         axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=8, color=MUTED)
         axes.set(ylim=(0, 1))
         axes.legend(loc="lower left", bbox_to_anchor=(-0.15, -0.15), fontsize=8)
@@ -45,11 +47,12 @@ def distributions_svg(values: Mapping[str, Mapping[str, Sequence[float]]], title
                 axes.set_axis_off()
                 continue
             metric, sides = list(values.items())[place]
-            drawn = axes.boxplot(list(sides.values()), whis=(5, 95), widths=0.6, showfliers=False, patch_artist=True)
+            look: dict[str, Any] = {"showfliers": False, "patch_artist": True, "medianprops": {"color": "black"}}
+            drawn = axes.boxplot(list(sides.values()), whis=(5, 95), widths=0.6, **look)
             for number, box in enumerate(drawn["boxes"]):
                 box.set(facecolor=color_of(number), alpha=0.5)
             axes.set_title(plain(metric.replace("_", " ")), fontsize=8, loc="left")
-            axes.set_xticks(range(1, len(sides) + 1), [plain(side[:5]) for side in sides], fontsize=7)
+            axes.set_xticks(range(1, len(sides) + 1), [plain(side) for side in sides], fontsize=6)
             axes.tick_params(axis="y", labelsize=7)
 
     return svg(paint, title, 0.5 + PANEL * rows)
