@@ -136,3 +136,17 @@ def test_a_torn_image_of_the_reference_takes_its_pair_alone(folders, tmp_path):
     assert summary["unreadable"] == ["00002/samples/0001.png"]
     lost = next(row for row in read_rows(tmp_path / "run") if row["problem"])
     assert lost["problem"].startswith("reference 00002") and lost["scores"] == {}
+
+
+def test_a_size_brings_images_of_two_sizes_together(folders, tmp_path):
+    reference = shutil.copytree(folders["reference"], tmp_path / "reference")
+    for path in reference.rglob("*.png"):
+        path.write_bytes(encode_png(np.kron(read_image(path), np.ones((2, 2, 1), dtype=np.uint8))))
+    given = [*words(folders, "images"), f"reference={reference}", f"out={tmp_path / 'run'}", "device=cpu"]
+    assert run_command(metrics, [*given, OF, "metrics.pairs.size=24"]) == 0
+    lines = json.loads((tmp_path / "run" / "summary.json").read_text())["metrics"]["pairs"]
+    found = {line["name"]: line["value"] for line in lines}
+    assert found["mse"] < found["mse, shuffled"] / 4
+    table = json.loads((tmp_path / "run" / "pairs" / "table.json").read_text())
+    assert {one["over"] for one in table} == {"shuffled"}
+    assert all(0 < one["normalised"]["estimate"] < 1 for one in table if one["metric"] in ("mse", "phash"))
