@@ -2,4 +2,5 @@
 
 GENERATORS = {
     "showo": "genloop.sampling.maskgit.maker:ShowoGenerator",
+    "diffusion": "genloop.sampling.diffusion.maker:DiffusionGenerator",
 }

@@ -153,10 +153,15 @@ def write_transformers_folder(
     return folder
 
 
+def byte_letters() -> list[str]:
+    """How CLIP's vocabulary spells the 256 bytes: those that can be shown as themselves come first."""
+    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    return [chr(byte) for byte in shown] + [chr(256 + place) for place in range(256 - len(shown))]
+
+
 def write_tokenizer(folder: Path, merges: list[str]) -> None:
     """vocab.json and merges.txt: 256 bytes, the same at the end of a word, what is merged, begin and end"""
-    shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    letters = [chr(byte) for byte in shown] + [chr(256 + place) for place in range(256 - len(shown))]
+    letters = byte_letters()
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
     vocabulary = {word: place for place, word in enumerate(words)} | {"<|startoftext|>": START, "<|endoftext|>": END}
     (folder / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")

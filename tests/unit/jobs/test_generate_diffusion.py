@@ -14,6 +14,7 @@ from jobs import build_pairs, evaluate, generate, report, verify
 from tests.runs import contents, refusal
 from tests.worlds.diffusion_folder import write_folder
 from tests.worlds.tiny_clip import write_transformers_folder
+from tests.worlds.tiny_diffusion import write_pipeline
 
 OWN = "generator.kind=tests.worlds.gaussian_generator:GaussianGenerator"
 FEW = ["tiny", "limit=2", "images_per_prompt=2", "sampling.steps=4", "sampling.guidance_scale=3", OWN]
@@ -70,6 +71,16 @@ def test_a_correction_in_words_is_refused(tmp_path: Path, capsys: pytest.Capture
     assert "search.options.correction" in refusal(generate, [*words, f"out={tmp_path / 'run'}"], tmp_path, capsys)
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_pipeline_is_searched_like_any_generator(tmp_path: Path, judge: list[str], name: str) -> None:
+    options = [f"generator.options.pipeline={write_pipeline(tmp_path / 'sd')}", "sampling.steps=3", *judge]
+    words = ["tiny_diffusion", "limit=2", *options, *SEARCHES[name]]
+    assert run_command(generate, [*words, f"out={tmp_path / 'wide'}"]) == 0
+    assert run_command(generate, [*words, "slots=1", f"out={tmp_path / 'narrow'}"]) == 0
+    assert contents(tmp_path / "wide") == contents(tmp_path / "narrow")
+    assert all(row["cost"]["flops_without_search"] > 1e6 for row in read_rows(tmp_path / "wide"))
+
+
 def _edit(file: Path, **values: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 
@@ -110,7 +121,7 @@ def test_bad_input_is_refused_in_one_line(tmp_path: Path, capsys: pytest.Capture
     words = [
         "tiny",
         "sampling={}",
-        "generator.kind=genloop.sampling.diffusion.maker:DiffusionGenerator",
+        "generator.kind=diffusion",
         f"generator.options.pipeline={folder}",
     ]
     words += [more] if isinstance(more, str) else []
