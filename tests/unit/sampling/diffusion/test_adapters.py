@@ -29,7 +29,7 @@ def lora(folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         pipe.unet.add_adapter(
-            peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["to_q"], init_lora_weights=False)
+            peft.LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=["to_k"], init_lora_weights=False)
         )
     state = require("diffusers.utils").convert_state_dict_to_diffusers(peft.get_peft_model_state_dict(pipe.unet))
     metadata = training._collate_lora_metadata({"unet": pipe.unet})
@@ -47,7 +47,7 @@ def test_weights_become_those_of_the_sum(folder: Path, lora: Path, weight: float
     )
     assert plain.keys() == adapted.keys()
     tensors, changed = load_file(lora), [key for key in plain if not torch.equal(plain[key], adapted[key])]
-    assert changed and all(".to_q." in key for key in changed)
+    assert changed and all(".to_k." in key for key in changed)
     for key in changed:
         name = f"unet.{key.removesuffix('.weight')}"
         down, up = (tensors[f"{name}.lora.{side}.weight"] for side in ("down", "up"))
