@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import webdataset
@@ -11,8 +12,8 @@ from genloop.data.members import is_there, read_any
 from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.runs.generated import read_generated_run
-from jobs import build_pairs, evaluate, generate, metrics, report, verify
-from tests.runs import contents, start, wait_until
+from jobs import build_judge_data, build_pairs, evaluate, generate, metrics, report, verify
+from tests.runs import contents, refusal, start, wait_until
 
 WORDS = ["tiny_shards", "limit=6", "images_per_prompt=2", "unit_size=2", "sampling.steps=2"]
 COMPARED = ("rows", "shards", "checksums")
@@ -70,11 +71,11 @@ def test_webdataset_reads_them(run: Path) -> None:
         assert sample["png"].size == (24, 24)
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_workers_and_kills_change_no_byte(run: Path, tmp_path: Path, world_size: int) -> None:
-    words = [*WORDS, f"out={tmp_path / 'run'}", "lease_timeout=5"]
+@pytest.mark.parametrize("world_size, sign", [(2, "leases/0*"), (3, "shards/*.tar")])
+def test_workers_kills_and_batches_change_no_byte(run: Path, tmp_path: Path, world_size: int, sign: str) -> None:
+    words = [*WORDS, f"out={tmp_path / 'run'}", "lease_timeout=5", "slots=3"]
     workers = [start("generate", *words, rank=r, world_size=world_size) for r in range(world_size)]
-    wait_until(lambda: list((tmp_path / "run" / "leases").glob("0*")))
+    wait_until(lambda: list((tmp_path / "run").glob(sign)))
     for worker in workers:
         worker.kill()
         worker.wait()
@@ -115,6 +116,26 @@ def test_what_learns_from_a_run_reads_the_same_prompts(
     assert (
         contents(outs[0], ["shards"]) and contents(outs[0], ["shards"]).keys() == contents(outs[1], ["shards"]).keys()
     )
+
+
+def test_a_judge_learns_from_a_run_in_shards(run: Path, folder: Path, tmp_path: Path) -> None:
+    outs = [tmp_path / "a", tmp_path / "b"]
+    for place, out in zip((run, folder), outs):
+        assert run_command(build_judge_data, ["tiny", "scenes=0", f"source={place}", "steps=[1]", f"out={out}"]) == 0
+    assert len(list((outs[0] / "shards").rglob("*.tar"))) == len(list((outs[1] / "shards").rglob("*.tar"))) > 0
+
+
+@pytest.mark.parametrize("job", [evaluate, metrics], ids=["evaluate", "metrics"])
+@pytest.mark.parametrize("damage", ["torn", "no json"])
+def test_damaged_shards_are_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run: Path, job: ModuleType, damage: str
+) -> None:
+    copy = tmp_path / "shards"
+    shutil.copytree(run / "shards", copy)
+    shard = copy / "00001.tar"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:3000] if damage == "torn" else data.replace(b'{"schema"', b'["schema"', 1))
+    assert "00001.tar" in refusal(job, ["tiny", f"images={copy}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
 
 
 @pytest.mark.parametrize("what", ["nothing", "a pixel", "a shard"])
