@@ -37,7 +37,7 @@ def test_the_wheel_holds_every_file_of_the_packages(tmp_path):
 def test_deepspeed_is_installed_without_the_toolkit_of_cuda_wherever_that_is_written(name):
     variables = re.findall(r"DS_\w+=\S+", INSTALL["train"])
     lines = [
-        line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if re.search(r"\[.*train\]'", line)
+        line for line in (ROOT / name).read_text(encoding="utf-8").splitlines() if re.search(r"\[.*train[],]", line)
     ]
     assert lines and variables
     installing = [line for line in lines if "--no-build-isolation" in line]

@@ -60,11 +60,13 @@ def test_a_suspended_training_that_another_has_taken_over_writes_nothing_more(tm
         other = Lease(run / "training.lock", run / "tmp", "other", timeout=60)
         os.utime(other.path, (0, 0))
         assert other.acquire()
-        monkeypatch.setattr("genloop.training.loop.check_lock", check_lock)
+        for module in writers:
+            monkeypatch.setattr(f"{module}.check_lock", check_lock)
         check_lock(run)
 
-    run = tmp_path / "run"
-    monkeypatch.setattr("genloop.training.loop.check_lock", taken_over)
+    run, writers = tmp_path / "run", ("genloop.training.loop", "genloop.training.lines")
+    for module in writers:
+        monkeypatch.setattr(f"{module}.check_lock", taken_over)
     with pytest.raises(SystemExit) as caught:
         run_command(train_showo, ["tiny", "train.num_steps=3", f"train.{key}=1", f"out={run}"])
     assert caught.value.code == 1 and "taken over by another launcher" in capfd.readouterr().err
