@@ -47,6 +47,8 @@ setup(
     extras_require={
         "train": ["accelerate", "deepspeed", "peft"],  # how: genloop.registry.INSTALL
         "diffusion": ["accelerate", "diffusers", "peft"],
+        "corpus": ["datasets", "datasketch", "mlcroissant", "scikit-image"],
+        "qlora": ["accelerate", "bitsandbytes", "peft"],
         "clip": ["open_clip_torch>=3"],
         "remote": ["openai"],
         "sinks": ["tensorboard", "trackio", "wandb"],
