@@ -22,6 +22,7 @@ def set_up_messages() -> None:
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(CleanFormatter("genloop: %(message)s"))
     logging.basicConfig(handlers=[stream], level=logging.WARNING)
+    _quieten()
     sys.excepthook = lambda kind, error, trace: err("".join(traceback.format_exception(kind, error, trace)))
 
 
@@ -36,5 +37,11 @@ def set_up(rank: int, *, level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [stream]
     root.setLevel(level)
-    for name in ("httpx", "httpx2", "openai"):  # a line for each request
+    _quieten()
+
+
+def _quieten() -> None:
+    """What other packages tell too often: a line for each request; on a CPU, which optional kernels are missing."""
+    for name in ("httpx", "httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
