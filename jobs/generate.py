@@ -27,7 +27,6 @@ Resume  the same command; finished units are kept, any number of workers may joi
 
 import hashlib
 import logging
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,13 +48,14 @@ from genloop.in_order import InOrder
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
 from genloop.planning import Footprint, Workload
-from genloop.records import Candidate, Choice, Prompt, Seed, Unit
+from genloop.records import Choice, Prompt, Seed, Unit
 from genloop.registry import load
 from genloop.rewards.build import ABILITIES, build_judge, check_judge, check_prompts, judge_classes
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import append_metrics, read_run
 from genloop.runs.provenance import CHUNK, image_chunk
-from genloop.runs.rows import Answer, GeneratedRow, GenerationCost, RecordedCandidate
+from genloop.runs.recording import generated_row
+from genloop.runs.rows import GeneratedRow
 from genloop.runs.sinks import SINKS, Images, ImageSink
 from genloop.sampling.build import build_generator, check_generator, check_mode, warn_of_cuts
 from genloop.sampling.modes import TEXT, GivenImage, ModeSettings
@@ -233,7 +233,9 @@ def _generate(
             for ((prompt, sample), choice), (image, is_finite) in zip(part, images, strict=True):
                 with note(_name(prompt, sample)):
                     _check_image(image, is_finite, config)
-                    row = _row(config, prompt, sample, choice, sampler, sink.place(prompt.index, sample))
+                    row = generated_row(
+                        prompt, sample, choice, sampler, config.search.strategy, sink.place(prompt.index, sample)
+                    )
                     sheet = _previews(choice, sampler) if config.previews == "judged" else None
                 writing.submit(
                     partial(_encode, image, sheet, image_chunk(sink.regime, row)), partial(_write, prompt, row, sink)
@@ -294,52 +296,6 @@ def _pixels(contents: Sequence[np.ndarray], sampler: "Sampler[Any]") -> Iterator
     for part in torch.from_numpy(np.stack(contents)).split(sampler.slots):
         decoded = sampler.decode(part)
         yield from zip(to_uint8(decoded.nan_to_num()), decoded.isfinite().flatten(1).all(1).tolist())
-
-
-def _row(
-    config: Config, prompt: Prompt, sample: int, choice: Choice, sampler: "Sampler[Any]", image: str
-) -> GeneratedRow:
-    best, cost = choice.candidates[choice.chosen], choice.cost
-    steps = int(cost.generator_steps) if cost.generator_steps == int(cost.generator_steps) else cost.generator_steps
-    rewritten = {} if prompt.detailed_caption is None else {"rewritten_prompt": prompt.detailed_caption}
-    return GeneratedRow(
-        prompt_index=prompt.index,
-        sample=sample,
-        prompt=prompt.text,
-        **rewritten,
-        tag=prompt.tag,
-        image=image,
-        sha256="",  # known once the image is encoded
-        grid=sampler.grid,
-        strategy=config.search.strategy,
-        chosen=best.index,
-        **sampler.pack(best.content, best.history),
-        num_steps=best.num_steps,  # more than the sampler's when it was corrected
-        cost=GenerationCost(
-            generator_steps=steps,
-            judge_calls=cost.judge_calls,
-            flops=cost.flops,
-            flops_without_search=sampler.num_steps * sampler.flops_per_step + sampler.flops_per_decode,
-        ),
-        candidates=tuple(_candidate(candidate, sampler) for candidate in choice.candidates),
-    )
-
-
-def _candidate(candidate: Candidate, sampler: "Sampler[Any]") -> RecordedCandidate:
-    more: dict[str, Any] = {"parent": candidate.parent, "reason": candidate.reason}
-    return RecordedCandidate(
-        candidate=candidate.index,
-        **sampler.pack(candidate.content),
-        p_yes={question: _known(p) for question, p in candidate.p_yes.items()},
-        trace=tuple(Answer(seen.step, seen.question, _known(seen.p_yes)) for seen in candidate.trace),
-        cut_at=candidate.cut_at,
-        **{key: value for key, value in more.items() if value not in (None, "")},
-    )
-
-
-def _known(p_yes: float) -> float | None:
-    """JSON has no NaN: an answer that the judge did not give is null."""
-    return None if math.isnan(p_yes) else p_yes
 
 
 def _log_unit(config: Config, unit: Unit, rows: Sequence[GeneratedRow], seconds: float) -> None:
