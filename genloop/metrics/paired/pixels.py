@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from genloop.data.pixels import to_lab
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 _TO_LUMA = (9798, 19235, 3735)  # BT.601 in 15 bits, as OpenCV has it
-_TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
-_WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degrees
 
 
 class Pixels:
@@ -43,18 +43,7 @@ class Pixels:
     @cached_property
     def lab(self) -> np.ndarray:
         """(3, B, H, W): CIE L*a*b* of sRGB, white point D65"""
-        import torch
-
-        level = np.arange(256) / 255
-        linear = torch.from_numpy(np.where(level > 0.04045, ((level + 0.055) / 1.055) ** 2.4, level / 12.92))
-        places = torch.from_numpy(self.planes).int().flatten()
-        light = linear.index_select(0, places).reshape(3, -1).numpy()  # (3, B H W)
-        share = (_TO_XYZ / _WHITE[:, None]) @ light
-        root = np.cbrt(share)
-        dark = share <= 0.008856
-        root[dark] = 7.787 * share[dark] + 16 / 116
-        x, y, z = root.reshape(self.planes.shape)
-        return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+        return to_lab(self.planes)
 
     @cached_property
     def moments(self) -> np.ndarray:

@@ -8,30 +8,27 @@ from collections.abc import Callable
 
 import numpy as np
 
+from genloop.data.pixels import luminance, saturation
+
 DARK, BRIGHT = 0.15, 0.85  # luminance below and above which a pixel is dark, bright
 LEVELS = 4  # of each channel, for the entropy of colours
-_LUMA = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
-
-
-def _luminance(image: np.ndarray) -> np.ndarray:
-    return image @ _LUMA
 
 
 def dark_share(image: np.ndarray) -> float:
     """Share of dark pixels."""
-    return float((_luminance(image) < DARK).mean())
+    return float((luminance(image) < DARK).mean())
 
 
 def bright_share(image: np.ndarray) -> float:
     """Share of bright pixels."""
-    return float((_luminance(image) > BRIGHT).mean())
+    return float((luminance(image) > BRIGHT).mean())
 
 
 def edge_energy(image: np.ndarray) -> float:
     """Mean magnitude of the luminance's Sobel gradient, 1 where every pixel is the steepest edge."""
     from scipy.ndimage import sobel
 
-    grey = _luminance(image)
+    grey = luminance(image)
     return float(np.hypot(sobel(grey, axis=0), sobel(grey, axis=1)).mean() / (4 * np.sqrt(2)))
 
 
@@ -41,12 +38,6 @@ def color_entropy(image: np.ndarray) -> float:
     counts = np.bincount(levels.reshape(-1, 3) @ np.array([LEVELS**2, LEVELS, 1]), minlength=LEVELS**3)
     shares = counts[counts > 0] / counts.sum()
     return float(-(shares * np.log(shares)).sum() / np.log(LEVELS**3)) + 0.0  # not -0.0
-
-
-def saturation(image: np.ndarray) -> float:
-    """Mean saturation, the S of HSV."""
-    high, low = image.max(axis=-1), image.min(axis=-1)
-    return float(np.divide(high - low, high, out=np.zeros_like(high), where=high > 0).mean())
 
 
 STATISTICS: dict[str, Callable[[np.ndarray], float]] = {
