@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from genloop.records import Choice, Detection, Prompt, Seed, Wanted
+from genloop.records import Choice, Critique, Detection, Prompt, Seed, Wanted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -75,6 +75,13 @@ class Sampler(Protocol[S]):
         Only generators that were tuned for it make sense of that.
         """
 
+    def renoise(self, state: S, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0) -> S:
+        """Noise finished rows again, to be drawn for other prompts: tokens are masked, latents go back in time.
+
+        `strength` in (0, 1] is the share of the noise and, rounded up, of the steps; at 1 nothing of the image is left.
+        `guidance` multiplies the guidance scale from here on; a sampler without guidance ignores it.
+        """
+
     def step(self, state: S) -> S:
         """One step for every row."""
 
@@ -125,6 +132,13 @@ class Critic(Protocol):
 
         None marks an image about which nobody can say, e.g. because a server did not answer.
         """
+
+
+class Refiner(Protocol):
+    """A judge that can also measure an image, diagnose it, and say how to draw it better."""
+
+    def critiques(self, prompts: Sequence[Prompt], images: "Tensor") -> Sequence[Critique]:
+        """One prompt per image (B, 3, H, W) in [0, 1]; `text` is what is wanted, `condition` what it was drawn for."""
 
 
 class Asker(Protocol):

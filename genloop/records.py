@@ -143,12 +143,39 @@ class Judgement:
     guess: np.ndarray
 
 
+@dataclass(frozen=True, slots=True)
+class Critique:
+    """What a critic says of an image: measured features, what is wrong, what would help, how to ask for it.
+
+    `diagnosis` and `actions` are JSON objects of the refinement corpus, `prompt` is the refined prompt. `problems` says
+    why answers were refused, one text an attempt; with `failed` the last was refused too, and nothing is to be changed.
+    """
+
+    features: Mapping[str, float]
+    reasoning: str = ""
+    diagnosis: Sequence[Mapping[str, Any]] = ()
+    actions: Sequence[Mapping[str, Any]] = ()
+    prompt: str = ""
+    problems: Sequence[str] = ()
+    failed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Redrawing:
+    """How a path was noised again: the text it was then drawn for, the share of noise, the factor of the guidance."""
+
+    prompt: str
+    strength: float
+    guidance: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """One path: its content, which its sampler can decode and pack, its last P(yes) by question, and all answers.
 
     A path that was cut has been walked for `cut_at` steps; what of its content is undecided its sampler knows. `parent`
-    is the candidate that a path branched off. `reason`: what was found wrong with it, in words.
+    is the candidate that a path branched off. `reason`: what was found wrong with it, in words;
+    `critique`: the same with what would help. `redrawn`: how it came from its parent, where it was noised again.
     """
 
     index: int
@@ -160,6 +187,8 @@ class Candidate:
     cut_at: int | None = None
     parent: int | None = None
     reason: str = ""
+    critique: Critique | None = None
+    redrawn: Redrawing | None = None
 
 
 @dataclass(frozen=True, slots=True)

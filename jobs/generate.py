@@ -303,6 +303,11 @@ def _log_unit(config: Config, unit: Unit, rows: Sequence[GeneratedRow], seconds:
     answers = [answer.p_yes for row in rows for candidate in row.candidates for answer in candidate.trace]
     if unknown := answers.count(None):
         log.warning("unit %s: the judge gave no answer to %d of %d questions", unit.name, unknown, len(answers))
+    critiques = [candidate.critique for row in rows for candidate in row.candidates if candidate.critique]
+    if failed := sum(critique.failed for critique in critiques):
+        log.warning(
+            "unit %s: %d of %d critiques failed; their images stay as they are", unit.name, failed, len(critiques)
+        )
     totals = {key: sum(getattr(cost, key) for cost in costs) for key in ("generator_steps", "judge_calls", "flops")}
     append_metrics(config.out, {"unit": unit.name, "images": len(rows), **totals, "seconds": round(seconds, 3)})
 

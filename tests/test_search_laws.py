@@ -14,7 +14,7 @@ from tests.runs import contents, start, wait_until
 from tests.worlds.tiny_search import SEARCHES
 
 FOLDERS = ("rows", "images", "paths")
-KILLED = ["prm step", "parm rank", "parm bisect", "parm++ confidence", "halving", "knockout", "adaptive"]
+KILLED = ["prm step", "parm rank", "parm bisect", "parm++ confidence", "refine", "halving", "knockout", "adaptive"]
 WORKER = "tests.worlds.judged_generate"
 
 

@@ -14,7 +14,7 @@ from genloop.rewards.cache import ScoreStore, cached
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import check_cache
 
-ABILITIES = {"compare": "p_first", "reason": "reasons"}  # question -> the method that asks it
+ABILITIES = {"compare": "p_first", "reason": "reasons", "refine": "critiques"}  # question -> the method that asks it
 
 
 def check_judge(settings: JudgeSettings, resolve: Resolve, needed: Sequence[str] = ()) -> None:

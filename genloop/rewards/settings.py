@@ -25,7 +25,10 @@ class JudgeMaker(Maker, Protocol):
 
     @classmethod
     def questions(cls, options: Any, resolve: Resolve) -> tuple[str, ...]:
-        """The questions it answers; "compare" stands for `p_first` (Comparer), "reason" for `reasons` (Critic)."""
+        """The questions it answers; "compare" stands for `p_first` (Comparer), "reason" for `reasons` (Critic).
+
+        "refine" stands for `critiques` (Refiner).
+        """
         return QUESTIONS
 
     @classmethod

@@ -1,11 +1,12 @@
 """What a search came to, as the row of its image."""
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from genloop.protocols import Sampler
 from genloop.records import Candidate, Choice, Prompt
-from genloop.runs.rows import Answer, GeneratedRow, GenerationCost, RecordedCandidate
+from genloop.runs.rows import Answer, CritiqueRow, GeneratedRow, GenerationCost, RecordedCandidate, RedrawingRow
 
 
 def generated_row(
@@ -40,6 +41,11 @@ def generated_row(
 
 def _candidate(candidate: Candidate, sampler: Sampler[Any]) -> RecordedCandidate:
     more: dict[str, Any] = {"parent": candidate.parent, "reason": candidate.reason}
+    if found := candidate.critique:
+        lists = {name: tuple(getattr(found, name)) for name in ("diagnosis", "actions", "problems")}
+        more["critique"] = CritiqueRow.model_validate(asdict(found) | lists)
+    if candidate.redrawn:
+        more["redrawn"] = RedrawingRow.model_validate(asdict(candidate.redrawn))
     return RecordedCandidate(
         candidate=candidate.index,
         **sampler.pack(candidate.content),

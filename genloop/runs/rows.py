@@ -56,6 +56,26 @@ class Answer(NamedTuple):
     p_yes: float | None
 
 
+class CritiqueRow(RowPart):
+    """What a critic said of a candidate; see `genloop.records.Critique`."""
+
+    features: dict[str, float]  # measured
+    reasoning: str = ""
+    diagnosis: tuple[dict[str, Any], ...] = ()  # of genloop/data/irg/record.py
+    actions: tuple[dict[str, Any], ...] = ()
+    prompt: str = ""  # the refined prompt
+    problems: tuple[str, ...] = ()  # why answers were refused, one an attempt
+    failed: bool = False  # the last attempt too: nothing was changed
+
+
+class RedrawingRow(RowPart):
+    """How a candidate was noised again from its parent."""
+
+    prompt: str  # that it was then drawn for
+    strength: float
+    guidance: float  # factor of the guidance scale
+
+
 class RecordedCandidate(RowPart):
     """One candidate of an image: what it ended in, and every answer about it on the way."""
 
@@ -67,6 +87,8 @@ class RecordedCandidate(RowPart):
     cut_at: int | None = None  # steps after which it was given up; None: it was finished
     parent: int | None = None  # the candidate that it branched off
     reason: str = ""  # what was found wrong with it, in words
+    critique: CritiqueRow | None = None
+    redrawn: RedrawingRow | None = None
 
     def unpacked(self) -> np.ndarray:
         """Its image tokens: -> (n,) int64; ValueError when it has none."""

@@ -58,6 +58,11 @@ def half_masks(seed: Seed, round: int, num_tokens: int) -> np.ndarray:
     return np.stack([first, ~first, other])
 
 
+def random_cells(seed: Seed, round: int, num_cells: int, count: int) -> np.ndarray:
+    """(num_cells,) bool with `count` True: which cells of an image are noised again."""
+    return _generator(seed, 0, round, "renoise").permutation(num_cells) < count
+
+
 def word_uniforms(seed: Seed, num_tokens: int) -> Tensor:
     """(num_tokens,) float64 in [0, 1) for the words of an answer; the first ones are the same for any number."""
     return torch.from_numpy(_generator(seed, 0, 0, "answer").random(num_tokens))

@@ -11,5 +11,6 @@ STRATEGIES = {
     "parm_plus_plus": "genloop.search.parm_plus_plus:ParmPlusPlus",
     "successive_halving": "genloop.search.successive_halving:SuccessiveHalving",
     "knockout": "genloop.search.knockout:Knockout",
+    "refine": "genloop.search.refine:Refine",
     "adaptive": "genloop.search.adaptive:Adaptive",
 }

@@ -7,8 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genloop.protocols import Judge, Sampler
-from genloop.records import Judgement
-from genloop.search.image import Ask, Compare, Explain, ImageSearch, Look, PathSnapshot, TokenConfidence
+from genloop.records import Critique, Judgement
+from genloop.search.image import (
+    Ask,
+    Compare,
+    Criticise,
+    Explain,
+    ImageSearch,
+    Look,
+    PathSnapshot,
+    TokenConfidence,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,6 +92,20 @@ def _explain(sampler: Sampler[Any], judge: Any, asked: Requests) -> list[list[st
     return _split(answers, [len(request.snapshots) for _, request in asked])
 
 
+def _criticise(sampler: Sampler[Any], judge: Any, asked: Requests) -> list[list[Critique]]:
+    """The critiques of every row of every Criticise, which their paths keep."""
+    rows = [(image, snapshot) for image, request in asked for snapshot in request.snapshots]
+    answers: list[Critique] = []
+    for part in _parts(rows, sampler.slots):
+        _decode(sampler, part)
+        prompts = [snapshot.path.prompt or image.prompt for image, snapshot in part]
+        answers += judge.critiques(prompts, _stack([snapshot.pixels for _, snapshot in part]))
+    for (image, snapshot), critique in zip(rows, answers, strict=True):
+        image.charge(("refine",))
+        snapshot.path.critique = critique
+    return _split(answers, [len(request.snapshots) for _, request in asked])
+
+
 def _confidence(sampler: Sampler[Any], judge: Judge | None, asked: Requests) -> "list[Tensor]":
     """The confidence (B, n) of the paths of every TokenConfidence."""
     import torch
@@ -99,6 +122,7 @@ SERVE: dict[type, Callable[[Sampler[Any], Any, Requests], list[Any]]] = {
     Look: _look,
     Compare: _compare,
     Explain: _explain,
+    Criticise: _criticise,
     TokenConfidence: _confidence,
 }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from genloop.protocols import Judge, Sampler
-from genloop.records import Candidate, Choice, Cost, Judgement, Prompt, Seed
+from genloop.records import Candidate, Choice, Cost, Critique, Judgement, Prompt, Redrawing, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +58,9 @@ class Path:
     p_yes: dict[str, float] = field(default_factory=dict)  # the last answer to each question
     trace: list[Judgement] = field(default_factory=list)
     reason: str = ""
+    prompt: Prompt | None = None  # that it is drawn for, where that is not the image's own
+    critique: Critique | None = None
+    redrawn: Redrawing | None = None
 
     @property
     def steps(self) -> int:
@@ -87,6 +90,8 @@ class Path:
             cut_at=None if self.is_done else now.total,
             parent=self.parent,
             reason=self.reason,
+            critique=self.critique,
+            redrawn=self.redrawn,
         )
 
 
@@ -130,13 +135,20 @@ class Explain:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Criticise:
+    """What is wrong with snapshots, by measured features, and how to ask for better; only of a judge that refines."""
+
+    snapshots: Sequence[PathSnapshot]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class TokenConfidence:
     """How well each cell of the contents fits the others, (B, n)."""
 
     paths: Sequence[Path]
 
 
-Request = Walk | Ask | Look | Compare | Explain | TokenConfidence
+Request = Walk | Ask | Look | Compare | Explain | Criticise | TokenConfidence
 T = TypeVar("T")
 Steps = Generator[Request, Any, T]  # of a strategy: ends in T
 
@@ -195,6 +207,12 @@ class ImageSearch:
         state = path.now.state.select([path.now.row])
         path.now = PathSnapshot(path, self.sampler.correct(state, [self.prompt], [reason]), 0, path.now.total)
 
+    def renoise(self, path: Path, prompt: Prompt, strength: float, guidance: float) -> None:
+        """Noise a finished path again to a strength, to be drawn for `prompt` with the guidance times a factor."""
+        state = self.sampler.renoise(path.now.state.select([path.now.row]), [prompt], strength, guidance)
+        path.now = PathSnapshot(path, state, 0, path.now.total)
+        path.prompt, path.redrawn = prompt, Redrawing(prompt.condition, strength, guidance)
+
     def walk(self, paths: Sequence[Path], to: int | None = None) -> Steps[None]:
         """Go on with `paths`, each until it has done `to` steps; to its end without."""
         yield Walk(paths, to)
@@ -218,6 +236,10 @@ class ImageSearch:
     def explain(self, about: Sequence[Path | PathSnapshot]) -> Steps[list[str]]:
         """What is wrong with each, in words."""
         return (yield Explain(_snapshots(about)))
+
+    def criticise(self, about: Sequence[Path | PathSnapshot]) -> Steps[list[Critique]]:
+        """What a critic measures and finds wrong with each, and how it would ask for a better one."""
+        return (yield Criticise(_snapshots(about)))
 
     def confidence(self, paths: Sequence[Path]) -> "Steps[Tensor]":
         """How well each cell of each path fits the others: (B, n)."""

@@ -21,17 +21,13 @@ from genloop.config import Settings, part_name, part_options
 from genloop.protocols import Judge, Sampler
 from genloop.search.image import ImageSearch, Path, Steps
 from genloop.search.regions import at_random, least_confident, occluded
-from genloop.search.settings import strategy_class
+from genloop.search.settings import starter_class, strategy_class
 from genloop.search.strategy import Search
-
-SELF = "parm_plus_plus"
 
 
 def _starter(name: str) -> Any:
-    """The strategy that makes the start; ValueError when there is none of that name, and for PARM++ itself."""
-    if name == SELF:
-        raise ValueError(f"{SELF} cannot start itself")
-    return strategy_class(name)
+    """The strategy that makes the start."""
+    return starter_class(name, "parm_plus_plus")
 
 
 class ParmPlusPlus(Search):

@@ -15,6 +15,13 @@ def strategy_class(name: str) -> Any:
     return lookup(STRATEGIES, name, "strategy")
 
 
+def starter_class(name: str, starts: str) -> Any:
+    """The class of a strategy that makes the start for another one, `starts`, which cannot start itself."""
+    if name == starts:
+        raise ValueError(f"{starts} cannot start itself")
+    return strategy_class(name)
+
+
 class SearchSettings(Settings):
     """How candidates are spent. After validation `options` is an instance of the strategy's `Options`."""
 

@@ -11,7 +11,7 @@ from genloop.config import Settings
 from genloop.factories import Resolve
 from genloop.job import run
 from genloop.rewards import JUDGES
-from genloop.rewards.settings import JudgeMaker
+from genloop.rewards.settings import QUESTIONS, JudgeMaker
 from jobs.generate import Config, main
 from tests.worlds.tiny_search import Opinions
 
@@ -23,6 +23,11 @@ class OpinionsMaker(JudgeMaker):
 
     class Options(Settings):
         unknown: float = Field(0.0, ge=0, le=1, description="share of images about which it has no answer")
+
+    @classmethod
+    def questions(cls, options: Any, resolve: Resolve) -> tuple[str, ...]:
+        """What strategies ask of it."""
+        return *QUESTIONS, "refine"
 
     @classmethod
     def load(cls, options: Any, resolve: Resolve, device: str) -> Opinions:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from genloop.config import parse_options
 from genloop.protocols import Judge
-from genloop.records import Choice, Prompt
+from genloop.records import Choice, Critique, Prompt
 from genloop.registry import lookup
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig
@@ -34,6 +34,8 @@ SEARCHES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "parm++ occlusion": ("parm_plus_plus", 1, {"start": "none", "region": "occlusion", "accept": 1.0, "rounds": 2}),
     "parm++ random": ("parm_plus_plus", 2, {"start": "best_of_n", "region": "random", "accept": 1.0, "rounds": 2}),
     "parm++ layout": ("parm_plus_plus", 2, {"start": "best_of_n", "correction": "layout", "accept": 1.0, "rounds": 2}),
+    "refine": ("refine", 1, {"rounds": 3, "strength": 0.7}),
+    "refine best": ("refine", 2, {"start": "best_of_n", "rounds": 2, "strength": 1.0, "guidance_rise": 0.5}),
     "halving": ("successive_halving", 5, {"rungs": RUNGS}),
     "knockout": ("knockout", 5, {}),
     "adaptive": ("adaptive", 6, {"group": 2, "error": 0.2, "slope": 1.5}),
@@ -42,7 +44,7 @@ SEARCHES: dict[str, tuple[str, int, dict[str, Any]]] = {
 
 
 class Opinions:
-    """P(yes) is a hash of question, prompt and pixels; implements Judge, Comparer and Critic."""
+    """P(yes) is a hash of question, prompt and pixels; implements Judge, Comparer, Critic and Refiner."""
 
     def __init__(self, unknown: float = 0.0) -> None:
         self.unknown = unknown  # the share of images about which it has no answer
@@ -64,6 +66,17 @@ class Opinions:
     def reasons(self, prompts: Sequence[Prompt], images: Tensor) -> list[str]:
         self.shown.append(("reasons", len(prompts)))
         return [f"reason {self._hash('why', p, i) % 100}" for p, i in zip(prompts, images, strict=True)]
+
+    def critiques(self, prompts: Sequence[Prompt], images: Tensor) -> list[Critique]:
+        self.shown.append(("refine", len(prompts)))
+        return [self._critique(self._hash("refine", p, i) % 10, p) for p, i in zip(prompts, images, strict=True)]
+
+    def _critique(self, number: int, prompt: Prompt) -> Critique:
+        features = {"brightness": number / 10}
+        if number == 0:
+            return Critique(features, problems=("no JSON", "no JSON"), failed=True)
+        issue = {"issue": "underexposed", "severity": number / 10}
+        return Critique(features, "dark", [issue] if number > 1 else [], prompt=f"{prompt.condition}, {number}")
 
     def _opinion(self, question: str, prompt: Prompt, image: Tensor) -> float:
         if self._hash("known", prompt, image) % 1000 < 1000 * self.unknown:
@@ -121,7 +134,7 @@ def content(choice: Choice) -> dict[str, Any]:
             "num_steps": one.num_steps,
             "p_yes": {question: known(p) for question, p in one.p_yes.items()},
             "trace": [(seen.step, seen.question, known(seen.p_yes), seen.guess.tolist()) for seen in one.trace],
-            "rest": (one.cut_at, one.parent, one.reason),
+            "rest": (one.cut_at, one.parent, one.reason, one.critique, one.redrawn),
         }
         for one in choice.candidates
     ]

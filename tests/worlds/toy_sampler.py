@@ -5,6 +5,7 @@ known is (s / S) * latent + (1 - s / S) * noise; the guess is the latent, blurre
 """
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -82,6 +83,12 @@ class ToySampler:
     def remask(self, state: ToyState, drop: Tensor, num_steps: int) -> ToyState:
         again = self._drawn(state.means, state.seeds, tuple(r + 1 for r in state.rounds), num_steps)
         return replace(again, kept=state.content.masked_fill(drop.view(-1, 1, *self.grid), torch.nan))
+
+    def renoise(self, state: ToyState, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0) -> ToyState:
+        steps = max(1, math.ceil(strength * self.num_steps))
+        means = [guidance * _mean(prompt.condition) for prompt in prompts]
+        again = self._drawn(means, state.seeds, tuple(r + 1 for r in state.rounds), steps)
+        return replace(again, target=strength * again.target + (1 - strength) * state.content)
 
     def correct(self, state: ToyState, prompts: Sequence[Prompt], reasons: Sequence[str]) -> ToyState:
         means = [_mean(prompt.condition + reason) for prompt, reason in zip(prompts, reasons, strict=True)]

@@ -5,6 +5,7 @@ pass, so that this holds to the last bit; on a GPU kernels may differ with the s
 """
 
 import hashlib
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -68,6 +69,7 @@ class DiffusionSampler:
             lengths=(self.num_steps,) * rows,
             horizons=(self.num_steps,) * rows,
             rounds=(0,) * rows,
+            guidance=(1.0,) * rows,
             follows=(False,) * rows,
         )
 
@@ -107,6 +109,15 @@ class DiffusionSampler:
             rounds=rounds,
             follows=(False,) * rows,
         )
+
+    def renoise(
+        self, state: DiffusionState, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0
+    ) -> DiffusionState:
+        """Image-to-image with other texts: noise everywhere, as much as `strength` of the steps takes away."""
+        everything = torch.ones(len(state), self.grid[0] * self.grid[1], dtype=torch.bool)
+        again = self.remask(state, everything, max(1, math.ceil(strength * self.num_steps)))
+        conditions = tuple(self._condition(prompt.condition) for prompt in prompts)
+        return replace(again, conditions=conditions, guidance=(guidance,) * len(state))
 
     def correct(self, state: DiffusionState, prompts: Sequence[Prompt], reasons: Sequence[str]) -> DiffusionState:
         """Diffusion models read no criticised image: ValueError."""
@@ -227,13 +238,19 @@ class DiffusionSampler:
     def _output(self, state: DiffusionState, columns: Mapping[str, Tensor]) -> Tensor:
         """The guided output: without + g (with - without)."""
         seen, timesteps = columns["scale"] * state.latents, columns["timesteps"].flatten()
-        return self._run(seen, timesteps, state.conditions, self._unconditional)
+        scales = [self.settings.guidance_scale * factor for factor in state.guidance]
+        return self._run(seen, timesteps, state.conditions, self._unconditional, scales)
 
     def _run(
-        self, seen: Tensor, timesteps: Tensor, conditions: Sequence[Condition], unconditional: Condition | None = None
+        self,
+        seen: Tensor,
+        timesteps: Tensor,
+        conditions: Sequence[Condition],
+        unconditional: Condition | None = None,
+        scales: Sequence[float] = (),
     ) -> Tensor:
-        """The output (B, C, h, w) of as many paths at a time as fit."""
-        result = torch.empty_like(seen)
+        """The output (B, C, h, w) of as many paths at a time as fit; `scales`: of each row's guidance."""
+        result, column = torch.empty_like(seen), self._column(scales)
 
         def compute(rows: Sequence[int]) -> Sequence[int]:
             part, times, texts = seen[list(rows)], timesteps[list(rows)], [conditions[row] for row in rows]
@@ -242,7 +259,7 @@ class DiffusionSampler:
             else:
                 pair = self.model.predict(part.repeat(2, 1, 1, 1), times.repeat(2), [unconditional] * len(rows) + texts)
                 without, with_text = pair.chunk(2)
-                result[list(rows)] = without + self.settings.guidance_scale * (with_text - without)
+                result[list(rows)] = without + column[list(rows)] * (with_text - without)
             return rows
 
         self._budget.run(range(len(seen)), 1, compute)

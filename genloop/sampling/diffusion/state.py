@@ -27,6 +27,7 @@ class DiffusionState:
     lengths: tuple[int, ...]  # steps until a row is done
     horizons: tuple[int, ...]  # steps of a row's schedule; a reopened path takes the last `lengths` of them
     rounds: tuple[int, ...]  # how often it was reopened
+    guidance: tuple[float, ...]  # factors of the guidance scale
     follows: tuple[bool, ...]  # whether `guess` is the prediction of the step before, on the same way
 
     def __len__(self) -> int:
@@ -51,7 +52,7 @@ class DiffusionState:
 
 
 _TENSORS = ("latents", "guess", "known")
-_TUPLES = ("seeds", "conditions", "steps", "lengths", "horizons", "rounds", "follows")
+_TUPLES = ("seeds", "conditions", "steps", "lengths", "horizons", "rounds", "guidance", "follows")
 
 
 def join(states: Sequence[DiffusionState]) -> DiffusionState:

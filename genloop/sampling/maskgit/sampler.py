@@ -8,6 +8,7 @@ length share forward passes, equal rows are run once, and no matrix product has 
 fixed number of threads that holds to the last bit; on a GPU kernels may differ with the shape of a batch.
 """
 
+import math
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +29,7 @@ from genloop.sampling.maskgit.flops import step_flops
 from genloop.sampling.maskgit.passes import passes_of
 from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.sampling.maskgit.state import MaskGitState, join
-from genloop.sampling.noise import KeyedNoise, NoiseSource, gumbel, half_masks
+from genloop.sampling.noise import KeyedNoise, NoiseSource, gumbel, half_masks, random_cells
 
 _ON_A_CPU, _ON_A_GPU = 1 << 22, 1 << 26  # logits held at a time
 
@@ -93,6 +94,7 @@ class MaskGitSampler:
             scheduled=(n,) * rows,
             before=(0,) * rows,
             rounds=(round,) * rows,
+            guidance=(1.0,) * rows,
         )
 
     def join(self, states: Sequence[MaskGitState]) -> MaskGitState:
@@ -108,6 +110,19 @@ class MaskGitSampler:
     def remask(self, state: MaskGitState, drop: Tensor, num_steps: int) -> MaskGitState:
         """Mask the tokens where `drop` (B, n) is True again; a schedule of `num_steps` runs over those tokens alone."""
         return state.again(drop.to(state.tokens.device), self.mask_code, num_steps)
+
+    def renoise(
+        self, state: MaskGitState, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0
+    ) -> MaskGitState:
+        """Mask a share of the tokens again, any of them, as masked diffusion noises; the others stay."""
+        self._follow_weights()
+        n = state.tokens.shape[1]
+        count = max(1, round(strength * n))
+        cells = [random_cells(seed, number, n, count) for seed, number in zip(state.seeds, state.rounds)]
+        steps = max(1, math.ceil(strength * self.num_steps))
+        again = self.remask(state, torch.from_numpy(np.stack(cells)), steps)
+        prefixes = tuple(self._prefix(prompt.condition) for prompt in prompts)
+        return replace(again, prefixes=prefixes, guidance=(guidance,) * len(state))
 
     def correct(self, state: MaskGitState, prompts: Sequence[Prompt], reasons: Sequence[str]) -> MaskGitState:
         """Draw every row anew behind the finished image that it was and what is wrong with it, for tuned generators.
@@ -261,8 +276,10 @@ class MaskGitSampler:
         if self._unconditional is None:
             return conditional
         unconditional = hidden[where[rows + len(state)], positions]
-        g = self.settings.guidance_scale
-        return ((1 + g) * conditional.float() - g * unconditional.float()).to(hidden.dtype)
+        g = self.settings.guidance_scale * torch.tensor(state.guidance, dtype=torch.float64)
+        both = torch.stack([1 + g, g]).float().to(hidden.device)  # rounded once, as plain numbers would be
+        with_text, without = both[:, rows, None]  # (R, 1) each
+        return (with_text * conditional.float() - without * unconditional.float()).to(hidden.dtype)
 
     def _keys(self, state: MaskGitState, drawn: Tensor, log_p: Tensor, masked: Tensor, factor: Tensor) -> Tensor:
         """What the choice of kept tokens sorts by (B, n); infinite where a token is known. factor (B, 1): of noise."""

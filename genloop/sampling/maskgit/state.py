@@ -30,6 +30,7 @@ class MaskGitState:
     scheduled: tuple[int, ...]  # the number of tokens whose share the schedule keeps masked
     before: tuple[int, ...]  # steps before the path was masked again: `revealed_at` goes on counting
     rounds: tuple[int, ...]  # how often it was masked again: keys its noise apart
+    guidance: tuple[float, ...]  # factors of the guidance scale
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -64,7 +65,7 @@ class MaskGitState:
 
 
 _TENSORS = ("tokens", "revealed_at", "guess")
-_TUPLES = ("seeds", "prefixes", "steps", "lengths", "horizons", "scheduled", "before", "rounds")
+_TUPLES = ("seeds", "prefixes", "steps", "lengths", "horizons", "scheduled", "before", "rounds", "guidance")
 
 
 def join(states: Sequence[MaskGitState]) -> MaskGitState:

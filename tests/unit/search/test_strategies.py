@@ -346,3 +346,38 @@ def test_numbers_that_do_not_go_together_are_refused(name: str, n: int, options:
 def test_a_single_step_leaves_nothing_to_rank() -> None:
     with pytest.raises(ValueError, match="step 1 is not one of 1 to 0"):
         rungs(4, 1, None, None)
+
+
+def test_refinement_draws_the_best_again_for_the_refined_prompt_and_never_ends_below_its_start() -> None:
+    ends = set()
+    options = {"rounds": 4, "strength": 0.5, "decay": 0.5, "guidance_rise": 0.2}
+    for choice, start in zip(run("refine", 1, **options), run("none", 1)):
+        best = choice.candidates[0]
+        assert best.content.tolist() == start.candidates[0].content.tolist()
+        for number, child in enumerate(choice.candidates[1:]):
+            assert child.parent == best.index and best.critique is not None and child.redrawn is not None
+            assert child.redrawn.prompt == best.critique.prompt
+            assert (child.redrawn.strength, child.redrawn.guidance) == (0.5**number / 2, 1 + 0.2 * number)
+            share = max(1, round(0.5**number / 2 * 16))
+            assert (child.history["revealed_at"] >= best.num_steps).sum() == share
+            assert child.num_steps - best.num_steps == math.ceil(0.5**number / 2 * STEPS)
+            best = child if child.p_yes["outcome"] > best.p_yes["outcome"] else best
+        assert choice.chosen == best.index
+        last = best.critique
+        ends.add("failed" if last and last.failed else "clean" if last and not last.diagnosis else "rounds")
+    assert len(ends) > 1
+
+
+def test_guidance_rises_where_the_generator_has_any() -> None:
+    for scale, differs in ((2.0, True), (0.0, False)):
+        walker = sampler(guidance_scale=scale)
+        state = walker.start([PAIRS[1][0]], [Seed(0, 0, 0, 0)])
+        for _ in range(STEPS):
+            state = walker.step(state)
+        ends = []
+        for guidance in (1.0, 3.0):
+            again = walker.renoise(state, [PAIRS[3][0]], 1.0, guidance)
+            for _ in range(STEPS):
+                again = walker.step(again)
+            ends.append(again.tokens.tolist())
+        assert (ends[0] != ends[1]) == differs

@@ -1,0 +1,82 @@
+"""Guided generation: a critic looks at the image, the prompt is refined, the image is noised again and drawn anew.
+
+Another strategy makes the start. Then up to `rounds` times: the critic measures the best image so far, says what is
+wrong with it and refines the prompt; the image is noised again to a strength that decays, s_k = strength * decay^k, and
+drawn for the refined prompt with a guidance that rises, g_k = g * (1 + guidance_rise * k). The new image is kept only
+when the judge scores it higher, so that no round ends below its start. A critic that finds nothing to change, or whose
+answer cannot be read, ends the search: what is there is kept. `strength` 1 draws the whole image from the refined
+prompt; without guidance in the generator `guidance_rise` does nothing.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from genloop.bounds import Repeats, Share, Weight
+from genloop.config import Settings, part_name, part_options
+from genloop.protocols import Judge, Sampler
+from genloop.search.image import ImageSearch, Path, Steps
+from genloop.search.settings import starter_class, strategy_class
+from genloop.search.strategy import Search
+
+
+def _starter(name: str) -> Any:
+    """The strategy that makes the start."""
+    return starter_class(name, "refine")
+
+
+class Refine(Search):
+    """Any strategy, and then rounds of critique and image-to-image."""
+
+    class Options(Settings):
+        start: Annotated[str, part_name(_starter)] = Field(
+            "none", description="the strategy that makes the start, with n candidates"
+        )
+        start_options: Annotated[Any, part_options("start", _starter)] = Field(
+            {}, validate_default=True, description="keys of that strategy"
+        )
+        rounds: Repeats = Field(3, description="critiques and drawings at most")
+        accept: Share = Field(1.0, description="score from which on an image is good enough")
+        strength: Share = Field(0.6, gt=0, description="share of the noise that the first round brings back")
+        decay: Share = Field(0.8, gt=0, description="factor of the strength from round to round")
+        guidance_rise: Weight = Field(0.1, description="added to the factor of the guidance scale in each round")
+
+    def __init__(self, sampler: Sampler[Any], judge: Judge | None, num_candidates: int, options: Any) -> None:
+        super().__init__(sampler, judge, num_candidates, options)
+        self.start = strategy_class(options.start)(sampler, judge, num_candidates, options.start_options)
+
+    @classmethod
+    def questions(cls, options: Any) -> tuple[str, ...]:
+        """Those of the start, the outcome, and a critique."""
+        start = strategy_class(options.start).questions(options.start_options)
+        return tuple(dict.fromkeys((*start, "outcome", "refine")))
+
+    @classmethod
+    def check(cls, num_candidates: int, num_steps: int, options: Any) -> None:
+        """The start's numbers."""
+        strategy_class(options.start).check(num_candidates, num_steps, options.start_options)
+
+    def choose(self, image: ImageSearch) -> Steps[Path]:
+        """The search for one image."""
+        options = self.options
+        best = yield from self.start.choose(image)
+        if "outcome" not in best.p_yes:
+            yield from image.ask("outcome", [best])
+        for number in range(options.rounds):
+            if not best.p_yes["outcome"] < options.accept:  # good enough, or unknown
+                break
+            critique = best.critique
+            if critique is None:
+                (critique,) = yield from image.criticise([best])
+            if critique.failed or not critique.diagnosis:
+                break
+            (again,) = image.branch(best)
+            prompt = replace(image.prompt, detailed_caption=critique.prompt)
+            strength = options.strength * options.decay**number
+            image.renoise(again, prompt, strength, 1 + options.guidance_rise * number)
+            yield from image.walk([again])
+            (score,) = yield from image.ask("outcome", [again])
+            if score > best.p_yes["outcome"]:
+                best = again
+        return best
