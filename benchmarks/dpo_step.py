@@ -49,6 +49,7 @@ from genloop.distributed import World
 from genloop.models.common.footprint import Tracker
 from genloop.models.llava.load import build_llava
 from genloop.models.llava.model import embed_tokens, image_features
+from genloop.models.llava.pixels import pad_tile
 from genloop.models.magvit2.config import MagvitConfig
 from genloop.models.magvit2.load import build_magvit2
 from genloop.models.magvit2.model import MagvitV2
@@ -57,7 +58,6 @@ from genloop.models.showo.load import build_showo
 from genloop.models.showo.model import ShowO, additive_mask
 from genloop.models.showo.prompting import IGNORE, Layout, omni_mask
 from genloop.registry import require
-from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import Questions
 from genloop.sampling.maskgit.schedule import masked_after
 from genloop.stats.pace import pace_of

@@ -34,11 +34,11 @@ from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
 from genloop.models.llava.flops import head_flops, image_flops, text_flops
 from genloop.models.llava.load import build_llava
 from genloop.models.llava.model import Llava, embed_tokens, image_features
+from genloop.models.llava.pixels import pad_tile
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.records import Prompt
 from genloop.registry import require
 from genloop.rewards.llava.judge import LlavaJudge
-from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import RELEASED, Questions
 
 PARM = ("clarity", "potential", "outcome")

@@ -38,13 +38,13 @@ from benchmarks.showo_decode import PROMPT, REDUCED, SETTINGS, describe_machine,
 from genloop.data.images import encode_png, to_uint8
 from genloop.models.llava.load import build_llava
 from genloop.models.llava.model import Llava, embed_tokens, image_features
+from genloop.models.llava.pixels import pad_tile
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.models.magvit2.model import MagvitV2
 from genloop.models.showo.model import ShowO
 from genloop.records import Choice, Prompt, Seed
 from genloop.registry import lookup, require
 from genloop.rewards.llava.judge import LlavaJudge
-from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import Questions
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.search import STRATEGIES

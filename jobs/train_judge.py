@@ -239,7 +239,7 @@ def objective_of(
 ) -> "tuple[JudgeObjective, HeldOut]":
     """What is trained on, and what it is measured on."""
     from genloop.models.llava.model import llava_config
-    from genloop.rewards.llava.pixels import pad_tile
+    from genloop.models.llava.pixels import pad_tile
     from genloop.training.objectives.judge.branches import Branches
     from genloop.training.objectives.judge.held_out import HeldOut
     from genloop.training.objectives.judge.items import ItemPlans

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from genloop.models.llava.model import embed_tokens, image_features
+from genloop.models.llava.pixels import pad_tile
 from genloop.models.llava.segments import Segment, next_logits
 from genloop.rewards.llava.pieces import Chain, PieceRunner, TextPiece, image_piece
-from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import IMAGE, PROMPT, Questions
 from tests.goldens.reward_sets import RewardSet, reward_sets
 from tests.goldens.roots import golden_name, golden_paths

@@ -15,8 +15,8 @@ from genloop.data.shards import write_shard
 from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
 from genloop.models.llava.load import build_llava
 from genloop.models.llava.model import Llava, llava_config
+from genloop.models.llava.pixels import pad_tile
 from genloop.models.llava.text import LlavaTokenizer
-from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import Questions, read_questions
 from genloop.shapes.judge_text import judge_tokenizer_files
 from genloop.shapes.prompts import pool

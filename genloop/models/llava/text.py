@@ -18,12 +18,18 @@ class LlavaTokenizer:
         self.folder = folder
         self._tokenizer = _read(folder)
         self.num_tokens: int = max(self._tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        added = self._tokenizer.get_added_tokens_decoder().values()
+        self.specials: tuple[str, ...] = tuple(token.content for token in added if token.special)
 
     def encode(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids) if text else []
 
     def decode(self, ids: Sequence[int]) -> str:
         return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def decode_all(self, ids: Sequence[int]) -> str:
+        """Special tokens too."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
     def unknown(self, text: str) -> list[str]:
         """The words of a text that it has no token for; tokenizers of bytes know all."""

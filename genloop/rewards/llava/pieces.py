@@ -17,9 +17,9 @@ from torch import Tensor
 from genloop.models.common.memory import Budget
 from genloop.models.llava.config import LlavaConfig
 from genloop.models.llava.model import Llava, image_features, tile_features
+from genloop.models.llava.pixels import anyres_tiles, best_resolution, pad_tile
 from genloop.models.llava.segments import Segment, extend_image, extend_text, padded_length
 from genloop.models.showo.prefix import MIN_GEMM_ROWS
-from genloop.rewards.llava.pixels import anyres_tiles, best_resolution, pad_tile
 
 Tiling = Literal["pad", "anyres"]
 R = TypeVar("R")

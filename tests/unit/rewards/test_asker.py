@@ -11,11 +11,11 @@ from torch import Tensor
 from genloop.data.images import to_uint8
 from genloop.models.llava.load import load_llava
 from genloop.models.llava.model import embed_tokens, image_features
+from genloop.models.llava.pixels import pad_tile
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.rewards.build import build_judge, check_asker
 from genloop.rewards.cache import ScoreStore, cached
 from genloop.rewards.llava.judge import LlavaJudge
-from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import Questions, spellings
 from genloop.rewards.remote.judge import probability_of_answer
 from genloop.rewards.settings import JudgeSettings

@@ -18,11 +18,11 @@ from genloop.models.llava.config import LlavaConfig
 from genloop.models.llava.flops import head_flops, image_flops, text_flops
 from genloop.models.llava.load import load_llava
 from genloop.models.llava.model import embed_tokens, image_features, language_hidden
+from genloop.models.llava.pixels import pad_tile
 from genloop.models.llava.segments import Segment
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.records import Prompt
 from genloop.rewards.llava.judge import LlavaJudge
-from genloop.rewards.llava.pixels import pad_tile
 from genloop.rewards.questions import RELEASED, Chat, Questions
 from tests.processes import Worker
 from tests.worlds.tiny_llava import first_token_logits, some_images, some_prompts, tiny_dims, tiny_folder, tiny_llava

@@ -7,8 +7,8 @@ from PIL import Image
 
 from genloop.models.llava.config import LlavaConfig
 from genloop.models.llava.model import image_features
+from genloop.models.llava.pixels import anyres_tiles, best_resolution, pad_tile
 from genloop.rewards.llava.pieces import PieceRunner, image_piece
-from genloop.rewards.llava.pixels import anyres_tiles, best_resolution, pad_tile
 from tests.worlds.tiny_llava import tiny_dims, tiny_llava
 
 SIZES = [(384, 384), (256, 256), (60, 100), (100, 60), (500, 390), (1, 7), (3000, 200)]

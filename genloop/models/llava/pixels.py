@@ -1,4 +1,4 @@
-"""Images on their way into a judge's vision tower, as LLaVA-OneVision was trained: PIL's bicubic, [-1, 1].
+"""Images on their way into the vision tower, as LLaVA-OneVision was trained: PIL's bicubic, [-1, 1].
 
 H, W = pixels of an image, S = of a tile, K = tiles. The pixels are those of the published code bit for bit.
 """

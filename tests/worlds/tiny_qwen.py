@@ -1,0 +1,82 @@
+"""Small chat models in folders as transformers publishes them: text, Qwen2.5-VL, LLaVA-OneVision."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from genloop.models.qwen.load import build_chat_model, save_chat_model
+from genloop.models.qwen.tokenizer import IMAGE, SMALLEST, SPECIALS, tokenizer_files
+
+TEXT = {
+    "model_type": "qwen2",
+    "vocab_size": SMALLEST + 1,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 512,
+    "bos_token_id": SPECIALS.index("<|endoftext|>"),
+    "eos_token_id": SPECIALS.index("<|im_end|>"),
+    "tie_word_embeddings": True,
+}
+_LANGUAGE = {key: value for key, value in TEXT.items() if key not in ("model_type", "tie_word_embeddings")}
+VISION = {
+    "model_type": "qwen2_5_vl",
+    "text_config": _LANGUAGE
+    | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}},
+    "vision_config": {
+        "depth": 2,
+        "hidden_size": 16,
+        "out_hidden_size": 32,
+        "intermediate_size": 32,
+        "num_heads": 2,
+        "patch_size": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+        "window_size": 16,
+        "fullatt_block_indexes": [1],
+    },
+    "image_token_id": SPECIALS.index(IMAGE),
+    "video_token_id": SPECIALS.index("<|video_pad|>"),
+    "vision_start_token_id": SPECIALS.index("<|vision_start|>"),
+    "vision_end_token_id": SPECIALS.index("<|vision_end|>"),
+    "tie_word_embeddings": True,
+}
+LLAVA = {
+    "model_type": "llava_onevision",
+    "text_config": _LANGUAGE | {"model_type": "qwen2"},
+    "vision_config": {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 4,
+        "vision_use_head": False,
+    },
+    "image_token_index": SPECIALS.index(IMAGE),
+    "video_token_index": SPECIALS.index("<|video_pad|>"),
+    "vision_feature_select_strategy": "full",
+    "vision_feature_layer": -1,
+    "tie_word_embeddings": False,
+}
+_IMAGES = {
+    "image_processor_type": "Qwen2VLImageProcessor",
+    "size": {"shortest_edge": 64, "longest_edge": 1024},
+    "patch_size": 4,
+    "merge_size": 2,
+    "temporal_patch_size": 2,
+}
+CONFIGS = {"text": TEXT, "vl": VISION, "llava": LLAVA}
+
+
+def qwen_folder(folder: Path, name: str = "text", *, seed: int = 0) -> Path:
+    """Write one of `CONFIGS` with fresh weights and a tokenizer of bytes."""
+    config: dict[str, Any] = CONFIGS[name]
+    files = tokenizer_files(())
+    if name == "vl":
+        files |= {"preprocessor_config.json": f"{json.dumps(_IMAGES, indent=1)}\n".encode()}
+    save_chat_model(build_chat_model(config, seed=seed), folder, files)
+    return folder
