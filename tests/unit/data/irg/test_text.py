@@ -1,0 +1,99 @@
+"""Texts follow from numbers, and templates of test come up in test alone."""
+
+import numpy as np
+import pytest
+
+from genloop.data.irg.phrases import SLOTS, is_held_out, parse, sentences
+from genloop.data.irg.quotes import faithful, quotes
+from genloop.data.irg.text import read_answer, user_turn, write_texts
+from genloop.data.irg.verify import verify_record
+from tests.worlds.traces import SCENE, trace
+
+KINDS = ("clean", "dark", "undone", "content")
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_a_slot_has_five_paraphrases_and_others_for_test(slot):
+    own, held_out = SLOTS[slot].train, SLOTS[slot].held_out
+    assert len(set(own)) >= 5 and len(set(held_out)) >= 2 and not set(own) & set(held_out)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_written_is_read_back_without_a_problem(kind, split):
+    for seed in range(3):
+        made = trace(kind, seed, split)
+        assert verify_record(made.record, made.images) == []
+        texts = [made.record.reasoning_text, *(f"{r.reasoning_text} {r.diagnosis_text}" for r in made.record.rounds)]
+        parsed = [parse(sentence) for text in texts for sentence in sentences(text)]
+        assert {is_held_out(one.template) for one in parsed} == {split == "test"}
+
+
+def test_every_template_of_a_split_comes_up():
+    found = set()
+    for seed in range(60):
+        made = trace("undone", 0, "train").record
+        made = write_texts(made, np.random.default_rng(seed), "train")
+        found |= {parse(s).template for one in made.rounds for s in sentences(one.diagnosis_text)}
+    assert found == {f"{slot}.{n}" for slot in ("finding", "support", "plan") for n in range(5)}
+
+
+def test_the_same_generator_gives_the_same_texts():
+    assert trace("dark", 1).record == trace("dark", 1).record != trace("dark", 2).record
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_is_parsed_to_what_the_round_says(kind):
+    record = trace(kind).record
+    accepted = [one for one in record.rounds if one.accepted]
+    answers = [read_answer(message.content) for message in record.messages if message.role == "assistant"]
+    for said, one in zip(answers, accepted, strict=True):
+        assert said.actions == one.actions and said.prompt.startswith(record.instruction)
+        assert [d.issue for d in said.diagnosis] == [d.issue for d in one.diagnosis]
+
+
+def test_no_answer_suggests_what_was_taken_back():
+    record = trace("undone").record
+    assert [one.accepted for one in record.rounds] == [False, True]
+    answers = [message.content for message in record.messages if message.role == "assistant"]
+    assert len(answers) == 1 and '"gamma": 1.5' not in answers[0]
+    assert "Taken back: a gamma curve (gamma 1.5), brightness" in record.messages[1].content
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("no object", "no JSON object"),
+        ('x {"diagnosis": [', "broken JSON"),
+        ('x {"diagnosis": [], "actions": []}', "prompt"),
+        ('x {"diagnosis": [], "actions": [{"op": "paint"}], "prompt": "a"}', "actions.0.op"),
+        ('x {"diagnosis": [], "actions": [], "prompt": "a"} and more', "broken JSON"),
+    ],
+)
+def test_an_answer_that_does_not_fit_is_refused_with_the_reason(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        read_answer(text)
+
+
+def test_a_user_turn_holds_every_number_that_an_answer_may_quote():
+    record = trace("dark").record
+    features = record.rounds[0].features
+    turn = user_turn(record.instruction, features, scene=SCENE)
+    told = {quote.feature for quote in quotes(turn)}
+    assert told == {name for name, value in features.model_dump().items() if value is not None}
+    assert faithful(turn, features) == (len(told), len(told))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Mean brightness is only 0.25, below 0.4.",
+            [("brightness", "0.25", "value"), ("brightness", "0.4", "threshold")],
+        ),
+        ("The RMS contrast (0.058) and noise sigma 15.1", [("contrast", "0.058", "value"), ("noise", "15.1", "value")]),
+        ("There are 3 dogs.", []),
+    ],
+)
+def test_numbers_in_texts_of_others_belong_to_the_feature_before_them(text, expected):
+    assert [(quote.feature, quote.text, quote.role) for quote in quotes(text)] == expected
