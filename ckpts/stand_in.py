@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ckpts.resolve import Entry, instead_of
-from genloop.checkpoint import Shape, write_shapes
+from genloop.checkpoint import Shape
 from genloop.registry import load, require
 from genloop.rundir import write_json
+from genloop.safetensors_file import write_shapes
 
 _READERS = {  # family -> what reads its config.json, and what lists its tensors
     "showo": ("genloop.models.showo.config:read_showo_config", "genloop.models.showo.config:showo_manifest"),

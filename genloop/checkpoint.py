@@ -15,43 +15,23 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from genloop.reading import parse_json, read_json_object, regular_file
 from genloop.registry import require
-from genloop.rundir import json_bytes, json_line, sha256_file, sync_folder, write_json
+from genloop.rundir import json_bytes, sha256_file, sync_folder, write_json
+from genloop.safetensors_file import BITS, safetensors_parts
+from genloop.safetensors_file import Shape as Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS_FILE = "pytorch_model.safetensors"
 MANIFEST_FILE = "manifest.json"
-Shape = tuple[int, ...]
 
 _STEMS = ("model", "diffusion_pytorch_model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")
-_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8} | {
-    f"{sign}{bits}": bits for sign in "IU" for bits in (8, 16, 32, 64)
-}
-_DTYPES = {  # torch's name: that of safetensors, which writes tensors in this order, those of one type by name
-    "uint64": "U64",
-    "int64": "I64",
-    "float64": "F64",
-    "float32": "F32",
-    "uint32": "U32",
-    "int32": "I32",
-    "bfloat16": "BF16",
-    "float16": "F16",
-    "uint16": "U16",
-    "int16": "I16",
-    "float8_e4m3fn": "F8_E4M3",
-    "float8_e5m2": "F8_E5M2",
-    "int8": "I8",
-    "uint8": "U8",
-    "bool": "BOOL",
-}
 _CHUNK = 1 << 24  # bytes
 _MAX_HEADER = 100_000_000
 _MAX_DIMS = 64
@@ -128,7 +108,7 @@ def _check_header(path: Path, header: Mapping[str, Any], data_size: int) -> dict
         try:
             shape = tuple(_size(dim) for dim in entry["shape"])
             begin, end = (_size(offset) for offset in entry["data_offsets"])
-            bits = _BITS[entry["dtype"]]
+            bits = BITS[entry["dtype"]]
             if len(shape) > _MAX_DIMS:
                 raise ValueError(f"{len(shape)} dimensions")
         except (KeyError, TypeError, ValueError):
@@ -298,16 +278,18 @@ def save_folder(
     files: Mapping[str, Mapping[str, Any] | bytes] | None = None,
     *,
     weights: str = WEIGHTS_FILE,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Write the safetensors file `weights`, JSON objects, raw files, then a manifest of their sha256; all or nothing.
 
     An existing folder of that name is replaced. `files` maps relative names to objects (written as JSON) or bytes.
+    `metadata` stands in the header of the weights.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     temporary.mkdir()
     try:
-        digest = _write_tensors(temporary / weights, tensors)
+        digest = _write_tensors(temporary / weights, tensors, metadata)
         for name, content in (files or {}).items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -326,48 +308,15 @@ def save_folder(
         raise
 
 
-def _write_tensors(path: Path, tensors: "Mapping[str, Tensor]") -> str:
-    """Write a safetensors file, the very bytes of that library, and hash them on the way -> sha256.
-
-    One tensor at a time comes to the CPU. The library writes all at once, and would have them read again to be hashed.
-    """
-    kinds = {name: _DTYPES[str(tensor.dtype).removeprefix("torch.")] for name, tensor in tensors.items()}
-    head, order, _ = _layout({name: (kinds[name], tuple(tensor.shape)) for name, tensor in tensors.items()})
+def _write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None) -> str:
+    """Write a safetensors file and hash its bytes on the way -> sha256."""
     digest = hashlib.sha256()
     with open(path, "wb") as file:
-        for raw in chain([memoryview(head)], map(_bytes_of, map(tensors.__getitem__, order))):
+        for raw in safetensors_parts(tensors, metadata):
             for start in range(0, len(raw), _CHUNK):
                 file.write(raw[start : start + _CHUNK])
                 digest.update(raw[start : start + _CHUNK])
     return digest.hexdigest()
-
-
-def write_shapes(path: Path, shapes: Mapping[str, Shape], dtype: str) -> None:
-    """Write a safetensors file of these shapes, all of `dtype` (F32, BF16), that has no values and takes no room."""
-    head, _, size = _layout({name: (dtype, shape) for name, shape in shapes.items()})
-    with open(path, "wb") as file:
-        file.write(head)
-        file.truncate(len(head) + size)
-
-
-def _layout(tensors: Mapping[str, tuple[str, Shape]]) -> tuple[bytes, list[str], int]:
-    """{name: (type, shape)} -> what a safetensors file begins with, the order of its tensors, the bytes that follow."""
-    order = sorted(tensors, key=lambda name: (list(_DTYPES.values()).index(tensors[name][0]), name.encode()))
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for name in order:
-        kind, shape = tensors[name]
-        begin, end = end, end + math.prod(shape) * _BITS[kind] // 8
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
-    text = json_line(header)[:-1]
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text, order, end
-
-
-def _bytes_of(tensor: "Tensor") -> memoryview:
-    """A tensor's values, row by row."""
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(require("torch").uint8).numpy().data
 
 
 def verify_folder(folder: Path) -> None:

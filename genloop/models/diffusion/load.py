@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from genloop.models.diffusion.config import COMPONENTS, INDEX, DiffusionFolder
+from genloop.models.diffusion.config import COMPONENTS, INDEX, UNET, DiffusionFolder
 from genloop.models.diffusion.denoiser import Condition
 from genloop.models.diffusion.lora import LoraFile
+from genloop.models.diffusion.lora_export import diffusers_settings, diffusers_tensors, read_lora
 from genloop.reading import read_json_object
 from genloop.registry import require
 
@@ -88,20 +89,27 @@ def load_diffusion(
     pipe = pipeline_class.from_pretrained(
         folder.folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, **unused
     )
-    add_loras(pipe, loras)
+    add_loras(pipe, folder, loras)
     for name in COMPONENTS[folder.pipeline]:
         module = getattr(pipe, name).to(device).eval().requires_grad_(False)
         module.to(vae_dtype if name == "vae" else dtype)
     return PipelineDenoiser(pipe, folder, grid, torch.device(device))
 
 
-def add_loras(pipe: Any, loras: Sequence[LoraFile]) -> None:
-    """Add weight * (alpha / rank) B A of each file to the layers; alpha is read off the file by diffusers."""
+def add_loras(pipe: Any, base: DiffusionFolder, loras: Sequence[LoraFile]) -> None:
+    """Add weight * (alpha / rank) B A of each file to the layers; every adapter of a file is loaded, or none."""
     if not loras:
         return
     names = [f"lora_{number}" for number in range(len(loras))]
-    for name, lora in zip(names, loras):
-        pipe.load_lora_weights(lora.file.parent, weight_name=lora.file.name, adapter_name=name, local_files_only=True)
+    for name, file in zip(names, loras):
+        lora = read_lora(file.file, base)
+        tensors, settings = diffusers_tensors(lora), diffusers_settings(lora)
+        for part in lora:
+            more = {"adapter_name": name, "metadata": settings, "network_alphas": None}
+            if part == UNET:
+                pipe.load_lora_into_unet(tensors, unet=pipe.unet, **more)
+            else:
+                pipe.load_lora_into_text_encoder(tensors, text_encoder=getattr(pipe, part), prefix=part, **more)
     pipe.set_adapters(names, [lora.weight for lora in loras])
     pipe.fuse_lora(adapter_names=names)
     pipe.unload_lora_weights()
