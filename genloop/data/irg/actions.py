@@ -5,15 +5,29 @@ draws it is handed over by the caller.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from genloop.data.irg.diagnose import is_reversible, limit_of
+from genloop.data.irg.diagnose import is_reversible
 from genloop.data.irg.record import Action, Diagnosis, Features, Intent, Issue
 from genloop.data.pixels import luminance
 from genloop.registry import require
 
-TARGETS: Mapping[Intent, float] = {"neutral": 0.46, "dark": 0.18, "bright": 0.76}  # brightness that gamma aims at
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What operations on exposure and contrast aim at."""
+
+    brightness: float
+    contrast: float
+
+
+TARGETS: Mapping[Intent, Target] = {
+    "neutral": Target(0.47, 0.12),
+    "dark": Target(0.18, 0.05),
+    "bright": Target(0.72, 0.16),
+}
 Redraw = Callable[[np.ndarray, str, float], np.ndarray]  # image, prompt, strength -> image
 _EDITS: Mapping[Issue, str] = {
     "underexposed": "brighter exposure with open shadows",
@@ -46,7 +60,10 @@ def execute(image: np.ndarray, action: Action, redraw: Redraw | None = None) -> 
 
 
 def propose(features: Features, found: Sequence[Diagnosis], intent: Intent, instruction: str) -> tuple[Action, ...]:
-    """What repairs the diagnoses, in the order of execution; `regenerate` alone where one of them is irreversible."""
+    """What repairs the diagnoses, in the order of execution; `regenerate` alone where one of them is irreversible.
+
+    An exposure changes the contrast, which is looked at again after it.
+    """
     if not found:
         return ()
     if not all(map(is_reversible, found)):
@@ -54,6 +71,8 @@ def propose(features: Features, found: Sequence[Diagnosis], intent: Intent, inst
             Action(op="regenerate", params={"prompt": edit_prompt(instruction, found), "strength": _strength(found)}),
         )
     by_issue = {diagnosis.issue: diagnosis for diagnosis in found}
+    if by_issue.keys() & {"underexposed", "overexposed"}:
+        by_issue.pop("low_contrast", None)
     return tuple(_repair(features, by_issue[issue], intent) for issue in _ORDER if issue in by_issue)
 
 
@@ -84,14 +103,16 @@ def _strength(found: Sequence[Diagnosis]) -> float:
 
 def _repair(features: Features, diagnosis: Diagnosis, intent: Intent) -> Action:
     """The operation on pixels for one reversible issue."""
-    limit = limit_of(diagnosis.issue, intent)
-    assert limit is not None
-    if diagnosis.issue in ("underexposed", "overexposed"):
-        bright = min(max(features.brightness, 0.005), 0.995)
-        gamma = float(np.log(TARGETS[intent]) / np.log(bright))
+    bright = min(max(features.brightness, 0.005), 0.995)
+    if diagnosis.issue == "underexposed":
+        gamma = float(np.log(TARGETS[intent].brightness) / np.log(bright))
         return Action(op="gamma", params={"gamma": round(min(max(gamma, 0.1), 5.0), 2)})
+    if diagnosis.issue == "overexposed":
+        return Action(op="exposure", params={"gain": round(max(TARGETS[intent].brightness / bright, 0.1), 2)})
     if diagnosis.issue == "low_contrast":
-        return Action(op="stretch", params={"low": features.p1, "high": features.p99})
+        factor = min(TARGETS[intent].contrast / max(features.contrast, 0.005), 20.0)
+        low = features.brightness - features.brightness / factor
+        return Action(op="stretch", params={"low": round(low, 3), "high": round(low + 1 / factor, 3)})
     if diagnosis.issue == "color_cast":
         return Action(op="grey_world")
     if diagnosis.issue == "noise":
@@ -121,9 +142,8 @@ def _exposure(image: np.ndarray, gain: float) -> np.ndarray:
 
 
 def _stretch(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Luma from `low` to `high` becomes all of 2 % to 98 %, all channels alike."""
-    span = max(high - low, 1 / 255)
-    return _to_uint8((image / 255 - low) / span * 0.96 + 0.02)
+    """Levels from `low` to `high` become 0 to 1, of all channels alike."""
+    return _to_uint8((np.arange(256) / 255 - low) / max(high - low, 1 / 255))[image]
 
 
 def _grey_world(image: np.ndarray) -> np.ndarray:
@@ -152,7 +172,7 @@ def _unsharp(image: np.ndarray, radius: float, amount: float) -> np.ndarray:
 _OPERATIONS: Mapping[str, tuple[Callable[..., np.ndarray], Mapping[str, tuple[float, float]]]] = {
     "gamma": (_gamma, {"gamma": (0.05, 10.0)}),
     "exposure": (_exposure, {"gain": (0.05, 10.0)}),
-    "stretch": (_stretch, {"low": (0.0, 1.0), "high": (0.0, 1.0)}),
+    "stretch": (_stretch, {"low": (-5.0, 5.0), "high": (-5.0, 5.0)}),
     "grey_world": (_grey_world, {}),
     "denoise": (_denoise, {"sigma": (0.0, 100.0)}),
     "unsharp": (_unsharp, {"radius": (0.3, 10.0), "amount": (0.0, 5.0)}),

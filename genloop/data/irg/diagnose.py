@@ -31,12 +31,16 @@ class Limit:
 
 _EXPOSURE: dict[Intent, tuple[tuple[float, float], tuple[float, float]]] = {  # (threshold, worst) below, above
     "neutral": ((0.34, 0.05), (0.62, 0.98)),
-    "dark": ((0.07, 0.01), (0.32, 0.80)),
-    "bright": ((0.60, 0.20), (0.90, 1.00)),
+    "dark": ((0.07, 0.01), (0.27, 0.80)),
+    "bright": ((0.63, 0.20), (0.90, 1.00)),
 }
-_CONTRAST: dict[Intent, tuple[float, float]] = {"neutral": (0.09, 0.02), "dark": (0.03, 0.005), "bright": (0.05, 0.01)}
+_CONTRAST: dict[Intent, tuple[float, float]] = {
+    "neutral": (0.075, 0.02),
+    "dark": (0.022, 0.005),
+    "bright": (0.085, 0.01),
+}
 CLIPPED = 0.15  # share of clipped pixels beyond which an exposure cannot be repaired
-BLURRED = 0.5  # severity of blur beyond which sharpening does not help
+BLURRED = 0.9  # severity of blur beyond which sharpening does not help
 
 
 def limits(intent: Intent) -> tuple[Limit, ...]:
@@ -48,7 +52,7 @@ def limits(intent: Intent) -> tuple[Limit, ...]:
         Limit("low_contrast", "contrast", "below", *_CONTRAST[intent]),
         Limit("color_cast", "cast", "above", 12.0, 45.0),
         Limit("noise", "noise", "above", 5.0, 25.0),
-        Limit("blur", "detail", "below", 0.05, 0.0),
+        Limit("blur", "detail", "below", 0.1, 0.0),
     )
 
 
@@ -58,9 +62,14 @@ def limit_of(issue: Issue, intent: Intent) -> Limit | None:
 
 
 def diagnose(features: Features, intent: Intent = "neutral") -> tuple[Diagnosis, ...]:
-    """Every issue of the pixels that the features show, in a fixed order; empty for a clean image."""
-    found = []
+    """Every issue of the pixels that the features show, in a fixed order; empty for a clean image.
+
+    Under noise nobody can tell how sharp an image is: blur is looked for where there is none.
+    """
+    found: list[Diagnosis] = []
     for limit in limits(intent):
+        if limit.issue == "blur" and any(diagnosis.issue == "noise" for diagnosis in found):
+            continue
         value = getattr(features, limit.feature)
         severity = limit.severity(value)
         if severity is None:
