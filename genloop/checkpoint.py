@@ -300,7 +300,7 @@ def save_folder(
         known = {temporary / weights: digest}
         manifest = {path.relative_to(temporary).as_posix(): known.get(path) or sha256_file(path) for path in names}
         write_json(temporary / MANIFEST_FILE, manifest)
-        _swap(temporary, folder)
+        swap_folder(temporary, folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
@@ -333,7 +333,7 @@ def verify_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: files missing or changed since they were written: {_abbreviate(bad)}")
 
 
-def _swap(temporary: Path, folder: Path) -> None:
+def swap_folder(temporary: Path, folder: Path) -> None:
     """Rename into place; an older folder of that name steps aside first and is deleted last."""
     old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
     if folder.exists():

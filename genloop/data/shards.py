@@ -22,7 +22,7 @@ import os
 import stat
 import tokenize
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -160,8 +160,10 @@ class Shards:
     compressed one, a broken index.
     """
 
-    def __init__(self, source: Path) -> None:
-        self.__setstate__([_read_index(shard) for shard in _shards_of(source)])
+    def __init__(self, source: Path | Sequence[Path]) -> None:
+        """source: a folder, one shard, or some of them in an order of one's own."""
+        shards = _shards_of(source) if isinstance(source, Path) else source
+        self.__setstate__([_read_index(shard) for shard in shards])
 
     def __getstate__(self) -> list[ShardIndex]:
         return self.indices

@@ -97,16 +97,25 @@ class LoraSettings(Settings):
     )
     dropout: Share = Field(0.0, lt=1, description="share of an adapter's inputs that is dropped in training")
 
-    def layers_of(self, linear: Iterable[str]) -> list[str]:
-        """Those of some linear layers that get an adapter; ValueError for a target that is the end of no name."""
+    def layers_of(self, linear: Iterable[str], *, key: str = "lora") -> list[str]:
+        """Those of some linear layers that get an adapter; ValueError for a target that is the end of no name.
+
+        key: what the config calls these settings.
+        """
         names = list(linear)
-        ends = sorted({name.rpartition(".")[2] for name in names})
+        ends = sorted({_end_of(name) for name in names})
         for target in self.targets:
             if not any(_ends_with(name, target) for name in names):
                 raise ValueError(
-                    f"lora.targets: no layer is called {target!r}{did_you_mean(target, ends)} ({', '.join(ends)})"
+                    f"{key}.targets: no layer is called {target!r}{did_you_mean(target, ends)} ({', '.join(ends)})"
                 )
         return [name for name in names if not self.targets or any(_ends_with(name, t) for t in self.targets)]
+
+
+def _end_of(name: str) -> str:
+    """The last word of a name, with the number of a layer in a list: to_q, to_out.0"""
+    words = name.split(".")
+    return ".".join(words[-2:] if words[-1].isdecimal() else words[-1:])
 
 
 def _ends_with(name: str, target: str) -> bool:

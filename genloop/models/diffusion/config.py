@@ -1,5 +1,6 @@
 """Folders of diffusers' text-to-image pipelines, checked from model_index.json, configs and headers. No torch."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ COMPONENTS = {  # pipeline -> the folders that have weights
     "StableDiffusionXLPipeline": (UNET, "vae", "text_encoder", "text_encoder_2"),
 }
 TOKENIZERS = {"text_encoder": "tokenizer", "text_encoder_2": "tokenizer_2"}
+PREDICTIONS = ("epsilon", "v_prediction")  # of networks that are trained
 
 
 class DiffusionFolder(NamedTuple):
@@ -29,14 +31,18 @@ class DiffusionFolder(NamedTuple):
         """Pixels along the side of a cell of a latent."""
         return 2 ** (len(self.vae["block_out_channels"]) - 1)
 
+    @property
+    def multiple(self) -> int:
+        """What the sides of an image in pixels are multiples of: cells of a latent, halved on the UNet's way down."""
+        return self.factor * 2 ** (len(self.unet["block_out_channels"]) - 1)
+
     def grid(self, height: int | None, width: int | None) -> tuple[int, int]:
         """h, w of a latent for a size in pixels, by default the one of the training; ValueError for one in between."""
         trained = self.unet["sample_size"]
         sides = trained if isinstance(trained, list) else (trained, trained)
-        multiple = self.factor * 2 ** (len(self.unet["block_out_channels"]) - 1)
         for name, pixels in (("height", height), ("width", width)):
-            if pixels is not None and pixels % multiple:
-                raise ValueError(f"sampling.{name}: {pixels} is not a multiple of {multiple}")
+            if pixels is not None and pixels % self.multiple:
+                raise ValueError(f"sampling.{name}: {pixels} is not a multiple of {self.multiple}")
         rows, columns = (
             side if pixels is None else pixels // self.factor for side, pixels in zip(sides, (height, width))
         )
@@ -61,6 +67,22 @@ def check_diffusion_folder(folder: Path) -> DiffusionFolder:
     unet, vae = (read_json_object(folder / part / "config.json") for part in (UNET, "vae"))
     _check_sizes(folder, unet, vae)
     return DiffusionFolder(folder, name, unet, vae, scheduler)
+
+
+def components_of(base: DiffusionFolder, parts: Sequence[str]) -> list[str]:
+    """The components of a pipeline behind parts that are trained: `unet`, and `text_encoder` for all text encoders."""
+    wanted = {UNET} & set(parts) | (set(TOKENIZERS) if "text_encoder" in parts else set())
+    return [component for component in COMPONENTS[base.pipeline] if component in wanted]
+
+
+def check_schedule(config: Mapping[str, Any]) -> None:
+    """Refuse a scheduler_config.json whose network predicts neither noise nor v: ValueError."""
+    prediction = config.get("prediction_type", "epsilon")
+    if prediction not in PREDICTIONS or "beta_schedule" not in config:
+        raise ValueError(
+            f"base: its scheduler is a {config.get('_class_name')} with prediction_type {prediction!r}; trained are "
+            f"networks that predict {' or '.join(PREDICTIONS)} under a schedule of betas"
+        )
 
 
 def component_shapes(folder: Path, component: str) -> dict[str, Shape]:

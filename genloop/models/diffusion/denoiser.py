@@ -26,8 +26,14 @@ class Denoiser(Protocol):
     channels: int
     grid: tuple[int, int]  # h, w
     device: "torch.device"
-    flops_per_pass: float  # of one row through the network, 2 a multiply-add
-    flops_per_decode: float
+
+    @property
+    def flops_per_pass(self) -> float:
+        """Of one row through the network, 2 a multiply-add."""
+
+    @property
+    def flops_per_decode(self) -> float:
+        """Of one latent."""
 
     def encode(self, text: str | None) -> Condition:
         """A text; None: no text, as the model was trained to go without."""

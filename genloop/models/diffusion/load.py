@@ -3,6 +3,7 @@
 B = rows, C, h, w = channels and sides of a latent, T, D = tokens and width of a text, H, W = pixels.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,11 +29,29 @@ class PipelineDenoiser:
         self.channels: int = folder.vae["latent_channels"]
         self.is_xl = "text_encoder_2" in COMPONENTS[folder.pipeline]
         self.size = grid[0] * folder.factor, grid[1] * folder.factor
-        self.flops_per_pass, self.flops_per_decode = count_flops(pipeline, self)
+
+    @functools.cached_property
+    def flops(self) -> tuple[float, float]:
+        """Of a row through the UNet, and of decoding a latent."""
+        return count_flops(self.pipeline, self)
+
+    @property
+    def flops_per_pass(self) -> float:
+        """See `Denoiser`."""
+        return self.flops[0]
+
+    @property
+    def flops_per_decode(self) -> float:
+        """See `Denoiser`."""
+        return self.flops[1]
 
     @torch.inference_mode()
     def encode(self, text: str | None) -> Condition:
-        """See `Denoiser.encode`; without a text SDXL's base was trained on zeros."""
+        """See `Denoiser.encode`."""
+        return self.condition(text)
+
+    def condition(self, text: str | None) -> Condition:
+        """The same for training; without a text SDXL's base was trained on zeros."""
         pipe, read = self.pipeline, text or ""
         if not self.is_xl:
             embeddings, _ = pipe.encode_prompt(read, self.device, 1, False)

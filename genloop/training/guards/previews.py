@@ -6,7 +6,7 @@ P = prompts.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,14 @@ class Previews:
         self,
         run: Path,
         world: World,
-        sampler: Sampler[Any],
+        make_sampler: Callable[[], Sampler[Any]],
         prompts: Sequence[Prompt],
         judges: Mapping[str, Judge],
         *,
         seed: int = 0,
     ) -> None:
-        self.run, self.world, self.sampler, self.prompts = run, world, sampler, list(prompts)
+        """make_sampler: called at each look; what the sampler computes before its first step is of the weights then."""
+        self.run, self.world, self.prompts, self._make_sampler = run, world, list(prompts), make_sampler
         self.judges, self.seed = judges, seed
         self.names = [*STATISTICS, *judges]
 
@@ -54,9 +55,10 @@ class Previews:
         folder.mkdir(parents=True, exist_ok=True)
         own = range(len(self.prompts))[self.world.rank :: self.world.world_size]
         values = np.zeros((len(self.names), len(self.prompts)))
-        for start in range(0, len(own), self.sampler.slots):
-            part = list(own[start : start + self.sampler.slots])
-            images = self._draw([self.prompts[place] for place in part])
+        sampler = self._make_sampler()
+        for start in range(0, len(own), sampler.slots):
+            part = list(own[start : start + sampler.slots])
+            images = self._draw(sampler, [self.prompts[place] for place in part])
             for place, image in zip(part, images, strict=True):
                 write_atomic(folder / f"{place:04d}.png", encode_png(image))
             values[:, part] = self._measure([self.prompts[place] for place in part], images)
@@ -80,12 +82,12 @@ class Previews:
             raise BadInput(f"{path}: is not about the {len(self.prompts)} prompts of this run")
         return table
 
-    def _draw(self, prompts: Sequence[Prompt]) -> np.ndarray:
+    def _draw(self, sampler: Sampler[Any], prompts: Sequence[Prompt]) -> np.ndarray:
         """-> (P, H, W, 3) uint8"""
-        state = self.sampler.start(prompts, [Seed(self.seed, prompt.index, 0, 0) for prompt in prompts])
+        state = sampler.start(prompts, [Seed(self.seed, prompt.index, 0, 0) for prompt in prompts])
         while min(state.steps) < max(state.lengths):
-            state = self.sampler.step(state)
-        return to_uint8(self.sampler.decode(state.content))
+            state = sampler.step(state)
+        return to_uint8(sampler.decode(state.content))
 
     def _measure(self, prompts: Sequence[Prompt], images: np.ndarray) -> np.ndarray:
         """-> (measures, P)"""

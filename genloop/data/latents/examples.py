@@ -1,0 +1,98 @@
+"""Shards of captioned images as a list of what is to be learned: which crop of which image, under which caption.
+
+Every sample's caption and the header of its image are read once, so that what cannot be trained on is refused before
+anything is written. N = samples.
+"""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genloop.data.arrays import CAPTION, read_caption
+from genloop.data.image_reader import UnreadableImage, decode_image
+from genloop.data.images import SUFFIXES, decoding_errors, open_image
+from genloop.data.latents.buckets import Crop, Size, crop_of, cut
+from genloop.data.shards import Sample, Shards
+
+FIELDS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)  # of images; the first that a sample has is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One sample: its key, the sha256 of its image file and of its caption, what is cut out, the image's own size."""
+
+    key: str
+    image: str
+    caption: str  # sha256
+    crop: Crop
+    original: Size
+
+
+class CaptionedImages:
+    """All samples of some shards; `captions` holds each text once, by its sha256."""
+
+    def __init__(self, shards: Shards, sizes: Sequence[Size]) -> None:
+        self.shards, self.captions = shards, dict[str, str]()
+        self.examples = [self._read(position, sizes) for position in range(len(shards))]
+        self.shard_of = np.repeat(np.arange(len(shards.sizes)), shards.sizes)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, position: int) -> Example:
+        return self.examples[position]
+
+    def counts(self) -> dict[Size, int]:
+        """How many samples each bucket has, from the tallest to the widest."""
+        return dict(sorted(Counter(example.crop.size for example in self.examples).items()))
+
+    def pixels(self, position: int) -> np.ndarray:
+        """(h, w, 3) uint8: the crop of an image; ValueError names a sample whose image does not decode."""
+        sample = self.shards.read(position, FIELDS)
+        field = _field(sample)
+        try:
+            image = decode_image(sample.fields[field])
+        except UnreadableImage as error:
+            raise ValueError(f"{sample.name}: {field}: {error}") from None
+        return cut(image, self.examples[position].crop)
+
+    def _read(self, position: int, sizes: Sequence[Size]) -> Example:
+        sample = self.shards.read(position, (CAPTION, *FIELDS))
+        field = _field(sample)
+        if CAPTION not in sample.fields:
+            raise ValueError(f"{sample.name} has no caption; needs {CAPTION}")
+        caption, data = read_caption(sample).strip(), sample.fields[field]
+        try:
+            original = _size(data)
+        except decoding_errors() as error:
+            raise ValueError(f"{sample.name}: {field}: not a whole image ({' '.join(str(error).split())})") from None
+        try:
+            crop = crop_of(original, sizes)
+        except ValueError as error:
+            raise ValueError(f"{sample.name}: {field}: {error}") from None
+        digest = sha256(caption.encode())
+        self.captions[digest] = caption
+        return Example(sample.key, sha256(data), digest, crop, original)
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _field(sample: Sample) -> str:
+    found = next((field for field in FIELDS if field in sample.fields), None)
+    if found is None:
+        raise ValueError(f"{sample.name} has no image; needs one of {', '.join(FIELDS)}")
+    return found
+
+
+def _size(data: bytes) -> Size:
+    """Of the upright image, from its header; `decoding_errors`."""
+    with open_image(io.BytesIO(data)) as image:
+        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        return Size(*(image.size[::-1] if turned else image.size))

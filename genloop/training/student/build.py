@@ -1,0 +1,113 @@
+"""From keys to what is trained: the pipeline, its adapters, its caches of latents and texts, the objective."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from genloop.data.latents.cache import Arrays, EncodedCache, latent_key, text_key
+from genloop.data.latents.examples import CaptionedImages, sha256
+from genloop.distributed import World
+from genloop.hashing import sha256_tree
+from genloop.models.diffusion.config import COMPONENTS, TOKENIZERS, DiffusionFolder, components_of
+from genloop.models.diffusion.load import PipelineDenoiser
+from genloop.models.diffusion.student import Student, encode_pixels
+from genloop.registry import lookup
+from genloop.training.adapters import add_adapters
+from genloop.training.objectives.student import OBJECTIVES
+from genloop.training.objectives.student.base import StudentObjective
+from genloop.training.objectives.student.data import (
+    EMBEDDINGS,
+    MEAN,
+    POOLED,
+    SPREAD,
+    CachedData,
+    LearningData,
+)
+from genloop.training.reductions import wait_for_all
+from genloop.training.student.keys import StudentData, StudentKeys
+
+log = logging.getLogger(__name__)
+
+
+def build_student(keys: Any, denoiser: PipelineDenoiser, base: DiffusionFolder) -> tuple[Student, dict[str, Any]]:
+    """The model, and by component what `genloop.training.adapters` takes; no adapters: all weights of `parts` learn."""
+    components = components_of(base, keys.parts)
+    student = Student(denoiser, base, components)
+    adapted = {}
+    if keys.weights == "lora":
+        for number, (component, _, settings) in enumerate(keys.adapters(base)):
+            adapted[component] = add_adapters(getattr(student, component), settings, seed=keys.seed + number)
+    return student, adapted
+
+
+def build_objective(keys: Any, student: Student, data: LearningData, world: World) -> StudentObjective:
+    """The objective that `keys.objective` names; some samples are held out when there is a validation loss."""
+    kind = lookup(OBJECTIVES, keys.objective, "objective")
+    found: StudentObjective = kind(student, data, keys, held_out(keys, len(data.examples)), world)
+    return found
+
+
+def held_out(keys: Any, num_samples: int) -> list[int]:
+    """The positions of `val_rows` samples, keyed by the seed."""
+    if not keys.val_every:
+        return []
+    return sorted(np.random.default_rng([keys.seed, 5]).permutation(num_samples)[: keys.val_rows].tolist())
+
+
+def fill_caches(keys: Any, denoiser: PipelineDenoiser, checked: StudentData, world: World) -> CachedData:
+    """Compute latents and embeddings that are not there yet, on all ranks together; ValueError names a bad image."""
+    examples, base = checked.examples, checked.base
+    folder: Path = keys.cache or keys.out / "cache"
+    vae, encoders = (
+        _sha256_of(base, ["vae"]),
+        _sha256_of(base, [c for c in COMPONENTS[base.pipeline] if c in TOKENIZERS]),
+    )
+    latent_keys = [latent_key(example, vae, keys.latents) for example in examples.examples]
+    position_of = {key: position for position, key in enumerate(latent_keys)}
+    latents = EncodedCache(folder, "latents", latent_keys)
+    latents.fill(lambda key: _latent(denoiser, examples, position_of[key], keys.latents), world)
+    texts, text_keys = None, dict[str, str]()
+    if "text_encoder" not in keys.parts:
+        text_keys = {caption: text_key(caption, encoders) for caption in examples.captions} | {
+            "": text_key(None, encoders)
+        }
+        caption_of = {key: examples.captions.get(caption) for caption, key in text_keys.items()}
+        texts = EncodedCache(folder, "texts", list(text_keys.values()))
+        texts.fill(lambda key: _text(denoiser, caption_of[key]), world)
+    wait_for_all(world)
+    for cache in (latents, texts):
+        if cache is not None:
+            cache.open()
+    return CachedData(examples, latents, latent_keys, texts, text_keys)
+
+
+def _latent(denoiser: PipelineDenoiser, examples: CaptionedImages, position: int, kept: str) -> Arrays:
+    mean, spread = encode_pixels(denoiser, examples.pixels(position))
+    if not (np.isfinite(mean).all() and np.isfinite(spread).all()):
+        raise ValueError(f"sample {examples[position].key}: its latent is not finite; use a VAE that fits its dtype")
+    return {MEAN: mean} | ({SPREAD: spread} if kept == "sample" else {})
+
+
+def _text(denoiser: PipelineDenoiser, caption: str | None) -> Arrays:
+    condition = denoiser.encode(caption)
+    found = {EMBEDDINGS: condition.embeddings[0].float().cpu().numpy()}
+    return found | ({} if condition.pooled is None else {POOLED: condition.pooled[0].float().cpu().numpy()})
+
+
+def _sha256_of(base: DiffusionFolder, components: Sequence[str]) -> str:
+    """Of weights and configuration of components, and of the tokenizers beside them."""
+    folders = [*components, *(TOKENIZERS[component] for component in components if component in TOKENIZERS)]
+    return sha256(json.dumps({name: sha256_tree(base.folder / name) for name in folders}).encode())
+
+
+def bucket_table(keys: StudentKeys, checked: StudentData) -> list[dict[str, Any]]:
+    """Size, samples and steps of an epoch of every bucket, for RUN/buckets.json."""
+    counts = checked.examples.counts()
+    return [
+        {"width": size.width, "height": size.height, "samples": n, "steps": n / keys.train.batch_size}
+        for size, n in counts.items()
+    ]
