@@ -107,7 +107,7 @@ def _with_abilities(judge: Judge, questions: Sequence[str]) -> Judge:
 
 def _cache_of_members(settings: JudgeSettings) -> JudgeSettings:
     inner = members(settings)
-    if settings.cache is None or not inner:
+    if settings.cache is None or "members" not in type(settings.options).model_fields:
         return settings
     placed = tuple(m if m.cache else m.model_copy(update={"cache": settings.cache}) for m in inner)
     options = settings.options.model_copy(update={"members": placed})

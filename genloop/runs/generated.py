@@ -54,7 +54,7 @@ def read_generated_run(folder: Path, limit: int | None = None, *, key: str = "so
             raise ValueError(f"{key}: {folder} was drawn by a diffusion model, its rows hold no image tokens")
         rows.setdefault(row.prompt_index, []).append(row)
     text: Text = fingerprint["keys"].get("text", "prompt")
-    prompts = [_prompt(folder, rows[index][0], text) for index in sorted(rows)[:limit]]
+    prompts = [prompt_of(folder, rows[index][0], text) for index in sorted(rows)[:limit]]
     return GeneratedRun(folder, fingerprint["digest"], fingerprint["keys"], fingerprint["inputs"], prompts, rows)
 
 
@@ -76,7 +76,8 @@ def metadata_of(run: Path, row: GeneratedRow) -> tuple[str, Any]:
     return where, made.get("metadata") if isinstance(made, dict) else None
 
 
-def _prompt(folder: Path, row: GeneratedRow, text: Text) -> Prompt:
+def prompt_of(folder: Path, row: GeneratedRow, text: Text = "prompt") -> Prompt:
+    """The prompt of a row, with its metadata where the run has any."""
     where, metadata = metadata_of(folder, row)
     if isinstance(metadata, dict) and "tag" not in metadata and isinstance(metadata.get("prompt"), str):
         return Prompt(row.prompt_index, metadata["prompt"])

@@ -31,7 +31,7 @@ class Refine(Search):
 
     class Options(Settings):
         start: Annotated[str, part_name(_starter)] = Field(
-            "none", description="the strategy that makes the start, with n candidates"
+            "best_of_n", description="the strategy that makes the start, with n candidates"
         )
         start_options: Annotated[Any, part_options("start", _starter)] = Field(
             {}, validate_default=True, description="keys of that strategy"
