@@ -32,7 +32,7 @@ $(READY): $(MADE)
 	@$(PIP) setuptools wheel packaging torch==2.13.0
 	@# deepspeed is built here, from Python alone: it looks for torch, compiles nothing, and as for a CPU it does not ask
 	@# for CUDA's toolkit. What it runs on is decided when it runs.
-	@DS_ACCELERATOR=cpu DS_BUILD_OPS=0 $(PIP) --no-build-isolation -e '.[dev,train,diffusion,corpus,qlora]'
+	@DS_ACCELERATOR=cpu DS_BUILD_OPS=0 $(PIP) --no-build-isolation -e '.[dev,train,diffusion,corpus,editing,qlora]'
 	@touch $@
 
 test: $(READY) ## the test suite on all cores, without what takes long

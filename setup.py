@@ -48,6 +48,8 @@ setup(
         "train": ["accelerate", "deepspeed", "peft"],  # how: genloop.registry.INSTALL
         "diffusion": ["accelerate", "diffusers", "peft"],
         "corpus": ["datasets", "datasketch", "mlcroissant", "scikit-image"],
+        "anyline": ["controlnet_aux"],
+        "editing": ["scikit-image"],
         "qlora": ["accelerate", "bitsandbytes", "peft"],
         "clip": ["open_clip_torch>=3"],
         "remote": ["openai"],

@@ -167,7 +167,7 @@ def read_shapes(folder: Path) -> dict[str, Shape]:
         if weights.is_safetensors:
             part = read_header(path)
         else:
-            part = {key: tuple(value.shape) for key, value in _load_archive(path, "meta").items()}
+            part = {key: tuple(value.shape) for key, value in load_archive(path, device="meta").items()}
         shapes |= _owned(path, part, weights.owner)
     _check_index(folder, weights, shapes)
     return shapes
@@ -183,7 +183,7 @@ def load_tensors(folder: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
             on_meta = device == "meta"
             part = _on_meta(path, shapes) if on_meta else require("safetensors.torch").load_file(path, device=device)
         else:
-            part = _load_archive(path, device)
+            part = load_archive(path, device=device)
         tensors |= _owned(path, part, weights.owner)
     _check_index(folder, weights, tensors)
     check_finite(tensors, folder)
@@ -198,8 +198,8 @@ def _on_meta(path: Path, shapes: Mapping[str, Shape]) -> "dict[str, Tensor]":
     return {key: torch.empty(shape, dtype=types[key], device="meta") for key, shape in shapes.items()}
 
 
-def _load_archive(path: Path, device: str) -> "dict[str, Tensor]":
-    """The tensors of a .bin file; whatever else it holds is refused, not run."""
+def load_archive(path: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
+    """The tensors of a .bin or .pt file; whatever else it holds is refused with a ValueError, not run."""
     torch = require("torch")
     try:
         part = load_plain(path, device=device)

@@ -27,7 +27,7 @@ ALLOWED = {
     "runs": {"core", "contracts", "data"},
     "data": {"core", "contracts"},
     "models": {"core", "contracts"},
-    "sampling": {"core", "contracts", "models"},
+    "sampling": {"core", "contracts", "data", "models"},
     "rewards": {"core", "contracts", "data", "models", "metrics"},
     "search": {"core", "contracts"},
     "training": {"core", "contracts", "data", "models", "sampling", "rewards", "stats"},  # rollouts, guards

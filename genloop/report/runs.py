@@ -18,7 +18,7 @@ from genloop.config import read_yaml
 from genloop.reading import read_json_object
 from genloop.records import TAGS, unpack_tokens
 from genloop.runs.evaluations import Evaluation, judged_image, read_card, read_evaluated
-from genloop.runs.generated import read_generated
+from genloop.runs.generated import DRAWING_JOBS, read_generated
 from genloop.runs.lineage import locate
 from genloop.runs.rows import EvaluatedRow, GeneratedRow, GenerationCost, RecordedCandidate
 from genloop.runs.trainings import is_training
@@ -127,7 +127,7 @@ def check_runs(folders: Sequence[Path], controls: Sequence[tuple[Path, Path]] = 
                 f"{folder} is not a run folder: it has no run.json; name the `out` of an evaluate run"
             )
         if found["job"] != "evaluate":
-            hint = f"; judge its images first: images={folder / 'images'}" if found["job"] == "generate" else ""
+            hint = f"; judge its images first: images={folder / 'images'}" if found["job"] in DRAWING_JOBS else ""
             hint = f"; `genloop report {folder}` alone shows a training" if is_training(folder) else hint
             raise ValueError(f"{folder} is a run of {found['job']}, a report shows runs of evaluate{hint}")
         if not ledger.finished(folder):
@@ -196,7 +196,7 @@ def _image(row: EvaluatedRow, images: Path, records: Mapping[str, GenerationReco
 
 def _generate_run(images: Path) -> Path | None:
     found = rundir.read_run(images.parent)
-    return images.parent if found is not None and found["job"] == "generate" else None
+    return images.parent if found is not None and found["job"] in DRAWING_JOBS else None
 
 
 def _record(run: Path, row: GeneratedRow) -> GenerationRecord:

@@ -15,6 +15,9 @@ from genloop.rundir import RunError, read_run
 from genloop.runs.rows import GeneratedRow, read_images
 
 
+DRAWING_JOBS = ("generate", "edit")  # whose runs hold images and rows of this kind
+
+
 def read_generated(run: Path) -> Iterator[GeneratedRow]:
     """The rows of the finished units of a run of generate, in order; errors of `read_images`."""
     return read_images(run, GeneratedRow)
@@ -97,4 +100,4 @@ def generate_fingerprint(images: Path) -> dict[str, Any] | None:
         found = read_run(images.resolve().parent)
     except RunError:
         return None  # some other program's run.json
-    return found if found and found["job"] == "generate" else None
+    return found if found and found["job"] in DRAWING_JOBS else None

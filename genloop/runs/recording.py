@@ -15,7 +15,7 @@ def generated_row(
     """The row of a choice, without the sha256 of its PNG; `image`: where that lies, below the run folder."""
     best, cost = choice.candidates[choice.chosen], choice.cost
     steps = int(cost.generator_steps) if cost.generator_steps == int(cost.generator_steps) else cost.generator_steps
-    rewritten = {} if prompt.detailed_caption is None else {"rewritten_prompt": prompt.detailed_caption}
+    rewritten: dict[str, Any] = {} if prompt.detailed_caption is None else {"rewritten_prompt": prompt.detailed_caption}
     return GeneratedRow(
         prompt_index=prompt.index,
         sample=sample,

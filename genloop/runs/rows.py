@@ -110,6 +110,20 @@ class GenerationCost(RowPart):
     flops_without_search: int | float = 0.0  # of one candidate that nobody judges
 
 
+class EditRecord(RowPart):
+    """What an image of `edit` was drawn from, and what can be checked about it without a judge."""
+
+    mode: str
+    input_image: str
+    width: Size
+    height: Size
+    steps: Size
+    strength: float | None = None  # null: a variation, which is drawn from noise
+    notes: tuple[str, ...] = ()  # what was changed about the input
+    inputs: dict[str, Inside] = {}  # picture, mask, line, depth, ...: path below the run folder
+    checks: dict[str, float | None] = {}  # null: not defined for this image
+
+
 class GeneratedRow(RowPart):
     """One image of `generate`; n = image tokens.
 
@@ -134,6 +148,7 @@ class GeneratedRow(RowPart):
     candidates: Annotated[tuple[RecordedCandidate, ...], Field(min_length=1)]
     previews: Inside | None = None  # contact sheet of what judges were shown, below the run folder
     given: str | None = None  # the image that it was drawn from, below mode.options.images
+    edit: EditRecord | None = None
 
     @model_validator(mode="after")
     def _fills_its_grid(self) -> Self:

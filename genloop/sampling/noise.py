@@ -73,6 +73,11 @@ def gaussian(seed: Seed, shape: tuple[int, ...], *, step: int, round: int, purpo
     return torch.from_numpy(_generator(seed, step, round, purpose).standard_normal(shape, dtype=np.float32))
 
 
+def torch_seed(seed: Seed) -> int:
+    """What keys a generator of torch, for pipelines that draw their own noise."""
+    return int(_generator(seed, 0, 0, "torch").integers(1 << 63))
+
+
 def inverse_cdf(probs: Tensor, uniform: Tensor) -> Tensor:
     """probs (R, K), uniform (R,) float64 in [0, 1) -> the first code whose cumulated probability exceeds it, (R,)"""
     cumulated = probs.cumsum(-1, dtype=torch.float64)

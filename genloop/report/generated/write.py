@@ -17,12 +17,13 @@ from genloop.report.page.provenance import config_of, facts_of
 from genloop.report.page.selection import spread
 from genloop.report.rendering import render
 from genloop.rundir import read_run, write_atomic
-from genloop.runs.generated import read_generated
+from genloop.runs.generated import DRAWING_JOBS, read_generated
 from genloop.runs.rows import GeneratedRow
 from genloop.stats.markdown import table_head, table_row
 from genloop.stats.resampling import cluster_bootstrap
 
 CARDS, SHOTS, FAILURES = 48, 4, 20  # prompts, images of each, and failed units that are shown
+INPUTS = 6  # of an edited picture: itself, the reference, the mask, two control maps, the focus
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,9 @@ class ShownImage:
 
 
 def is_generated(folder: Path) -> bool:
-    """Whether a folder is a run of `generate`."""
+    """Whether a folder is a run of `generate` or `edit`."""
     found = read_run(folder)
-    return found is not None and found["job"] == "generate"
+    return found is not None and found["job"] in DRAWING_JOBS
 
 
 def write_generated(folder: Path, out: Path) -> Path:
@@ -82,22 +83,38 @@ def _content(folder: Path, found: Sequence[PromptImages], numbers: dict[str, flo
     return {
         "title": f"Images of {name}",
         "lead": f"{made}; {left} of {numbers['units']:.0f} units are left." if left else f"{made}, all units are done.",
-        "cards": [(prompt.rows[0].prompt, prompt.tag, list(_shots(folder, prompt))) for prompt in shown],
-        "columns": min(SHOTS, max(len(prompt.rows) for prompt in shown)),
+        "cards": [(prompt.rows[0].prompt, _label(prompt), list(_shots(folder, prompt))) for prompt in shown],
+        "columns": min(SHOTS, max(len(prompt.rows) + _num_inputs(prompt) for prompt in shown)),
         "num_prompts": len(found),
         "heads": list(_heads(numbers)),
         "failures": list(_failures(folder)),
         "num_failures": int(numbers["units failed"]),
-        "record": {"name": name, "facts": facts_of(folder)},
+        "record": {"name": name, "job": (read_run(folder) or {})["job"], "facts": facts_of(folder)},
         "config": config_of(folder),
     }
 
 
 def _shots(folder: Path, prompt: PromptImages) -> Iterator[ShownImage]:
+    """What the model was given, where pictures were edited, then the images."""
+    edit = prompt.rows[0].edit
+    for name, path in list(edit.inputs.items() if edit else ())[:INPUTS]:
+        yield ShownImage(embed(folder / path), f"{prompt.rows[0].prompt}: {name}", f"given: {name}")
     for row in prompt.rows[:SHOTS]:
         value = _score(row)
-        score = "" if value is None else f"{row.outcome_question()} {value:.2f}"
-        yield ShownImage(embed(folder / row.image), f"{row.prompt}: sample {row.sample}", score)
+        found = [] if value is None else [f"{row.outcome_question()} {value:.2f}"]
+        found += [f"{name} {check:.2f}" for name, check in (row.edit.checks if row.edit else {}).items() if check]
+        yield ShownImage(embed(folder / row.image), f"{row.prompt}: sample {row.sample}", ", ".join(found))
+
+
+def _num_inputs(prompt: PromptImages) -> int:
+    edit = prompt.rows[0].edit
+    return len(edit.inputs) if edit else 0
+
+
+def _label(prompt: PromptImages) -> str:
+    """The task of a prompt, or the mode of a request."""
+    edit = prompt.rows[0].edit
+    return edit.mode if edit else prompt.tag
 
 
 def _score(row: GeneratedRow) -> float | None:

@@ -1,0 +1,116 @@
+"""Components of Qwen2vl-Flux, each by itself: stock classes from their folders, the connector and T5's embedder."""
+
+from collections.abc import Container
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genloop.checkpoint import load_archive
+from genloop.models.common.pretrained import load_pretrained
+from genloop.models.flux_edit.config import CONNECTOR, T5_EMBEDDER, WEIGHTS
+from genloop.models.flux_edit.controlnet import union_controlnet
+from genloop.models.flux_edit.embedder import Connector, DualContextEmbedder
+from genloop.models.flux_edit.pipelines import Drawer
+from genloop.registry import require
+
+
+def load_connector(folder: Path) -> Connector:
+    """Of qwen2-vl/connector.pt; ValueError for other tensors."""
+    weight, bias = _linear(folder / CONNECTOR, "linear.")
+    connector = Connector(weight.shape[1], weight.shape[0])
+    connector.linear.load_state_dict({"weight": weight, "bias": bias})
+    return connector.eval().requires_grad_(False)
+
+
+def save_connector(connector: Connector, path: Path) -> None:
+    """In the published layout."""
+    state = {f"linear.{name}": tensor.detach().cpu() for name, tensor in connector.linear.state_dict().items()}
+    torch.save(state, path)
+
+
+def load_t5_embedder(folder: Path) -> nn.Linear:
+    """Of qwen2-vl/t5_embedder.pt; ValueError for other tensors."""
+    weight, bias = _linear(folder / T5_EMBEDDER, "")
+    linear = nn.Linear(weight.shape[1], weight.shape[0])
+    linear.load_state_dict({"weight": weight, "bias": bias})
+    return linear.eval().requires_grad_(False)
+
+
+def load_qwen(folder: Path, *, dtype: torch.dtype, device: str) -> tuple[Any, Any, Any]:
+    """-> Qwen2VLModel, its image processor and tokenizer; old key names are mapped by transformers."""
+    transformers, place = require("transformers"), folder / "qwen2-vl"
+    model = load_pretrained(transformers.Qwen2VLModel, place, dtype=dtype, device=device)
+    processor = transformers.AutoImageProcessor.from_pretrained(place, local_files_only=True)
+    return model, processor, transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
+
+
+def load_text_encoder(folder: Path, name: str, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    """name: t5 or clip -> the encoder and its tokenizer."""
+    transformers, place = require("transformers"), folder / WEIGHTS[name]
+    kind = transformers.T5EncoderModel if name == "t5" else transformers.CLIPTextModel
+    model = load_pretrained(kind, place, dtype=dtype, device=device)
+    tokenizer = place.with_name(place.name.replace("text_encoder", "tokenizer"))
+    return model, transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+
+
+def load_transformer(folder: Path, *, dtype: torch.dtype, device: str, text: nn.Linear | None) -> Any:
+    """The stock transformer; its `context_embedder` takes image tokens and, with T5's embedder, text tokens."""
+    model = _from_diffusers("FluxTransformer2DModel", folder / WEIGHTS["transformer"], dtype, device)
+    return with_dual_embedder(model, text)
+
+
+def load_controlnet(folder: Path, *, dtype: torch.dtype, device: str, text: nn.Linear | None) -> Any:
+    """The union net, for several controls and rows; it reads tokens with its own embedder and T5's."""
+    net = union_controlnet(_from_diffusers("FluxControlNetModel", folder / WEIGHTS["controlnet"], dtype, device))
+    return with_dual_embedder(net, text)
+
+
+def load_vae(folder: Path, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    """-> the VAE and the scheduler."""
+    diffusers = require("diffusers", "diffusion")
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler.from_pretrained(
+        folder / "flux" / "scheduler", local_files_only=True
+    )
+    return _from_diffusers("AutoencoderKL", folder / WEIGHTS["vae"], dtype, device), scheduler
+
+
+def load_drawer(folder: Path, components: Container[str], *, dtype: str, device: str, offload: bool = False) -> Drawer:
+    """What draws, with the parts that are needed; offloaded, few of the transformer's layers are on a GPU."""
+    kind = getattr(torch, dtype)
+    text = load_t5_embedder(folder) if "t5_embedder" in components else None
+    vae, scheduler = load_vae(folder, dtype=kind, device=device)
+    transformer = load_transformer(folder, dtype=kind, device="cpu" if offload else device, text=text)
+    if offload:
+        transformer.enable_group_offload(
+            onload_device=torch.device(device), offload_device=torch.device("cpu"), offload_type="leaf_level"
+        )
+    controlnet = None
+    if "controlnet" in components:
+        controlnet = load_controlnet(folder, dtype=kind, device=device, text=text)
+    return Drawer(scheduler, vae, transformer, controlnet, device=device)
+
+
+def with_dual_embedder(model: Any, text: nn.Linear | None) -> Any:
+    """The model with a `DualContextEmbedder` in place of its context_embedder."""
+    own = model.context_embedder
+    other = None if text is None else nn.Linear(text.in_features, text.out_features).to(own.weight)
+    if other is not None and text is not None:
+        other.load_state_dict(text.state_dict())
+    model.context_embedder = DualContextEmbedder(own, other).requires_grad_(False)
+    return model
+
+
+def _from_diffusers(name: str, folder: Path, dtype: torch.dtype, device: str) -> Any:
+    kind = getattr(require("diffusers", "diffusion"), name)
+    model = kind.from_pretrained(folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _linear(path: Path, prefix: str) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a .pt file, of which nothing is unpickled."""
+    named = {key.removeprefix("module."): value for key, value in load_archive(path).items()}
+    if set(named) != {f"{prefix}weight", f"{prefix}bias"}:
+        raise ValueError(f"{path}: expected {prefix}weight and {prefix}bias, found {', '.join(sorted(named))[:200]}")
+    return named[f"{prefix}weight"].float(), named[f"{prefix}bias"].float()

@@ -1,0 +1,317 @@
+"""Edit pictures with Qwen2vl-Flux: variation, img2img, inpaint, controlnet, controlnet-inpaint.
+
+    genloop run edit tiny out=runs/e
+    genloop run edit qwen2vl_flux out=runs/v mode=variation input_image=cat.png prompt=snow aspect_ratio=16:9
+    genloop run edit qwen2vl_flux out=runs/i mode=inpaint input_image=cat.png mask_image=mask.png prompt="a hat"
+    genloop run edit qwen2vl_flux out=runs/w requests=work.jsonl search.strategy=best_of_n search.n=4 judge.kind=...
+
+Reads   a work list, one JSON object a line with the keys of a request, or one request by its keys; pictures; a
+        checkpoint in the published layout (`checkpoint`, or the variable CHECKPOINT_DIR).
+Writes  RUN/images/00017/samples/0000.png, RUN/rows/*.jsonl, one line an image, as `generate` writes them, with what
+        was edited and checked; RUN/inputs/00017/*.png, what the model was given: picture, mask, control maps;
+        RUN/conditions/*.safetensors, what Qwen2-VL, T5 and CLIP read, encoded once.
+Resume  the same command; finished units are kept, any number of workers may join or leave. An image depends on its
+        request, the config's seed and its number alone.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ckpts.resolve import resolve
+from genloop.bounds import Count
+from genloop.config import LAUNCH, Device, DType, IndependentConfig, InputPath
+from genloop.data.image_reader import image_size
+from genloop.distributed import World, choose_device
+from genloop.hashing import sha256_files
+from genloop.job import note, run
+from genloop.ledger import Ledger, plan_units
+from genloop.models.flux_edit.config import check_edit_folder, edit_folder
+from genloop.models.flux_edit.needs import COMPONENTS, needed
+from genloop.planning import Workload
+from genloop.records import Prompt, Unit
+from genloop.registry import check_installed
+from genloop.rewards.build import build_judge, check_judge
+from genloop.rewards.settings import JudgeSettings
+from genloop.rundir import read_run
+from genloop.runs.provenance import CHUNK, image_chunk
+from genloop.runs.recording import generated_row
+from genloop.runs.rows import EditRecord, GeneratedRow
+from genloop.runs.sinks import FolderSink
+from genloop.sampling.flux_edit.prepare import PreparedEdit, drawn_size, prepare
+from genloop.sampling.flux_edit.requests import EditKeys, read_requests
+from genloop.search.settings import SearchSettings, strategy_class
+
+if TYPE_CHECKING:
+    from genloop.models.flux_edit.encode import Conditions
+    from genloop.models.flux_edit.pipelines import Drawer
+    from genloop.protocols import Judge
+
+KIND = "independent"
+STRATEGIES = ("none", "best_of_n")  # an image is drawn in one step: nothing can be cut or corrected on the way
+
+
+class Config(IndependentConfig, EditKeys):
+    requests: InputPath | None = Field(None, description="a work list; its keys go before those of the config")
+    checkpoint: Annotated[str | None, LAUNCH] = Field(
+        None, description="folder in the published layout, or a name of `ckpts`; fingerprinted by content"
+    )
+    search: SearchSettings = SearchSettings()
+    judge: JudgeSettings = JudgeSettings()
+    dtype: DType = Field("bfloat16", description="of all models but the annotators")
+    memory: Annotated[Literal["stages", "all"], LAUNCH] = Field(
+        "stages", description="stages: encoders leave memory before the transformer is loaded; all: everything stays"
+    )
+    offload: Annotated[bool, LAUNCH] = Field(
+        False, description="on a GPU: keep the transformer in the host's memory, a group of layers on the GPU at a time"
+    )
+    slots: Annotated[Count, LAUNCH] = Field(4, description="candidates of a request that are drawn side by side")
+    device: Annotated[Device, LAUNCH] = "auto"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What there is to do."""
+
+    requests: list[EditKeys]
+    folder: Path
+    components: tuple[str, ...]
+
+    @property
+    def images(self) -> list[tuple[int, int]]:
+        """Request and number of every image."""
+        return [(index, sample) for index, one in enumerate(self.requests) for sample in range(one.image_count)]
+
+
+def check(config: Config) -> Checked:
+    """Requests, pictures' headers, names and the components that they need, before anything is loaded or written."""
+    if config.search.strategy not in STRATEGIES:
+        raise ValueError(f"search.strategy: edit has {' and '.join(STRATEGIES)}, found {config.search.strategy!r}")
+    config.search.check(1)
+    if config.search.questions:
+        check_judge(config.judge, resolve, config.search.questions)
+    requests = _requests(config)
+    for number, request in enumerate(requests, start=1):
+        where = f"{config.requests}:{number}: " if config.requests else ""
+        assert request.input_image is not None, "a request was not checked"
+        size = image_size(request.input_image)
+        if size is None:
+            raise ValueError(f"{where}input_image: {request.input_image} is no PNG, JPEG or WebP file")
+        try:
+            drawn_size(request, *size)
+        except ValueError as error:
+            raise ValueError(f"{where}{error}") from None
+    components = tuple(name for name in COMPONENTS if any(name in needed(request.wish) for request in requests))
+    folder = resolve(str(edit_folder(config.checkpoint)))
+    check_edit_folder(folder, components)
+    check_installed("diffusers", "diffusion")
+    return Checked(requests, folder, components)
+
+
+def _requests(config: Config) -> list[EditKeys]:
+    given = {key: getattr(config, key) for key in EditKeys.model_fields if key in config.model_fields_set}
+    if config.requests is not None:
+        defaults = config.model_dump(mode="json", include=set(given))
+        return read_requests(config.requests, list(defaults.items()))[: config.limit]
+    request = EditKeys(**given)
+    request.check()
+    return [request]
+
+
+def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
+    """Checkpoints and the pictures of a work list, whose content enters the fingerprint."""
+    found: dict[str, Path | str] = {"checkpoint": checked.folder}
+    found |= config.judge.inputs(resolve, "judge") if config.search.questions else {}
+    if config.requests is not None:
+        files = sorted({file for request in checked.requests for file in request.files().values()})
+        found["pictures"] = hashlib.sha256("".join(sha256_files(files)).encode()).hexdigest()
+    return found
+
+
+def work(config: Config) -> Workload:
+    """The images; a unit is so many of them."""
+    requests = _requests(config)
+    return Workload(sum(request.image_count for request in requests), len(requests))
+
+
+def main(config: Config, world: World, checked: Checked) -> None:
+    units = plan_units(len(checked.images), config.unit_size)
+    with Ledger.of(config, units, world) as ledger:
+        models: _Models | None = None
+        for unit in ledger.claims():
+            models = models or _Models(config, checked, world)
+            with ledger.working(unit):
+                ledger.complete(unit, [row.to_json() for row in _edit(config, checked, models, ledger, unit, world)])
+
+
+class _Models:
+    """Everything that is loaded, by stage; see `memory`."""
+
+    def __init__(self, config: Config, checked: Checked, world: World) -> None:
+        from genloop.models.flux_edit.annotators import Annotators
+
+        self.config, self.checked = config, checked
+        self.device = choose_device(config.device, world)
+        self.annotators = Annotators(checked.folder, device=self.device)
+        self.judge: Judge | None = build_judge(config.judge, resolve, self.device) if config.search.questions else None
+        self._drawer: Drawer | None = None
+        self._encoders: Any = None
+
+    def encoders(self) -> Any:
+        """Loads them; with memory=stages the drawer leaves first."""
+        import torch
+
+        from genloop.sampling.flux_edit.conditions import Encoders
+
+        if self.config.memory == "stages":
+            self._drawer = None
+            _release()
+        if self._encoders is None:
+            self._encoders = Encoders(self.checked.folder, dtype=getattr(torch, self.config.dtype), device=self.device)
+        return self._encoders
+
+    def drawer(self) -> "Drawer":
+        """Loads it; with memory=stages the encoders leave first."""
+        from genloop.models.flux_edit.load import load_drawer
+
+        if self.config.memory == "stages":
+            self._encoders = None
+            _release()
+        if self._drawer is None:
+            self._drawer = load_drawer(
+                self.checked.folder,
+                self.checked.components,
+                dtype=self.config.dtype,
+                device=self.device,
+                offload=self.config.offload,
+            )
+        return self._drawer
+
+
+def _release() -> None:
+    from genloop.models.common.memory import release_memory
+
+    release_memory()
+
+
+def _edit(
+    config: Config, checked: Checked, models: _Models, ledger: Ledger, unit: Unit, world: World
+) -> list[GeneratedRow]:
+    """All images of a unit -> their rows."""
+    from genloop.sampling.flux_edit.conditions import ConditionCache
+
+    wanted: dict[int, list[int]] = {}  # request -> numbers of its images
+    for index, sample in checked.images[unit.start : unit.stop]:
+        wanted.setdefault(index, []).append(sample)
+    prepared: list[PreparedEdit] = []
+    for index in wanted:
+        with note(f"request {index}"):
+            prepared.append(prepare(checked.requests[index], models.annotators))
+    conditions = ConditionCache(config.out / "conditions", ledger.write).all_of(prepared, models.encoders)
+    sink = FolderSink(ledger, unit, read_run(config.out) or {})
+    rows: list[GeneratedRow] = []
+    for (index, samples), request, condition in zip(wanted.items(), prepared, conditions, strict=True):
+        with note(f"request {index}"):
+            inputs = _keep_inputs(ledger, index, request)
+            pairs = [(Prompt(index, request.request.prompt), sample) for sample in samples]
+            rows += _draw(config, models, sink, pairs, request, condition, inputs, world)
+    sink.close()
+    return rows
+
+
+def _draw(
+    config: Config,
+    models: _Models,
+    sink: FolderSink,
+    pairs: list[tuple[Prompt, int]],
+    prepared: PreparedEdit,
+    conditions: "Conditions",
+    inputs: dict[str, str],
+    world: World,
+) -> list[GeneratedRow]:
+    """Some images of one request."""
+    import torch
+
+    from genloop.data.images import encode_png, to_uint8
+    from genloop.sampling.flux_edit.sampler import EditSampler
+
+    sampler = EditSampler(
+        models.drawer(),
+        prepared.drawing,
+        conditions,
+        slots=config.slots,
+        rows_per_forward=config.slots,
+        before_step=world.check_stop,
+    )
+    search = config.search
+    strategy = strategy_class(search.strategy)(sampler, models.judge, search.n, search.options)
+    rows = []
+    for (prompt, sample), choice in zip(pairs, strategy.search(pairs, config.seed), strict=True):
+        content = torch.from_numpy(choice.candidates[choice.chosen].content)[None]
+        (image,) = to_uint8(sampler.decode(content))
+        row = generated_row(prompt, sample, choice, sampler, search.strategy, sink.place(prompt.index, sample))
+        row = row.model_copy(update={"edit": _record(prepared, image, models, inputs)})
+        png = encode_png(image, {CHUNK: image_chunk(sink.regime, row)})
+        row = row.model_copy(update={"sha256": hashlib.sha256(png).hexdigest()})
+        sink.put(prompt, row, png)
+        sink.ledger.advance(1)
+        rows.append(row)
+    return rows
+
+
+def _record(prepared: PreparedEdit, image: np.ndarray, models: _Models, inputs: dict[str, str]) -> EditRecord:
+    """What was edited, and checks that need no judge."""
+    from genloop.metrics.editing import depth_correlation, edge_f1, outside_psnr, similarity
+
+    request, drawing = prepared.request, prepared.drawing
+    maps = {control.name: control.map for control in drawing.controls}
+    checks: dict[str, float | None] = {}
+    if drawing.picture is not None:
+        checks["similarity"] = similarity(image, drawing.picture)
+    if drawing.picture is not None and drawing.mask is not None:
+        checks["outside_psnr"] = outside_psnr(image, drawing.picture, drawing.mask)
+    if "line" in maps:
+        checks["edge_f1"] = edge_f1(image, maps["line"])
+    if "depth" in maps and "depth" in models.checked.components:
+        checks["depth_correlation"] = depth_correlation(models.annotators.depth(image), maps["depth"])
+    return EditRecord(
+        mode=request.mode,
+        input_image=str(request.input_image),
+        width=drawing.size[0],
+        height=drawing.size[1],
+        steps=drawing.steps,
+        strength=None if drawing.picture is None else drawing.strength,
+        notes=prepared.notes,
+        inputs=inputs,
+        checks={key: None if value is None else round(value, 6) for key, value in checks.items()},
+    )
+
+
+def _keep_inputs(ledger: Ledger, index: int, prepared: PreparedEdit) -> dict[str, str]:
+    """Write what the model was given -> {name: path below the run folder}."""
+    from genloop.data.images import encode_png
+    from genloop.models.flux_edit.focus import focus_map
+
+    drawing, focus = prepared.drawing, prepared.focus
+    pictures: dict[str, np.ndarray] = {"picture": prepared.original if drawing.picture is None else drawing.picture}
+    if prepared.reference is not None:
+        pictures["reference"] = prepared.reference
+    if drawing.mask is not None:
+        pictures["mask"] = np.repeat(drawing.mask[..., None], 3, axis=2).astype(np.uint8) * 255
+    pictures |= {control.name: control.map for control in drawing.controls}
+    if focus is not None:
+        rows, columns = 64, 64  # a picture of the weights, whatever the token grid
+        weights = focus_map(rows, columns, focus.center_x, focus.center_y, focus.radius, published=focus.published)
+        pictures["focus"] = np.repeat((weights * 255).astype(np.uint8)[..., None], 3, axis=2)
+    paths = {name: f"inputs/{index:05d}/{name}.png" for name in pictures}
+    for name, pixels in pictures.items():
+        ledger.write(ledger.run / paths[name], encode_png(pixels))
+    return paths
+
+
+if __name__ == "__main__":
+    run(main, Config)

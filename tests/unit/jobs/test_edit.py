@@ -1,0 +1,156 @@
+"""Runs of `edit`: every mode of the tiny twin, rows, checks and inputs, and what is refused before any work."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genloop.job import run_command
+from genloop.ledger import read_rows
+from genloop.models.flux_edit.config import CONNECTOR
+from genloop.report.generated.write import is_generated, write_generated
+from jobs import edit, verify
+from tests.runs import contents, refusal
+
+DATA = Path(__file__).parents[2] / "data" / "flux_edit"
+SCENE, MASK = DATA / "scene.png", DATA / "mask.png"
+ONE = ["tiny", "requests=null", "steps=2"]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("edit") / "run"
+    assert run_command(edit, ["tiny", f"out={out}"]) == 0
+    return out
+
+
+def test_every_mode_makes_its_images_and_says_what_they_were_made_from(tiny: Path) -> None:
+    rows = {(row["prompt_index"], row["sample"]): row for row in read_rows(tiny)}
+    assert sorted(rows) == [(0, 0), (0, 1), (1, 0), (2, 0), (3, 0), (4, 0)]
+    asked = [json.loads(line) for line in (DATA / "requests.jsonl").read_text().splitlines()]
+    for (index, _), row in rows.items():
+        record = row["edit"]
+        assert record["mode"] == asked[index]["mode"]
+        with Image.open(tiny / row["image"]) as image:
+            assert image.size == (record["width"], record["height"])
+        assert all((tiny / path).is_file() for path in record["inputs"].values())
+    assert {*rows[3, 0]["edit"]["checks"]} == {"similarity", "edge_f1", "depth_correlation"}
+    assert {*rows[4, 0]["edit"]["inputs"]} == {"picture", "mask", "line"}
+    outside = np.asarray(Image.open(MASK)) == 0
+    drawn, given = (np.asarray(Image.open(path).convert("RGB")) for path in (tiny / rows[2, 0]["image"], SCENE))
+    assert (drawn[outside] == given[outside]).all() and (drawn[~outside] != given[~outside]).any()
+    assert run_command(verify, [f"run={tiny}", f"out={tiny.parent / 'verified'}"]) == 0
+
+
+def test_a_page_shows_what_was_given_beside_what_was_drawn(tiny: Path, tmp_path: Path) -> None:
+    assert is_generated(tiny)
+    page = write_generated(tiny, tmp_path / "page").read_text()
+    assert all(f"given: {name}" in page for name in ("picture", "mask", "depth", "line", "focus"))
+
+
+def test_images_do_not_depend_on_units_or_memory(tiny: Path, tmp_path: Path) -> None:
+    assert run_command(edit, ["tiny", f"out={tmp_path / 'other'}", "unit_size=6", "memory=all"]) == 0
+    found = contents(tiny, ("images", "inputs"))
+    assert len(found) > 10 and found == contents(tmp_path / "other", ("images", "inputs"))
+
+
+def test_the_best_of_several_is_the_judges_choice(tmp_path: Path) -> None:
+    judge = "judge.kind=tests.worlds.brightness_judge:Brightness"
+    words = [*ONE, f"input_image={SCENE}", "prompt=a lamp", "mode=img2img", judge]
+    out = tmp_path / "run"
+    assert run_command(edit, [*words, "search.strategy=best_of_n", "search.n=3", f"out={out}"]) == 0
+    (row,) = read_rows(out)
+    scores = [candidate["p_yes"]["outcome"] for candidate in row["candidates"]]
+    assert len(set(scores)) == 3 and row["chosen"] == int(np.argmax(scores))
+
+
+def test_the_conditions_are_encoded_once(tiny: Path, tmp_path: Path) -> None:
+    assert len(list((tiny / "conditions").glob("*.safetensors"))) == 4  # two requests share theirs
+    out = tmp_path / "run"
+    assert run_command(edit, [*ONE, f"input_image={SCENE}", "image_count=2", f"out={out}"]) == 0
+    assert len(list((out / "conditions").glob("*.safetensors"))) == 1
+
+
+def test_a_mask_of_another_size_is_resized_with_its_picture(tmp_path: Path) -> None:
+    Image.open(MASK).resize((48, 32)).save(tmp_path / "mask.png")
+    words = [*ONE, "mode=inpaint", f"input_image={SCENE}", f"mask_image={tmp_path / 'mask.png'}"]
+    assert run_command(edit, [*words, f"out={tmp_path / 'run'}"]) == 0
+    (row,) = read_rows(tmp_path / "run")
+    assert any(note.startswith("mask_image: 48x32") for note in row["edit"]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [
+        (["input_image=null"], "input_image:"),
+        (["input_image=missing.png"], "input_image:"),
+        (["mode=inpaint"], "mask_image:"),
+        (["mode=controlnet"], "mode:"),
+        (["mode=variatoin"], "mode:"),
+        (["aspect_ratio=5:4"], "aspect_ratio:"),
+        (["mode=img2img", "aspect_ratio=1:1"], "aspect_ratio:"),
+        (["center_x=0.5", "center_y=0.5", "radius=0"], "radius:"),
+        (["center_x=0.5"], "radius:"),
+        (["mode=img2img", "center_x=0.5", "center_y=0.5", "radius=0.5"], "radius:"),
+        ([f"mask_image={MASK}"], "mask_image:"),
+        (["line_mode=true"], "line_mode:"),
+        ([f"reference_image={SCENE}"], "reference_image:"),
+        (["denoise_strength=0"], "denoise_strength:"),
+        (["search.strategy=parm"], "search.strategy:"),
+        (["checkpoint=null"], "checkpoint:"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_request_that_cannot_be_drawn_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CHECKPOINT_DIR", raising=False)
+    given = [] if any(word.startswith("input_image") for word in words) else [f"input_image={SCENE}"]
+    assert start in refusal(edit, [*ONE, *given, *words, f"out={tmp_path / 'run'}"], tmp_path, capsys)
+
+
+@pytest.mark.parametrize("gone", [CONNECTOR, "flux/vae/config.json", "controlnet", "depth"])
+def test_a_missing_component_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], gone: str) -> None:
+    folder = shutil.copytree(DATA / "tiny", tmp_path / "tiny")
+    target = folder / gone
+    shutil.rmtree(target) if target.is_dir() else target.unlink()
+    line = refusal(edit, ["tiny", f"checkpoint={folder}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
+    assert str(target.relative_to(folder)) in line
+
+
+def test_a_component_that_nothing_needs_may_be_missing(tmp_path: Path) -> None:
+    folder = shutil.copytree(DATA / "tiny", tmp_path / "tiny")
+    for name in ("controlnet", "depth", "sam2", "flux/text_encoder_2"):
+        shutil.rmtree(folder / name)
+    words = [*ONE, f"input_image={SCENE}", f"checkpoint={folder}", f"out={tmp_path / 'run'}"]
+    assert run_command(edit, words) == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ('{"mode": "inpaint"}', "mask_image"),
+        ('{"mood": "variation"}', "mood"),
+        ("[]", "object"),
+        ('{"input_image": "missing.png"}', "missing.png"),
+    ],
+)
+def test_a_line_of_a_work_list_is_refused_by_its_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, what: str
+) -> None:
+    (tmp_path / "work.jsonl").write_text('{"mode": "variation"}\n' + line + "\n")
+    found = refusal(edit, ["tiny", f"requests={tmp_path / 'work.jsonl'}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
+    assert "work.jsonl:2" in found and what in found
+
+
+def test_a_picture_that_is_too_small_or_no_picture_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (40, 9)).save(tmp_path / "small.png")
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("small.png", "text.png"):
+        words = [*ONE, "mode=img2img", f"input_image={tmp_path / name}", f"out={tmp_path / 'run'}"]
+        assert "input_image:" in refusal(edit, words, tmp_path, capsys)
