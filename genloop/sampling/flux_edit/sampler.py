@@ -96,6 +96,10 @@ class EditSampler:
         """ValueError: see the module."""
         raise ValueError(_ONE_STEP)
 
+    def renoise(self, state: EditState, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0) -> EditState:
+        """ValueError: see the module."""
+        raise ValueError(_ONE_STEP)
+
     def confidence(self, state: EditState) -> Tensor:
         """ValueError: see the module."""
         raise ValueError(_ONE_STEP)
