@@ -1,6 +1,12 @@
 """Check every file of a run folder against the sha256 that was recorded when it was written.
 
     genloop run verify run=runs/a out=runs/a-verified
+    genloop run verify run=runs/irg out=runs/irg-verified pixels=true --procs 2
+    genloop run verify run=data/traces out=runs/traces-verified unit_size=1
+
+Of a run of build_irg, or of any folder of shards of traces, every text is read, too: quoted numbers against the
+stored ones, diagnoses against their evidence, actions and accepted rounds against their records, images against their
+sha256; `pixels` measures features and executes actions again. What is not understood is told, and is no fault.
 
 Reads   RUN/rows/*.jsonl and the images or shards that they name, RUN/checksums and the files that they name (metadata,
         previews, features, the row files), the shards in RUN/summary.json, RUN/plan.json, the manifests of saved
@@ -12,16 +18,16 @@ Resume  the same command; a run that has changed since needs another `out`. Exit
 
 import collections
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from genloop import terminal
 from genloop.bounds import Count
 from genloop.checkpoint import MANIFEST_FILE, verify_folder
-from genloop.config import IndependentConfig
+from genloop.config import ADDED, IndependentConfig
 from genloop.data.members import is_member, is_there, read_any
 from genloop.distributed import World
 from genloop.hashing import files_below
@@ -32,24 +38,27 @@ from genloop.reading import json_object, object_or_empty, read_bytes, read_utf8,
 from genloop.rundir import RunFailed, check_inside, read_run, sha256_file
 
 KIND = "independent"
+_TRACES = {"build_irg", "export_irg"}  # jobs that write shards of traces
 _FOLDERS = ("images", "paths", "features", "shards")  # of files that rows or checksums name
 
 
 class Config(IndependentConfig):
-    run: Path = Field(description="the run folder to check")
-    unit_size: Count = Field(64, description="row files in one unit of work")
+    run: Path = Field(description="the run folder to check, or a folder of shards of traces")
+    unit_size: Count = Field(64, description="row files, or shards of a folder, in one unit of work")
+    pixels: Annotated[bool, ADDED] = Field(False, description="of traces: measure and execute everything again")
 
 
 def check(config: Config) -> None:
-    """The run must be one."""
-    if read_run(config.run) is None:
-        raise ValueError(f"run: {config.run} is not a run folder (it has no run.json)")
+    """The run must be one, or a folder that holds shards."""
+    if read_run(config.run) is None and not (config.run.is_dir() and any(config.run.rglob("*.tar"))):
+        raise ValueError(f"run: {config.run} is not a run folder (it has no run.json), nor does it hold shards")
 
 
 def inputs(config: Config, checked: None) -> dict[str, str]:
     """The state of every file by size and time: a run that has changed since is another input."""
     digest = hashlib.sha256()
     folders = [config.run / name for name in (*_FOLDERS, "rows", "checksums")] + _checkpoints(config.run)
+    folders += [] if (config.run / "run.json").exists() else [config.run]
     for path in sorted(path for folder in folders for path in folder.rglob("*")):
         state = path.lstat()
         digest.update(f"{path.relative_to(config.run)} {state.st_size} {state.st_mtime_ns}\n".encode())
@@ -57,16 +66,44 @@ def inputs(config: Config, checked: None) -> dict[str, str]:
 
 
 def main(config: Config, world: World, checked: None) -> None:
-    names = sorted(finished(config.run), key=int)[: config.limit]
+    job = (read_run(config.run) or {}).get("job")
+    names = _shards(config.run) if job is None else sorted(finished(config.run), key=int)
+    names = names[: config.limit]
     units = plan_units(len(names), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
         for unit in ledger.claims():
             with ledger.working(unit):
-                rows = [row for name in names[unit.start : unit.stop] for row in _check_rows(config.run, name)]
+                part = names[unit.start : unit.stop]
+                if job is None:
+                    rows = [_check_traces(config, {"unit": name, "key": [name], "shard": name}) for name in part]
+                else:
+                    rows = [row for name in part for row in _check_rows(config.run, name)]
+                    if job in _TRACES:
+                        rows = [_check_traces(config, row) if _is_shard(row) else row for row in rows]
                 ledger.advance(len(unit))
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):
         _report(config)
+
+
+def _shards(folder: Path) -> list[str]:
+    """The shards of a folder that is no run, by their paths in it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.tar") if path.name[0] != ".")
+
+
+def _is_shard(row: Mapping[str, Any]) -> bool:
+    """Whether a row is about a shard that is whole."""
+    return str(row.get("shard", "")).endswith(".tar") and not row["problem"]
+
+
+def _check_traces(config: Config, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row, and what is found in the traces of its shard."""
+    from genloop.data.irg.verify import verify_shard
+
+    try:
+        return {**row, "problem": "", **verify_shard(config.run / row["shard"], pixels=config.pixels)}
+    except (ValueError, OSError) as error:
+        return {**row, "problem": f"unreadable ({one_line(error)})"}
 
 
 def _check_rows(run: Path, name: str) -> list[dict[str, Any]]:
@@ -146,7 +183,8 @@ def _report(config: Config) -> None:
             verify_folder(folder)
         except (ValueError, OSError) as error:
             bad.append(one_line(error))
-    left = 0 if config.limit else plan_of(config.run).get("units", 0) - len(finished(config.run))
+    is_run = (config.run / "run.json").exists()
+    left = 0 if config.limit or not is_run else plan_of(config.run).get("units", 0) - len(finished(config.run))
     if not config.limit and not left:
         concluded = _concluded(config.run)
         problems = ((name, _problem(config.run / name, sha256)) for name, sha256 in concluded.items())
@@ -158,9 +196,29 @@ def _report(config: Config) -> None:
         f"{config.run}: {num_rows} rows, {files} files and {len(folders)} checkpoints checked, "
         f"{len(bad)} bad, {len(doubled)} doubled, {left} units unfinished"
     )
+    bad += _traces(rows)
     if bad or doubled or left:
         listed = bad[:5] + [f"doubled {key}" for key in doubled[:5]]
         raise RunFailed(f"{config.run} is not clean: {'; '.join(listed) or f'{left} units unfinished'}")
+
+
+def _traces(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Print what was found in traces, by kind -> the first fault of each kind."""
+    from genloop.data.irg.verify import UNREAD
+
+    checked = [row for row in rows if "traces" in row]
+    if not checked:
+        return []
+    counts: collections.Counter[str] = collections.Counter()
+    examples: dict[str, str] = {}
+    for row in checked:
+        counts.update(row["problems"])
+        examples = {kind: f"{_file(row)}: {text}" for kind, text in row["examples"].items()} | examples
+    faults = {kind: number for kind, number in sorted(counts.items()) if kind != UNREAD}
+    listed = ", ".join(f"{number} {kind}" for kind, number in faults.items()) or "no problems"
+    unread = f"; {counts[UNREAD]} texts of others were not understood, as {examples[UNREAD]}" if counts[UNREAD] else ""
+    terminal.out(f"{sum(row['traces'] for row in checked)} traces read: {listed}{unread}")
+    return [f"{kind}: {examples[kind]}" for kind in faults]
 
 
 def _file(row: Mapping[str, Any]) -> str:

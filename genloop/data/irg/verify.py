@@ -4,15 +4,23 @@ A number holds when the stored one, rounded to as many decimals as are printed, 
 read as far as a number follows the name of a feature; what is not read is told (kind `unread`) and is no fault.
 """
 
+import functools
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from genloop.data.image_reader import decode_image
+from genloop.data.irg.actions import execute
 from genloop.data.irg.diagnose import diagnose_content, limit_of
+from genloop.data.irg.features import measure
 from genloop.data.irg.phrases import FEATURES, ISSUE_NAMES, SLOTS, is_held_out, parse, sentences
 from genloop.data.irg.quotes import Quote, quotes_of_sentence, same_at_precision
-from genloop.data.irg.record import CONTENT_ISSUES, Diagnosis, Record, Round, parse_record
+from genloop.data.irg.record import CONTENT_ISSUES, Diagnosis, Features, Record, Round, parse_record
 from genloop.data.irg.text import (
     action_text,
     answer,
@@ -24,11 +32,11 @@ from genloop.data.irg.text import (
     refined,
     user_turn,
 )
-from genloop.data.shards import Sample
+from genloop.data.shards import Sample, Shards
 
 KINDS = (
     *("schema", "image", "accepted", "evidence", "diagnosis", "number", "text", "action", "scene", "prompt"),
-    *("conversation", "split"),
+    *("conversation", "split", "features"),
 )
 UNREAD = "unread"  # told, but no fault
 _ISSUES = {name: issue for issue, name in ISSUE_NAMES.items()}
@@ -48,7 +56,7 @@ class Problem:
         return self.kind != UNREAD
 
 
-def verify_sample(sample: Sample) -> list[Problem]:
+def verify_sample(sample: Sample, *, pixels: bool = False) -> list[Problem]:
     """All problems of a sample of a shard; one of kind `schema` when it holds no record."""
     try:
         record = parse_record(sample.fields["json"])
@@ -57,9 +65,31 @@ def verify_sample(sample: Sample) -> list[Problem]:
     except ValueError as error:
         return [Problem("schema", sample.key, str(error))]
     problems = verify_record(record, sample.fields)
+    if pixels:
+        problems += verify_pixels(record, sample.fields)
     if record.id != sample.key:
         problems.append(Problem("schema", "id", f"{record.id!r} in a sample {sample.key!r}"))
     return problems
+
+
+def verify_shard(path: Path, *, pixels: bool = False) -> dict[str, Any]:
+    """{"traces": how many, "problems": {kind: how many}, "examples": the first of each kind} of one shard.
+
+    With `pixels`, features are measured and actions executed again, too.
+    """
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    shards = Shards(path)
+    for position in range(len(shards)):
+        try:
+            problems = verify_sample(shards.read(position), pixels=pixels)
+        except ValueError as error:  # bytes that are not those of the index
+            problems = [Problem("image", f"sample {position}", str(error))]
+        counts.update(problem.kind for problem in problems)
+        for problem in problems:
+            key = shards.read(position, ()).key
+            examples.setdefault(problem.kind, f"{key}: {problem.where}: {problem.what}")
+    return {"traces": len(shards), "problems": dict(sorted(counts.items())), "examples": examples}
 
 
 def verify_record(record: Record, images: Mapping[str, bytes] | None = None) -> list[Problem]:
@@ -73,6 +103,31 @@ def verify_record(record: Record, images: Mapping[str, bytes] | None = None) -> 
     found += _visual(record)
     found += _prompt(record)
     return found + list(_conversation(record))
+
+
+def verify_pixels(record: Record, images: Mapping[str, bytes]) -> list[Problem]:
+    """Measure every image again, and execute the actions that need no generator."""
+    found = []
+    for one in record.rounds:
+        where = f"rounds.{one.index}"
+        try:
+            image = decode_image(images[one.image])
+            found += _measured(one.features, image, f"{where}.features")
+            if one.result and one.result_features:
+                after = decode_image(images[one.result])
+                found += _measured(one.result_features, after, f"{where}.result_features")
+                if not any(action.op == "regenerate" for action in one.actions):
+                    again = functools.reduce(execute, one.actions, image)
+                    found += [] if np.array_equal(again, after) else [Problem("action", where, "makes another image")]
+        except (KeyError, ValueError) as error:
+            found.append(Problem("image", where, str(error)))
+    return found
+
+
+def _measured(features: Features, image: np.ndarray, where: str) -> list[Problem]:
+    again, told = measure(image, features.clip_similarity).model_dump(), features.model_dump()
+    wrong = [f"{name} {told[name]}, measured is {value}" for name, value in again.items() if value != told[name]]
+    return [Problem("features", where, what) for what in wrong]
 
 
 # --- images and rounds -----------------------------------------------------------------------------------------------
