@@ -22,6 +22,7 @@ LONGEST = (  # files, begun first: one of them begun last would keep one core bu
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="genloop-tests-")  # hashes of inputs are kept there
+os.environ["CROISSANT_CACHE"] = os.environ["XDG_CACHE_HOME"] + "/croissant"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job inherits that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
