@@ -5,6 +5,7 @@ import numpy as np
 _LUMA = np.array([0.2126, 0.7152, 0.0722])  # ITU-R BT.709
 _TO_XYZ = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 _WHITE = np.array([0.95047, 1.0, 1.08883])  # D65, 2 degrees
+_BLOCK = 1 << 13  # pixels
 
 
 def luminance(image: np.ndarray) -> np.ndarray:
@@ -22,10 +23,18 @@ def to_lab(planes: np.ndarray) -> np.ndarray:
     """(3, ...) uint8 -> (3, ...): CIE L*a*b* of sRGB, white point D65"""
     level = np.arange(256) / 255
     linear = np.where(level > 0.04045, ((level + 0.055) / 1.055) ** 2.4, level / 12.92)
-    light = linear[planes].reshape(3, -1)
-    share = (_TO_XYZ / _WHITE[:, None]) @ light
-    root = np.cbrt(share)
-    dark = share <= 0.008856
-    root[dark] = 7.787 * share[dark] + 16 / 116
-    x, y, z = root.reshape(planes.shape)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+    places, found = planes.reshape(3, -1), np.empty(planes.shape)
+    lab, share_of = found.reshape(3, -1), _TO_XYZ / _WHITE[:, None]
+    for block in blocks(places.shape[1]):
+        share = share_of @ linear.take(places[:, block])
+        x, y, z = np.where(share > 0.008856, np.cbrt(share), 7.787 * share + 16 / 116)
+        np.multiply(y, 116, out=lab[0, block])
+        np.multiply(np.subtract(x, y, out=x), 500, out=lab[1, block])
+        np.multiply(np.subtract(y, z, out=z), 200, out=lab[2, block])
+    lab[0] -= 16
+    return found
+
+
+def blocks(num: int) -> list[slice]:
+    """Slices of `num` pixels; intermediate values of one stay in the second-level cache and off fresh memory."""
+    return [slice(start, min(start + _BLOCK, num)) for start in range(0, num, _BLOCK)]

@@ -1,16 +1,17 @@
 """A batch of images of one size, and what paired metrics derive from them, each once. B images of H x W pixels."""
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from genloop.data.pixels import to_lab
+from genloop.data.pixels import blocks, to_lab
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _TO_LUMA = (9798, 19235, 3735)  # BT.601 in 15 bits, as OpenCV has it
+_SECTORS = 6 * 255 + 1  # of hue: from -spread to 5 spread
 
 
 class Pixels:
@@ -58,26 +59,37 @@ class Pixels:
     @cached_property
     def histogram(self) -> np.ndarray:
         """(B, 512): shares of the 8 x 8 x 8 bins of hue, saturation and value, quantised as OpenCV does for 8 bits"""
-        hue, saturation, value = _hsv(self.planes)
-        bins = (hue * 8 // 180) * 64 + (saturation >> 5) * 8 + (value >> 5)
-        num, size = len(bins), bins[0].size
-        places = bins.reshape(num, -1) + 512 * np.arange(num)[:, None]
-        return np.bincount(places.ravel(), minlength=512 * num).reshape(num, 512) / size
+        num, size = len(self.images), self.planes[0, 0].size
+        planes, bins = self.planes.reshape(3, -1), np.empty(num * size, dtype=np.intp)
+        for block in blocks(len(bins)):
+            bins[block] = _bins(planes[:, block])
+        return np.stack([np.bincount(one, minlength=512) for one in bins.reshape(num, size)]) / size
 
 
-def _hsv(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(3, B, H, W) uint8 -> hue in [0, 180), saturation and value in [0, 255], (B, H, W) each, in whole numbers."""
-    red, green, blue = (plane.astype(np.int32) for plane in planes)
+def _bins(planes: np.ndarray) -> np.ndarray:
+    """(3, P) uint8 -> (P,) in [0, 512): 64 hue + 8 saturation + value"""
+    red, green, blue = planes.astype(np.int16)
     value = np.maximum(np.maximum(red, green), blue)
     spread = value - np.minimum(np.minimum(red, green), blue)
-    divisor = np.maximum(np.arange(256), 1)
-    of_value = np.rint((255 << 12) / divisor).astype(np.int32)  # 12 bits behind the point
-    of_spread = np.rint((180 << 12) / (6.0 * divisor)).astype(np.int32)
-    saturation = (spread * of_value[value] + 2048) >> 12
-    sector = np.where(
-        value == red,
-        green - blue,
-        np.where(value == green, blue - red + 2 * spread, red - green + 4 * spread),
-    )
-    hue = (sector * of_spread[spread] + 2048) >> 12
-    return np.where(hue < 0, hue + 180, hue), saturation, value
+    sector = np.where(value == green, blue - red + 2 * spread, red - green + 4 * spread)
+    sector = np.where(value == red, green - blue, sector)
+    of_hue, of_rest = _bin_tables()
+    row = spread.astype(np.intp)
+    found = of_rest.take((row << 8) + value)
+    row *= _SECTORS
+    row += sector
+    found += of_hue.take(row + 255)
+    return found
+
+
+@cache
+def _bin_tables() -> tuple[np.ndarray, np.ndarray]:
+    """64 hue bin by [spread, sector + 255], 8 saturation bin + value bin by [spread, value], both flat"""
+    spread, divisor = np.arange(256)[:, None], np.maximum(np.arange(256), 1)
+    of_value = np.rint((255 << 12) / divisor).astype(np.int64)  # 12 bits behind the point
+    of_spread = np.rint((180 << 12) / (6.0 * divisor)).astype(np.int64)
+    hue = ((np.arange(_SECTORS) - 255) * of_spread[spread] + 2048) >> 12
+    hue = np.where(hue < 0, hue + 180, hue)
+    saturation = np.minimum((spread * of_value + 2048) >> 12, 255)  # above only where no colour is
+    rest = (saturation >> 5) * 8 + (np.arange(256) >> 5)
+    return (hue * 8 // 180 * 64).ravel(), rest.ravel()
