@@ -164,11 +164,7 @@ def read_shapes(folder: Path) -> dict[str, Shape]:
     weights = find_weights(folder)
     shapes: dict[str, Shape] = {}
     for path in weights.files:
-        if weights.is_safetensors:
-            part = read_header(path)
-        else:
-            part = {key: tuple(value.shape) for key, value in load_archive(path, device="meta").items()}
-        shapes |= _owned(path, part, weights.owner)
+        shapes |= _owned(path, read_file_shapes(path), weights.owner)
     _check_index(folder, weights, shapes)
     return shapes
 
@@ -187,6 +183,24 @@ def load_tensors(folder: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
         tensors |= _owned(path, part, weights.owner)
     _check_index(folder, weights, tensors)
     check_finite(tensors, folder)
+    return tensors
+
+
+def read_file_shapes(path: Path) -> dict[str, Shape]:
+    """{key: shape} of one file of tensors, safetensors or PyTorch's own, without its values."""
+    if path.suffix == ".safetensors":
+        return read_header(path)
+    return {key: tuple(value.shape) for key, value in load_archive(path, device="meta").items()}
+
+
+def load_file(path: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
+    """The tensors of one file by name, on `device`."""
+    if path.suffix == ".safetensors":
+        read_header(path)
+        tensors = require("safetensors.torch").load_file(path, device=device)
+    else:
+        tensors = load_archive(path, device=device)
+    check_finite(tensors, path)
     return tensors
 
 

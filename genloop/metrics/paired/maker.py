@@ -1,29 +1,50 @@
 """The metric `pairs`: every image beside its partner in the reference, by all paired metrics of the table."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import AfterValidator, Field
 
 from genloop.bounds import Count, Width
-from genloop.config import Settings
+from genloop.config import LAUNCH, Settings
+from genloop.factories import Resolve
 from genloop.metrics.makers import Line, ScoreMaker, Tools
 from genloop.metrics.paired.pixels import Pixels
-from genloop.metrics.paired.table import NAMES, PairMetric, pair_metrics
+from genloop.metrics.paired.table import INFINITE, NAMES, Compute, PairMetric, pair_metrics
 from genloop.metrics.scores import mean_line
+from genloop.models.perceptual.load import load_dists, load_lpips, needed
 from genloop.registry import did_you_mean
 
+LEARNT = {  # by networks whose weights are given
+    "lpips": PairMetric(None, "lower", 0.0, INFINITE, 0.0, min_side=32),
+    "dists": PairMetric(None, "lower", -1.0, 2.0, 0.0, min_side=32),
+}
+_ALL = (*NAMES, *LEARNT)
 _PIXELS_AT_A_TIME = 1 << 14  # their intermediate values stay in a cache
 
 
 def _known(names: list[str]) -> list[str]:
     if not names:
-        raise ValueError(f"name at least one of {', '.join(NAMES)}")
+        raise ValueError(f"name at least one of {', '.join(_ALL)}")
     for name in names:
-        if name not in NAMES:
-            raise ValueError(f"unknown paired metric {name!r}{did_you_mean(name, NAMES)} ({', '.join(NAMES)})")
+        if name not in _ALL:
+            raise ValueError(f"unknown paired metric {name!r}{did_you_mean(name, _ALL)} ({', '.join(_ALL)})")
     return list(dict.fromkeys(names))
+
+
+class PairWeights(Settings):
+    """Keys of `metrics.pairs.weights`: files as published, .pth, .pt or .safetensors; fingerprinted by content."""
+
+    lpips: Annotated[Path | None, LAUNCH] = Field(None, description="linear heads of the package lpips, alex or vgg")
+    dists: Annotated[Path | None, LAUNCH] = Field(None, description="alpha and beta of DISTS")
+    alexnet: Annotated[Path | None, LAUNCH] = Field(None, description="torchvision's, for heads of alex")
+    vgg16: Annotated[Path | None, LAUNCH] = Field(None, description="torchvision's, for DISTS and heads of vgg")
+
+    def files(self) -> dict[str, Path]:
+        """Those that are given."""
+        return {key: path for key, path in self if path is not None}
 
 
 class PairOptions(Settings):
@@ -32,11 +53,27 @@ class PairOptions(Settings):
     of: Annotated[list[str], AfterValidator(_known)] = Field(list(NAMES), description="which paired metrics")
     size: Width | None = Field(None, ge=16, description="side in pixels of both images, by Lanczos; null: as they are")
     scales: Count = Field(5, le=5, description="of MS-SSIM; 5 as published needs images of 176 pixels")
+    weights: PairWeights = Field(
+        PairWeights(), description="of lpips and dists, which are measured where they are given"
+    )
 
     def chosen(self) -> dict[str, PairMetric]:
-        """In the order in which they were asked for."""
-        known = pair_metrics(self.scales)
-        return {name: known[name] for name in self.of}
+        """In the order in which they were asked for, then those whose weights are given."""
+        known = pair_metrics(self.scales) | LEARNT
+        given = [name for name in LEARNT if name in self.weights.files()]
+        return {name: known[name] for name in dict.fromkeys([*self.of, *given])}
+
+    def learnt(self) -> dict[str, dict[str, Path]]:
+        """{metric: its files}, shapes compared; ValueError or FileNotFoundError for one that lacks."""
+        found = {}
+        for name in (name for name in self.chosen() if name in LEARNT):
+            try:
+                found[name] = needed(name, self.weights.files())
+            except ValueError as error:
+                raise ValueError(f"metrics.pairs: {error}") from None
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"metrics.pairs: {error}") from None
+        return found
 
     def min_sides(self) -> dict[str, int]:
         """{paired metric: pixels that its images need}"""
@@ -50,16 +87,26 @@ class ImagePairs(ScoreMaker):
     needs = frozenset({"reference", "pairs"})
 
     @classmethod
+    def check(cls, options: PairOptions, resolve: Resolve) -> None:
+        """The files of learnt metrics."""
+        options.learnt()
+
+    @classmethod
+    def inputs(cls, options: PairOptions, resolve: Resolve) -> dict[str, Path]:
+        """The same."""
+        return {f"weights.{key}": path for files in options.learnt().values() for key, path in files.items()}
+
+    @classmethod
     def load(cls, options: PairOptions, tools: Tools) -> "PairedMetrics":
-        """Nothing to load."""
-        return PairedMetrics(options)
+        """With the networks of learnt metrics on the device."""
+        return PairedMetrics(options, tools.device)
 
     @classmethod
     def conclude(cls, options: PairOptions, name: str, rows: Sequence[Mapping[str, Any]], seed: int) -> list[Line]:
         """The mean of every paired metric, of the images and of every other side."""
         sides = list(dict.fromkeys(side for row in rows for side in row["scores"].get(name, ())))
         lines = []
-        for metric in options.of:
+        for metric in options.chosen():
             for side in sides:
                 values = [row["scores"].get(name, {}).get(side, {}).get(metric) for row in rows]
                 lines.append(mean_line(metric if side == "images" else f"{metric}, {side}", rows, values, seed))
@@ -69,8 +116,10 @@ class ImagePairs(ScoreMaker):
 class PairedMetrics:
     """Compares candidates with references."""
 
-    def __init__(self, options: PairOptions) -> None:
-        self.options, self.metrics = options, options.chosen()
+    def __init__(self, options: PairOptions, device: str = "cpu") -> None:
+        self.options = options
+        learnt = {name: _learnt(name, files, device) for name, files in options.learnt().items()}
+        self.compute = {name: metric.compute or learnt[name] for name, metric in options.chosen().items()}
 
     def compare(
         self, candidates: Sequence[np.ndarray], references: Sequence[np.ndarray]
@@ -91,10 +140,15 @@ class PairedMetrics:
             for start in range(0, len(places), step):
                 part = places[start : start + step]
                 sides = [Pixels(np.stack([side[place] for place in part])) for side in (candidates, references)]
-                for name, metric in self.metrics.items():
-                    for place, value in zip(part, metric.compute(sides[0], sides[1]).tolist()):
+                for name, compute in self.compute.items():
+                    for place, value in zip(part, compute(sides[0], sides[1]).tolist()):
                         found[place][name] = value if np.isfinite(value) else None
         return found
+
+
+def _learnt(name: str, files: Mapping[str, Path], device: str) -> Compute:
+    model = (load_lpips if name == "lpips" else load_dists)(files, device)
+    return lambda candidates, references: model.distances(candidates.images, references.images)
 
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:

@@ -19,10 +19,11 @@ MAX_OCTAVES = 10.0  # a ratio further from 1 counts as this many powers of two
 class PairMetric:
     """A number about a candidate and its reference, B pairs at a time -> (B,); NaN where a pair has none.
 
-    `best` is its value for equal images. `ratio`: a number around 1, of which |log2| is what counts.
+    `best` is its value for equal images. `ratio`: a number around 1, of which |log2| is what counts. `compute` is None
+    where weights bring it.
     """
 
-    compute: Compute
+    compute: Compute | None
     better: Literal["higher", "lower", "ratio"]
     low: float
     high: float

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from genloop.metrics.paired.colour import ciede2000
-from genloop.metrics.paired.maker import PairedMetrics, PairOptions
+from genloop.metrics.paired.maker import LEARNT, PairedMetrics, PairOptions
 from genloop.metrics.paired.pixels import Pixels
-from genloop.metrics.paired.table import NAMES, pair_metrics
+from genloop.metrics.paired.table import NAMES, Compute, PairMetric, pair_metrics
 
 METRICS = pair_metrics(2)
 ROUNDING = 1e-9
@@ -24,48 +24,58 @@ def pictures(num: int = 6, side: int = 24) -> np.ndarray:
     return np.stack([*smooth, grey, noise, np.full((side, side, 3), (200, 30, 90))]).astype(np.uint8)
 
 
-@pytest.fixture(scope="module")
-def sides() -> tuple[np.ndarray, np.ndarray]:
+def all_pairs(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every image beside every other, itself left out."""
-    images = pictures()
     pairs = [(one, other) for one in range(len(images)) for other in range(len(images)) if one != other]
     ours, theirs = zip(*pairs)
     return images[list(ours)], images[list(theirs)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_values_lie_in_their_range_and_depend_on_their_pair_alone(name, sides):
-    metric = METRICS[name]
-    found = metric.compute(Pixels(sides[0]), Pixels(sides[1]))
+@pytest.fixture(params=[*NAMES, *LEARNT])
+def subject(request) -> tuple[PairMetric, Compute, np.ndarray]:
+    """A metric, what computes it, and images that are large enough for it."""
+    name = request.param
+    if name in METRICS:
+        metric = METRICS[name]
+        assert metric.compute is not None
+        return metric, metric.compute, pictures()
+    files = request.getfixturevalue("perceptual_files")
+    options = PairOptions(of=[name], weights={key: files[key] for key in ("alexnet", "vgg16", name)})
+    return LEARNT[name], PairedMetrics(options).compute[name], pictures(side=32)[[0, 4, 5]]
+
+
+def test_values_lie_in_their_range_and_depend_on_their_pair_alone(subject):
+    metric, compute, images = subject
+    sides = all_pairs(images)
+    found = compute(Pixels(sides[0]), Pixels(sides[1]))
     known = found[np.isfinite(found)]
     assert len(known) >= len(found) / 2 and found.dtype == np.float64
     assert (known >= metric.low).all() and (known <= metric.high + ROUNDING).all()
-    alone = [metric.compute(Pixels(a[None]), Pixels(b[None]))[0] for a, b in zip(*sides)]
+    alone = [compute(Pixels(a[None]), Pixels(b[None]))[0] for a, b in zip(*sides)]
     np.testing.assert_allclose(found, alone, rtol=ROUNDING, atol=ROUNDING)
     order = np.random.default_rng(0).permutation(len(found))
     np.testing.assert_allclose(
-        metric.compute(Pixels(sides[0][order]), Pixels(sides[1][order])), found[order], rtol=ROUNDING, atol=ROUNDING
+        compute(Pixels(sides[0][order]), Pixels(sides[1][order])), found[order], rtol=ROUNDING, atol=ROUNDING
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_equal_images_have_the_best_value_and_others_have_less(name, sides):
-    metric = METRICS[name]
-    images = Pixels(pictures())
-    equal = metric.compute(images, images)
+def test_equal_images_have_the_best_value_and_others_have_less(subject):
+    metric, compute, images = subject
+    sides = all_pairs(images)
+    equal = compute(Pixels(images), Pixels(images))
     if np.isinf(metric.best):
         assert np.isnan(equal).all()
     else:
         np.testing.assert_allclose(equal[np.isfinite(equal)], metric.best, rtol=0, atol=ROUNDING)
-    merits = metric.merit(metric.compute(Pixels(sides[0]), Pixels(sides[1])))
+    merits = metric.merit(compute(Pixels(sides[0]), Pixels(sides[1])))
     assert np.nanmax(merits) <= metric.ceiling + ROUNDING
     assert np.nanmean(merits) < metric.ceiling
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_sides_may_be_exchanged_where_the_table_says_so(name, sides):
-    metric = METRICS[name]
-    one, other = (metric.compute(Pixels(a), Pixels(b)) for a, b in (sides, sides[::-1]))
+def test_sides_may_be_exchanged_where_the_table_says_so(subject):
+    metric, compute, images = subject
+    sides = all_pairs(images)
+    one, other = (compute(Pixels(a), Pixels(b)) for a, b in (sides, sides[::-1]))
     assert np.allclose(one, other, rtol=ROUNDING, atol=ROUNDING, equal_nan=True) is metric.is_symmetric
 
 
