@@ -59,14 +59,17 @@ def execute(image: np.ndarray, action: Action, redraw: Redraw | None = None) -> 
     return operation(image, **values)
 
 
-def propose(features: Features, found: Sequence[Diagnosis], intent: Intent, instruction: str) -> tuple[Action, ...]:
+def propose(
+    features: Features, found: Sequence[Diagnosis], intent: Intent, instruction: str, *, again: bool = False
+) -> tuple[Action, ...]:
     """What repairs the diagnoses, in the order of execution; `regenerate` alone where one of them is irreversible.
 
+    `again`: operations on pixels have been taken back, so the image is to be made again.
     An exposure changes the contrast, which is looked at again after it.
     """
     if not found:
         return ()
-    if not all(map(is_reversible, found)):
+    if again or not all(map(is_reversible, found)):
         return (
             Action(op="regenerate", params={"prompt": edit_prompt(instruction, found), "strength": _strength(found)}),
         )

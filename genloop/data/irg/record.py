@@ -2,7 +2,8 @@
 
 A sample of a shard holds the record as KEY.json, its images as KEY.0.png, KEY.1.png, ... and the instruction as
 KEY.txt. `Round.image` names the field of the image that a round looks at, `Round.result` that of the image which its
-actions made. An action that makes the image worse is not accepted: the next round looks at the same image again.
+actions made. An action that makes the image worse is not accepted: the next round looks at the same image again. A
+photograph cannot be made again: a round that advises so has no result, and is the last one.
 Every number is measured on pixels and rounded to DECIMALS before it is used, so texts quote what is stored.
 """
 
