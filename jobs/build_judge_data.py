@@ -43,8 +43,9 @@ from genloop.bounds import Count, Repeats, Share, Total, TotalOrNone
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.data.judge.conversation_examples import LabelledFile, read_labelled
 from genloop.data.judge.examples import split_of, to_sample
-from genloop.data.judge.shards import pairs_of, read_sides, write_sides
+from genloop.data.judge.shards import pairs_of, read_sides
 from genloop.data.judge.sources import ConversationSource, Samples, Source, SourcePlan
+from genloop.data.shards import write_sides
 from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
 from genloop.job import note, run

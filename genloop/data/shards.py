@@ -122,6 +122,29 @@ def write_shard(
     return index
 
 
+def write_sides(
+    shards: Path,
+    unit: str,
+    samples: Iterable[tuple[str, Sample]],
+    *,
+    staging: Path | None = None,
+    ready: Callable[[], None] | None = None,
+) -> list[dict[str, Any]]:
+    """(split, sample) pairs -> SHARDS/SPLIT/UNIT.tar for each split that has samples, and a row about each.
+
+    `staging` and `ready` are those of `write_shard`.
+    """
+    sides: dict[str, list[Sample]] = {}
+    for split, sample in samples:
+        sides.setdefault(split, []).append(sample)
+    rows = []
+    for split, members in sorted(sides.items()):
+        name = f"{split}/{unit}.tar"
+        index = write_shard(shards / name, members, staging=staging, ready=ready)
+        rows.append({"shard": name, "samples": len(members), "bytes": index.num_bytes, "sha256": index.sha256})
+    return rows
+
+
 def _write_members(file: BinaryIO, path: Path, samples: Iterable[Sample]) -> np.ndarray:
     members, seen = Members(path), set()
     plain = {"user": "", "group": "", "mode": 0o644, "mtime": 0, "encoder": False}  # nothing of this machine

@@ -25,14 +25,12 @@ class SceneTraces:
         rng = np.random.default_rng([self.seed, index])
         plan = draw_plan(rng, self.shares, is_scene=True)
         prompt, spec = draw_scene(rng, plan.intent, side=self.side)
-        clean, shown, labels = render_scene(spec, self.side), None, ()
-        first = clean
+        clean, shown = render_scene(spec, self.side), None
+        first, labels = plan.spoil(clean, rng)
         if plan.kind == "content":
             kinds = content_faults(prompt, spec)
             shown, fault = misdraw(prompt, spec, kinds[rng.integers(len(kinds))], rng)
             first, labels = render_scene(shown, self.side), (fault,)
-        else:
-            first, labels = plan.spoil(clean, rng)
 
         def redraw(words: str, attempt: int) -> Drawn:
             """The renderer draws what was asked for, with other textures, whatever the words add."""

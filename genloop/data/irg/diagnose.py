@@ -50,7 +50,7 @@ def limits(intent: Intent) -> tuple[Limit, ...]:
         Limit("underexposed", "brightness", "below", *below),
         Limit("overexposed", "brightness", "above", *above),
         Limit("low_contrast", "contrast", "below", *_CONTRAST[intent]),
-        Limit("color_cast", "cast", "above", 12.0, 45.0),
+        Limit("color_cast", "cast", "above", 13.0, 45.0),
         Limit("noise", "noise", "above", 5.0, 25.0),
         Limit("blur", "detail", "below", 0.1, 0.0),
     )

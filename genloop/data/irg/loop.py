@@ -1,7 +1,8 @@
 """The closed loop of a trace: measure, diagnose, act, measure again; what makes the image worse is taken back.
 
-Actions are executed, never imagined: operations on the pixels, or a new image from `Loop.redraw`. What they gained is
-measured against the clean image where there is one, and on the feature that the first diagnosis rests on. H, W = pixels.
+Actions are executed, never imagined: operations on the pixels, or a new image from `Start.redraw`. What they gained is
+measured against the clean image where there is one, and on the feature that the first diagnosis rests on.
+H, W = pixels.
 """
 
 import hashlib

@@ -69,7 +69,9 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
     scale = min(1.0, side / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if min(size) < MIN_SIDE:
-        raise ValueError(f"{width} x {height} pixels, {size[0]} x {size[1]} at this resolution; needs {MIN_SIDE} a side")
+        raise ValueError(
+            f"{width} x {height} pixels, {size[0]} x {size[1]} at this resolution; needs {MIN_SIDE} a side"
+        )
     if scale == 1.0:
         return image
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))

@@ -39,7 +39,7 @@ class FaultShares(Settings):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TracePlan:
     """Of one trace; `faults` are those of pixels, in the order in which they happen to an image."""
 
     kind: Kind
@@ -56,7 +56,7 @@ class Plan:
         return image, tuple(labels)
 
 
-def draw_plan(rng: np.random.Generator, shares: FaultShares, *, is_scene: bool) -> Plan:
+def draw_plan(rng: np.random.Generator, shares: FaultShares, *, is_scene: bool) -> TracePlan:
     """A plan at random; photographs have no faults of content, and want no special light."""
     places = {"clean": shares.clean, "content": shares.content, "double": shares.double}
     places |= {"irreversible": shares.irreversible}
@@ -69,12 +69,10 @@ def draw_plan(rng: np.random.Generator, shares: FaultShares, *, is_scene: bool) 
     begins_wrong = bool(rng.random() < shares.wrong) and kind != "clean"
     if not is_scene:
         kind, intent = ("single" if kind == "content" else kind), "neutral"
-    return Plan(kind, intent, _faults(kind, intent, shares, rng), begins_wrong)
+    return TracePlan(kind, intent, _faults(kind, intent, shares, rng), begins_wrong)
 
 
-def _faults(
-    kind: Kind, intent: Intent, shares: FaultShares, rng: np.random.Generator
-) -> tuple[tuple[Issue, int], ...]:
+def _faults(kind: Kind, intent: Intent, shares: FaultShares, rng: np.random.Generator) -> tuple[tuple[Issue, int], ...]:
     if kind in ("clean", "content"):
         return ()
     choices = kinds_for(intent)

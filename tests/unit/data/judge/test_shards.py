@@ -1,7 +1,8 @@
 """Examples by side of the split: what is written comes back, an empty side has no shard, pairs keep to kinds."""
 
 from genloop.data.judge.examples import JudgeExample, to_sample
-from genloop.data.judge.shards import pairs_of, read_sides, write_sides
+from genloop.data.judge.shards import pairs_of, read_sides
+from genloop.data.shards import write_sides
 from genloop.records import Clause, Prompt
 
 STAR = Prompt(3, "a photo of a star", "single_object", (Clause("star", 1),))

@@ -1,0 +1,1 @@
+"""What the refinement corpus says about itself: counts and rates, with their intervals."""
