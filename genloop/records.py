@@ -29,6 +29,18 @@ COLORS = tuple(PALETTE)
 RELATIONS = ("left of", "right of", "above", "below")
 
 
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTurn:
+    """What one role says in a chat; `images` name pictures that stand in front of the text."""
+
+    role: str
+    text: str
+    images: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Clause:
     """One requirement: `count` objects of a class, of a colour, or in a relation to those of an earlier clause."""

@@ -161,9 +161,9 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
 def main(config: Config, world: World, checked: Checked) -> None:
     import torch
 
+    from genloop.training import parts
     from genloop.training.adapters import merge_adapters, save_adapters
     from genloop.training.loop import train
-    from genloop.training.objectives.judge import parts
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
@@ -185,8 +185,8 @@ def prepared_objective(
     config: Config, checked: Checked, model: "Llava", tokenizer: LlavaTokenizer, world: World
 ) -> "tuple[JudgeObjective, HeldOut, Any]":
     """`objective_of`, with the adapters of its model when it has some; all weights that are trained want gradients."""
+    from genloop.training import parts
     from genloop.training.adapters import add_adapters
-    from genloop.training.objectives.judge import parts
 
     lora = config.lora
     adapted = add_adapters(model, lora, seed=config.seed, within=checks.ADAPTED) if lora.rank else None
@@ -244,7 +244,7 @@ def objective_of(
     from genloop.training.objectives.judge.held_out import HeldOut
     from genloop.training.objectives.judge.items import ItemPlans
     from genloop.training.objectives.judge.objective import JudgeObjective
-    from genloop.training.objectives.judge.parts import lr_scale_of
+    from genloop.training.parts import lr_scale_of
     from genloop.training.precision import Precision
     from genloop.training.reductions import largest_over_ranks
 

@@ -4,6 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from genloop.data.images import encode_png
 from genloop.models.qwen.load import build_chat_model, save_chat_model
 from genloop.models.qwen.tokenizer import IMAGE, SMALLEST, SPECIALS, tokenizer_files
 
@@ -80,3 +83,20 @@ def qwen_folder(folder: Path, name: str = "text", *, seed: int = 0) -> Path:
         files |= {"preprocessor_config.json": f"{json.dumps(_IMAGES, indent=1)}\n".encode()}
     save_chat_model(build_chat_model(config, seed=seed), folder, files)
     return folder
+
+
+def write_chats(folder: Path, *, count: int = 12) -> Path:
+    """chats.jsonl about small drawn images, a chat of one or two rounds each; the same bytes every time."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng, lines = np.random.default_rng(0), []
+    for number in range(count):
+        light = int(rng.integers(20, 236))
+        (folder / f"{number:02d}.png").write_bytes(encode_png(np.full((16, 24, 3), light, dtype=np.uint8)))
+        brightness, verdict = f"{light / 255:.2f}", "under" if light < 90 else "over" if light > 165 else "none"
+        asked = {"role": "user", "content": f"brightness {brightness}: what is wrong?", "images": [f"{number:02d}.png"]}
+        messages = [asked, {"role": "assistant", "content": f"It is {brightness}: {verdict}."}]
+        if number % 3 == 0:
+            messages += [{"role": "user", "content": "And now?"}, {"role": "assistant", "content": "Keep it."}]
+        lines.append(json.dumps({"messages": messages}))
+    (folder / "chats.jsonl").write_text("\n".join(lines) + "\n")
+    return folder / "chats.jsonl"

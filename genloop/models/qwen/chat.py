@@ -6,27 +6,15 @@ model generates behind the prompt.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.models.qwen.config import SYSTEM, ChatFolder
+from genloop.records import ChatTurn
 from genloop.registry import require
 
-ROLES = ("system", "user", "assistant")
 
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What one role says; `images` pictures stand in front of the text."""
-
-    role: str
-    text: str
-    images: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of the text of a chat."""
 
     text: str
@@ -41,7 +29,7 @@ class Chat:
         self.tokenizer = LlavaTokenizer(folder.folder)
         self.closing = self._closing()
 
-    def pieces(self, messages: Sequence[Message], *, prompt: bool = False) -> list[Piece]:
+    def pieces(self, messages: Sequence[ChatTurn], *, prompt: bool = False) -> list[Piece]:
         """The text in order; with `prompt` it ends where the assistant would begin to answer.
 
         ValueError for a template that does not add to what it wrote, and for texts with special tokens in them.
@@ -59,21 +47,21 @@ class Chat:
             end = len(before) + len(answer)
         return [*found, Piece(whole[end:])]
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    def prompt_ids(self, messages: Sequence[ChatTurn]) -> list[int]:
         """The ids that an answer follows; images are one token each."""
         return [token for piece in self.pieces(messages, prompt=True) for token in self.tokenizer.encode(piece.text)]
 
-    def _with_system(self, messages: Sequence[Message]) -> list[Message]:
+    def _with_system(self, messages: Sequence[ChatTurn]) -> list[ChatTurn]:
         for message in messages:
             if special := self._special_in(message.text):
                 raise ValueError(f"a text of {message.role} holds the special token {special!r}; take it out")
         own = messages and messages[0].role == "system"
-        return list(messages) if own else [Message("system", self.system), *messages]
+        return list(messages) if own else [ChatTurn("system", self.system), *messages]
 
     def _special_in(self, text: str) -> str | None:
         return next((token for token in self.tokenizer.specials if token in text), None)
 
-    def _write(self, messages: Sequence[Message], *, prompt: bool) -> str:
+    def _write(self, messages: Sequence[ChatTurn], *, prompt: bool) -> str:
         render = require("transformers.utils.chat_template_utils").render_jinja_template
         errors = require("jinja2").TemplateError
         chat = [{"role": message.role, "content": self._content(message)} for message in messages]
@@ -86,14 +74,14 @@ class Chat:
         texts = texts[0] if isinstance(texts, tuple) else texts
         return str(texts[0])
 
-    def _content(self, message: Message) -> Any:
+    def _content(self, message: ChatTurn) -> Any:
         if not self.folder.sees:
             return message.text
-        return [*({"type": "image"} for _ in range(message.images)), {"type": "text", "text": message.text}]
+        return [*({"type": "image"} for _ in message.images), {"type": "text", "text": message.text}]
 
     def _closing(self) -> int:
         """The id that closes an answer; ValueError when it is no token of its own."""
-        last = self.pieces([Message("user", "a"), Message("assistant", "b")])[-1].text
+        last = self.pieces([ChatTurn("user", "a"), ChatTurn("assistant", "b")])[-1].text
         ids = self.tokenizer.encode(last)
         if not ids or self.tokenizer.decode_all(ids[:1]) not in self.tokenizer.specials:
             raise ValueError(

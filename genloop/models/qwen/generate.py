@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genloop.models.qwen.chat import Chat, Message
+from genloop.models.qwen.chat import Chat
 from genloop.models.qwen.config import SYSTEM, ChatFolder, check_chat_folder
 from genloop.models.qwen.images import PatchedImage, Pictures
 from genloop.models.qwen.load import load_chat_model
 from genloop.models.qwen.model import ChatModel, embedded, language_of
+from genloop.records import ROLES, ChatTurn
 from genloop.registry import require
 
 Messages = Sequence[dict[str, Any]]  # {"role": "system" | "user" | "assistant", "content": text}
@@ -96,16 +97,16 @@ def answers(
     return [talker.chat.tokenizer.decode(ids) for ids in written]
 
 
-def read_messages(messages: Messages) -> list[Message]:
+def read_messages(messages: Messages) -> list[ChatTurn]:
     """Plain values -> messages without images; ValueError that names what is wrong with which."""
     if not messages:
         raise ValueError("messages: there are none")
     found = []
     for number, one in enumerate(messages):
         role, text = one.get("role"), one.get("content")
-        if role not in ("system", "user", "assistant") or not isinstance(text, str):
-            raise ValueError(f"messages[{number}]: needs a role (system, user, assistant) and a text as content")
-        found.append(Message(role, text))
+        if role not in ROLES or not isinstance(text, str):
+            raise ValueError(f"messages[{number}]: needs a role ({', '.join(ROLES)}) and a text as content")
+        found.append(ChatTurn(role, text))
     return found
 
 
@@ -117,8 +118,8 @@ def _prompt(talker: Talker, chat: Messages, images: Sequence[np.ndarray]) -> _Pr
         ids = np.array(talker.chat.prompt_ids(messages))
         return _Prompt(ids, np.arange(len(ids)), [])
     users = [number for number, message in enumerate(messages) if message.role == "user"][: len(images)]
-    for number in users:
-        messages[number] = replace(messages[number], images=1)
+    for place, number in enumerate(users):
+        messages[number] = replace(messages[number], images=(str(place),))
     pictures = [talker.pictures.take(image) for image in images[: len(users)]]
     grids = [picture.grid for picture in pictures]
     ids = expand_images(talker.chat.prompt_ids(messages), talker.folder.image_token, talker.pictures, grids)

@@ -25,6 +25,7 @@ class PatchedImage:
 
     pixels: Tensor
     grid: tuple[int, int, int]
+    num_tokens: int
 
 
 class Pictures:
@@ -60,9 +61,13 @@ class Pictures:
         """(H, W, 3) uint8 -> a picture."""
         grid = self.grid(*image.shape[:2])
         if self._is_llava:
-            return PatchedImage(pad_tile(image, self._vision.image_size), grid)
+            return PatchedImage(pad_tile(image, self._vision.image_size), grid, self.num_tokens(grid))
         found = self._processor.preprocess([require("PIL.Image").fromarray(image)], return_tensors="np")
-        return PatchedImage(torch.from_numpy(found["pixel_values"]), grid)
+        return PatchedImage(torch.from_numpy(found["pixel_values"]), grid, self.num_tokens(grid))
+
+    def blank(self) -> PatchedImage:
+        """A small grey image."""
+        return self.take(np.full((32, 32, 3), 127, dtype=np.uint8))
 
     def positions(self, kinds: np.ndarray, grids: Sequence[tuple[int, int, int]]) -> np.ndarray:
         """kinds (n,), 0 for text and 1 for tokens of images -> positions (4, n): of text, then time, height, width.

@@ -60,6 +60,9 @@ def load_chat_model(
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, told[what])):
             raise ValueError(f"{folder.folder}: {what.replace('_', ' ')}: {', '.join(names[:3])}; download it again")
+    for module in model.modules() if nf4 else ():
+        if hasattr(module, "support_avx512bf16_for_cpu"):  # repacks weights in evaluation, and not back exactly
+            module.support_avx512bf16_for_cpu = False
     return model.eval()
 
 

@@ -19,6 +19,7 @@ from genloop.data.judge.conversations import IMAGE, says_yes
 from genloop.data.judge.examples import QUESTIONS, JudgeExample
 from genloop.data.prompts import plural
 from genloop.models.llava.text import LlavaTokenizer
+from genloop.training.objectives.conversations.encoding import encode_pieces, next_tokens, supervised_places
 
 # Kinds of supervised positions: the number of a question in QUESTIONS, or one of these.
 REASON, WORD, NAME = len(QUESTIONS), len(QUESTIONS) + 1, len(QUESTIONS) + 2
@@ -93,8 +94,7 @@ class Branches:
         """All turns of a conversation; supervises every token of its answers and the one that closes each."""
         prefix, ids, answers = self._encode_turns(turns)
         ids += self.tokenizer.encode(self.wording.chat.end)[:1]
-        positions = [p for answer in answers for p in range(answer.start - 1, answer.stop) if p + 1 < len(ids)]
-        return _next_token_branch(ids, positions, WORD, prefix)
+        return _next_token_branch(ids, supervised_places(answers, len(ids)), WORD, prefix)
 
     def of_yes_no_turns(self, turns: Sequence[tuple[str, str]]) -> Branch | None:
         """A conversation with positions in front of the answers that are yes or no; None when no answer is.
@@ -113,14 +113,11 @@ class Branches:
         """-> ids before the image, ids after it, and the range of each answer in the latter."""
         chat = self.wording.chat
         before, after = turns[0][0].split(IMAGE)
-        ids: list[int] = []
-        answers = []
+        pieces: list[tuple[str, bool]] = []
         for number, (question, answer) in enumerate(turns):
             opening = after if number == 0 else chat.end + chat.user + question
-            ids += self.tokenizer.encode(opening + chat.assistant)
-            start = len(ids)
-            ids += self.tokenizer.encode(answer)
-            answers.append(range(start, len(ids)))
+            pieces += [(opening + chat.assistant, False), (answer, True)]
+        ids, answers = encode_pieces(self.tokenizer.encode, pieces)
         return self.tokenizer.encode(chat.system + chat.user + before), ids, answers
 
     def _make_question_branches(self, prompt: str, questions: tuple[str, ...]) -> tuple[Branch, ...]:
@@ -160,10 +157,8 @@ class Branches:
 
 def _next_token_branch(ids: Sequence[int], positions: Sequence[int], kind: int, prefix: Sequence[int]) -> Branch:
     """A branch whose positions predict the next id; the last of `ids` is a target only."""
-    targets = np.array([ids[position + 1] for position in positions], dtype=np.int64)
-    kinds = np.full(len(positions), kind, dtype=np.int64)
-    places = np.array(positions, dtype=np.int64)
-    return Branch(np.array(ids[:-1], dtype=np.int64), places, kinds, targets, tuple(prefix))
+    inputs, places, targets = next_tokens(ids, positions)
+    return Branch(inputs, places, np.full(len(places), kind, dtype=np.int64), targets, tuple(prefix))
 
 
 def _tokens_of_names(tokenizer: LlavaTokenizer, names: Sequence[str]) -> list[tuple[tuple[int, ...], int]]:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from genloop.training.objectives.conversations.encoding import word_losses
 from genloop.training.objectives.judge.batches import IGNORE, Cells, Pairs, Supervised
 from genloop.training.objectives.judge.branches import NAME, REASON, WORD
 
@@ -32,7 +33,7 @@ def position_losses(logits: Tensor, supervised: Supervised, yes: int, no: int) -
     answered = -(label * log_p[:, yes] + (1 - label) * log_p[:, no])
     margin = yes_no_margin(logits, yes, no)
     present = F.binary_cross_entropy_with_logits(margin, label, reduction="none")
-    written = -log_p.gather(1, supervised.targets[:, None])[:, 0]
+    written = word_losses(log_p, supervised.targets)
     loss = torch.where((kinds == REASON) | (kinds == WORD), written, torch.where(kinds == NAME, present, answered))
     return {term: loss[members].sum() for term, members in supervised.terms.items()}
 

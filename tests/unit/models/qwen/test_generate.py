@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from genloop.models.qwen.chat import Message
 from genloop.models.qwen.generate import Talker, answer, answers, expand_images, load_talker
 from genloop.models.qwen.model import embedded, packed_hidden
+from genloop.records import ChatTurn
 from tests.worlds.tiny_qwen import CONFIGS, qwen_folder
 
 ASKED = [{"role": "user", "content": "Is it 0.25?"}]
@@ -21,10 +21,10 @@ def talker(request, tmp_path_factory) -> Talker:
 def shown(talker: Talker, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Embeddings (1, n, D) and positions of one question, with the image where the model takes one."""
     if talker.pictures is None:
-        ids = torch.tensor([talker.chat.prompt_ids([Message("user", text)])])
+        ids = torch.tensor([talker.chat.prompt_ids([ChatTurn("user", text)])])
         return embedded(talker.model, ids), torch.arange(ids.shape[1])[None]
     picture, token = talker.pictures.take(IMAGE), talker.folder.image_token
-    short = talker.chat.prompt_ids([Message("user", text, images=1)])
+    short = talker.chat.prompt_ids([ChatTurn("user", text, images=("a",))])
     ids = expand_images(short, token, talker.pictures, [picture.grid])
     positions = talker.pictures.positions((ids == token).astype(np.int64), [picture.grid])
     images = {"pixels": [picture.pixels], "grids": [picture.grid]}
@@ -35,7 +35,7 @@ def shown(talker: Talker, text: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_answers_of_text_are_those_of_the_library(tmp_path):
     talker = load_talker(qwen_folder(tmp_path / "q", seed=3))
-    ids = torch.tensor([talker.chat.prompt_ids([Message("user", ASKED[0]["content"])])])
+    ids = torch.tensor([talker.chat.prompt_ids([ChatTurn("user", ASKED[0]["content"])])])
     stock = talker.model.generate(ids, max_new_tokens=12, do_sample=False, pad_token_id=0)[0, ids.shape[1] :]
     assert answer(talker, ASKED, max_new_tokens=12) == talker.chat.tokenizer.decode(stock.tolist())
 
@@ -52,7 +52,7 @@ def test_hidden_states_of_images_and_text_are_those_of_the_library(tmp_path):
     talker = load_talker(qwen_folder(tmp_path / "q", "vl"))
     embeds, positions = shown(talker, "What is it?")
     picture, token = talker.pictures.take(IMAGE), talker.folder.image_token
-    short = talker.chat.prompt_ids([Message("user", "What is it?", images=1)])
+    short = talker.chat.prompt_ids([ChatTurn("user", "What is it?", images=("a",))])
     ids = torch.from_numpy(expand_images(short, token, talker.pictures, [picture.grid]))[None]
     with torch.inference_mode():
         found = packed_hidden(talker.model, embeds, positions)

@@ -9,8 +9,8 @@ from genloop.data.judge.conversations import Conversation
 from genloop.distributed import World
 from genloop.rewards.llava.judge import LlavaJudge
 from genloop.rewards.questions import Questions
-from genloop.training.objectives.judge.parts import cast_parameters
 from genloop.training.objectives.judge.settings import BatchSettings
+from genloop.training.parts import cast_parameters
 from tests.worlds.judge_data import held_out, objective, paths, wording
 
 MIX = BatchSettings(groups=3, paths=3, previews=2, scenes=0)

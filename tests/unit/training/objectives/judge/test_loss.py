@@ -17,8 +17,8 @@ from genloop.models.llava.model import embed_tokens, image_features, language_hi
 from genloop.shapes.judge_scenes import COLOR_NAMES, SHAPE_NAMES
 from genloop.training.objectives.judge.branches import REASON
 from genloop.training.objectives.judge.packing import Row, pack, supervised_hidden
-from genloop.training.objectives.judge.parts import cast_parameters, lr_scale_of, part_of
 from genloop.training.objectives.judge.settings import BatchSettings
+from genloop.training.parts import cast_parameters, lr_scale_of, part_of
 from genloop.training.passes import checkpoint_activations
 from tests.worlds.judge_data import SCENES, held_out, loss, objective, paths, pixels
 

@@ -1,16 +1,16 @@
-"""The parts of a LLaVA-OneVision and how each is trained: with its own learning rate, frozen, or with adapters."""
+"""The parts of a model that sees and speaks, and how each is trained: its own learning rate, frozen, with adapters."""
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
-from genloop.models.llava.model import Llava
 from genloop.training.adapters import is_adapter
 
 _PARTS = {
-    "vision": re.compile(r"^model\.vision_tower\."),
-    "projector": re.compile(r"^model\.(multi_modal_projector\.|image_newline$)"),
+    "projector": re.compile(r"^model\.(multi_modal_projector\.|image_newline$|visual\.merger\.)"),
+    "vision": re.compile(r"^model\.(vision_tower|visual)\."),
 }
 
 
@@ -25,14 +25,14 @@ def lr_scale_of(rates: Mapping[str, float | None], lr: float) -> Callable[[str],
     return lambda name: scales.get(part_of(name), 1.0)
 
 
-def choose_trained(model: Llava, lr_scale_of: Callable[[str], float], *, adapted: bool) -> None:
+def choose_trained(model: Any, lr_scale_of: Callable[[str], float], *, adapted: bool) -> None:
     """Freeze parameters with a learning rate of 0, and of an adapted language model all but the adapters."""
     for name, parameter in model.named_parameters():
         is_beside = adapted and part_of(name) == "language" and not is_adapter(name)
         parameter.requires_grad_(not is_beside and lr_scale_of(name) != 0)
 
 
-def cast_parameters(model: Llava, dtype: torch.dtype) -> None:
+def cast_parameters(model: Any, dtype: torch.dtype) -> None:
     """Give all parameters one dtype. Buffers stay: rotary frequencies in bfloat16 would turn far positions wrongly."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)

@@ -1,0 +1,82 @@
+"""The objective of conversations: cross-entropy of what the assistant says, and of nothing else.
+
+The loss of a step is a mean over the tokens with a loss of the whole batch, on however many ranks it is computed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genloop.data.order import Order
+from genloop.models.common.footprint import kind_of
+from genloop.models.qwen.images import PatchedImage, features_of
+from genloop.models.qwen.model import ChatModel, embedded, packed_hidden
+from genloop.training.objectives.conversations.batches import ChatBatch, collate
+from genloop.training.objectives.conversations.documents import Documents
+from genloop.training.objectives.conversations.encoding import word_losses
+from genloop.training.task import Loss, Objective, Plan
+
+Row = tuple[int, ...]  # numbers of documents
+
+
+class ConversationObjective(Objective[Row, ChatBatch]):
+    """`rows`: documents that share a row of tokens; `weights`: how many tokens of a document have a loss."""
+
+    model: ChatModel
+
+    def __init__(
+        self,
+        model: ChatModel,
+        documents: Documents,
+        rows: Sequence[Row],
+        weights: Sequence[int],
+        *,
+        seed: int,
+        lr_scale_of: Callable[[str], float] = lambda name: 1.0,
+        evaluate: Callable[[int], Mapping[str, Any] | None] = lambda step: None,
+        evaluate_every: int = 0,
+        idle: PatchedImage | None = None,
+    ) -> None:
+        """`idle`: an image for batches without one, where sharded layers must be called equally often on all ranks."""
+        self.model, self.documents, self.rows, self.weights = model, documents, rows, weights
+        self._idle = idle
+        self._order = Order([len(rows)], seed)
+        self._lr_scale_of, self._evaluate, self.after_every = lr_scale_of, evaluate, evaluate_every
+
+    def plan(self, step: int) -> Plan[Row]:
+        """The rows of a step; each epoch shuffles them anew."""
+        size = self.documents.settings.batch_size
+        items = [self.rows[number] for number in self._order.rows(step, size)]
+        return Plan(items, float(sum(self.weights[number] for item in items for number in item)))
+
+    def load(self, items: Sequence[Row], plan: Plan[Row]) -> ChatBatch:
+        """Read and tokenise the documents of some rows."""
+        return collate([[self.documents[number] for number in item] for item in items])
+
+    def loss(self, batch: ChatBatch) -> Loss:
+        """The sum over the tokens with a loss."""
+        losses, right = token_losses(self.model, batch, self.documents.chat.folder.image_token)
+        if self._idle is not None and not batch.pixels:
+            pixels = self._idle.pixels.to(losses.device)
+            losses = losses + 0 * features_of(self.model, [pixels], [self._idle.grid]).sum()
+        return Loss(losses.sum(), float(len(batch.targets)), {"accuracy": float(right.sum())})
+
+    def after_step(self, step: int) -> Mapping[str, Any] | None:
+        """What `evaluate` finds, for a line of metrics.jsonl."""
+        return self._evaluate(step)
+
+    def lr_scale_of(self, name: str) -> float:
+        """The factor on the learning rate of a parameter's part of the model."""
+        return self._lr_scale_of(name)
+
+
+def token_losses(model: ChatModel, batch: ChatBatch, image_token: int) -> tuple[Tensor, Tensor]:
+    """-> cross-entropy (K,) in float32, and whether the token is the most probable one (K,)."""
+    embeds = embedded(model, batch.ids, image_token=image_token, pixels=batch.pixels, grids=batch.grids)
+    hidden = packed_hidden(model, embeds, batch.positions)[batch.rows, batch.columns]
+    logits = model.lm_head(hidden).float()  # (K, V): of all the others nobody asks
+    with torch.autocast(kind_of(logits.device), enabled=False):
+        losses = word_losses(logits.log_softmax(-1), batch.targets)
+    return losses, logits.detach().argmax(-1) == batch.targets

@@ -1,0 +1,78 @@
+"""Config keys of training on conversations. No torch."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from genloop.bounds import Count, Factor, Layers, Share, Total, Width
+from genloop.config import LAUNCH, Settings
+from genloop.models.qwen.config import SYSTEM
+
+
+class ChatData(Settings):
+    """One data set; either shards or a file. Both are fingerprinted by content."""
+
+    shards: Annotated[Path | None, LAUNCH] = Field(
+        None, description="folder of shards with messages, or one that holds train and val"
+    )
+    chats: Annotated[Path | None, LAUNCH] = Field(None, description="chats: JSONL, or LLaVA's conversations (.json)")
+    images: Annotated[Path | None, LAUNCH] = Field(None, description="folder of the images; default: that of `chats`")
+    val_share: Share = Field(0.05, lt=1, description="share of a set without val that is held out")
+    limit: Total | None = Field(None, description="only the first so many chats")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ChatData":
+        if (self.shards is None) == (self.chats is None):
+            raise ValueError("needs either shards or chats")
+        if self.shards is not None and self.images is not None:
+            raise ValueError("images belong to chats; shards hold their own")
+        return self
+
+
+class ChatSettings(Settings):
+    """How chats become rows of tokens."""
+
+    system: str = Field(SYSTEM, min_length=1, max_length=4096, description="said first where chats say nothing there")
+    supervise: Literal["all", "last"] = Field("all", description="turns of the assistant that enter the loss")
+    max_length: Count = Field(2048, ge=8, description="tokens of a row, those of images included")
+    too_long: Literal["refuse", "drop", "cut"] = Field(
+        "refuse", description="a longer chat is refused, left out, or its longest text of the user is cut at its front"
+    )
+    packing: bool = Field(True, description="several chats in a row, which do not see each other")
+    batch_size: Count = Field(16, description="rows in a step, over all ranks together")
+
+
+class ChatModelShape(Settings):
+    """Sizes of a new model of text; its tokenizer is trained on the chats."""
+
+    vocab_size: Width = Field(1024, ge=264, description="tokens of byte-level BPE; 264: bytes alone")
+    hidden_size: Width = Field(128, ge=8)
+    intermediate_size: Width = Field(256, ge=8)
+    num_hidden_layers: Layers = Field(4)
+    num_attention_heads: Width = Field(4)
+    num_key_value_heads: Width = Field(4)
+    rope_theta: Factor = Field(10000.0, gt=1)
+
+    def check(self) -> None:
+        """ValueError for sizes that do not go together."""
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"model.hidden_size: {self.hidden_size} does not give {self.num_attention_heads} heads of an even width"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                f"model.num_attention_heads: {self.num_attention_heads} is not a multiple of "
+                f"model.num_key_value_heads={self.num_key_value_heads}"
+            )
+
+    def config(self, max_length: int, *, start: int, end: int) -> dict[str, object]:
+        """config.json of the model; `start` and `end` are ids of tokens."""
+        return self.model_dump(exclude={"rope_theta"}) | {
+            "model_type": "qwen2",
+            "max_position_embeddings": max_length,
+            "rope_parameters": {"rope_type": "default", "rope_theta": self.rope_theta},
+            "tie_word_embeddings": True,
+            "bos_token_id": start,
+            "eos_token_id": end,
+        }

@@ -1,0 +1,108 @@
+"""The chat model that a training starts from, with its adapters, and what is made of it at the end."""
+
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from genloop.job import loading
+from genloop.models.qwen.chat import Chat
+from genloop.models.qwen.config import ChatFolder, read_chat
+from genloop.models.qwen.load import (
+    TOKENIZER_FILES,
+    build_chat_model,
+    load_chat_model,
+    quantised_layers,
+    save_chat_model,
+)
+from genloop.models.qwen.model import ChatModel
+from genloop.models.qwen.tokenizer import SPECIALS
+from genloop.planning import Footprint
+from genloop.reading import read_bytes
+from genloop.training.adapters import add_adapters, load_adapters, merge_adapters, save_adapters
+from genloop.training.objectives.conversations.settings import ChatModelShape, ChatSettings
+from genloop.training.parts import cast_parameters
+from genloop.training.settings import LoraSettings
+
+Quantise = Literal["none", "nf4"]
+_NF4_BITS = 4.127  # of a weight: blocks of 64 share a scale of 8 bits, 256 of these one of 32
+_LAYERS = re.compile(r"^(model\.(?:language_model\.)?layers\.)\d+\.")
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a model is made from: a checked folder with the digest of its files, or the sizes of a new one."""
+
+    folder: ChatFolder
+    digest: str  # "" for a new model
+    files: Mapping[str, bytes]  # of tokenizer, template and image processor, for what is saved
+    quantise: Quantise
+    lora: LoraSettings
+    adapter: Path | None
+    seed: int
+    dtype: torch.dtype
+
+    def build(self, device: str, *, quantise: Quantise | None = None) -> ChatModel:
+        """The model without adapters."""
+        with loading():
+            if not self.digest:
+                return build_chat_model(self.folder.config, seed=self.seed, dtype=self.dtype, device=device)
+            nf4 = (quantise or self.quantise) == "nf4"
+            return load_chat_model(self.folder, dtype=self.dtype, device=device, nf4=nf4)
+
+    def adapt(self, model: ChatModel) -> Any:
+        """Put adapters into its language model, those of `adapter` or fresh ones -> what saves and merges them."""
+        adapted = add_adapters(model, self.lora, seed=self.seed, within=layers_of(model))
+        if self.adapter is not None and model.device.type != "meta":
+            load_adapters(model, self.adapter)
+        return adapted
+
+    def save(self, model: ChatModel, folder: Path, dtype: torch.dtype) -> None:
+        """Write a model of full weights as a folder that others load."""
+        cast_parameters(model, dtype)
+        save_chat_model(model, folder, self.files)
+
+    def save_adapter(self, adapted: Any, folder: Path, name: str) -> None:
+        """Write the adapters as peft reads them."""
+        save_adapters(adapted, folder, base={"name": name, "sha256": self.digest})
+
+    def merged(self, adapted: Any, adapter: Path, dtype: torch.dtype) -> ChatModel:
+        """The model with its adapters added; where it was quantised, added to the weights as they were published."""
+        if self.quantise == "none":
+            return merge_adapters(adapted)
+        full = replace(self, quantise="none", adapter=adapter, dtype=dtype)
+        return merge_adapters(full.adapt(full.build("cpu")))
+
+
+def new_chat(shape: ChatModelShape, settings: ChatSettings, files: Mapping[str, bytes]) -> Chat:
+    """The chat of a new model of text, with the tokenizer of `files`; nothing stays on disk."""
+    ends = {"start": SPECIALS.index("<|endoftext|>"), "end": SPECIALS.index("<|im_end|>")}
+    with tempfile.TemporaryDirectory() as place:
+        for name, content in files.items():
+            (Path(place) / name).write_bytes(content)
+        return Chat(read_chat(Path(place), shape.config(settings.max_length, **ends)), settings.system)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """{name: content} of what belongs to a model beside config.json and weights."""
+    return {name: read_bytes(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
+
+
+def layers_of(model: nn.Module) -> str:
+    """How the names of the language model's layers begin."""
+    return next(match[1] for name, _ in model.named_modules() if (match := _LAYERS.match(f"{name}.")))
+
+
+def quantised(planned: Footprint, model: ChatModel) -> Footprint:
+    """A footprint in full weights -> that of the same model in four bits, with one layer at a time unpacked."""
+    weights = [model.get_submodule(name).weight for name in quantised_layers(model)]
+    full = sum(weight.numel() * weight.element_size() for weight in weights)
+    packed = int(sum(weight.numel() for weight in weights) * _NF4_BITS / 8)
+    largest = max(weight.numel() * weight.element_size() for weight in weights)
+    parts = dict(planned.parts) | {"weights": planned.parts["weights"] - full + packed}
+    return replace(planned, parts=parts, working=planned.working + largest)

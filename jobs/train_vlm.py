@@ -1,0 +1,272 @@
+"""Train a chat model on conversations: Qwen2.5, Qwen2.5-VL or LLaVA-OneVision; adapters, four bits, or all weights.
+
+    genloop run train_vlm tiny out=runs/vlm-tiny
+    genloop run train_vlm irg out=runs/irg-qwen data.irg.shards=runs/build_irg-irg/shards
+    torchrun --nproc-per-node 8 -m jobs.train_vlm qwen25_3b_qlora out=runs/qwen data.irg.shards=SHARDS
+
+Reads   chats: shards with messages (build_irg writes them: DIR/train, DIR/val), JSONL with images by path, or LLaVA's
+        JSON; a model's folder to start from, or the sizes of a new one, whose tokenizer is trained on the chats.
+Writes  RUN/supervision.json before the first step: what has a loss, and what was cut or left out; RUN/checkpoints/
+        step-*, to resume from; RUN/metrics.jsonl; RUN/adapter, as peft reads it, and with `merged` RUN/merged, or
+        without lora.rank RUN/model: folders of transformers; RUN/summary.json: the held-out loss with intervals.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
+        follows from the config; one process gives the same bits with and without interruption.
+"""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from ckpts.resolve import resolve
+from genloop import terminal
+from genloop.bounds import Count, TotalOrNone, Weight
+from genloop.config import LAUNCH, InputPath, JobConfig
+from genloop.distributed import World
+from genloop.hashing import sha256_tree
+from genloop.job import run
+from genloop.planning import Footprint
+from genloop.registry import check_installed
+from genloop.rundir import write_json
+from genloop.training.objectives.conversations.settings import ChatData, ChatModelShape, ChatSettings
+from genloop.training.objectives.conversations.sources import Sides, open_sides
+from genloop.training.settings import LoopSettings, LoraSettings
+
+if TYPE_CHECKING:
+    from genloop.models.qwen.model import ChatModel
+    from genloop.training.objectives.conversations.audit import Audit
+    from genloop.training.objectives.conversations.documents import Documents
+    from genloop.training.objectives.conversations.held_out import HeldOutChats
+    from genloop.training.objectives.conversations.objective import ConversationObjective
+    from genloop.training.objectives.conversations.start import Start
+
+KIND = "collective"
+log = logging.getLogger(__name__)
+
+
+class Config(JobConfig):
+    data: dict[str, ChatData] = Field(min_length=1, description="data sets, by any name: shards, or a file of chats")
+    start: Annotated[str | None, LAUNCH] = Field(
+        None, description="a model's folder or name, fingerprinted by content; default: a new one of `model`'s sizes"
+    )
+    model: ChatModelShape = ChatModelShape()
+    quantise: Literal["none", "nf4"] = Field(
+        "none", description="nf4: the frozen weights in four bits with double quantisation; needs lora.rank and `start`"
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32",
+        description="of what is saved; under train.precision bf16 or fp16 also of frozen weights in training",
+    )
+    chat: ChatSettings = ChatSettings()
+    lora: LoraSettings = LoraSettings()
+    adapter: InputPath | None = Field(None, description="folder of adapters of `start` to go on from")
+    merged: bool = Field(False, description="also write the model with its adapters added, RUN/merged")
+    vision_lr: Weight | None = Field(0.0, description="of the vision tower; null: train.lr, 0: frozen")
+    projector_lr: Weight | None = Field(0.0, description="of the projector; null: train.lr, 0: frozen")
+    eval_every: TotalOrNone = Field(0, description="steps between two measurements on held-out chats; 0: at the end")
+    eval_chats: Count = Field(200, description="held-out chats that are measured, at the most")
+    train: LoopSettings = LoopSettings()
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` read: the model to start from, both sides of the data, and what is learned from them."""
+
+    start: "Start"
+    sides: Sides
+    documents: "Documents"
+    audit: "Audit"
+    held_out: "HeldOutChats | None"
+
+
+def check(config: Config) -> Checked:
+    """Model, adapters and every chat, before anything is written."""
+    from genloop.models.qwen.images import Pictures
+    from genloop.training.objectives.conversations.audit import audit
+    from genloop.training.objectives.conversations.documents import Documents
+    from genloop.training.objectives.conversations.held_out import HeldOutChats
+
+    _check_keys(config)
+    sides = open_sides(config.data, config.seed)
+    start, chat = _start(config, sides)
+    _check_model(config, start)
+    pictures = Pictures(chat.folder) if chat.folder.sees else None
+    documents = Documents(sides.train, chat, pictures, config.chat)
+    held_out = Documents(sides.val, chat, pictures, config.chat)
+    found = audit(documents)
+    measured = HeldOutChats(held_out, audit(held_out), config.eval_chats) if len(held_out) else None
+    if config.eval_every and measured is None:
+        raise ValueError("eval_every: nothing is held out to measure on; set eval_every=0")
+    return Checked(start, sides, documents, found, measured)
+
+
+def _check_keys(config: Config) -> None:
+    """Keys that do not go together; MissingPackage."""
+    config.train.check()
+    if config.lora.rank:
+        check_installed("peft", "train")
+    if config.quantise == "nf4":
+        check_installed("bitsandbytes", "train")
+        if not config.lora.rank or config.start is None:
+            raise ValueError("quantise: nf4 weights are frozen; set lora.rank and `start`")
+        if config.vision_lr != 0 or config.projector_lr != 0:
+            raise ValueError("quantise: nf4 weights are frozen; set vision_lr=0 and projector_lr=0")
+        if config.train.zero_stage == 3:
+            raise ValueError("train.zero_stage: 3 cannot shard nf4 weights; use 0, 1 or 2")
+    if not config.lora.rank and (config.adapter is not None or config.merged):
+        raise ValueError("lora.rank: 0 makes no adapters, which `adapter` and `merged` need; set lora.rank")
+    if config.start is None:
+        config.model.check()
+        if config.lora.rank:
+            raise ValueError("lora.rank: adapters need a model beside them; set `start`, or lora.rank=0")
+
+
+def _start(config: Config, sides: Sides) -> "tuple[Start, Any]":
+    """The model to start from and its chat."""
+    import torch
+
+    from genloop.models.qwen.chat import Chat
+    from genloop.models.qwen.config import check_chat_folder
+    from genloop.models.qwen.tokenizer import tokenizer_files
+    from genloop.training.objectives.conversations.start import Start, files_of, new_chat
+
+    if config.start is None:
+        digest, files = "", tokenizer_files(sides.texts(), config.model.vocab_size)
+        chat = new_chat(config.model, config.chat, files)
+    else:
+        folder = resolve(config.start)
+        digest, files = sha256_tree(folder), files_of(folder)
+        chat = Chat(check_chat_folder(folder), config.chat.system)
+    dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.dtype)
+    how = (config.quantise, config.lora, config.adapter, config.seed, dtype)
+    return Start(chat.folder, digest, files, *how), chat
+
+
+def _check_model(config: Config, start: "Start") -> None:
+    """Layers of `lora`, and adapters to go on from."""
+    from genloop.training.adapters import check_adapters
+
+    if config.lora.rank:
+        model = start.build("meta")
+        start.adapt(model)
+        if config.adapter is not None:
+            check_adapters(config.adapter, model, config.lora, base=start.digest)
+
+
+def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
+    """Chats and the model to start from."""
+    return {**checked.sides.digests, **({"start": resolve(config.start)} if config.start is not None else {})}
+
+
+def main(config: Config, world: World, checked: Checked) -> None:
+    import torch
+
+    from genloop.training.loop import train
+    from genloop.training.objectives.conversations.audit import lines_of
+    from genloop.training.session import training_session
+
+    with training_session(config.out, config.train, world) as device:
+        if world.rank == 0:
+            write_json(config.out / "supervision.json", checked.audit.report)
+            terminal.out(lines_of(checked.audit.report))
+        objective, adapted = prepared_objective(config, checked, device, world)
+        train(objective, config.train, config.out, world, seed=config.seed)
+        model, dtype = objective.model, getattr(torch, config.dtype)
+        sums = checked.held_out.sums(model, world) if checked.held_out is not None else None
+        if world.rank == 0:
+            save(config, checked.start, model, adapted, dtype)
+            conclude(config, checked, sums)
+
+
+def prepared_objective(
+    config: Config, checked: Checked, device: str, world: World
+) -> "tuple[ConversationObjective, Any]":
+    """The objective with its model, and the adapters when there are some; all that is trained wants gradients."""
+    from genloop.training import parts
+
+    model = checked.start.build(device)
+    adapted = checked.start.adapt(model) if config.lora.rank else None
+    objective = objective_of(config, checked, model, world)
+    parts.choose_trained(model, objective.lr_scale_of, adapted=adapted is not None)
+    return objective, adapted
+
+
+def objective_of(config: Config, checked: Checked, model: "ChatModel", world: World) -> "ConversationObjective":
+    """What is trained on, and what it is measured on."""
+    import numpy as np
+
+    from genloop.training.objectives.conversations.held_out import point_estimates
+    from genloop.training.objectives.conversations.objective import ConversationObjective
+    from genloop.training.objectives.conversations.packs import one_by_one, pack_documents
+    from genloop.training.parts import lr_scale_of
+    from genloop.training.precision import Precision
+
+    audit, held_out, documents = checked.audit, checked.held_out, checked.documents
+
+    def evaluate(step: int) -> dict[str, float] | None:
+        if held_out is None or step == config.train.num_steps:
+            return None  # measured as it is saved
+        with Precision(config.train.precision, model.device).autocast():
+            return point_estimates(held_out.sums(model, world))
+
+    lengths = audit.lengths.tolist()
+    is_packed = config.chat.packing
+    packs = pack_documents(lengths, config.chat.max_length) if is_packed else one_by_one(lengths)
+    weights = np.zeros(len(documents), dtype=np.int64)
+    weights[audit.kept] = audit.weights
+    is_sharded = config.train.zero_stage == 3 and world.world_size > 1
+    return ConversationObjective(
+        model,
+        documents,
+        [tuple(audit.kept[list(pack)].tolist()) for pack in packs],
+        weights.tolist(),
+        seed=config.seed,
+        lr_scale_of=lr_scale_of({"vision": config.vision_lr, "projector": config.projector_lr}, config.train.lr),
+        evaluate=evaluate,
+        evaluate_every=config.eval_every,
+        idle=documents.pictures.blank() if is_sharded and documents.pictures is not None else None,
+    )
+
+
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device; weights in four bits are counted as such."""
+    from genloop.training.footprint import training_footprint
+    from genloop.training.objectives.conversations.start import quantised
+
+    def built() -> "ConversationObjective":
+        return prepared_objective(config, checked, "meta", World())[0]
+
+    planned = training_footprint(built, config.train, seed=config.seed, device=device, ranks=ranks)
+    return quantised(planned, checked.start.build("meta")) if config.quantise == "nf4" else planned
+
+
+def save(config: Config, start: "Start", model: "ChatModel", adapted: Any, dtype: Any) -> None:
+    """Write the adapters and the merged model, or the model."""
+    if adapted is None:
+        start.save(model, config.out / "model", dtype)
+        return
+    start.save_adapter(adapted, config.out / "adapter", str(config.start))
+    if config.merged:
+        start.save(start.merged(adapted, config.out / "adapter", dtype), config.out / "merged", dtype)
+
+
+def conclude(config: Config, checked: Checked, sums: Any) -> None:
+    """Write what the model is worth."""
+    from genloop.training.objectives.conversations.held_out import summary_of
+
+    if sums is None:
+        log.warning("nothing is held out: what the model is worth was not measured")
+        return
+    summary = summary_of(sums, config.seed)
+    write_json(config.out / "summary.json", summary)
+    loss, accuracy = summary["loss"], summary["accuracy"]
+    terminal.out(
+        f"held out: {summary['chats']} chats, loss {loss[0]:.3f} [{loss[1]:.3f}, {loss[2]:.3f}], "
+        f"right tokens {accuracy[0]:.1%} [{accuracy[1]:.1%}, {accuracy[2]:.1%}]"
+    )
+
+
+if __name__ == "__main__":
+    run(main, Config)
