@@ -14,7 +14,7 @@ import pytest
 
 from genloop.job import PREPARED, parse, prepare, run_command
 from genloop.training.state import checkpoints
-from jobs import train_dpo, train_judge, train_showo, train_tokenizer, train_vlm
+from jobs import train_dpo, train_judge, train_showo, train_student, train_tokenizer, train_vlm
 from tests.runs import ROOT, start, wait_until
 from tests.worlds.ranks import on_two_ranks
 
@@ -43,6 +43,7 @@ TASKS = {
     "judge": Tiny(train_judge, ("batch.scenes=10", "loss.names=0.5"), "judge/model.safetensors"),
     "conversations": Tiny(train_vlm, ("chat.batch_size=5", "chat.max_length=256"), "model/model.safetensors"),
     "preference pairs": Tiny(train_dpo, (FIVE,), "showo/pytorch_model.safetensors"),
+    "student": Tiny(train_student, (FIVE,), "lora/pytorch_lora_weights.safetensors"),
     # without the entropy term, which looks at all rows of a pass together
     "tokenizer": Tiny(train_tokenizer, (FIVE, "loss.entropy=0", "num_scenes=0"), "tokenizer/pytorch_model.safetensors"),
 }

@@ -33,16 +33,13 @@ class Crop(NamedTuple):
 
 
 def bucket_sizes(resolution: int, step: int) -> list[Size]:
-    """All sizes, from the tallest to the widest: of each width the largest height; no side exceeds 2 * resolution."""
-    found = {}
-    for width in range(step, 2 * resolution + 1, step):
-        height = min(resolution**2 // width // step * step, 2 * resolution // step * step)
-        if height >= step:
-            found[width] = Size(width, height)
-    widest: dict[int, Size] = {}
-    for size in found.values():
-        widest[size.height] = size  # of one height the widest
-    return sorted(widest.values())
+    """All sizes, the tallest first: to each side from resolution / 2 to 2 * resolution the largest other one."""
+    found = set()
+    for side in range(step, 2 * resolution + 1, step):
+        other = resolution**2 // side // step * step
+        if min(side, other) * 2 >= resolution and max(side, other) <= 2 * resolution:
+            found |= {Size(side, other), Size(other, side)}
+    return sorted(found, key=lambda size: size.width / size.height)
 
 
 def crop_of(image: Size, sizes: Sequence[Size]) -> Crop:

@@ -94,5 +94,7 @@ def _field(sample: Sample) -> str:
 def _size(data: bytes) -> Size:
     """Of the upright image, from its header; `decoding_errors`."""
     with open_image(io.BytesIO(data)) as image:
-        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        # Pillow decodes a whole PNG to look for EXIF data, which may lie behind the pixels
+        has_exif = image.format != "PNG" or b"eXIf" in data or b"Raw profile type" in data
+        turned = has_exif and image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
         return Size(*(image.size[::-1] if turned else image.size))

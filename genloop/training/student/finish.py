@@ -10,8 +10,7 @@ from typing import Any
 from genloop.checkpoint import swap_folder
 from genloop.distributed import World
 from genloop.factories import Resolve
-from genloop.models.diffusion.student import Student
-from genloop.registry import require
+from genloop.models.diffusion.lora_export import adapted_layers, write_lora
 from genloop.sampling.diffusion.sampler import DiffusionSampler
 from genloop.sampling.diffusion.tables import scheduler_table
 from genloop.training.guards.build import guard_over
@@ -40,29 +39,38 @@ def train_student_to_checkpoint(
     if world.rank:
         return
     if adapted:
-        _save_whole(keys.out / LORA, partial(_save_lora, adapted, objective.model))
+        lora = {component: adapted_layers(model, "model.") for component, model in adapted.items()}
+        base = objective.model.base
+        title = f"{base.folder.name}-{keys.objective}"
+        write_lora(keys.out / LORA, lora, base, title=title, training=_told(keys, objective))
     else:
-        _save_whole(
-            keys.out / STUDENT, lambda folder: denoiser.pipeline.save_pretrained(folder, safe_serialization=True)
-        )
+        _save_pipeline(denoiser.pipeline, keys.out / STUDENT)
 
 
-def _save_lora(adapted: Mapping[str, Any], student: Student, folder: Path) -> None:
-    peft, diffusers = require("peft", "train"), require("diffusers", "diffusion")
-    more: dict[str, Any] = {}
-    for component, model in adapted.items():
-        tensors = peft.get_peft_model_state_dict(model)
-        more[f"{component}_lora_layers"] = {name.removeprefix("model."): value for name, value in tensors.items()}
-        config = model.peft_config["default"].to_dict()
-        more[f"{component}_lora_adapter_metadata"] = config | {"target_modules": sorted(config["target_modules"])}
-    getattr(diffusers, student.base.pipeline).save_lora_weights(folder, **more)
+def _told(keys: Any, objective: StudentObjective) -> dict[str, Any]:
+    """What a LoRA file says of its training, by kohya's names."""
+    examples = objective.data.examples
+    return {
+        "seed": keys.seed,
+        "steps": keys.train.num_steps,
+        "max_train_steps": keys.train.num_steps,
+        "learning_rate": keys.train.lr,
+        "lr_scheduler": keys.train.schedule,
+        "lr_warmup_steps": keys.train.warmup_steps,
+        "total_batch_size": keys.train.batch_size,
+        "mixed_precision": {"fp32": "no"}.get(keys.train.precision, keys.train.precision),
+        "min_snr_gamma": keys.snr_gamma,
+        "caption_dropout_rate": keys.drop_captions,
+        "num_train_images": len(examples) - objective.num_held_out,
+        "bucket_info": {"buckets": {str(size): n for size, n in examples.counts().items()}},
+    }
 
 
-def _save_whole(folder: Path, save: Any) -> None:
-    """What `save` writes into a folder appears at once."""
+def _save_pipeline(pipeline: Any, folder: Path) -> None:
+    """A whole folder of diffusers, which appears at once."""
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
-        save(temporary)
+        pipeline.save_pretrained(temporary, safe_serialization=True)
         swap_folder(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

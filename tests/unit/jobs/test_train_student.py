@@ -1,19 +1,22 @@
 """A training of a student: what it leaves is loaded by `generate`, what it looks at does not disturb it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from genloop.checkpoint import load_tensors
 from genloop.job import run_command
 from jobs import generate, train_student
-from tests.runs import ROOT, contents
+from tests.runs import ROOT, contents, refusal
+from tests.worlds.captioned_images import fields_of, write_images
 from tests.worlds.tiny_diffusion import write_pipeline
 
 PROMPTS = f"guards.prompts={ROOT / 'configs/prompts/shapes_test/evaluation_metadata.jsonl'}"
 WATCHED = (PROMPTS, "guards.every=2", "guards.num_prompts=1", "sampling.steps=2", "val_every=2", "val_rows=4")
 FEW = ("train.num_steps=4", "train.save_every=2", "train.log_every=1", "train.warmup_steps=1")
-KEPT = ("student", "checkpoints")
+KEPT = ("lora", "student", "checkpoints")
 
 
 @pytest.fixture(autouse=True)
@@ -60,3 +63,88 @@ def test_looking_at_images_and_held_out_rows_leaves_the_training_bit_equal(tmp_p
     assert contents(watched, KEPT) == contents(trained(tmp_path / "plain", *held), KEPT)
     looks = [line["step"] for line in lines(watched) if "val_loss" in line and "preview_dark_share" in line]
     assert looks == [0, 2, 4]
+
+
+@pytest.mark.parametrize("is_xl", [False, True])
+def test_text_encoders_learn_beside_the_unet_with_targets_of_their_own(tmp_path: Path, xl: Path, is_xl: bool) -> None:
+    words = ["parts=[unet, text_encoder]", "text_lora.rank=2", "train.gradient_checkpointing=true"]
+    run = trained(tmp_path / "run", *words, *([f"base={xl}"] if is_xl else []))
+    tensors = load_tensors(run / "checkpoints/step-0000004")
+    up = {name: value for name, value in tensors.items() if name.startswith("model.") and ".lora_B." in name}
+    assert {name.split(".")[1] for name in up} == {"unet", "text_encoder"} | ({"text_encoder_2"} if is_xl else set())
+    assert {len(value.T) for name, value in up.items() if "text_encoder" in name} == {2}
+    for component in {name.split(".")[1] for name in up}:  # SDXL reads no text encoder's last layer
+        assert any(value.abs().max() > 0 for name, value in up.items() if name.split(".")[1] == component)
+    assert not list((run / "cache").glob("texts*"))
+
+
+def test_images_of_several_shapes_and_formats_make_buckets_whose_batches_are_learned(tmp_path: Path) -> None:
+    shards = write_images(tmp_path / "shards", [(24, 24), (40, 24), (60, 31)] * 3)
+    run = trained(tmp_path / "run", f"shards={shards}", "latents=sample", "train.batch_size=2")
+    table = json.loads((run / "buckets.json").read_text())
+    assert [(row["width"], row["height"], row["samples"]) for row in table] == [(24, 24, 3), (28, 20, 3), (32, 16, 3)]
+    assert [line["step"] for line in lines(run)] == [1, 2, 3, 4]
+
+
+BAD_WORDS = [
+    (["base=nowhere"], "nowhere"),
+    (["shards=nowhere"], "no shards"),
+    (["objective=stf"], "did you mean 'sft'"),
+    (["lora.targets=[q_proj]"], "lora.targets: no layer is called 'q_proj'"),
+    (
+        ["parts=[text_encoder]", "text_lora.targets=[q_prj]"],
+        "text_lora.targets: no layer is called 'q_prj'; did you mean",
+    ),
+    (["parts=[vae]"], "parts"),
+    (["bucket_step=6"], "bucket_step: 6 "),
+    (["resolution=26"], "resolution: 26 "),
+    (["resolution=28"], "00000.tar: sample 000000000: png: 24x24 "),
+    (["val_every=1", "val_rows=64"], "val_rows: 64 "),
+    (["guards.every=5"], "guards.prompts"),
+    (["lora.rank=0"], "lora.rank"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_WORDS)
+def test_bad_words_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert message in refusal(train_student, ["tiny", *words, f"out={tmp_path / 'run'}"], tmp_path, capsys)
+
+
+@pytest.mark.parametrize("part", ["vae", "text_encoder", "unet", "tokenizer", "scheduler"])
+def test_a_base_without_a_component_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str) -> None:
+    base = shutil.copytree(ROOT / "tests/data/diffusion/tiny_sd", tmp_path / "base")
+    shutil.rmtree(base / part)
+    assert part in refusal(train_student, ["tiny", f"base={base}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
+
+
+WHOLE = fields_of(1, (24, 24))
+BAD_SAMPLES = {
+    "no caption": ({"png": WHOLE["png"]}, "needs txt"),
+    "no image": ({"txt": b"a dog"}, "needs one of png"),
+    "no picture": (WHOLE | {"png": b"a dog"}, "png: not a whole image"),
+    "too small": (fields_of(1, (24, 20)), "png: 24x20 "),
+    "caption of bytes": (WHOLE | {"txt": b"\xff"}, "txt: no UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SAMPLES)
+def test_a_bad_sample_is_named_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    fields, message = BAD_SAMPLES[name]
+    shards = write_images(tmp_path / "shards", [(24, 24)] * 3, other={1: fields})
+    error = refusal(train_student, ["tiny", f"shards={shards}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
+    assert message in error and "00000.tar: sample 00001" in error
+
+
+def test_an_image_that_is_cut_off_is_named_and_what_was_computed_before_stays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = WHOLE | {"png": WHOLE["png"][:900]}
+    shards = write_images(tmp_path / "shards", [(24, 24)] * 3, other={2: cut})
+    with pytest.raises(SystemExit) as stop:
+        run_command(train_student, ["tiny", f"shards={shards}", f"out={tmp_path / 'run'}"])
+    assert stop.value.code == 2
+    assert "00000.tar: sample 00002: png: " in capsys.readouterr().err.splitlines()[-1]

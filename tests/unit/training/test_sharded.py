@@ -20,7 +20,7 @@ from genloop.registry import INSTALL, require
 from genloop.training.loop import train
 from genloop.training.settings import TrainSettings
 from genloop.training.state import checkpoints
-from jobs import train_dpo, train_grpo, train_judge, train_showo, train_tokenizer
+from jobs import train_dpo, train_grpo, train_judge, train_showo, train_student, train_tokenizer
 from tests.runs import ROOT, launch, refusal, wait_until, workers_of
 from tests.worlds.judge_data import both_splits
 from tests.worlds.ranks import on_two_ranks
@@ -220,6 +220,7 @@ def test_every_stage_trains_the_judge(imported, generated, plain, tmp_path, monk
     [
         (train_showo, "showo", (1, 3)),
         (train_tokenizer, "tokenizer", (1, 3)),
+        (train_student, "checkpoints/step-0000003", (1, 3)),
         (train_dpo, "showo", (1, 2, 3)),
         (train_grpo, "showo", (1, 2, 3)),
     ],

@@ -72,6 +72,11 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
         kept[self._held_out] = False
         self._order = self._order_of(np.flatnonzero(kept))
 
+    @property
+    def num_held_out(self) -> int:
+        """Samples that are not trained on."""
+        return len(self._held_out)
+
     def plan(self, step: int) -> Plan[NoisyRow]:
         """Rows, timesteps and dropped captions of a step; each row weighs 1."""
         rng = np.random.default_rng([self.seed, 1, step])
