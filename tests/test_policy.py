@@ -42,7 +42,6 @@ SHARED_NAMES = {  # classes whose name several modules define, and why
     "Features": "numbers that are measured on one image, and the activations of many that distances are made of",
     "Record": "of the canary of GenEval, and a trace of the refinement corpus",
     "Round": "of a group policy's training, and of a trace of refinement",
-    "Message": "a turn of a trace of the refinement corpus, and of a conversation that a model is trained on",
     "Outcome": "of a canary, and of a training step",
     "Message": "a turn of a chat: of a stored trace, and of what a chat model reads",
     "Sample": "an image of a GenEval folder, and an entry of a shard",

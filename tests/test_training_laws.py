@@ -46,6 +46,11 @@ TASKS = {
     "student": Tiny(train_student, (FIVE,), "lora/pytorch_lora_weights.safetensors"),
     # without the entropy term, which looks at all rows of a pass together
     "tokenizer": Tiny(train_tokenizer, (FIVE, "loss.entropy=0", "num_scenes=0"), "tokenizer/pytorch_model.safetensors"),
+    "autoencoder": Tiny(
+        train_tokenizer,
+        (FIVE, "kind=autoencoder_kl", "autoencoder.channels=[8,8]", "num_scenes=0"),
+        "vae/diffusion_pytorch_model.safetensors",
+    ),
 }
 
 

@@ -36,9 +36,7 @@ class Reconstruction(Objective[int, Tensor]):
 
     def load(self, items: Sequence[int], plan: Plan[int]) -> Tensor:
         """Decode the PNGs of some samples."""
-        side = self.model.config.resolution
-        stack = np.stack([sample_pixels(self.shards.read(row, ("png",)), side) for row in items])
-        return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
+        return read_pixels(self.shards, items, self.model.config.resolution)
 
     def loss(self, batch: Tensor) -> Loss:
         """Sum over rows of the weighted terms; gradients pass straight through the signs.
@@ -61,6 +59,12 @@ class Reconstruction(Objective[int, Tensor]):
         )
         mean = {"mse": squared, "commitment": commitment, "sure": rows * sure, "diverse": rows * diverse}
         return Loss(total, float(rows), {name: float(value.detach()) for name, value in mean.items()})
+
+
+def read_pixels(shards: Shards, rows: Sequence[int], side: int) -> Tensor:
+    """Decode the PNGs of some samples, `side` pixels wide and high -> (B, 3, side, side) in [0, 1]"""
+    stack = np.stack([sample_pixels(shards.read(row, ("png",)), side) for row in rows])
+    return torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
 
 
 def code_entropy(latent: Tensor, codebook: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

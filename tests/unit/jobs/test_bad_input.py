@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genloop.data.shards import Sample, write_shard
-from jobs import make_prompts, make_shapes, train_judge, train_showo, train_tokenizer
+from jobs import make_diffusion, make_prompts, make_shapes, train_judge, train_showo, train_tokenizer
 from tests.runs import refusal
 
 
@@ -23,6 +23,12 @@ from tests.runs import refusal
         (train_showo, ["tiny", "train.nun_steps=5"], "did you mean 'num_steps'?"),
         (train_tokenizer, ["tiny", "shards=null"], "shards: needs a folder when kind is magvit2"),
         (train_tokenizer, ["tiny", "model.width=10"], "width 10 one of num_groups 4"),
+        (train_tokenizer, ["tiny", "kind=autoencoder_kl", "autoencoder.channels=[8,12]"], "of num_groups 8"),
+        (train_tokenizer, ["tiny", "kind=autoencoder_kl", "autoencoder.kl=-1"], "autoencoder.kl: "),
+        (make_diffusion, ["tiny", "vae=nowhere"], "nowhere"),
+        (make_diffusion, ["tiny", "vae=tests/data/diffusion/tiny_sd/unet"], "no AutoencoderKL"),
+        (make_diffusion, ["tiny", "model.channels=[8,8,8,8,8,8]"], "model.channels: 6 levels"),
+        (make_diffusion, ["tiny", "model.text_heads=3"], "model.text_width: [16]"),
         (make_shapes, ["tiny", "weights=[1, 0]"], "weights: needs 6 numbers"),
         (make_shapes, ["tiny", "tokenizer=null", "images=false"], "captions only"),
         (make_prompts, ["geneval", "num_prompts=-1"], "num_prompts: input should be gr"),

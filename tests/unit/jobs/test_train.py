@@ -83,6 +83,15 @@ def test_what_a_model_cannot_do_is_refused(tmp_path, job, words):
     assert not (tmp_path / "checkpoints").exists()
 
 
+def test_a_tiny_vae_comes_out_as_diffusers_has_it(tmp_path):
+    words = ["tiny", f"out={tmp_path}", "kind=autoencoder_kl", "autoencoder.channels=[8,8,8]"]
+    assert run_command(train_tokenizer, [*words, "autoencoder.latent_channels=4"]) == 0
+    config = json.loads((tmp_path / "vae/config.json").read_text())
+    assert config["_class_name"] == "AutoencoderKL" and config["scaling_factor"] > 0
+    verify_folder(tmp_path / "vae")
+    assert json.loads((tmp_path / "survival.json").read_text())["psnr"] > 5
+
+
 def test_a_tiny_magvit2_loads_as_an_image_tokenizer(tmp_path):
     assert run_command(train_tokenizer, ["tiny", f"out={tmp_path}"]) == 0
     assert check_image_tokenizer(tmp_path / "tokenizer") == 64

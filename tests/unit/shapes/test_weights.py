@@ -13,7 +13,7 @@ from genloop.records import Seed
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.shapes.prompts import pool
-from genloop.shapes.survival import measure_survival
+from genloop.shapes.survival import token_survival
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,6 @@ def test_there_is_room_above(sampler):
 
 def test_the_shipped_magvit2_keeps_most_scenes_but_not_enough_of_them():
     """Why Show-o uses the patch codebook: 99 % would be needed. ckpts/shapes/README.md has the measured figure."""
-    found = measure_survival(load_image_tokenizer(resolve("shapes/magvit2")), seed=0, num_scenes=100)
+    found = token_survival(load_image_tokenizer(resolve("shapes/magvit2")), seed=0, num_scenes=100)
     assert 0.55 <= found["survived"] / 100 <= 0.85
     assert found["psnr"] > 30

@@ -12,7 +12,7 @@ from genloop.data.shards import Sample, Shards, write_shard
 from genloop.models.magvit2.config import MagvitConfig
 from genloop.models.magvit2.load import build_magvit2
 from genloop.shapes.codebook import PatchCodebook
-from genloop.shapes.survival import measure_survival
+from genloop.shapes.survival import token_survival
 from genloop.training.objectives.tokenizer import Reconstruction, code_entropy
 from genloop.training.settings import ReconstructionWeights
 from tests.runs import ROOT
@@ -85,11 +85,11 @@ def test_a_shard_that_cannot_be_trained_on_is_refused_with_its_sample(tmp_path, 
 
 
 def test_every_scene_survives_the_patch_codebook():
-    found = measure_survival(PatchCodebook.enumerate(), seed=0, num_scenes=1000)
+    found = token_survival(PatchCodebook.enumerate(), seed=0, num_scenes=1000)
     assert found == {"scenes": 1000, "survived": 1000, "psnr": None, "codes_used": 351, "num_codes": 351}
 
 
 def test_no_scene_survives_an_untrained_tokenizer():
-    found = measure_survival(build_magvit2(SMALL, seed=0), seed=0, num_scenes=20)
+    found = token_survival(build_magvit2(SMALL, seed=0), seed=0, num_scenes=20)
     assert found["survived"] == 0
     assert 0 < found["psnr"] < 20
