@@ -19,7 +19,8 @@ TOP = ("launch", "jobs", "geneval", "ckpts", "genloop")
 ALLOWED = {
     "launch": {"core", "contracts"},  # jobs and reports are reached by name
     "jobs": {"geneval", "ckpts", "core", "contracts", "report", "runs", "stats"}
-    | {"data", "models", "sampling", "rewards", "search", "training", "metrics", "shapes"},
+    | {"data", "models", "sampling", "rewards", "search", "training", "metrics", "shapes", "evals"},
+    "evals": {"core", "contracts", "data", "rewards", "runs", "stats"},
     "geneval": {"core", "contracts", "data", "metrics", "models", "runs", "stats"},
     "ckpts": {"core", "contracts", "models"},
     "contracts": set(),

@@ -1,1 +1,1 @@
-"""What the refinement corpus says about itself: counts and rates, with their intervals."""
+"""What the refinement corpus says about itself, and the page of the benchmark on it."""

@@ -4,7 +4,7 @@ Of equals the shorter, then the first by name. Severities and evidence are those
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,13 +12,15 @@ from pydantic import Field
 
 from genloop.config import INPUT, Settings
 from genloop.data.irg.actions import propose
-from genloop.data.irg.record import Diagnosis, Round, parse_record
+from genloop.data.irg.corpus import Corpus
+from genloop.data.irg.record import Diagnosis
 from genloop.data.irg.text import refined
-from genloop.data.shards import Shards
 from genloop.factories import Resolve
 from genloop.records import Critique
 from genloop.rewards.critics.rules import features_of
 from genloop.rewards.critics.settings import CriticMaker, Sight
+
+SPLIT = "train"
 
 
 class MajorityOptions(Settings):
@@ -35,21 +37,22 @@ class MajorityMaker(CriticMaker):
 
     @classmethod
     def check(cls, options: MajorityOptions, resolve: Resolve) -> None:
-        """That there are shards."""
-        Shards(shard_folder(options.shards))
+        """That there are traces to count."""
+        Corpus(options.shards, SPLIT)
 
     @classmethod
     def load(cls, options: MajorityOptions, resolve: Resolve, device: str) -> "MajorityCritic":
         """Counts the diagnoses of the first rounds."""
         found: dict[tuple[str, ...], tuple[Diagnosis, ...]] = {}
         counts: Counter[tuple[str, ...]] = Counter()
-        for one in _first_rounds(options.shards):
+        for record in Corpus(options.shards, SPLIT):
+            one = record.rounds[0]
             issues = tuple(sorted(diagnosis.issue for diagnosis in one.diagnosis))
             if issues or options.empty:
                 counts[issues] += 1
                 found.setdefault(issues, one.diagnosis)
         if not counts:
-            raise ValueError(f"{options.shards}: no trace of the train split")
+            raise ValueError(f"{options.shards}: every trace of the split {SPLIT!r} is clean")
         most = min(counts, key=lambda issues: (-counts[issues], len(issues), issues))
         return MajorityCritic(found[most])
 
@@ -72,17 +75,3 @@ class MajorityCritic:
             actions=[action.model_dump(mode="json") for action in actions],
             prompt=refined(sight.instruction, self.found),
         )
-
-
-def shard_folder(source: Path) -> Path:
-    """Where a run keeps its shards; `source` itself where it is no run."""
-    return source / "shards" if (source / "shards").is_dir() else source
-
-
-def _first_rounds(source: Path) -> Iterator[Round]:
-    shards = Shards(shard_folder(source))
-    for place in range(len(shards)):
-        sample = shards.read(place, ["json"])
-        record = parse_record(sample.fields.get("json", b""), sample.name)
-        if record.split == "train":
-            yield record.rounds[0]
