@@ -43,8 +43,8 @@ SHARED_NAMES = {  # classes whose name several modules define, and why
     "Record": "of the canary of GenEval, and a trace of the refinement corpus",
     "Round": "of a group policy's training, and of a trace of refinement",
     "Outcome": "of a canary, and of a training step",
-    "Message": "a turn of a chat: of a stored trace, and of what a chat model reads",
     "Sample": "an image of a GenEval folder, and an entry of a shard",
+    "Start": "what a trace begins with, and the weights that a training of chats begins with",
     "Source": "images with annotations, and where a tensor comes from",
 }
 PRINTING = {
