@@ -20,7 +20,7 @@ from genloop.data.irg.plan import FaultShares, draw_plan
 from genloop.data.members import read_any
 from genloop.data.pictures import Picture
 
-MIN_SIDE = 32  # pixels of the shorter side; below it features say little
+MIN_SIDE = 16  # pixels of the shorter side; below it features say little
 
 
 class Refused(ValueError):

@@ -1,0 +1,163 @@
+"""The refinement corpus from whole runs: whatever happens on the way the same bytes, or refused with a reason."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from genloop.data.image_reader import decode_image
+from genloop.data.irg.record import Record, parse_record
+from genloop.data.irg.verify import verify_sample
+from genloop.data.shards import Sample, Shards, write_shard
+from genloop.job import run_command
+from genloop.ledger import finished, read_rows
+from jobs import build_irg, generate, verify
+from tests.runs import ROOT, contents, refusal, start, wait_until
+
+FOLDERS = ("rows", "shards")
+FEW = ["tiny", "num_traces=6", "unit_size=2", "resolution=64"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Six traces in three units, by one worker, undisturbed."""
+    out = tmp_path_factory.mktemp("corpus") / "run"
+    assert run_command(build_irg, [*FEW, f"out={out}"]) == 0
+    return out
+
+
+def samples_of(run: Path) -> list[Sample]:
+    found = [sample for side in sorted((run / "shards").iterdir()) for sample in Shards(side)]
+    return sorted(found, key=lambda sample: sample.key)
+
+
+def record_of(sample: Sample) -> Record:
+    return parse_record(sample.fields["json"])
+
+
+def photograph(seed: int = 0, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    """Blocks of grey with fine lines: what the rules find nothing wrong with."""
+    random = np.random.default_rng(seed)
+    grey = np.kron(random.uniform(0.2, 0.75, (8, 8)), np.ones((8, 8))) + random.normal(0, 0.003, (64, 64))
+    return Image.fromarray(np.rint(grey.clip(0, 1) * 255).astype(np.uint8)).convert("RGB").resize(size)
+
+
+def test_every_trace_holds_what_it_says(corpus):
+    samples = samples_of(corpus)
+    assert [sample.key for sample in samples] == [f"{index:09d}" for index in range(6)]
+    for sample in samples:
+        assert [problem for problem in verify_sample(sample) if problem.is_fault] == []
+        record = record_of(sample)
+        assert record.license == "CC0-1.0" and record.messages and sample.fields["txt"].decode() == record.instruction
+        assert {one.image for one in record.rounds} <= set(sample.fields)
+    summary = json.loads((corpus / "summary.json").read_text())
+    assert summary["traces"] == 6 and summary["refused"] == {} and summary["clean"]["n"] == 6
+    assert run_command(verify, [f"run={corpus}", f"out={corpus.parent / 'verified'}"]) == 0
+
+
+def test_two_workers_that_are_killed_leave_the_same_bytes(corpus, tmp_path):
+    out = tmp_path / "run"
+    workers = [start("build_irg", *FEW, f"out={out}", rank=rank, world_size=2) for rank in range(2)]
+    wait_until(lambda: list(out.glob("leases/*")) or all(worker.poll() is not None for worker in workers))
+    time.sleep(0.05)
+    for worker in workers:
+        worker.send_signal(signal.SIGKILL)
+        worker.communicate()
+    assert len(finished(out)) < 3 and list((out / "leases").iterdir())
+    assert run_command(build_irg, [*FEW, f"out={out}"]) == 0
+    assert contents(out, FOLDERS) == contents(corpus, FOLDERS)
+    assert (out / "summary.json").read_bytes() == (corpus / "summary.json").read_bytes()
+    assert not list((out / "tmp").iterdir())
+
+
+def test_traces_do_not_depend_on_units(corpus, tmp_path):
+    assert run_command(build_irg, [*FEW, "unit_size=4", "limit=4", f"out={tmp_path / 'run'}"]) == 0
+    assert samples_of(tmp_path / "run") == samples_of(corpus)[:4]
+
+
+def test_images_of_every_mode_become_upright_rgb(tmp_path):
+    folder, picture = tmp_path / "photos", photograph(size=(96, 64))
+    folder.mkdir()
+    picture.convert("L").save(folder / "grey.png")
+    picture.convert("RGBA").save(folder / "alpha.png")
+    picture.convert("CMYK").save(folder / "cmyk.jpg")
+    Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    picture.save(folder / "turned.jpg", exif=turned)
+    photograph().resize((12, 12)).save(folder / "small.png")
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n what is left")
+    words = ["tiny", "source=folder", f"images={folder}", "license=CC-BY-4.0", "instruction=blocks", "num_traces=7"]
+    assert run_command(build_irg, [*words, f"out={tmp_path / 'run'}"]) == 0
+    rows = list(read_rows(tmp_path / "run"))
+    refused = [row["refused"] for row in rows if "refused" in row]
+    assert [text.partition(":")[0] for text in refused] == ["broken.png", "small.png"]
+    made = {record.provenance["image"]: (record, sample) for sample in samples_of(tmp_path / "run") for record in [record_of(sample)]}
+    assert sorted(made) == ["alpha.png", "cmyk.jpg", "deep.png", "grey.png", "turned.jpg"]
+    for name, (record, sample) in made.items():
+        shape = (96, 64, 3) if name == "turned.jpg" else (64, 96, 3)
+        assert decode_image(sample.fields["0.png"]).shape == shape and record.license == "CC-BY-4.0"
+        assert record.scene is None and record.instruction == "blocks"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert sum(summary["refused"].values()) == 2 and summary["traces"] == 5
+
+
+def test_shards_bring_their_instructions(tmp_path):
+    picture = tmp_path / "one.png"
+    photograph().save(picture)
+    sample = Sample("a", {"png": picture.read_bytes(), "txt": b"grey blocks on a wall"})
+    write_shard(tmp_path / "shards" / "00000.tar", [sample])
+    words = ["tiny", "source=shards", f"images={tmp_path / 'shards'}", "license=CC0-1.0", "num_traces=2"]
+    assert run_command(build_irg, [*words, f"out={tmp_path / 'run'}"]) == 0
+    made = [record_of(sample) for sample in samples_of(tmp_path / "run")]
+    assert {record.instruction for record in made} == {"grey blocks on a wall"} and len(made) == 2
+    assert len({record.split for record in made}) == 1  # of one image
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["source=folder"], "images"),
+        (["source=folder", "images={there}", "instruction=x"], "license"),
+        (["source=folder", "images={there}", "license=CC0-1.0"], "instruction"),
+        (["source=shards", "images={there}", "license=CC0-1.0"], "images"),
+        (["source=folder", "images={none}", "license=CC0-1.0"], "images"),
+        (["source=run", "images={there}", "license=CC0-1.0"], "images"),
+        (["license=CC0-1.0"], "license"),
+        (["faults.clean=0.1"], "faults.clean"),
+        (["faults.clean=0.9", "faults.content=0.2"], "faults"),
+        (["val_share=0.6", "test_share=0.4"], "test_share"),
+        (["source=folder", "images={there}", "license=x", "instruction="], "instruction"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_made(tmp_path, capsys, words, key):
+    there = tmp_path / "there"
+    there.mkdir()
+    photograph().save(there / "a.png")
+    given = [word.format(there=there, none=tmp_path / "none") for word in words]
+    assert key in refusal(build_irg, ["tiny", f"out={tmp_path / 'run'}", *given], tmp_path, capsys)
+
+
+def test_a_shard_with_an_empty_instruction_is_named(tmp_path, capsys):
+    picture = tmp_path / "one.png"
+    photograph().save(picture)
+    write_shard(tmp_path / "shards" / "00000.tar", [Sample("k7", {"png": picture.read_bytes(), "txt": b"  "})])
+    words = ["tiny", "source=shards", f"images={tmp_path / 'shards'}", "license=CC0-1.0", f"out={tmp_path / 'run'}"]
+    assert "k7" in refusal(build_irg, words, tmp_path, capsys)
+
+
+def test_generated_images_are_traced_with_the_prompts_of_their_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert run_command(generate, ["tiny", "sampling.steps=3", "limit=2", f"out={tmp_path / 'made'}"]) == 0
+    words = ["tiny", "source=run", f"images={tmp_path / 'made'}", "license=CC0-1.0", "num_traces=4"]
+    assert run_command(build_irg, [*words, f"out={tmp_path / 'run'}"]) == 0
+    rows = list(read_rows(tmp_path / "run"))
+    assert len(rows) == 4 and [row for row in rows if "refused" in row] == []
+    for sample in samples_of(tmp_path / "run"):
+        record = record_of(sample)
+        assert record.instruction.startswith("a photo of ") and record.generator.name == "run"
+        assert [problem for problem in verify_sample(sample) if problem.is_fault] == []
