@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genloop.data.irg.loop import Drawn, Start
+from genloop.data.irg.loop import Beginning, Drawn
 from genloop.data.irg.plan import FaultShares, draw_plan
 from genloop.shapes.misdrawn import content_faults, misdraw
 from genloop.shapes.studio import draw_scene, instruction_of, render_scene
@@ -20,7 +20,7 @@ class SceneTraces:
 
     name = "scenes"
 
-    def start(self, index: int) -> tuple[Start, dict[str, str]]:
+    def start(self, index: int) -> tuple[Beginning, dict[str, str]]:
         """What trace `index` begins with, and where it comes from."""
         rng = np.random.default_rng([self.seed, index])
         plan = draw_plan(rng, self.shares, is_scene=True)
@@ -37,7 +37,7 @@ class SceneTraces:
             again = spec.model_copy(update={"texture_seed": spec.texture_seed + attempt + 1})
             return Drawn(render_scene(again, self.side), again)
 
-        start = Start(
+        start = Beginning(
             first=Drawn(first, shown),
             instruction=instruction_of(prompt, spec, plan.intent),
             intent=plan.intent,

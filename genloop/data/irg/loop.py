@@ -1,6 +1,6 @@
 """The closed loop of a trace: measure, diagnose, act, measure again; what makes the image worse is taken back.
 
-Actions are executed, never imagined: operations on the pixels, or a new image from `Start.redraw`. What they gained is
+Actions are executed, never imagined: operations on the pixels, or a new image from `redraw`. What they gained is
 measured against the clean image where there is one, and on the feature that the first diagnosis rests on.
 H, W = pixels.
 """
@@ -53,7 +53,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Start:
+class Beginning:
     """What a trace begins with; `reference` is the clean image, `redraw` makes a new one from (prompt, attempt)."""
 
     first: Drawn
@@ -88,7 +88,7 @@ class Loop:
     max_rounds: int = 4
     similarity: Similarity | None = None
 
-    def run(self, start: Start) -> Trace:
+    def run(self, start: Beginning) -> Trace:
         """Rounds until nothing is wrong any more, nothing helps, or `max_rounds` have acted."""
         trace, now, rejected = Trace(), start.first, 0
         name, sha256 = trace.keep(now.image)
@@ -132,7 +132,7 @@ class Loop:
         return measure(image, self.similarity(image, instruction) if self.similarity else None)
 
     def _actions(
-        self, start: Start, features: Features, found: Sequence[Diagnosis], index: int, rejected: int
+        self, start: Beginning, features: Features, found: Sequence[Diagnosis], index: int, rejected: int
     ) -> tuple[Action, ...]:
         """Those of the rules; after one of them was taken back a new image, after that none."""
         if not found:
@@ -148,7 +148,7 @@ class Loop:
         return propose(features, found, start.intent, start.instruction, again=True)
 
     def _gain(
-        self, evidence: Evidence, drawn: tuple[Drawn, Drawn], features: tuple[Features, Features], start: Start
+        self, evidence: Evidence, drawn: tuple[Drawn, Drawn], features: tuple[Features, Features], start: Beginning
     ) -> Effect:
         before, after = (
             _shortfall(evidence, one, seen, start.scene) for one, seen in zip(features, drawn, strict=True)
@@ -169,13 +169,13 @@ def is_gain(effect: Effect) -> bool:
     return effect.target_delta > 0 and is_nearer and is_like and is_true
 
 
-def find(features: Features, seen: Drawn, start: Start) -> tuple[Diagnosis, ...]:
+def find(features: Features, seen: Drawn, start: Beginning) -> tuple[Diagnosis, ...]:
     """What is wrong with an image: its content, where the scene is known, and its pixels."""
     content = diagnose_content(start.scene, seen.shown) if start.scene and seen.shown else ()
     return (*content, *diagnose(features, start.intent))
 
 
-def _act(now: Drawn, actions: Sequence[Action], start: Start, attempt: int) -> Drawn:
+def _act(now: Drawn, actions: Sequence[Action], start: Beginning, attempt: int) -> Drawn:
     """Execute actions, one after the other."""
     made = now
 

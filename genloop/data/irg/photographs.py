@@ -15,7 +15,7 @@ import numpy as np
 from genloop.data.image_reader import decode_image
 from genloop.data.irg.diagnose import diagnose
 from genloop.data.irg.features import measure
-from genloop.data.irg.loop import Drawn, Start
+from genloop.data.irg.loop import Beginning, Drawn
 from genloop.data.irg.plan import FaultShares, draw_plan
 from genloop.data.members import read_any
 from genloop.data.pictures import Picture
@@ -39,7 +39,7 @@ class PhotographTraces:
     shares: FaultShares
     side: int  # pixels of the longer side, at most
 
-    def start(self, index: int) -> tuple[Start, dict[str, str]]:
+    def start(self, index: int) -> tuple[Beginning, dict[str, str]]:
         """What trace `index` begins with, and where it comes from; Refused for an image that cannot be used."""
         picture = self.pictures[index % len(self.pictures)]
         rng = np.random.default_rng([self.seed, index])
@@ -54,10 +54,10 @@ class PhotographTraces:
             raise Refused(f"{picture.image}: has no instruction")
         about = {"source": self.name, "image": picture.image, "source_sha256": hashlib.sha256(data).hexdigest()}
         if diagnose(measure(image)):
-            return Start(Drawn(image), instruction), about | {"kind": "found"}
+            return Beginning(Drawn(image), instruction), about | {"kind": "found"}
         spoilt, labels = plan.spoil(image, rng)
         wrong = plan.begins_wrong
-        start = Start(Drawn(spoilt), instruction, injected=labels, reference=image, begins_wrong=wrong)
+        start = Beginning(Drawn(spoilt), instruction, injected=labels, reference=image, begins_wrong=wrong)
         return start, about | {"kind": plan.kind}
 
 

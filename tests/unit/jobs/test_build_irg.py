@@ -96,7 +96,11 @@ def test_images_of_every_mode_become_upright_rgb(tmp_path):
     rows = list(read_rows(tmp_path / "run"))
     refused = [row["refused"] for row in rows if "refused" in row]
     assert [text.partition(":")[0] for text in refused] == ["broken.png", "small.png"]
-    made = {record.provenance["image"]: (record, sample) for sample in samples_of(tmp_path / "run") for record in [record_of(sample)]}
+    made = {
+        record.provenance["image"]: (record, sample)
+        for sample in samples_of(tmp_path / "run")
+        for record in [record_of(sample)]
+    }
     assert sorted(made) == ["alpha.png", "cmyk.jpg", "deep.png", "grey.png", "turned.jpg"]
     for name, (record, sample) in made.items():
         shape = (96, 64, 3) if name == "turned.jpg" else (64, 96, 3)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from genloop.data.irg.faults import FAULTS
-from genloop.data.irg.loop import Drawn, Loop, Start, Trace, is_gain
+from genloop.data.irg.loop import Beginning, Drawn, Loop, Trace, is_gain
 from genloop.data.irg.plan import FaultShares, TracePlan, draw_plan
 from genloop.data.irg.record import Effect, Issue
 from genloop.metrics.paired.single import compare_images
@@ -13,7 +13,7 @@ from genloop.shapes.scene_traces import SceneTraces
 LOOP = Loop(compare_images)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, plan: TracePlan, seed: int = 1) -> tuple[Start, Trace]:
+def run(monkeypatch: pytest.MonkeyPatch, plan: TracePlan, seed: int = 1) -> tuple[Beginning, Trace]:
     monkeypatch.setattr("genloop.shapes.scene_traces.draw_plan", lambda *_, **__: plan)
     start, _ = SceneTraces(seed, FaultShares(), 128).start(0)
     return start, LOOP.run(start)
@@ -56,7 +56,7 @@ def test_what_cannot_be_repaired_is_made_again(monkeypatch, kind):
 
 def test_without_anything_that_draws_the_advice_has_no_result():
     bright = np.full((64, 64, 3), 255, np.uint8)
-    trace = LOOP.run(Start(Drawn(bright), "a lamp"))
+    trace = LOOP.run(Beginning(Drawn(bright), "a lamp"))
     assert [one.actions[0].op for one in trace.rounds] == ["regenerate"]
     assert trace.rounds[0].result is None and trace.rounds[0].accepted
 
