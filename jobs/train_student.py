@@ -21,6 +21,7 @@ from ckpts.resolve import resolve
 from genloop.config import JobConfig
 from genloop.distributed import World
 from genloop.job import loading, run
+from genloop.planning import Footprint
 from genloop.rundir import write_json
 from genloop.training.student.keys import StudentData, StudentKeys
 
@@ -55,6 +56,20 @@ def main(config: Config, world: World, checked: StudentData) -> None:
         with loading():  # images that do not decode
             objective, adapted = objective_of(config, checked, world, device)
         train_student_to_checkpoint(objective, adapted, config, world, resolve=resolve, device=device)
+
+
+def footprint(config: Config, checked: StudentData, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device; the caches are counted as files, not computed."""
+    from genloop.models.diffusion.load import empty_diffusion
+    from genloop.training.footprint import training_footprint
+    from genloop.training.student.build import blank_data, build_objective, build_student
+
+    def build() -> "StudentObjective":
+        denoiser = empty_diffusion(checked.base, grid=config.preview_grid(checked.base))
+        student, _ = build_student(config, denoiser, checked.base)
+        return build_objective(config, student, blank_data(config, checked), World(0, ranks))
+
+    return training_footprint(build, config.train, seed=config.seed, device=device, ranks=ranks)
 
 
 def objective_of(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from genloop.models.diffusion.config import COMPONENTS, INDEX, UNET, DiffusionFolder
+from genloop.models.diffusion.config import COMPONENTS, INDEX, TOKENIZERS, UNET, DiffusionFolder
 from genloop.models.diffusion.denoiser import Condition
 from genloop.models.diffusion.lora import LoraFile
 from genloop.models.diffusion.lora_export import diffusers_settings, diffusers_tensors, read_lora
@@ -113,6 +113,24 @@ def load_diffusion(
         module = getattr(pipe, name).to(device).eval().requires_grad_(False)
         module.to(vae_dtype if name == "vae" else dtype)
     return PipelineDenoiser(pipe, folder, grid, torch.device(device))
+
+
+def empty_diffusion(folder: DiffusionFolder, *, grid: tuple[int, int]) -> PipelineDenoiser:
+    """The same on the meta device: no weight is read."""
+    diffusers, transformers = require("diffusers", "diffusion"), require("transformers")
+    index, parts = read_json_object(folder.folder / INDEX), dict[str, Any]()
+    with torch.device("meta"):
+        for name in COMPONENTS[folder.pipeline]:
+            component = getattr(transformers if name in TOKENIZERS else diffusers, index[name][1])
+            if name in TOKENIZERS:
+                parts[name] = component(component.config_class.from_pretrained(folder.folder / name))
+            else:
+                parts[name] = component.from_config(folder.unet if name == UNET else folder.vae)
+            parts[name].eval().requires_grad_(False)
+    unused = {name: None for name in _UNUSED if name in index}
+    pipeline_class = getattr(diffusers, folder.pipeline)
+    pipe = pipeline_class.from_pretrained(folder.folder, local_files_only=True, **unused, **parts)
+    return PipelineDenoiser(pipe, folder, grid, torch.device("meta"))
 
 
 def add_loras(pipe: Any, base: DiffusionFolder, loras: Sequence[LoraFile]) -> None:

@@ -15,6 +15,7 @@ from genloop.hashing import sha256_tree
 from genloop.models.diffusion.config import COMPONENTS, TOKENIZERS, DiffusionFolder, components_of
 from genloop.models.diffusion.load import PipelineDenoiser
 from genloop.models.diffusion.student import Student, encode_pixels
+from genloop.reading import read_json_object
 from genloop.registry import lookup
 from genloop.training.adapters import add_adapters
 from genloop.training.objectives.student import OBJECTIVES
@@ -24,6 +25,7 @@ from genloop.training.objectives.student.data import (
     MEAN,
     POOLED,
     SPREAD,
+    BlankData,
     CachedData,
     LearningData,
 )
@@ -102,6 +104,17 @@ def _sha256_of(base: DiffusionFolder, components: Sequence[str]) -> str:
     """Of weights and configuration of components, and of the tokenizers beside them."""
     folders = [*components, *(TOKENIZERS[component] for component in components if component in TOKENIZERS)]
     return sha256(json.dumps({name: sha256_tree(base.folder / name) for name in folders}).encode())
+
+
+def blank_data(keys: Any, checked: StudentData) -> BlankData:
+    """What stands for the caches in a plan of memory."""
+    base = checked.base
+    pooled = 0
+    if "text_encoder_2" in COMPONENTS[base.pipeline]:
+        pooled = read_json_object(base.folder / "text_encoder_2" / "config.json")["projection_dim"]
+    has_texts = "text_encoder" not in keys.parts
+    width = base.unet["cross_attention_dim"]
+    return BlankData(checked.examples, base, width=width, pooled=pooled, has_texts=has_texts)
 
 
 def bucket_table(keys: StudentKeys, checked: StudentData) -> list[dict[str, Any]]:

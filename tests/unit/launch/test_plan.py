@@ -39,6 +39,7 @@ def evaluation(images: Path, out: Path) -> list[str]:
     [
         ("generate", [*SMALL, *JUDGED]),
         ("train_showo", ["train.num_steps=2"]),
+        ("train_student", ["train.num_steps=2"]),
         ("train_judge", BATCH),
         ("train_grpo", GROUPS),
     ],
