@@ -46,6 +46,19 @@ VISION = {
     "vision_end_token_id": SPECIALS.index("<|vision_end|>"),
     "tie_word_embeddings": True,
 }
+OLDER_VISION = VISION | {
+    "model_type": "qwen2_vl",
+    "vision_config": {
+        "depth": 2,
+        "embed_dim": 16,
+        "hidden_size": 32,
+        "num_heads": 2,
+        "mlp_ratio": 2,
+        "patch_size": 4,
+        "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
+}
 LLAVA = {
     "model_type": "llava_onevision",
     "text_config": _LANGUAGE | {"model_type": "qwen2"},
@@ -72,14 +85,14 @@ _IMAGES = {
     "merge_size": 2,
     "temporal_patch_size": 2,
 }
-CONFIGS = {"text": TEXT, "vl": VISION, "llava": LLAVA}
+CONFIGS = {"text": TEXT, "vl": VISION, "older vl": OLDER_VISION, "llava": LLAVA}
 
 
 def qwen_folder(folder: Path, name: str = "text", *, seed: int = 0) -> Path:
     """Write one of `CONFIGS` with fresh weights and a tokenizer of bytes."""
     config: dict[str, Any] = CONFIGS[name]
     files = tokenizer_files(())
-    if name == "vl":
+    if name.endswith("vl"):
         files |= {"preprocessor_config.json": f"{json.dumps(_IMAGES, indent=1)}\n".encode()}
     save_chat_model(build_chat_model(config, seed=seed), folder, files)
     return folder

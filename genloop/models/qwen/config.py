@@ -15,6 +15,7 @@ from genloop.registry import did_you_mean
 
 CLASSES = {  # model_type of config.json -> class of transformers
     "qwen2": "Qwen2ForCausalLM",
+    "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "llava_onevision": "LlavaOnevisionForConditionalGeneration",
 }

@@ -1,7 +1,8 @@
 """Images between the tokens of a chat: how many tokens one takes, its pixels, and the features that stand for them.
 
-Qwen2.5-VL (Bai et al. 2025) takes any size, cut into patches of which four are one token; LLaVA-OneVision gets the
-image padded to one tile, as the judges of this suite do. H, W = pixels, T = tokens of an image, D = hidden size.
+Qwen2-VL and Qwen2.5-VL (Bai et al. 2025) take any size, cut into patches of which four are one token; LLaVA-OneVision
+gets the image padded to one tile, as the judges of this suite do. H, W = pixels, T = tokens of an image, D = hidden
+size.
 """
 
 from collections.abc import Sequence

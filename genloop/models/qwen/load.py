@@ -17,9 +17,11 @@ from genloop.models.qwen.config import CLASSES, ChatFolder
 from genloop.models.qwen.model import ChatModel
 from genloop.registry import require
 
-_SAVED = {  # names in memory -> those of the public files
+_SEEING = ((re.compile(r"^model\.visual\."), "visual."), (re.compile(r"^model\.language_model\."), "model."))
+_SAVED: dict[str, tuple[tuple[re.Pattern[str], str], ...]] = {  # names in memory -> those of the public files
     "qwen2": (),
-    "qwen2_5_vl": ((re.compile(r"^model\.visual\."), "visual."), (re.compile(r"^model\.language_model\."), "model.")),
+    "qwen2_vl": _SEEING,
+    "qwen2_5_vl": _SEEING,
     "llava_onevision": (
         (re.compile(r"^model\.vision_tower\."), "vision_tower.vision_model."),
         (re.compile(r"^model\.language_model\."), "language_model.model."),
