@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import webdataset
 
+from genloop.data.image_reader import read_image
 from genloop.data.members import is_there, read_any
 from genloop.job import run_command
 from genloop.ledger import read_rows
@@ -69,6 +71,24 @@ def test_webdataset_reads_them(run: Path) -> None:
     for sample in theirs:
         assert sample["txt"] == ours[sample["__key__"]]["prompt"] == sample["json"]["prompt"]
         assert sample["png"].size == (24, 24)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_the_package_datasets_reads_them(run: Path, tmp_path: Path, is_streamed: bool) -> None:
+    datasets = pytest.importorskip("datasets")
+    ours = {row["image"].rpartition("/")[2][:-4]: row for row in read_rows(run)}
+    files = [str(path) for path in sorted((run / "shards").glob("*.tar"))]
+    theirs = list(
+        datasets.load_dataset(
+            "webdataset", data_files={"train": files}, split="train", streaming=is_streamed, cache_dir=str(tmp_path)
+        )
+    )
+    assert [sample["__key__"] for sample in theirs] == list(ours)
+    for sample in theirs:
+        row = ours[sample["__key__"]]
+        assert sample["txt"] == row["prompt"] == sample["json"]["prompt"]
+        assert sample["json"]["sha256"] == row["sha256"] and sample["json"]["cost"].keys() == row["cost"].keys()
+        assert np.array_equal(np.asarray(sample["png"]), read_image(run / row["image"]))
 
 
 @pytest.mark.parametrize("world_size, sign", [(2, "leases/0*"), (3, "shards/*.tar")])
