@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
+import datasets
 import numpy as np
 import pytest
 import webdataset
@@ -75,7 +76,6 @@ def test_webdataset_reads_them(run: Path) -> None:
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 def test_the_package_datasets_reads_them(run: Path, tmp_path: Path, is_streamed: bool) -> None:
-    datasets = pytest.importorskip("datasets")
     ours = {row["image"].rpartition("/")[2][:-4]: row for row in read_rows(run)}
     files = [str(path) for path in sorted((run / "shards").glob("*.tar"))]
     theirs = list(
