@@ -11,7 +11,8 @@ Reads   images in GenEval's layout, or in one folder with a file of prompts (doc
         weights, a judge, a reference: another folder of images, a run that kept its statistics, or an .npz of them.
 Writes  RUN/rows/*.jsonl, one line an image: its scores; RUN/features/METRIC/*.npy, a unit each; when all units are done
         RUN/statistics/METRIC.npz, RUN/summary.json and RUN/table.md (also printed); of pairs RUN/pairs/index.html
-        and table.md, .csv, .tex and .json: pictures, gains over the other sides.
+        and table.md, .csv, .tex and .json: pictures, gains over the other sides. layout=published: the same as
+        RUN/pairs/published/{sdxl_images,weakmodel_images,metrics,visualization,...} (docs/metrics.md).
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image that does not
         decode has no scores and is listed.
 """
@@ -19,7 +20,7 @@ Resume  the same command; finished units are kept, any number of workers may joi
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
@@ -54,6 +55,9 @@ class Config(IndependentConfig):
     )
     baseline: Annotated[Path | None, LAUNCH] = Field(
         None, description="for pairs: what the images are to be better than; fingerprinted"
+    )
+    layout: Annotated[Literal["page", "published"], LAUNCH] = Field(
+        "page", description="published: also the folders of the published tool, for pairs"
     )
     judge: JudgeSettings = JudgeSettings()
     limit: Total | None = Field(None, description="only the first so many images, of the reference too")
@@ -145,7 +149,7 @@ def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
     if what.needs("pairs"):
         from genloop.report.images.write import write_pairs
 
-        write_pairs(what, rows, config.out, config.seed)
+        write_pairs(what, rows, config.out, config.seed, config.layout)
     text = format_table(rows, lines)
     write_atomic(config.out / "table.md", text.encode())
     terminal.out(text)

@@ -4,15 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genloop.report.generated.write import is_generated, write_generated
+from genloop.report.images.run import is_comparison, write_comparison_of
 from genloop.report.page.write import write_report
 from genloop.report.training.write import write_training
 from genloop.runs.trainings import is_training
 
 
 def write_page(runs: Sequence[Path], out: Path) -> Path:
-    """The page of any run or runs that have one: a training or a generation its own, runs of evaluate one together."""
+    """The page of runs that have one: a training, generation or comparison its own, evaluations one together."""
     if len(runs) == 1 and is_training(runs[0]):
         return write_training(runs[0], out)
     if len(runs) == 1 and is_generated(runs[0]):
         return write_generated(runs[0], out)
+    if len(runs) == 1 and is_comparison(runs[0]):
+        return write_comparison_of(runs[0], out)
     return write_report(runs, out)

@@ -6,7 +6,7 @@ Figures are as wide as a phone shows them without shrinking their text below 9 p
 
 import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from genloop.registry import require
 from genloop.stats.intervals import Interval
@@ -19,6 +19,13 @@ WIDTH, TITLE = 5.2, 0.32  # inches: the figure, the strip of its title
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#9E4784", "#B07B00", "#2F8FC4", "#5A5A5A")
 MARKERS = "osD^vPX"
 MUTED = "#5A626C"
+DPI = 200  # of PNG files
+Kind = Literal["svg", "png", "pdf"]
+_UNSTABLE = {  # metadata that would change between equal figures
+    "svg": ("Date", "Creator", "Format", "Type"),
+    "png": ("Software",),
+    "pdf": ("Creator", "Producer", "CreationDate"),
+}
 STYLE = {
     "svg.hashsalt": "genloop",
     "svg.fonttype": "none",
@@ -44,6 +51,11 @@ class At(NamedTuple):
 
 def svg(paint: "Callable[[Figure], None]", title: str, height: float) -> str:
     """A figure `height` inches high as one SVG document. `paint` draws onto the empty figure."""
+    return drawn(paint, title, height, "svg").decode()
+
+
+def drawn(paint: "Callable[[Figure], None]", title: str, height: float, kind: Kind) -> bytes:
+    """The same as the bytes of an SVG, PNG or PDF file."""
     style, figure_of = require("matplotlib.style"), require("matplotlib.figure").Figure
     with style.context(["default", STYLE]):
         figure = figure_of(figsize=(WIDTH, height), layout="constrained")
@@ -52,9 +64,8 @@ def svg(paint: "Callable[[Figure], None]", title: str, height: float) -> str:
         _leave_room(figure, top)
         figure.text(0.02, top, plain(title), fontsize=11, fontweight="bold")
         paint(figure)
-        stream = io.StringIO()
-        metadata = {"Title": title, "Date": None, "Creator": None, "Format": None, "Type": None}
-        figure.savefig(stream, format="svg", metadata=metadata)
+        stream = io.BytesIO()
+        figure.savefig(stream, format=kind, dpi=DPI, metadata={"Title": title} | dict.fromkeys(_UNSTABLE[kind]))
     return stream.getvalue()
 
 

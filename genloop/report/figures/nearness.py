@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from genloop.report.figures.canvas import MUTED, color_of, mark_of, plain, svg
+from genloop.report.figures.canvas import MUTED, Kind, color_of, drawn, mark_of, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 COLUMNS, PANEL = 3, 1.55  # of distributions; inches
 
 
-def radar_svg(sides: Mapping[str, Mapping[str, float]], title: str) -> str:
-    """{side: {metric: share of the way from the floor, 0, to equal images, 1}} -> an SVG document.
+def radar(sides: Mapping[str, Mapping[str, float]], title: str, kind: Kind = "svg") -> bytes:
+    """{side: {metric: share of the way from the floor, 0, to equal images, 1}} -> the bytes of a figure.
 
     Shares are drawn within [0, 1]; at least three metrics.
     """
@@ -33,11 +33,11 @@ def radar_svg(sides: Mapping[str, Mapping[str, float]], title: str) -> str:
         axes.set(ylim=(0, 1))
         axes.legend(loc="lower left", bbox_to_anchor=(-0.15, -0.15), fontsize=8)
 
-    return svg(paint, title, 4.6)
+    return drawn(paint, title, 4.6, kind)
 
 
-def distributions_svg(values: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> str:
-    """{metric: {side: its values}} -> an SVG document: boxes from quartile to quartile, whiskers from 5 to 95 %."""
+def distributions(values: Mapping[str, Mapping[str, Sequence[float]]], title: str, kind: Kind = "svg") -> bytes:
+    """{metric: {side: its values}} -> the bytes of a figure: boxes of quartiles, whiskers from 5 to 95 %."""
     rows = -(-len(values) // COLUMNS)
 
     def paint(figure: "Figure") -> None:
@@ -55,4 +55,4 @@ def distributions_svg(values: Mapping[str, Mapping[str, Sequence[float]]], title
             axes.set_xticks(range(1, len(sides) + 1), [plain(side) for side in sides], fontsize=6)
             axes.tick_params(axis="y", labelsize=7)
 
-    return svg(paint, title, 0.5 + PANEL * rows)
+    return drawn(paint, title, 0.5 + PANEL * rows, kind)

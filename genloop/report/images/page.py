@@ -14,7 +14,8 @@ from genloop.metrics.paired.maker import PairOptions, resized
 from genloop.metrics.paired.partners import OURS, REFERENCE, SHUFFLED
 from genloop.metrics.paired.pixels import Pixels
 from genloop.metrics.paired.table import PairMetric
-from genloop.report.figures.nearness import distributions_svg, radar_svg
+from genloop.report.figures.canvas import Kind
+from genloop.report.figures.nearness import distributions, radar
 from genloop.report.page.pictures import EmbeddedImage, embed, embed_pixels
 from genloop.report.rendering import render
 
@@ -27,23 +28,48 @@ _MIN_SPOKES = 3  # of a radar
 def page(what: Measurement, name: str, rows: Sequence[Mapping[str, Any]], found: Sequence[Improvement]) -> str:
     """HTML that needs nothing else, without a script; `rows` are those of readable images."""
     options: Any = what.metrics[name]
-    metrics: dict[str, PairMetric] = options.chosen()
-    sides = [side for side in _ORDER if side in what.sides]
-    shares = radar_shares(found, metrics)
-    values = {metric: _values(rows, name, metric, sides[1:]) for metric in metrics}
-    values = {metric: one for metric, one in values.items() if all(map(len, one.values()))}
+    sides = sides_of(what)
+    pictures = figures(what, name, rows, found)
     content = {
         "sides": sides,
-        "gallery": [_pair(what, options, sides, place) for place in _chosen(len(what.pictures))],
+        "gallery": [_pair(what, options, sides, place) for place in chosen(len(what.pictures))],
         "num_pairs": len(what.pictures),
-        "scale": embed_pixels(_colours(np.tile(np.linspace(0, FULL_SCALE, 96), (8, 1)))),
+        "scale": embed_pixels(scale()),
         "full_scale": f"{FULL_SCALE:g}",
-        "radar": _uri(radar_svg(shares, "From the floor to equal images")) if shares else None,
         "floor": FLOOR if FLOOR in sides else SHUFFLED,
         "table": [_cells(one) for one in found],
-        "distributions": _uri(distributions_svg(values, "Values by side")) if values else None,
+        **{key: _uri(pictures[key]) if key in pictures else None for key in ("radar", "distributions")},
     }
     return render("images.html.j2", content)
+
+
+def figures(
+    what: Measurement, name: str, rows: Sequence[Mapping[str, Any]], found: Sequence[Improvement], kind: Kind = "svg"
+) -> dict[str, bytes]:
+    """{radar, distributions: bytes of a file}, as far as there is something to draw."""
+    options: Any = what.metrics[name]
+    metrics: dict[str, PairMetric] = options.chosen()
+    shares = radar_shares(found, metrics)
+    values = {metric: _values(rows, name, metric, sides_of(what)[1:]) for metric in metrics}
+    values = {metric: one for metric, one in values.items() if all(map(len, one.values()))}
+    drawings = {"radar": radar(shares, "From the floor to equal images", kind)} if shares else {}
+    return drawings | ({"distributions": distributions(values, "Values by side", kind)} if values else {})
+
+
+def sides_of(what: Measurement) -> list[str]:
+    """Reference, images, and what else is compared, in the order of the page."""
+    return [side for side in _ORDER if side in what.sides]
+
+
+def scale() -> np.ndarray:
+    """Every colour of a difference map (H, W, 3) uint8, from 0 to `FULL_SCALE`."""
+    return _colours(np.tile(np.linspace(0, FULL_SCALE, 96), (8, 1)))
+
+
+def chosen(count: int) -> list[int]:
+    """Places of pairs that are shown, spread over all."""
+    shown = min(count, SHOWN)
+    return [number * count // shown for number in range(shown)]
 
 
 def radar_shares(found: Sequence[Improvement], metrics: Mapping[str, PairMetric]) -> dict[str, dict[str, float]]:
@@ -89,12 +115,6 @@ def _text(what: Measurement, place: int) -> str:
     return picture.prompt.text if picture.prompt else picture.image
 
 
-def _chosen(count: int) -> list[int]:
-    """Places that are shown, spread over all."""
-    shown = min(count, SHOWN)
-    return [number * count // shown for number in range(shown)]
-
-
 def _colours(values: np.ndarray) -> np.ndarray:
     """(H, W) -> (H, W, 3) uint8"""
     from matplotlib import colormaps
@@ -117,5 +137,5 @@ def _cells(one: Improvement) -> list[str]:
     ]
 
 
-def _uri(svg: str) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+def _uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
