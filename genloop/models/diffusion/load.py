@@ -48,19 +48,21 @@ class PipelineDenoiser:
     @torch.inference_mode()
     def encode(self, text: str | None) -> Condition:
         """See `Denoiser.encode`."""
-        return self.condition(text)
+        return self.read([text])
 
-    def condition(self, text: str | None) -> Condition:
-        """The same for training; without a text SDXL's base was trained on zeros."""
-        pipe, read = self.pipeline, text or ""
+    def read(self, texts: Sequence[str | None]) -> Condition:
+        """The same for training, of a batch: embeddings (B, T, D), pooled (B, P); a None of SDXL's base is zeros."""
+        pipe, words = self.pipeline, [text or "" for text in texts]
         if not self.is_xl:
-            embeddings, _ = pipe.encode_prompt(read, self.device, 1, False)
+            embeddings, _ = pipe.encode_prompt(words, self.device, 1, False)
             return Condition(embeddings)
         embeddings, _, pooled, _ = pipe.encode_prompt(
-            prompt=read, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+            prompt=words, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        if text is None and pipe.config.force_zeros_for_empty_prompt:
-            return Condition(torch.zeros_like(embeddings), torch.zeros_like(pooled))
+        if pipe.config.force_zeros_for_empty_prompt:
+            without = torch.tensor([text is None for text in texts], device=embeddings.device)
+            embeddings = embeddings.masked_fill(without[:, None, None], 0)
+            pooled = pooled.masked_fill(without[:, None], 0)
         return Condition(embeddings, pooled)
 
     @torch.inference_mode()

@@ -51,9 +51,8 @@ class Student(nn.Module):
 
     def read(self, captions: Sequence[str | None]) -> "Texts":
         """Captions as the text encoders are now; None: no caption."""
-        found = [self.denoiser.condition(caption) for caption in captions]
-        pooled = [condition.pooled for condition in found if condition.pooled is not None]
-        return Texts(torch.cat([c.embeddings for c in found]), torch.cat(pooled) if pooled else None)
+        found = self.denoiser.read(captions)
+        return Texts(found.embeddings, found.pooled)
 
     def gradient_checkpointing_enable(self, options: Mapping[str, Any]) -> None:
         """Of every component, each by its library's own way."""

@@ -77,6 +77,9 @@ class StudentKeys(Settings):
     bucket_step: Width = Field(64, description="sides of buckets are multiples of it, in pixels")
     latents: Literal["mode", "sample"] = Field("mode", description="of the VAE's answer: its mode, or a draw a step")
     drop_captions: Share = Field(0.1, description="share of captions dropped, for guidance")
+    shuffle_captions: bool = Field(
+        False, description="deal the captions out to other images by chance: the control of a training"
+    )
     snr_gamma: Factor | None = Field(5.0, description="min-SNR weights of timesteps; null: all weigh the same")
     val_rows: Count = Field(64, description="samples that are held out for the validation loss")
     val_every: TotalOrNone = Field(0, description="steps between two validation losses; 0: none, nothing is held out")

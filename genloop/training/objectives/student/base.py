@@ -70,7 +70,11 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
         self.after_every = keys.val_every if held_out else 0
         self._held_out, kept = list(held_out), np.ones(len(data.examples), dtype=bool)
         kept[self._held_out] = False
-        self._order = self._order_of(np.flatnonzero(kept))
+        rows = np.flatnonzero(kept)
+        self._order = self._order_of(rows)
+        self._captioned = np.arange(len(kept))  # by position: the one whose caption it has
+        if keys.shuffle_captions:
+            self._captioned[rows] = np.random.default_rng([self.seed, 6]).permutation(rows)
 
     @property
     def num_held_out(self) -> int:
@@ -95,10 +99,10 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
         latents = torch.stack([self._latent(item) for item in items])
         noise = torch.stack([self._noise(item, latents.shape[1:], "noise") for item in items])
         captions: tuple[str | None, ...] = ()
-        found = [self.data.text(None if item.is_dropped else item.position) for item in items]
-        texts = [text for text in found if text is not None]
+        spoken = [None if item.is_dropped else int(self._captioned[item.position]) for item in items]
+        texts = [text for text in map(self.data.text, spoken) if text is not None]
         if not texts:
-            captions = tuple(None if item.is_dropped else self._caption(item.position) for item in items)
+            captions = tuple(None if position is None else self._caption(position) for position in spoken)
         return LatentRows(
             latents,
             noise,
