@@ -89,7 +89,7 @@ def read_folders(
 def _from_shards(images: Path, classes: Collection[str] | None) -> list[PromptFolder]:
     """The prompts of shards that `generate` wrote, whose json holds `metadata`, by number."""
     found: dict[int, dict[int, Sample]] = {}
-    for member in image_samples(images, ("json",)):
+    for member, field in image_samples(images, ("json",)):
         where = f"{member.name}: json"
         row = parse_json(member.fields.get("json", b"null"), where)
         index, number = (row.get(key) if isinstance(row, Mapping) else None for key in ("prompt_index", "sample"))
@@ -102,7 +102,7 @@ def _from_shards(images: Path, classes: Collection[str] | None) -> list[PromptFo
         if number in samples:
             raise ValueError(f"{where}: a second image of prompt {index}, sample {number}; remove one of them")
         text = json.dumps(metadata)
-        samples[number] = Sample(prompt, number, member_name(member, "png"), text, metadata.get(REWRITTEN))
+        samples[number] = Sample(prompt, number, member_name(member, field), text, metadata.get(REWRITTEN))
     return [
         PromptFolder(f"{index:05d}", samples[min(samples)].prompt, tuple(samples[n] for n in sorted(samples)))
         for index, samples in sorted(found.items())

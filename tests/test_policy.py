@@ -44,7 +44,6 @@ SHARED_NAMES = {  # classes whose name several modules define, and why
     "Round": "of a group policy's training, and of a trace of refinement",
     "Outcome": "of a canary, and of a training step",
     "Sample": "an image of a GenEval folder, and an entry of a shard",
-    "Start": "what a trace begins with, and the weights that a training of chats begins with",
     "Source": "images with annotations, and where a tensor comes from",
 }
 PRINTING = {

@@ -2,7 +2,7 @@
 
 IMAGES/00017/samples/0000.png   prompt 17; its text is in metadata.jsonl beside `samples`, or on line 17 of `prompts`
 IMAGES/00017_2.png              prompt 17, its image 2: lines of `prompts` count from 0
-IMAGES/00002.tar                a shard of WebDataset: png; its text is `prompt` of json, or txt
+IMAGES/00002.tar                a shard of WebDataset: png, jpg, jpeg or webp; its text is `prompt` of json, or txt
 IMAGES/dog.png                  named by a row {"image": "dog.png", "prompt": ...} of `prompts`
 """
 
@@ -62,7 +62,7 @@ def find_images(folder: Path, *, limit: int | None = None) -> list[Picture]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     if has_shards(folder):
-        return [Picture(member_name(sample, "png")) for sample in islice(image_samples(folder), limit)]
+        return [Picture(member_name(sample, field)) for sample, field in islice(image_samples(folder), limit)]
     names = sorted((p.relative_to(folder).as_posix() for p in _images(files_below(folder))), key=_order)
     if not names:
         raise ValueError(f"{folder}: no images; expected files ending in {', '.join(SUFFIXES)}")
@@ -90,13 +90,19 @@ def has_shards(folder: Path) -> bool:
     return any(folder.glob("*.tar"))
 
 
-def image_samples(folder: Path, fields: Collection[str] = ()) -> Iterator[Sample]:
-    """The samples of a folder of shards, with some of their fields; ValueError when one has no png."""
+def image_samples(folder: Path, fields: Collection[str] = ()) -> Iterator[tuple[Sample, str]]:
+    """The samples of a folder of shards, with some of their fields, and which field is the image.
+
+    ValueError when one has no png, jpg, jpeg or webp.
+    """
     shards = Shards(folder)
-    lacking = np.flatnonzero(shards.column("png")["size"] < 0)[:1].tolist()
-    for place in lacking:
-        raise ValueError(f"{shards.read(place, ()).name}: has no png; a sample needs one to be an image")
-    return (shards.read(place, fields) for place in range(len(shards)))
+    known = [suffix.removeprefix(".") for suffix in SUFFIXES]
+    is_there = np.stack([shards.column(field)["size"] >= 0 for field in known])  # (fields, samples)
+    for place in np.flatnonzero(~is_there.any(axis=0))[:1].tolist():
+        name = shards.read(place, ()).name
+        raise ValueError(f"{name}: has no {' or '.join(known)}; a sample needs one to be an image")
+    chosen = is_there.argmax(axis=0).tolist()
+    return ((shards.read(place, fields), known[number]) for place, number in enumerate(chosen))
 
 
 def member_name(sample: Sample, field: str) -> str:
@@ -106,12 +112,12 @@ def member_name(sample: Sample, field: str) -> str:
 
 def _in_shards(folder: Path, known: "_Prompts | None") -> Iterator[Picture]:
     """Their own numbers where json has them, as that of `generate` does."""
-    for place, sample in enumerate(image_samples(folder, ("json", "txt"))):
+    for place, (sample, field) in enumerate(image_samples(folder, ("json", "txt"))):
         row = parse_json(sample.fields.get("json", b"{}"), f"{sample.name}: json")
         row = row if isinstance(row, Mapping) else {}
         index, number = (value if type(value := row.get(key)) is int else 0 for key in ("prompt_index", "sample"))
         index = index if "prompt_index" in row else place
-        name, prompt = member_name(sample, "png"), None
+        name, prompt = member_name(sample, field), None
         if known is not None:
             prompt = known.by_name.get(name) or known.of_number(index, sample.name)
         elif isinstance(row.get("prompt"), str):

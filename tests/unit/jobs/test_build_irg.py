@@ -17,6 +17,7 @@ from genloop.job import run_command
 from genloop.ledger import finished, read_rows
 from jobs import build_irg, generate, verify
 from tests.runs import ROOT, contents, refusal, start, wait_until
+from tests.worlds.tiny_clip import write_transformers_folder
 
 FOLDERS = ("rows", "shards")
 FEW = ["tiny", "num_traces=6", "unit_size=2", "resolution=64"]
@@ -111,9 +112,9 @@ def test_images_of_every_mode_become_upright_rgb(tmp_path):
 
 
 def test_shards_bring_their_instructions(tmp_path):
-    picture = tmp_path / "one.png"
+    picture = tmp_path / "one.jpg"
     photograph().save(picture)
-    sample = Sample("a", {"png": picture.read_bytes(), "txt": b"grey blocks on a wall"})
+    sample = Sample("a", {"jpg": picture.read_bytes(), "txt": b"grey blocks on a wall"})
     write_shard(tmp_path / "shards" / "00000.tar", [sample])
     words = ["tiny", "source=shards", f"images={tmp_path / 'shards'}", "license=CC0-1.0", "num_traces=2"]
     assert run_command(build_irg, [*words, f"out={tmp_path / 'run'}"]) == 0
@@ -165,3 +166,12 @@ def test_generated_images_are_traced_with_the_prompts_of_their_run(tmp_path, mon
         record = record_of(sample)
         assert record.instruction.startswith("a photo of ") and record.generator.name == "run"
         assert [problem for problem in verify_sample(sample) if problem.is_fault] == []
+
+
+def test_the_similarity_of_image_and_instruction_comes_from_an_encoder(tmp_path):
+    encoder = write_transformers_folder(tmp_path / "clip")
+    words = ["similarity.kind=clip_score", "similarity.options.backend=transformers", "num_traces=2"]
+    words.append(f"similarity.options.checkpoint={encoder}")
+    assert run_command(build_irg, [*FEW, *words, f"out={tmp_path / 'run'}"]) == 0
+    seen = [one.features.clip_similarity for sample in samples_of(tmp_path / "run") for one in record_of(sample).rounds]
+    assert seen and all(value is not None and 0 <= value <= 1 for value in seen)
