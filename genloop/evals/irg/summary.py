@@ -92,7 +92,9 @@ def _macro_f1(arms: Sequence[Rows], key: str, seed: int) -> list[Interval]:
         for one in counts:
             hit, false, missed = np.moveaxis(np.tensordot(weights, one, (1, 0)), 1, 0)  # (R, K) each
             whole = 2 * hit + false + missed
-            f1.append(np.divide(2 * hit, whole, out=np.zeros_like(whole), where=whole > 0).mean(axis=1))
+            each = np.divide(2 * hit, whole, out=np.zeros_like(whole), where=whole > 0)
+            there = (whole > 0).sum(axis=1)  # issues that a resample holds; without any it has no number
+            f1.append(np.divide(each.sum(axis=1), there, out=np.full(len(there), np.nan), where=there > 0))
         return np.stack([*f1, f1[0] - f1[1]] if len(f1) == 2 else f1, axis=1)
 
     if not issues:

@@ -11,6 +11,7 @@ from typing import Any
 
 from genloop import ledger
 from genloop.reading import read_object_or_empty
+from genloop.report.generated.rounds import refinements
 from genloop.report.heads import Head
 from genloop.report.page.pictures import EmbeddedImage, embed
 from genloop.report.page.provenance import config_of, facts_of
@@ -86,6 +87,7 @@ def _content(folder: Path, found: Sequence[PromptImages], numbers: dict[str, flo
         "cards": [(prompt.rows[0].prompt, _label(prompt), list(_shots(folder, prompt))) for prompt in shown],
         "columns": min(SHOTS, max(len(prompt.rows) + _num_inputs(prompt) for prompt in shown)),
         "num_prompts": len(found),
+        "refinements": refinements(folder, [row for prompt in found for row in prompt.rows]),
         "heads": list(_heads(numbers)),
         "failures": list(_failures(folder)),
         "num_failures": int(numbers["units failed"]),
@@ -131,6 +133,11 @@ def _numbers(folder: Path, rows: Sequence[GeneratedRow]) -> dict[str, float]:
     found["candidates an image"] = sum(len(row.candidates) for row in rows) / len(rows)
     for name in ("generator_steps", "judge_calls", "flops"):
         found[f"{name.replace('_', ' ')} an image"] = sum(getattr(row.cost, name) for row in rows) / len(rows)
+    critiques = [one.critique for row in rows for one in row.candidates if one.critique]
+    if critiques:
+        redrawn = sum(one.redrawn is not None for row in rows for one in row.candidates)
+        found |= {"critiques": len(critiques), "failed critiques": sum(one.failed for one in critiques)}
+        found["drawings an image after the start"] = redrawn / len(rows)
     scored = [(score, row.prompt_index) for row in rows if (score := _score(row)) is not None]
     if scored:
         values, clusters = zip(*scored)

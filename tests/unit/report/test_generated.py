@@ -66,3 +66,15 @@ def test_nothing_yet_is_refused(run, tmp_path):
     (empty / "run.json").write_bytes((run / "run.json").read_bytes())
     with pytest.raises(ValueError, match="no finished unit"):
         write_generated(empty, tmp_path)
+
+
+def test_guided_generation_is_shown_round_by_round(tmp_path):
+    run = tmp_path / "run"
+    assert run_command(generate, ["refine_tiny", "limit=3", "sampling.steps=6", f"out={run}"]) == 0
+    path = write_generated(run, tmp_path / "report")
+    page, shape, numbers = path.read_text(), page_of(path), read_json(tmp_path / "report" / "table.json")
+    drawn = numbers["drawings an image after the start"] * numbers["images"]
+    assert shape.unbalanced == [] and shape.open == [] and 'id="rounds"' in page
+    assert page.count('class="seen"') == page.count("taken back") + page.count(", kept") == drawn + 3
+    assert page.count('class="features"') == numbers["critiques"] > 3 and numbers["failed critiques"] == 0
+    assert 'aria-label="brightness ' in page and "Refined: “a photo of" in page
