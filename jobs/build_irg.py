@@ -11,7 +11,8 @@ Reads   nothing (source=scenes: the embedded world, drawn with light, material a
         `similarity` a CLIP encoder.
 Writes  RUN/shards/{train,val,test}/00000.tar + index: json (genloop/data/irg/record.py), 0.png, 1.png, ..., txt;
         RUN/rows/*.jsonl, one line a trace, or why an image was refused. At the end RUN/summary.json: counts, how often
-        faults are found and actions succeed, and duplicates and leaks between splits.
+        faults are found and actions succeed, duplicates and leaks between splits; RUN/duplicates.jsonl (none is
+        dropped), RUN/datasheet.md and RUN/croissant.json (Croissant 1.1 with RAI fields).
 Resume  the same command; finished units are kept, any number of workers may join or leave. A trace depends on the
         config, its number and its image alone, and the bytes of shards are reproducible.
 """
@@ -31,7 +32,7 @@ from genloop.bounds import Count, Repeats, Share, Threads, Total
 from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.data.irg.plan import FaultShares
 from genloop.data.pictures import Picture, find_images, find_pictures, has_shards
-from genloop.data.shards import Sample, write_sides
+from genloop.data.shards import Sample, Shards, write_sides
 from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
 from genloop.job import loading, note, plain, run
@@ -41,7 +42,7 @@ from genloop.reading import json_object
 from genloop.records import Prompt
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.settings import JudgeSettings
-from genloop.rundir import write_json
+from genloop.rundir import json_line, write_atomic, write_json
 from genloop.runs.generated import check_generated, image_folder
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
                     ledger.record(config.out / "shards" / side["shard"], side["sha256"])
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):
-        _conclude(config, rows_of_units(config.out, units, json_object), ledger.staging)
+        _conclude(config, rows_of_units(config.out, units, json_object), _shards(config.out / "shards"))
 
 
 class TraceMaker:
@@ -268,14 +269,30 @@ def _generator(config: Config, name: str) -> "Generator":
     return Generator(name=name, seed=config.seed, params_sha=hashlib.sha256(known.encode()).hexdigest())
 
 
-def _conclude(config: Config, rows: Sequence[dict[str, Any]], staging: Path) -> None:
-    """Counts, rates, duplicates and leaks; workers that end together write the same bytes."""
+def _conclude(config: Config, rows: Sequence[dict[str, Any]], shards: Sequence[dict[str, Any]]) -> None:
+    """Counts, duplicates and leaks, datasheet and metadata; workers that end together write the same bytes."""
+    from genloop.data.irg.croissant import croissant
     from genloop.data.irg.dedupe import leakage
+    from genloop.report.irg.datasheet import about_corpus, about_source, datasheet
     from genloop.report.irg.summary import summarize
 
-    made = [row for row in rows if "refused" not in row]
-    leaks = leakage(made)
-    write_json(config.out / "summary.json", summarize(rows) | {"leakage": leaks.summary})
+    leaks = leakage(row for row in rows if "refused" not in row)
+    write_atomic(config.out / "duplicates.jsonl", b"".join(map(json_line, leaks.duplicates)))
+    license = config.license or SCENE_LICENCE
+    source, people = about_source(config.source, config.resolution)
+    about = about_corpus(source, license, config.seed, config.val_share, config.test_share)
+    summary = summarize(rows) | {"leakage": leaks.summary}
+    write_atomic(config.out / "datasheet.md", datasheet(summary, about).encode())
+    made = croissant("refinement-traces", license=license, shards=shards, source=source, sensitive=people)
+    write_json(config.out / "croissant.json", made)
+    write_json(config.out / "summary.json", summary)
+
+
+def _shards(folder: Path) -> list[dict[str, Any]]:
+    """{"shard", "bytes", "sha256"} of every shard, as its index says."""
+    indices = [index for split in sorted(folder.iterdir()) for index in Shards(split).indices]
+    names = [index.path.relative_to(folder).as_posix() for index in indices]
+    return [{"shard": n, "bytes": index.num_bytes, "sha256": index.sha256} for n, index in zip(names, indices)]
 
 
 if __name__ == "__main__":

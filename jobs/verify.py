@@ -93,7 +93,7 @@ def _shards(folder: Path) -> list[str]:
 
 def _is_shard(row: Mapping[str, Any]) -> bool:
     """Whether a row is about a shard that is whole."""
-    return str(row.get("shard", "")).endswith(".tar") and not row["problem"]
+    return _file(row).endswith(".tar") and row["problem"] == ""
 
 
 def _check_traces(config: Config, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _check_traces(config: Config, row: Mapping[str, Any]) -> dict[str, Any]:
     from genloop.data.irg.verify import verify_shard
 
     try:
-        return {**row, "problem": "", **verify_shard(config.run / row["shard"], pixels=config.pixels)}
+        return {**row, "problem": "", **verify_shard(config.run / _file(row), pixels=config.pixels)}
     except (ValueError, OSError) as error:
         return {**row, "problem": f"unreadable ({one_line(error)})"}
 

@@ -248,7 +248,9 @@ def _numbers(record: Record, one: Round, found: Sequence[Quote], where: str) -> 
             known = limits.get(quote.feature)
         else:
             known = getattr(values[quote.role], quote.feature, None)
-        if known is None or isinstance(known, str) or not quote.equals(known):
+        if known is None and quote.role in ("before", "after"):
+            yield Problem(UNREAD, where, f"{quote.role} of {quote.feature} is told, the round before is not there")
+        elif known is None or isinstance(known, str) or not quote.equals(known):
             yield Problem(
                 "number", where, f"{quote.role} of {quote.feature} is told as {quote.text}, stored is {known}"
             )
@@ -283,7 +285,7 @@ def _visual(record: Record) -> Iterator[Problem]:
         if is_held_out(parsed.template) != (record.split == "test"):
             yield Problem("split", "reasoning_text", f"template {parsed.template} in {record.split}")
         if scene is None:
-            yield Problem("scene", "reasoning_text", "tells of a scene where none is known")
+            yield Problem(UNREAD, "reasoning_text", "tells of a scene where none is known")
         elif parsed.slot == "composition" and parsed.fields["objects"] != objects_of(scene):
             yield Problem("scene", "reasoning_text", f"tells {parsed.fields['objects']}, shown is {objects_of(scene)}")
         elif parsed.slot == "lighting":
