@@ -66,7 +66,7 @@ def footprint(config: Config, checked: StudentData, *, device: str, ranks: int) 
 
     def build() -> "StudentObjective":
         denoiser = empty_diffusion(checked.base, grid=config.preview_grid(checked.base))
-        student, _ = build_student(config, denoiser, checked.base)
+        student, _ = build_student(config, denoiser, checked)
         return build_objective(config, student, blank_data(config, checked), World(0, ranks))
 
     return training_footprint(build, config.train, seed=config.seed, device=device, ranks=ranks)
@@ -81,7 +81,7 @@ def objective_of(
 
     denoiser = load_diffusion(checked.base, grid=config.preview_grid(checked.base), device=device)
     data = fill_caches(config, denoiser, checked, world)
-    student, adapted = build_student(config, denoiser, checked.base)
+    student, adapted = build_student(config, denoiser, checked)
     return build_objective(config, student, data, world), adapted
 
 

@@ -49,6 +49,13 @@ class NoiseSchedule:
         alpha, sigma = self.levels(timesteps)
         return alpha * noise - sigma * latents
 
+    def split(self, noised: Tensor, output: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t and what the network says of it -> x_0 and the noise that follow, (B, C, h, w) each."""
+        alpha, sigma = self.levels(timesteps)
+        if self.predicts_v:
+            return alpha * noised - sigma * output, alpha * output + sigma * noised
+        return (noised - sigma * output) / alpha, output
+
     def weights(self, timesteps: Tensor, gamma: float | None) -> Tensor:
         """Min-SNR weights of rows (Hang et al. 2023): min(SNR, gamma) / SNR for noise, / (SNR + 1) for v; (B,).
 

@@ -3,8 +3,8 @@
 B = rows, C, h, w = channels and sides of a latent, T, D = tokens and width of a text, P = width of a pooled text.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +15,17 @@ from genloop.models.diffusion.load import PipelineDenoiser
 from genloop.models.diffusion.schedule import NoiseSchedule
 
 
+class Teacher(NamedTuple):
+    """A UNet that a student learns from, and the name there of a layer of the student's."""
+
+    unet: Any
+    names: Callable[[str], str]
+
+
 class Student(nn.Module):
     """The components that are trained are its children, by their names in the pipeline; the others stay outside."""
+
+    teacher: Teacher | None = None  # not a child
 
     def __init__(self, denoiser: PipelineDenoiser, base: DiffusionFolder, components: Sequence[str]) -> None:
         super().__init__()
@@ -37,16 +46,19 @@ class Student(nn.Module):
         """Whether text encoders are trained, so that embeddings cannot be computed once."""
         return any(component in TOKENIZERS for component in self.components)
 
-    def predict(self, noised: Tensor, timesteps: Tensor, texts: "Texts", time_ids: Tensor) -> Tensor:
+    def predict(
+        self, noised: Tensor, timesteps: Tensor, texts: "Texts", time_ids: Tensor, *, unet: Any = None
+    ) -> Tensor:
         """x_t (B, C, h, w) at timesteps (B,) under texts -> the network's output (B, C, h, w) float32.
 
         time_ids (B, 6): of SDXL, the original size, the corner of the crop and its size, heights before widths.
+        unet: another one of the same inputs, by default the one that learns.
         """
         more: dict[str, Any] = {}
         if texts.pooled is not None:
             more = {"added_cond_kwargs": {"text_embeds": texts.pooled, "time_ids": time_ids}}
-        unet: Any = self.unet
-        output = unet(noised, timesteps, encoder_hidden_states=texts.embeddings, return_dict=False, **more)[0]
+        network: Any = self.unet if unet is None else unet
+        output = network(noised, timesteps, encoder_hidden_states=texts.embeddings, return_dict=False, **more)[0]
         return output.float()
 
     def read(self, captions: Sequence[str | None]) -> "Texts":

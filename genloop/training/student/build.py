@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from genloop.data.latents.cache import Arrays, EncodedCache, latent_key, text_ke
 from genloop.data.latents.examples import CaptionedImages, sha256
 from genloop.distributed import World
 from genloop.hashing import sha256_tree
-from genloop.models.diffusion.config import COMPONENTS, TOKENIZERS, DiffusionFolder, components_of
+from genloop.models.diffusion.config import COMPONENTS, TOKENIZERS, UNET, DiffusionFolder, components_of
 from genloop.models.diffusion.load import PipelineDenoiser
-from genloop.models.diffusion.student import Student, encode_pixels
+from genloop.models.diffusion.pruning import kept_layers, prune_unet, source_name
+from genloop.models.diffusion.student import Student, Teacher, encode_pixels
 from genloop.reading import read_json_object
-from genloop.registry import lookup
+from genloop.registry import lookup, require
 from genloop.training.adapters import add_adapters
 from genloop.training.objectives.student import OBJECTIVES
 from genloop.training.objectives.student.base import StudentObjective
@@ -29,21 +31,39 @@ from genloop.training.objectives.student.data import (
     CachedData,
     LearningData,
 )
+from genloop.training.objectives.student.settings import FeatureLossSettings
 from genloop.training.reductions import wait_for_all
 from genloop.training.student.keys import StudentData, StudentKeys
 
 log = logging.getLogger(__name__)
 
 
-def build_student(keys: Any, denoiser: PipelineDenoiser, base: DiffusionFolder) -> tuple[Student, dict[str, Any]]:
+def build_student(keys: Any, denoiser: PipelineDenoiser, checked: StudentData) -> tuple[Student, dict[str, Any]]:
     """The model, and by component what `genloop.training.adapters` takes; no adapters: all weights of `parts` learn."""
+    base = checked.base
     components = components_of(base, keys.parts)
+    teacher = _with_teacher(keys.features, denoiser, checked) if keys.objective == "features" else None
     student = Student(denoiser, base, components)
+    student.teacher = teacher
     adapted = {}
     if keys.weights == "lora":
         for number, (component, _, settings) in enumerate(keys.adapters(base)):
             adapted[component] = add_adapters(getattr(student, component), settings, seed=keys.seed + number)
     return student, adapted
+
+
+def _with_teacher(settings: FeatureLossSettings, denoiser: PipelineDenoiser, checked: StudentData) -> Teacher:
+    """The UNet to learn from; the pipeline's own is made smaller where the settings say so."""
+    whole, found = denoiser.pipeline.unet, checked.extras.teacher
+    kept = kept_layers(checked.base.unet, settings.down, settings.up, mid=settings.mid)
+    if settings.prunes:
+        denoiser.pipeline.register_modules(unet=prune_unet(whole, kept, mid=settings.mid))
+    if found is None:
+        return Teacher(whole.requires_grad_(False), partial(source_name, kept=kept))
+    unet = require("diffusers", "diffusion").UNet2DConditionModel.from_pretrained(
+        found.folder / UNET, local_files_only=True, use_safetensors=True
+    )
+    return Teacher(unet.to(denoiser.device).eval().requires_grad_(False), partial(source_name, kept=kept))
 
 
 def build_objective(keys: Any, student: Student, data: LearningData, world: World) -> StudentObjective:
@@ -61,7 +81,10 @@ def held_out(keys: Any, num_samples: int) -> list[int]:
 
 
 def fill_caches(keys: Any, denoiser: PipelineDenoiser, checked: StudentData, world: World) -> CachedData:
-    """Compute latents and embeddings that are not there yet, on all ranks together; ValueError names a bad image."""
+    """Compute latents and embeddings that are not there yet, on all ranks together; ValueError names a bad image.
+
+    Rejected images come with them.
+    """
     examples, base = checked.examples, checked.base
     folder: Path = keys.cache or keys.out / "cache"
     vae, encoders = (
@@ -84,7 +107,11 @@ def fill_caches(keys: Any, denoiser: PipelineDenoiser, checked: StudentData, wor
     for cache in (latents, texts):
         if cache is not None:
             cache.open()
-    return CachedData(examples, latents, latent_keys, texts, text_keys)
+    data = CachedData(examples, latents, latent_keys, texts, text_keys)
+    if (rejected := checked.extras.rejected) is not None:
+        data.rejected = fill_caches(keys, denoiser, StudentData(base, rejected), world)
+        data.partners = checked.extras.partners
+    return data
 
 
 def _latent(denoiser: PipelineDenoiser, examples: CaptionedImages, position: int, kept: str) -> Arrays:

@@ -16,6 +16,7 @@ from genloop.sampling.diffusion.tables import scheduler_table
 from genloop.training.guards.build import guard_over
 from genloop.training.loop import train
 from genloop.training.objectives.student.base import StudentObjective
+from genloop.training.student.facts import kohya_facts
 
 LORA, STUDENT = "lora", "student"
 
@@ -42,28 +43,10 @@ def train_student_to_checkpoint(
         lora = {component: adapted_layers(model, "model.") for component, model in adapted.items()}
         base = objective.model.base
         title = f"{base.folder.name}-{keys.objective}"
-        write_lora(keys.out / LORA, lora, base, title=title, training=_told(keys, objective))
+        facts = kohya_facts(keys, objective.data.examples, objective.num_held_out)
+        write_lora(keys.out / LORA, lora, base, title=title, training=facts)
     else:
         _save_pipeline(denoiser.pipeline, keys.out / STUDENT)
-
-
-def _told(keys: Any, objective: StudentObjective) -> dict[str, Any]:
-    """What a LoRA file says of its training, by kohya's names."""
-    examples = objective.data.examples
-    return {
-        "seed": keys.seed,
-        "steps": keys.train.num_steps,
-        "max_train_steps": keys.train.num_steps,
-        "learning_rate": keys.train.lr,
-        "lr_scheduler": keys.train.schedule,
-        "lr_warmup_steps": keys.train.warmup_steps,
-        "total_batch_size": keys.train.batch_size,
-        "mixed_precision": {"fp32": "no"}.get(keys.train.precision, keys.train.precision),
-        "min_snr_gamma": keys.snr_gamma,
-        "caption_dropout_rate": keys.drop_captions,
-        "num_train_images": len(examples) - objective.num_held_out,
-        "bucket_info": {"buckets": {str(size): n for size, n in examples.counts().items()}},
-    }
 
 
 def _save_pipeline(pipeline: Any, folder: Path) -> None:

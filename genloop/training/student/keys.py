@@ -26,7 +26,9 @@ from genloop.sampling.diffusion.settings import DiffusionSampling
 from genloop.sampling.diffusion.tables import check_scheduler
 from genloop.training.guards.settings import GuardSettings
 from genloop.training.objectives.student import OBJECTIVES
+from genloop.training.objectives.student.settings import ConsistencySettings, FeatureLossSettings, ImagePairSettings
 from genloop.training.settings import LoraSettings, TrainSettings
+from genloop.training.student.extras import Extras, extra_inputs, extras_of
 
 Part = Literal["unet", "text_encoder"]
 
@@ -54,6 +56,7 @@ class StudentData(NamedTuple):
 
     base: DiffusionFolder
     examples: CaptionedImages
+    extras: Extras = Extras()
 
 
 class StudentKeys(Settings):
@@ -73,6 +76,9 @@ class StudentKeys(Settings):
     parts: tuple[Part, ...] = Field(("unet",), min_length=1, description="what is trained; text_encoder: both of SDXL")
     lora: UnetLora = UnetLora()
     text_lora: TextLora = TextLora()
+    lcm: ConsistencySettings = ConsistencySettings()
+    dpo: ImagePairSettings = ImagePairSettings()
+    features: FeatureLossSettings = FeatureLossSettings()
     resolution: Width | None = Field(None, description="pixels on a side of a square; null: as the base was trained")
     bucket_step: Width = Field(64, description="sides of buckets are multiples of it, in pixels")
     latents: Literal["mode", "sample"] = Field("mode", description="of the VAE's answer: its mode, or a draw a step")
@@ -102,10 +108,11 @@ class StudentKeys(Settings):
                 raise ValueError("guards.sampling: is about image tokens; `sampling` says how latents are drawn")
         lookup(OBJECTIVES, self.objective, "objective").check(self, base)
         side = self.side(base)
-        examples = CaptionedImages(Shards(self.shards), bucket_sizes(side, self.bucket_step))
+        sizes = bucket_sizes(side, self.bucket_step)
+        examples = CaptionedImages(Shards(self.shards), sizes)
         if self.val_every and self.val_rows >= len(examples):
             raise ValueError(f"val_rows: {self.val_rows} of {len(examples)} samples leaves none to train on")
-        return StudentData(base, examples)
+        return StudentData(base, examples, extras_of(self, base, examples, sizes, resolve))
 
     def side(self, base: DiffusionFolder) -> int:
         """The resolution in pixels; ValueError for one that is no multiple of what it has to be."""
@@ -127,7 +134,7 @@ class StudentKeys(Settings):
     def student_inputs(self, resolve: Resolve, checked: StudentData) -> dict[str, Path | str]:
         """What enters the fingerprint by content."""
         found: dict[str, Path | str] = {"base": resolve(self.base), "shards": checked.examples.shards.digest()}
-        return found | self.guards.inputs(resolve)
+        return found | extra_inputs(self, checked.extras, resolve) | self.guards.inputs(resolve)
 
     def adapters(self, base: DiffusionFolder) -> Iterator[tuple[str, str, LoraSettings]]:
         """Component, config key and settings of what gets adapters."""

@@ -2,4 +2,7 @@
 
 OBJECTIVES = {
     "sft": "genloop.training.objectives.student.sft:Imitation",
+    "lcm": "genloop.training.objectives.student.lcm:Consistency",
+    "dpo": "genloop.training.objectives.student.dpo:ImagePreference",
+    "features": "genloop.training.objectives.student.features:Features",
 }

@@ -108,8 +108,8 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
             noise,
             torch.tensor([item.timestep for item in items]),
             torch.tensor([self._time_ids(item.position) for item in items]),
-            _stacked(texts, EMBEDDINGS),
-            _stacked(texts, POOLED),
+            stacked(texts, EMBEDDINGS),
+            stacked(texts, POOLED),
             captions,
         )
 
@@ -164,7 +164,9 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
         return BucketOrder(buckets, self.data.examples.shard_of, seed=self.seed, batch_size=self.batch_size)
 
     def _latent(self, item: NoisyRow) -> Tensor:
-        mean, spread = self.data.latent(item.position)
+        return self._drawn(item, *self.data.latent(item.position))
+
+    def _drawn(self, item: NoisyRow, mean: Tensor, spread: Tensor | None) -> Tensor:
         return mean if spread is None else mean + spread * self._noise(item, mean.shape, "latent")
 
     def _noise(self, item: NoisyRow, shape: Sequence[int], purpose: str) -> Tensor:
@@ -181,7 +183,7 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
         return [*map(float, (original.height, original.width, crop.top, crop.left, crop.size.height, crop.size.width))]
 
 
-def _stacked(texts: Sequence[Mapping[str, np.ndarray]], name: str) -> Tensor | None:
+def stacked(texts: Sequence[Mapping[str, np.ndarray]], name: str) -> Tensor | None:
     """Arrays of a name, stacked; None where there are none."""
     arrays = [text[name] for text in texts if name in text]
     return torch.from_numpy(np.stack(arrays)) if arrays else None

@@ -1,6 +1,6 @@
 """What a step reads: latents and text embeddings, from the caches. C, h, w = channels and sides of a latent."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -27,8 +27,20 @@ class LearningData(Protocol):
         """EMBEDDINGS (T, D) and, of SDXL, POOLED (P,); position None: of no caption. None: captions are read anew."""
 
 
+class PairData(LearningData, Protocol):
+    """The same with a second image beside each."""
+
+    def rejected_latent(self, position: int) -> tuple[Tensor, Tensor | None]:
+        """What `latent` gives, of the image that is rejected in favour of this one."""
+
+
 class CachedData:
-    """Implements `LearningData` on caches; without one of texts the text encoders learn."""
+    """Implements `LearningData` on caches, and `PairData` where images are rejected; without a cache of texts the text
+    encoders learn.
+    """
+
+    rejected: "CachedData | None" = None
+    partners: Sequence[int] = ()  # positions in `rejected`
 
     def __init__(
         self,
@@ -48,6 +60,11 @@ class CachedData:
         spread = found.get(SPREAD)
         return torch.from_numpy(found[MEAN]), None if spread is None else torch.from_numpy(spread)
 
+    def rejected_latent(self, position: int) -> tuple[Tensor, Tensor | None]:
+        """See `PairData.rejected_latent`."""
+        assert self.rejected is not None
+        return self.rejected.latent(self.partners[position])
+
     def text(self, position: int | None) -> TextArrays | None:
         """See `LearningData.text`."""
         if self._texts is None:
@@ -56,7 +73,7 @@ class CachedData:
 
 
 class BlankData:
-    """Implements `LearningData` with zeros of the right sizes, for plans of memory."""
+    """Implements `PairData` with zeros of the right sizes, for plans of memory."""
 
     def __init__(
         self, examples: CaptionedImages, base: DiffusionFolder, *, width: int, pooled: int, has_texts: bool
@@ -69,6 +86,10 @@ class BlankData:
         """See `LearningData.latent`."""
         size, factor = self.examples[position].crop.size, self._base.factor
         return torch.zeros(self._base.vae["latent_channels"], size.height // factor, size.width // factor), None
+
+    def rejected_latent(self, position: int) -> tuple[Tensor, Tensor | None]:
+        """See `PairData.rejected_latent`."""
+        return self.latent(position)
 
     def text(self, position: int | None) -> TextArrays | None:
         """See `LearningData.text`."""

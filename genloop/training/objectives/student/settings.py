@@ -1,0 +1,58 @@
+"""Config keys of objectives of a student. No torch."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from genloop.bounds import CountOrNone, Factor, Repeats, Weight
+from genloop.config import LAUNCH, Settings
+
+
+class ConsistencySettings(Settings):
+    """objective=lcm: what the student of few steps is told to agree with."""
+
+    solver_steps: Repeats = Field(50, ge=2, description="timesteps that the teacher's DDIM solver knows")
+    guidance_min: Weight = Field(
+        6.0, description="the teacher's guidance_scale is drawn from here to guidance_max, a row; as `sampling` has it"
+    )
+    guidance_max: Weight = Field(16.0)
+    huber: Factor = Field(1e-3, description="below it the loss is a square, above it a distance")
+
+    def check(self) -> None:
+        """ValueError for an empty range."""
+        if self.guidance_min > self.guidance_max:
+            raise ValueError(f"lcm.guidance_min: {self.guidance_min:g} is above guidance_max={self.guidance_max:g}")
+
+
+class ImagePairSettings(Settings):
+    """objective=dpo: what the student's images are compared with."""
+
+    rejected: Annotated[Path | None, LAUNCH] = Field(
+        None,
+        description="folder of shards, the student's own images of the prompts of `shards`; fingerprinted by content",
+    )
+    beta: Factor = Field(
+        2000.0, description="how strongly the student is held to the base; errors are means over a latent"
+    )
+
+
+class FeatureLossSettings(Settings):
+    """objective=features: whose outputs and features a smaller UNet learns."""
+
+    teacher: Annotated[str | None, LAUNCH] = Field(
+        None, description="a pipeline with the base's VAE and text encoders, fingerprinted by content; null: the base"
+    )
+    down: tuple[CountOrNone, ...] = Field(
+        (), description="layers of every down block of the base that the student keeps, such as [0]; none: all"
+    )
+    up: tuple[CountOrNone, ...] = Field((), description="those of every up block, one more, such as [0, 2]")
+    mid: bool = Field(True, description="whether the student keeps the middle block")
+    task_weight: Weight = Field(1.0, description="of the error against the noise")
+    output_weight: Weight = Field(1.0, description="of the error against the teacher's output")
+    feature_weight: Weight = Field(1.0, description="of the errors of self-attention outputs, a mean over layers")
+
+    @property
+    def prunes(self) -> bool:
+        """Whether the student is smaller than the base."""
+        return bool(self.down or self.up) or not self.mid
