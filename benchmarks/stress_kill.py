@@ -58,10 +58,10 @@ def _survives(root: Path, quiet: Path, words: Sequence[str], workers: int, kills
     wild = root / f"wild-{workers}"
     killed = kill_at_random(
         lambda: start("generate", PRESET, f"out={wild}", *words),
-        lambda pid: _doing(wild, pid),
+        lambda pid: doing(wild, pid),
         workers=workers,
         kills=kills,
-        aim="decoding",
+        aim="working",
         share=0.8,
         seed=seed,
     )
@@ -70,7 +70,7 @@ def _survives(root: Path, quiet: Path, words: Sequence[str], workers: int, kills
     lost, doubled = len(wanted - set(rows)), sum(count - 1 for count in rows.values())
     equal = contents(quiet, COMPARED) == contents(wild, COMPARED)
     left = [str(path.relative_to(wild)) for folder in ("tmp", "leases") for path in (wild / folder).iterdir()]
-    what = ", ".join(f"{number} {doing}" for doing, number in killed.most_common())
+    what = ", ".join(f"{number} {at}" for at, number in killed.most_common())
     terminal.out(
         f"{workers} workers, {killed.total()} kills ({what}): {lost} lost, {doubled} doubled, {len(left)} leftovers; "
         f"{len(contents(wild, COMPARED))} files byte-identical: {'yes' if equal else 'no'}"
@@ -78,8 +78,8 @@ def _survives(root: Path, quiet: Path, words: Sequence[str], workers: int, kills
     return equal and not lost and not doubled and not left and killed.total() >= kills
 
 
-def _doing(out: Path, pid: int) -> str:
-    """What a worker is at: starting, loading (or at its first unit), or decoding (it holds a later one)."""
+def doing(out: Path, pid: int) -> str:
+    """What a worker is at: starting, loading (or at its first unit), or working (it holds a later one)."""
     for lease in (out / "leases").glob("*"):
         try:
             holds = json.loads(lease.read_text())["pid"] == pid
@@ -87,7 +87,7 @@ def _doing(out: Path, pid: int) -> str:
             continue
         if holds:
             status = list((out / "logs").glob(f"*-{pid}-r0.status.json"))
-            return "decoding" if status and json.loads(status[0].read_text())["units"] else "loading"
+            return "working" if status and json.loads(status[0].read_text())["units"] else "loading"
     return "starting"
 
 
