@@ -175,3 +175,36 @@ def test_the_similarity_of_image_and_instruction_comes_from_an_encoder(tmp_path)
     assert run_command(build_irg, [*FEW, *words, f"out={tmp_path / 'run'}"]) == 0
     seen = [one.features.clip_similarity for sample in samples_of(tmp_path / "run") for one in record_of(sample).rounds]
     assert seen and all(value is not None and 0 <= value <= 1 for value in seen)
+
+
+def test_a_corpus_comes_with_datasheet_metadata_and_a_list_of_duplicates(corpus, capsys):
+    leaks = json.loads((corpus / "summary.json").read_text())["leakage"]
+    assert leaks["scenes"] == 6 and leaks["scenes_in_two_splits"] == leaks["templates_in_two_splits"] == 0
+    listed = (corpus / "duplicates.jsonl").read_text().splitlines()
+    assert len(listed) == sum(leaks[key] for key in leaks if "duplicates" in key)
+    sheet = (corpus / "datasheet.md").read_text()
+    assert "6 traces." in sheet and "CC0-1.0" in sheet and "## Leakage" in sheet and "clean images in which" in sheet
+    metadata = json.loads((corpus / "croissant.json").read_text())
+    tars = {part["name"]: part["sha256"] for part in metadata["distribution"] if part["@type"] == "cr:FileObject"}
+    folders = [Shards(side) for side in sorted((corpus / "shards").iterdir())]
+    assert tars == {f"{i.path.parent.name}/{i.path.name}": i.sha256 for side in folders for i in side.indices}
+    assert "http://mlcommons.org/croissant/1.1" in metadata["conformsTo"] and metadata["rai:dataLimitations"]
+
+
+def test_a_run_with_a_changed_text_does_not_pass(corpus, tmp_path, capsys):
+    """The bytes are as recorded; what they say is not true."""
+    out = tmp_path / "run"
+    assert run_command(build_irg, [*FEW, f"out={out}", "num_traces=2"]) == 0
+    (shard, *_) = sorted((out / "shards").rglob("*.tar"))
+    samples = list(Shards(shard))
+    row = json.loads(samples[0].fields["json"])
+    row["rounds"][-1]["reasoning_text"] = "The brightness is 0.999."
+    samples[0] = Sample(samples[0].key, {**samples[0].fields, "json": json.dumps(row).encode()})
+    before = Shards(shard).indices[0].sha256
+    after = write_shard(shard, samples).sha256
+    sums = out / "checksums" / "00000"
+    sums.write_text(sums.read_text().replace(before, after))
+    with pytest.raises(SystemExit):
+        run_command(verify, [f"run={out}", f"out={tmp_path / 'verified'}"])
+    printed = capsys.readouterr()
+    assert "2 traces read: " in printed.out and " 0 bad" in printed.out and "1 number" in printed.out
