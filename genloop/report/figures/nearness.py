@@ -9,7 +9,7 @@ from genloop.report.figures.canvas import MUTED, Kind, color_of, drawn, mark_of,
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS, PANEL = 3, 1.55  # of distributions; inches
+COLUMNS, PANEL = 2, 1.6  # of distributions; inches
 
 
 def radar(sides: Mapping[str, Mapping[str, float]], title: str, kind: Kind = "svg") -> bytes:
@@ -26,14 +26,18 @@ def radar(sides: Mapping[str, Mapping[str, float]], title: str, kind: Kind = "sv
             reach = [min(1.0, max(0.0, shares[metric])) for metric in metrics]
             axes.plot([*turns, turns[0]], [*reach, reach[0]], label=plain(side), **mark_of(number))
             axes.fill(turns, reach, color=color_of(number), alpha=0.12, linewidth=0)
-        axes.set_xticks(turns, [plain(metric.replace("_", " ")) for metric in metrics], fontsize=8)
-        axes.tick_params(axis="x", pad=9)
+        labels = axes.set_xticks(turns, [plain(_label(metric)) for metric in metrics], fontsize=9)
+        for tick, turn in zip(labels, turns):
+            across = math.cos(turn)
+            side = "center" if abs(across) < 0.3 else "left" if across > 0 else "right"
+            tick.label1.set(horizontalalignment=side, linespacing=0.9)
+        axes.tick_params(axis="x", pad=2)
         axes.set_rlabel_position(180 / len(metrics))  # between two spokes
-        axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=8, color=MUTED)
+        axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=9, color=MUTED)
         axes.set(ylim=(0, 1))
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.15, -0.15), fontsize=8)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.42, -0.2), fontsize=9)
 
-    return drawn(paint, title, 4.6, kind)
+    return drawn(paint, title, 5.0, kind)
 
 
 def distributions(values: Mapping[str, Mapping[str, Sequence[float]]], title: str, kind: Kind = "svg") -> bytes:
@@ -51,8 +55,13 @@ def distributions(values: Mapping[str, Mapping[str, Sequence[float]]], title: st
             drawn = axes.boxplot(list(sides.values()), whis=(5, 95), widths=0.6, **look)
             for number, box in enumerate(drawn["boxes"]):
                 box.set(facecolor=color_of(number), alpha=0.5)
-            axes.set_title(plain(metric.replace("_", " ")), fontsize=8, loc="left")
-            axes.set_xticks(range(1, len(sides) + 1), [plain(side) for side in sides], fontsize=6)
-            axes.tick_params(axis="y", labelsize=7)
+            axes.set_title(plain(metric.replace("_", " ")), fontsize=9, loc="left")
+            axes.set_xticks(range(1, len(sides) + 1), [plain(side) for side in sides], fontsize=8)
+            axes.tick_params(axis="y", labelsize=8)
 
     return drawn(paint, title, 0.5 + PANEL * rows, kind)
+
+
+def _label(metric: str) -> str:
+    """In two lines where it is long"""
+    return metric.replace("_", "\n" if len(metric) > 8 else " ")

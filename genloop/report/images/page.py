@@ -9,7 +9,7 @@ import numpy as np
 from genloop.data.image_reader import UnreadableImage, read_image
 from genloop.metrics.measurement import Measurement
 from genloop.metrics.paired.colour import ciede2000
-from genloop.metrics.paired.improvement import BASELINE, FLOOR, Improvement, number, spanned
+from genloop.metrics.paired.improvement import BASELINE, FLOOR, Improvement, number
 from genloop.metrics.paired.maker import PairOptions, resized
 from genloop.metrics.paired.partners import OURS, REFERENCE, SHUFFLED
 from genloop.metrics.paired.pixels import Pixels
@@ -18,6 +18,7 @@ from genloop.report.figures.canvas import Kind
 from genloop.report.figures.nearness import distributions, radar
 from genloop.report.page.pictures import EmbeddedImage, embed, embed_pixels
 from genloop.report.rendering import render
+from genloop.stats.intervals import Interval
 
 SHOWN, SIDE = 12, 160  # pairs; px
 FULL_SCALE = 50.0  # CIEDE2000 of the brightest colour of a difference map
@@ -127,14 +128,24 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str, metric: str, sides: Se
     return {side: [value for value in values if value is not None] for side, values in known.items()}
 
 
-def _cells(one: Improvement) -> list[str]:
+def _cells(one: Improvement) -> list[tuple[str, str]]:
+    """A row of the table: what a cell says, and the interval below it"""
     change = one.gain
     low, high = (f"{100 * bound:.0f}" for bound in change.wins[1:])
+    plain = [one.metric.replace("_", " "), one.better, one.over, str(change.prompts)]
     return [
-        *(one.metric.replace("_", " "), one.better, one.over, str(change.prompts)),
-        *(number(change.before), number(change.after), spanned(change.difference), number(one.p_holm)),
-        *(f"{100 * change.wins.estimate:.0f} % ({low} to {high})", number(change.effect), spanned(one.normalised)),
+        *((text, "") for text in [*plain, number(change.before), number(change.after)]),
+        _with_interval(change.difference),
+        (number(one.p_holm), ""),
+        (f"{100 * change.wins.estimate:.0f} %", f"{low} to {high}"),
+        (number(change.effect), ""),
+        _with_interval(one.normalised),
     ]
+
+
+def _with_interval(found: Interval) -> tuple[str, str]:
+    is_known = not np.isnan(found.low)
+    return number(found.estimate), f"{number(found.low)} to {number(found.high)}" if is_known else ""
 
 
 def _uri(svg: bytes) -> str:
