@@ -13,11 +13,12 @@ Writes  RUN/rows/*.jsonl, one line a critic and trace: what it said, what was ri
         the injected faults and the rules, severities, quoted numbers, format, false alarms, actions, composite by
         round, each with n and an interval over scenes; differences to `base` are paired.
 Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its critic
-        and its trace alone.
+        and its trace alone, but for a chat model with chats_per_batch above 1, whose last bits may differ.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path]:
 def main(config: Config, world: World, checked: Checked) -> None:
     import torch
 
-    from genloop.evals.irg.cases import run_case
+    from genloop.evals.irg.cases import run_cases
 
     torch.set_num_threads(config.threads)
     names, corpus = list(config.critics), checked.corpus
@@ -104,16 +105,16 @@ def main(config: Config, world: World, checked: Checked) -> None:
     critic: tuple[str, ImageCritic] | None = None
     with Ledger.of(config, units, world) as ledger:
         for unit in ledger.claims():
-            rows = []
+            rows: list[dict[str, Any]] = []
             with ledger.working(unit):
-                for item in range(unit.start, unit.stop):
+                for name, items in groupby(range(unit.start, unit.stop), lambda item: names[item // number]):
                     world.check_stop()
-                    name, (record, fields) = names[item // number], corpus[item % number]
                     if critic is None or critic[0] != name:
                         critic = name, _load(config, name, world)
-                    with note(f"critic {name}, trace {record.id}"):
-                        rows.append(run_case(name, critic[1], record, fields, config.rounds, redraw))
-                    ledger.advance(1)
+                    traces = [corpus[item % number] for item in items]
+                    with note(f"critic {name}, traces {traces[0][0].id} to {traces[-1][0].id}"):
+                        rows += run_cases(name, critic[1], traces, config.rounds, redraw)
+                    ledger.advance(len(traces))
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):
         _conclude(config, checked, rows_of_units(config.out, units, json_object))

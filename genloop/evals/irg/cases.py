@@ -1,4 +1,4 @@
-"""One critic and one held-out trace: what it says of the image, and what comes of doing as it says.
+"""A critic and held-out traces: what it says of the image, and what comes of doing as it says.
 
 The first look is that of the trace, word for word where it has a conversation. Then the actions are executed on the
 pixels, or by drawing anew, and the result is measured; it is kept when the composite rises, else taken back, and the
@@ -8,7 +8,7 @@ The composite, in [0, 1], is the mean of content (1 where a scene's oracle finds
 measured quality; of photographs it is the quality.
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -44,17 +44,35 @@ class _Now:
     tried: list[str] = field(default_factory=list)
 
 
-def run_case(
-    name: str, critic: ImageCritic, record: Record, fields: Fields, rounds: int, redraw: Redrawer
-) -> dict[str, Any]:
-    """The row of a critic and a trace, as JSON."""
+def run_cases(
+    name: str, critic: ImageCritic, traces: Sequence[tuple[Record, Fields]], rounds: int, redraw: Redrawer
+) -> list[dict[str, Any]]:
+    """The rows of a critic and some traces, as JSON. All traces wait for the critic together."""
+    cases = [_case(name, record, fields, rounds, redraw) for record, fields in traces]
+    rows: list[dict[str, Any]] = [{}] * len(cases)
+    waiting = {place: next(case) for place, case in enumerate(cases)}
+    while waiting:
+        critiques = dict(zip(waiting, critic.criticise(list(waiting.values())), strict=True))
+        waiting = {}
+        for place, critique in critiques.items():
+            try:
+                waiting[place] = cases[place].send(critique)
+            except StopIteration as end:
+                rows[place] = end.value
+    return rows
+
+
+def _case(
+    name: str, record: Record, fields: Fields, rounds: int, redraw: Redrawer
+) -> Generator[Sight, Critique, dict[str, Any]]:
+    """Yields what the critic is to see, is sent what it says, and ends in the row."""
     look = _first_look(record)
     now = _Now(decode_image(fields[look.image]), look.shown or record.scene, attempts(record.rounds, look.index))
-    (said,) = critic.criticise([_sight(record, now, look.features, _asked(record))])
-    composites, told, critique = [composite(record, now.image, now.shown)], [], said
+    said = critique = yield _sight(record, now, look.features, _asked(record))
+    composites, told = [composite(record, now.image, now.shown)], []
     for number in range(rounds):
         if number:
-            (critique,) = critic.criticise([_sight(record, now, measure(now.image))])
+            critique = yield _sight(record, now, measure(now.image))
         if critique.failed or not critique.actions:
             break
         told.append(_act(record, now, critique, composites, number, redraw))

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from genloop.bounds import Count, Repeats
 from genloop.config import INPUT, DType, Settings
-from genloop.data.irg.text import SYSTEM, read_answer, user_turn
+from genloop.data.irg.text import SYSTEM, Reply, read_answer, user_turn
 from genloop.factories import Resolve
 from genloop.records import Critique
 from genloop.rewards.critics.rules import features_of
@@ -31,6 +31,9 @@ class QwenOptions(Settings):
     checkpoint: Annotated[Path, INPUT] = Field(description="folder of transformers, as `train_vlm` writes one")
     dtype: DType = Field("float32", description="of the weights")
     max_new_tokens: Count = Field(768, description="of one answer")
+    chats_per_batch: Count = Field(
+        1, description="answered side by side; 1: no answer depends on the chats beside it, to the last bit"
+    )
     attempts: Repeats = Field(2, description="answers that are read before nothing is changed")
 
 
@@ -58,37 +61,63 @@ class QwenMaker(CriticMaker):
 
 
 class QwenCritic:
-    """Implements `genloop.rewards.critics.settings.ImageCritic`; one chat at a time, so that none sees another."""
+    """Implements `genloop.rewards.critics.settings.ImageCritic`."""
 
     def __init__(self, talker: "Talker", options: QwenOptions) -> None:
         self.talker, self.options = talker, options
 
     def criticise(self, sights: Sequence[Sight]) -> list[Critique]:
         """What the model says of each."""
-        return [self._criticise(sight) for sight in sights]
-
-    def _criticise(self, sight: Sight) -> Critique:
-        from genloop.models.qwen.generate import answer
-
-        asked = sight.asked or user_turn(sight.instruction, sight.features, scene=sight.shown, tried=sight.tried)
-        messages: list[dict[str, Any]] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": asked}]
-        images = None if sight.image is None else [sight.image]
-        features, problems = features_of(sight.features), []
+        chats = [_Chat(sight) for sight in sights]
         for _ in range(self.options.attempts):
-            said = answer(self.talker, messages, images, max_new_tokens=self.options.max_new_tokens)
-            try:
-                found = read_answer(said)
-            except ValueError as error:
-                problems.append(str(error))
-                refusal = {"role": "user", "content": REFUSED.format(reason=error)}
-                messages = [*messages, {"role": "assistant", "content": said}, refusal]
-                continue
-            return Critique(
-                features,
-                found.reasoning,
-                [diagnosis.model_dump(mode="json") for diagnosis in found.diagnosis],
-                [action.model_dump(mode="json") for action in found.actions],
-                found.prompt,
-                problems,
-            )
-        return Critique(features, problems=problems, failed=True, prompt=sight.instruction)
+            unread = [chat for chat in chats if chat.said is None]
+            for start in range(0, len(unread), self.options.chats_per_batch):
+                self._ask(unread[start : start + self.options.chats_per_batch])
+        return [chat.critique() for chat in chats]
+
+    def _ask(self, chats: Sequence["_Chat"]) -> None:
+        from genloop.models.qwen.generate import answers
+
+        messages, images = [chat.messages for chat in chats], [chat.images for chat in chats]
+        for chat, said in zip(
+            chats, answers(self.talker, messages, images, max_new_tokens=self.options.max_new_tokens)
+        ):
+            chat.hear(said)
+
+
+class _Chat:
+    """One sight, what was said about it, and why that was refused."""
+
+    def __init__(self, sight: Sight) -> None:
+        asked = sight.asked or user_turn(sight.instruction, sight.features, scene=sight.shown, tried=sight.tried)
+        self.messages: list[dict[str, Any]] = [
+            {"role": "system", "content": SYSTEM},
+            {"role": "user", "content": asked},
+        ]
+        self.images = [] if sight.image is None else [sight.image]
+        self.sight = sight
+        self.said: Reply | None = None
+        self.problems: list[str] = []
+
+    def hear(self, said: str) -> None:
+        """Read an answer, or ask for another one with the reason."""
+        try:
+            self.said = read_answer(said)
+        except ValueError as error:
+            self.problems.append(str(error))
+            refusal = {"role": "user", "content": REFUSED.format(reason=error)}
+            self.messages = [*self.messages, {"role": "assistant", "content": said}, refusal]
+
+    def critique(self) -> Critique:
+        """What came of it."""
+        features, said = features_of(self.sight.features), self.said
+        if said is None:
+            return Critique(features, problems=self.problems, failed=True, prompt=self.sight.instruction)
+        return Critique(
+            features,
+            said.reasoning,
+            [diagnosis.model_dump(mode="json") for diagnosis in said.diagnosis],
+            [action.model_dump(mode="json") for action in said.actions],
+            said.prompt,
+            self.problems,
+        )

@@ -13,7 +13,7 @@ from genloop.data.irg.quality import intent_of, quality
 from genloop.data.irg.quotes import faithful
 from genloop.data.irg.record import Action, Diagnosis
 from genloop.data.shards import write_shard
-from genloop.models.qwen.generate import answer as answer_of
+from genloop.models.qwen.generate import answers as answers_of
 from genloop.records import Clause, Prompt
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.critics.settings import CriticSettings, Sight, build_critic
@@ -73,14 +73,14 @@ def test_an_answer_that_can_be_read_is_taken_after_one_that_cannot(
     """The model is real, its words are not: no tiny one writes JSON untrained."""
     record, asked = trace("dark").record, []
 
-    def answer(talker, messages, images=None, **more):
-        assert isinstance(answer_of(talker, messages, images, max_new_tokens=1), str)
-        asked.append(messages)
-        return "no JSON" if len(asked) == 1 else record.messages[2].content
+    def answers(talker, chats, images=None, **more):
+        assert len(answers_of(talker, chats, images, max_new_tokens=1)) == len(chats)
+        asked.extend(chats)
+        return ["no JSON" if len(asked) == 1 else record.messages[2].content for _ in chats]
 
     settings = {"kind": "qwen", "options": {"checkpoint": str(qwen_folder(tmp_path))}}
     critic = build_critic(CriticSettings.model_validate(settings), resolve)
-    monkeypatch.setattr("genloop.models.qwen.generate.answer", answer)
+    monkeypatch.setattr("genloop.models.qwen.generate.answers", answers)
     (found,) = critic.criticise([sight(dark(), asked=record.messages[1].content)])
     assert not found.failed and len(found.problems) == 1 and "JSON" in found.problems[0]
     assert [one["issue"] for one in found.diagnosis] == ["underexposed"]
