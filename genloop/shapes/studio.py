@@ -26,7 +26,6 @@ INTENT_WORDS: dict[Intent, str] = {
 }
 _BACKDROPS: dict[Intent, tuple[float, float]] = {"neutral": (0.5, 0.72), "dark": (0.35, 0.6), "bright": (0.75, 0.9)}
 _TEXTURE = 0.012  # amplitude of the fine texture of surfaces
-_HORIZON = 0.6  # where the floor begins, from above
 _BLUR = 5.0  # sigma at aperture 1, a whole depth from focus, in pixels of an image of 128
 
 
@@ -48,6 +47,8 @@ def draw_scene(
         focus=round(float(np.mean(depths)), 3),
         aperture=round(float(rng.uniform(0.0, 0.5)), 3),
         backdrop=round(float(rng.uniform(*_BACKDROPS[intent])), 3),
+        horizon=round(float(rng.uniform(0.45, 0.75)), 3),
+        panels=int(rng.integers(4, 9)),
         texture_seed=int(rng.integers(1 << 31)),
     )
     return prompt, _exposed(spec, float(rng.uniform(*BRIGHTNESS[intent])), side)
@@ -105,8 +106,10 @@ def _backdrop(spec: SceneSpec, light: np.ndarray, side: int) -> np.ndarray:
     """A panelled wall above a lighter tiled floor, both brighter towards the light; the wall is as far as can be."""
     at = (np.arange(side) + 0.5) / side
     towards = light[0] * (at[None, :] - 0.5) + light[1] * (at[:, None] - 0.5)
-    floor = np.clip((at - _HORIZON) * side / 3, 0, 1)[:, None]
-    seams = np.maximum(*np.broadcast_arrays(_seams(at, 6, side)[None, :], _seams(at, 9, side)[:, None]))
+    floor = np.clip((at - spec.horizon) * side / 3, 0, 1)[:, None]
+    seams = np.maximum(
+        *np.broadcast_arrays(_seams(at, spec.panels, side)[None, :], _seams(at, 1.5 * spec.panels, side)[:, None])
+    )
     sigma = spec.aperture * (1 - spec.focus) * _BLUR * side / 256
     if sigma > 0.2:
         seams = seams * floor + gaussian_filter(seams, sigma) * (1 - floor)
@@ -114,7 +117,7 @@ def _backdrop(spec: SceneSpec, light: np.ndarray, side: int) -> np.ndarray:
     return np.repeat(level[..., None], 3, axis=2)
 
 
-def _seams(at: np.ndarray, number: int, side: int) -> np.ndarray:
+def _seams(at: np.ndarray, number: float, side: int) -> np.ndarray:
     """(side,) in [0, 1]: dark lines between so many panels, 1/128 of the image wide"""
     distance = np.abs((at * number + 0.5) % 1 - 0.5) / number * side
     return np.clip(1.0 - distance * 128 / side + 0.5, 0, 1)

@@ -87,6 +87,8 @@ class SceneSpec(_Part):
     focus: Unit  # depth that is sharp
     aperture: Unit  # blur by distance from `focus`
     backdrop: Unit  # grey level of wall and floor
+    horizon: Unit = 0.6  # where the floor begins, from above
+    panels: int = Field(6, ge=1, le=64)  # of the wall, side by side
     texture_seed: int = Field(ge=0)  # of the fine texture of surfaces
 
 
