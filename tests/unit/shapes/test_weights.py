@@ -8,12 +8,13 @@ from geneval.judge import ShapesOracle
 from geneval.judging import judge_images
 from genloop.data.images import to_uint8
 from genloop.models.common.image_tokenizers import load_image_tokenizer
+from genloop.models.diffusion.fresh import load_vae
 from genloop.models.showo.load import load_showo
 from genloop.records import Seed
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig
 from genloop.shapes.prompts import pool
-from genloop.shapes.survival import token_survival
+from genloop.shapes.survival import measure_survival, token_survival
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,14 @@ def test_most_images_are_right(sampler, name, tag, at_least):
 
 def test_there_is_room_above(sampler):
     assert accuracy(sampler, "test", "color_attr", 40) <= 0.6
+
+
+def test_nearly_every_scene_survives_the_shipped_vae():
+    vae = load_vae(resolve("shapes/vae"))
+    found = measure_survival(
+        lambda pixels: vae.decode(vae.encode(pixels * 2 - 1).latent_dist.mode()).sample / 2 + 0.5, seed=0, num_scenes=50
+    )
+    assert found["survived"] >= 48 and found["psnr"] > 38
 
 
 def test_the_shipped_magvit2_keeps_most_scenes_but_not_enough_of_them():
