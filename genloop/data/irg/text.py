@@ -39,6 +39,7 @@ SYSTEM = (
     "You check generated images. From the instruction and the measurements you name what is wrong, with the numbers "
     "that show it, and the actions that repair it, and you answer with a paragraph and a JSON object."
 )
+PREFIXES = ("Instruction: ", "Objects: ", "Taken back: ", "Measured: ")  # of the lines of a user turn
 OBSERVED = ("brightness", "contrast", "saturation", "cast", "detail", "noise")  # some of them open every answer
 NUM_OBSERVED = 3
 _ACROSS, _DOWN = ("left", "center", "right"), ("upper", "middle", "lower")
@@ -179,10 +180,10 @@ def user_turn(
     tried: Sequence[str] = (),
 ) -> str:
     """What the user says about an image: `scene` is what an oracle sees on it, `tried` what was taken back."""
-    lines = [request, f"Instruction: {instruction}"]
-    lines += [] if scene is None else [f"Objects: {objects_of(scene)}"]
-    lines += [f"Taken back: {attempt}" for attempt in tried]
-    return "\n".join([*lines, f"Measured: {measured_line(features)}"])
+    lines = [request, f"{PREFIXES[0]}{instruction}"]
+    lines += [] if scene is None else [f"{PREFIXES[1]}{objects_of(scene)}"]
+    lines += [f"{PREFIXES[2]}{attempt}" for attempt in tried]
+    return "\n".join([*lines, f"{PREFIXES[3]}{measured_line(features)}"])
 
 
 def measured_line(features: Features) -> str:

@@ -22,6 +22,8 @@ from genloop.data.irg.phrases import FEATURES, ISSUE_NAMES, SLOTS, is_held_out, 
 from genloop.data.irg.quotes import Quote, quotes_of_sentence, same_at_precision
 from genloop.data.irg.record import CONTENT_ISSUES, Diagnosis, Features, Record, Round, parse_record
 from genloop.data.irg.text import (
+    PREFIXES,
+    SYSTEM,
     action_text,
     answer,
     attempts,
@@ -99,7 +101,7 @@ def verify_record(record: Record, images: Mapping[str, bytes] | None = None) -> 
     for one in record.rounds:
         found += _accepted(one)
         found += _evidence(record, one)
-        found += _round_texts(record, one)
+        found += _round_texts(record, one, f"rounds.{one.index}")
     found += _visual(record)
     found += _prompt(record)
     return found + list(_conversation(record))
@@ -208,9 +210,8 @@ def _severity_holds(diagnosis: Diagnosis, limit: Any) -> bool:
 # --- texts -----------------------------------------------------------------------------------------------------------
 
 
-def _round_texts(record: Record, one: Round) -> Iterator[Problem]:
+def _round_texts(record: Record, one: Round, where: str) -> Iterator[Problem]:
     """Numbers, issues and actions in the texts of a round."""
-    where = f"rounds.{one.index}"
     told: list[str] = []
     actions: list[str] = []
     is_read = True
@@ -309,9 +310,14 @@ def _conversation(record: Record) -> Iterator[Problem]:
     """Each answer against its round, each question against the measurements; those of others are parsed."""
     by_image: dict[str, Round] = {one.image: one for one in record.rounds if one.accepted}
     current: Round | None = None
+    asked = {name for message in record.messages if message.role == "user" for name in message.images}
+    if record.messages and (lacking := sorted(by_image.keys() - asked)):
+        yield Problem("conversation", "messages", f"no turn of the user shows {lacking[0]}")
     for place, message in enumerate(record.messages):
         where = f"messages.{place}"
-        if message.role == "user":
+        if message.role == "system" and message.content != SYSTEM:
+            yield Problem(UNREAD, where, "another system message")
+        elif message.role == "user":
             current = by_image.get(message.images[0]) if message.images else None
             yield from _question(record, current, message.content, where)
         elif message.role == "assistant" and current is not None:
@@ -325,17 +331,31 @@ def _question(record: Record, one: Round | None, content: str, where: str) -> It
     if one is None:
         yield Problem("conversation", where, "asks about no image of an accepted round")
         return
+    templates = SLOTS["request"].train + SLOTS["request"].held_out
+    if request not in templates:
+        yield Problem(UNREAD, where, request)
+    elif is_held_out(f"request.{templates.index(request)}") != (record.split == "test"):
+        yield Problem("split", where, f"the request {request!r} in {record.split}")
     tried = attempts(record.rounds, one.index)
     scene = one.shown or record.scene
     known = user_turn(record.instruction, one.features, request=request, scene=scene, tried=tried)
-    if known != content:
-        yield from _foreign_numbers(record, one, content, where)
+    if known == content:
+        return
+    own = [line for line in content.split("\n")[1:] if line.startswith(PREFIXES)]
+    yield from _numbers(record, one, _values(content), where)
+    unknown = ((PREFIXES[1],) if scene is None else ()) + (() if tried else (PREFIXES[2],))  # told, not in the record
+    for line in own:
+        if line not in known.split("\n"):
+            yield Problem(UNREAD if line.startswith(unknown) else "conversation", where, line)
+    if not own:
+        yield Problem(UNREAD, where, "worded in another way")
 
 
 def _answer(record: Record, one: Round, content: str, where: str) -> Iterator[Problem]:
     if content == answer(one, record.instruction):
         return
-    yield from _foreign_numbers(record, one, content.partition("{")[0], where)
+    paragraph = content.partition("{")[0].strip()
+    yield from _round_texts(record, one.model_copy(update={"reasoning_text": paragraph, "diagnosis_text": ""}), where)
     try:
         said = read_answer(content)
     except ValueError as error:
@@ -350,9 +370,5 @@ def _answer(record: Record, one: Round, content: str, where: str) -> Iterator[Pr
         yield Problem("conversation", where, "another prompt than the round's")
 
 
-def _foreign_numbers(record: Record, one: Round, text: str, where: str) -> Iterator[Problem]:
-    found, unread = quotes_of_sentence(text, None)
-    told = list(_numbers(record, one, [q for q in found if q.role == "value"], where))
-    yield from told
-    if not told:
-        yield Problem(UNREAD, where, f"worded in another way, {len(unread)} numbers unread")
+def _values(text: str) -> list[Quote]:
+    return [quote for quote in quotes_of_sentence(text, None)[0] if quote.role == "value"]

@@ -16,6 +16,7 @@ from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.registry import require
 from jobs import export_irg, verify
+from tests.runs import contents
 from tests.worlds.traces import trace
 
 KINDS = ("dark", "clean", "undone", "content")
@@ -125,6 +126,15 @@ def test_a_copy_of_shards_keeps_every_byte_of_a_split(source, tmp_path):
     old, new = source / "shards/test", tmp_path / "copy/shards/test"
     assert [dict(sample.fields) for sample in Joined(old)] == [dict(sample.fields) for sample in Joined(new)]
     assert {row["left_out"] for row in read_rows(tmp_path / "copy") if row["split"] == "train"} == {"split"}
+
+
+@pytest.mark.parametrize("name", ["irg", "genref"])
+def test_files_are_the_same_byte_by_byte(source, tmp_path, name):
+    for out in ("a", "b"):
+        assert export(tmp_path / out, f"source={source}", f"format={name}") == 0
+    assert contents(tmp_path / "a", ("rows", "shards", "exported")) == contents(
+        tmp_path / "b", ("rows", "shards", "exported")
+    )
 
 
 def test_duplicates_are_left_out_of_a_copy(source, tmp_path):

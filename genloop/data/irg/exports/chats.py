@@ -14,11 +14,11 @@ from genloop.data.irg.exports.lazy import Read, files_of, read_lines
 from genloop.data.irg.exports.looks import Seen, read_file, read_looks, record_of
 from genloop.data.irg.record import Message
 from genloop.data.irg.split import SPLITS
-from genloop.data.irg.text import read_answer
+from genloop.data.irg.text import PREFIXES, read_answer
 from genloop.data.shards import Sample
 from genloop.rundir import json_line
 
-_ASKED = "Instruction: "
+_ASKED = PREFIXES[0]
 
 
 class ChatLines:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from genloop.data.irg.phrases import NUMBER, SLOTS
 from genloop.data.irg.record import parse_record
 from genloop.data.irg.verify import UNREAD, verify_record, verify_sample
 from genloop.data.shards import Sample
@@ -93,6 +94,36 @@ def test_a_change_of_any_kind_is_noticed(change, kind):
     made = trace("dark", 3)
     assert kinds(made, lambda row: None) == set()
     assert kind in kinds(made, change)
+
+
+@pytest.mark.parametrize("kind", ["clean", "dark", "undone", "content"])
+def test_every_digit_of_every_text_counts(kind):
+    made = trace(kind, 2)
+    row = json.loads(made.record.to_json())
+    texts = [("reasoning_text",)]
+    texts += [("rounds", n, name) for n in range(len(row["rounds"])) for name in ("reasoning_text", "diagnosis_text")]
+    texts += [("messages", n, "content") for n in range(len(row["messages"]))]
+    places = 0
+    for path in texts:
+        text = row
+        for key in path:
+            text = text[key]
+        for match in NUMBER.finditer(text):
+            other = f"{match[0][:-1]}{(int(match[0][-1]) + 3) % 10}"
+            changed_text = f"{text[: match.start()]}{other}{text[match.end() :]}"
+            found = verify_record(changed(made, put(path, changed_text)), made.images)
+            assert any(problem.is_fault for problem in found), (path, match[0], other)
+            places += 1
+    assert places > 10
+
+
+def test_a_turn_that_lacks_and_a_request_of_another_split_are_noticed():
+    made = trace("dark", 3)
+    assert "conversation" in kinds(made, put(("messages",), json.loads(made.record.to_json())["messages"][:1]))
+    request = made.record.messages[1].content.partition("\n")[0]
+    assert "split" in kinds(made, replace(("messages", 1, "content"), request, SLOTS["request"].held_out[0]))
+    assert kinds(made, replace(("messages", 1, "content"), request, "Well?")) == {UNREAD}
+    assert kinds(made, put(("messages", 0, "content"), "You are an assistant.")) == {UNREAD}
 
 
 def test_a_drop_that_was_accepted_is_noticed():
