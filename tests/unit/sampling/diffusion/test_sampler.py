@@ -1,5 +1,6 @@
 """Paths of latents: what keys them, what is kept, what every strategy may ask of them."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -92,6 +93,23 @@ def test_a_weaker_reopening_stays_nearer() -> None:
         for steps in (1, 3, STEPS)
     ]
     assert moves == sorted(moves)
+
+
+def test_an_image_is_noised_again_to_a_strength_and_drawn_for_another_text() -> None:
+    one, other = sampler(), PROMPTS[::-1]
+    done = walk(one, one.start(PROMPTS, SEEDS), STEPS)
+    ends = {}
+    for strength in (0.2, 0.6, 1.0):
+        again = one.renoise(done, other, strength)
+        assert again.lengths == (math.ceil(strength * STEPS),) * 3
+        ends[strength] = walk(one, again, again.lengths[0]).content
+    moves = [(end - done.content).square().mean().item() for end in ends.values()]
+    assert moves == sorted(moves) and moves[0] > 0
+    same, stronger = (
+        walk(one, one.renoise(done, prompts, 1.0, guidance), STEPS).content
+        for prompts, guidance in ((PROMPTS, 1.0), (other, 3.0))
+    )
+    assert not torch.equal(same[0], ends[1.0][0]) and not torch.equal(stronger, ends[1.0])
 
 
 def test_guidance_follows_the_text_and_flees_the_negative_prompt() -> None:

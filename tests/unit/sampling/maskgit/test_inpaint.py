@@ -36,7 +36,8 @@ def test_only_the_hole_is_painted_whatever_is_reopened() -> None:
     state = painting.start(TWO, seeds_of(TWO))
     assert torch.equal(state.tokens == painting.mask_code, hole.expand(2, -1))
     everything = torch.ones(2, len(hole), dtype=torch.bool)
-    for reopen in (lambda s: s, lambda s: painting.remask(s, everything, 3), lambda s: painting.correct(s, TWO, "ab")):
+    again = lambda s: painting.remask(s, everything, 3), lambda s: painting.renoise(s, TWO, 1.0, 2.0)
+    for reopen in (lambda s: s, *again, lambda s: painting.correct(s, TWO, "ab")):
         state = reopen(state)
         assert torch.equal(state.tokens == painting.mask_code, hole.expand(2, -1))
         while state.steps[0] < state.lengths[0]:
