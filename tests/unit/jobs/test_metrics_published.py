@@ -1,6 +1,7 @@
 """The comparison in the folders of the published tool, and drawn again by `genloop report`."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from genloop.job import run_command
 from genloop.report import write_page
 from genloop.report.images.published import FOLDERS
 from jobs import generate, metrics
-from tests.runs import contents
+from tests.runs import contents, refusal
 
 PAIRED = ["metrics.pairs.of=[mse,ssim,delta_e,phash]", "device=cpu"]
 
@@ -62,3 +63,18 @@ def test_a_run_without_pairs_has_no_such_page(compared: Path, tmp_path: Path) ->
     assert run_command(metrics, [*words, "device=cpu"]) == 0
     with pytest.raises(ValueError, match=r"metric pairs"):
         write_page([tmp_path / "run"], tmp_path / "page")
+
+
+@pytest.mark.parametrize("key", ["images", "reference", "floor", "baseline"])
+@pytest.mark.parametrize("damage", ["torn", "no tar", "a changed image"])
+def test_a_damaged_shard_of_any_side_is_one_line(
+    compared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, damage: str
+) -> None:
+    copy = shutil.copytree(compared / "teacher" / "shards", tmp_path / "shards")
+    shard = copy / "00000.tar"
+    data = bytearray(shard.read_bytes())
+    data[data.index(b"IDAT") + 8] ^= 255
+    shard.write_bytes({"torn": data[:2000], "no tar": b"no tar at all", "a changed image": data}[damage])
+    sides = dict.fromkeys(("images", "reference"), compared / "student") | {key: copy}
+    words = [f"{name}={folder}" for name, folder in sides.items()]
+    assert "00000.tar" in refusal(metrics, [*words, *PAIRED, f"out={tmp_path / 'run'}"], tmp_path, capsys)
