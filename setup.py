@@ -49,7 +49,7 @@ setup(
         "diffusion": ["accelerate", "diffusers", "peft"],
         "corpus": ["datasets", "datasketch", "mlcroissant", "scikit-image"],
         "anyline": ["controlnet_aux"],
-        "editing": ["scikit-image"],
+        "editing": ["scikit-image", "torchao"],
         "qlora": ["accelerate", "bitsandbytes", "peft"],
         "clip": ["open_clip_torch>=3"],
         "remote": ["openai"],

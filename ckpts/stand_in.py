@@ -5,7 +5,7 @@ folder made of it has that config, a weights file of holes that takes no room on
 texts into words. What reads shapes alone, as `genloop plan` does on the meta device, cannot tell it from the real one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,9 @@ def write_stand_in(entry: Entry, folder: Path) -> None:
     if shape["family"] == "text_tokenizer":
         _write_tokenizer(folder)
         return
+    if shape["family"] == "flux_edit":
+        _write_flux_edit(shape, folder)
+        return
     write_json(folder / "config.json", shape["config"])
     read, manifest = map(load, _READERS[shape["family"]])
     write_shapes(folder / "model.safetensors", manifest(read(folder)), shape["dtype"])
@@ -67,6 +70,34 @@ def clip_manifest(config: Any) -> dict[str, Shape]:
     """transformers' CLIPConfig -> {key: shape}"""
     with require("torch").device("meta"):
         model = require("transformers").CLIPModel(config)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _write_flux_edit(shape: Mapping[str, Any], folder: Path) -> None:
+    """A folder a component; what has no weights is there by name alone."""
+    for place, config in shape["config"].items():
+        (folder / place).mkdir(parents=True)
+        write_json(folder / place / "config.json", config)
+        package = "diffusers" if "_class_name" in config else "transformers"
+        name = "diffusion_pytorch_model" if package == "diffusers" else "model"
+        write_shapes(folder / place / f"{name}.safetensors", _stock_manifest(package, config), shape["dtype"])
+    for name in ("connector.pt", "t5_embedder.pt"):
+        (folder / "qwen2-vl" / name).touch()
+    for name in ("tokenizer", "tokenizer_2", "scheduler"):
+        (folder / "flux" / name).mkdir()
+    write_json(folder / "flux" / "scheduler" / "scheduler_config.json", {})
+
+
+def _stock_manifest(package: str, config: Mapping[str, Any]) -> dict[str, Shape]:
+    """config.json of diffusers or transformers -> {key: shape}"""
+    library = require(package)
+    with require("torch").device("meta"):
+        if package == "diffusers":
+            model = getattr(library, config["_class_name"]).from_config(config)
+        else:
+            rest = {key: value for key, value in config.items() if key not in ("architectures", "model_type")}
+            kind = getattr(library, config["architectures"][0])
+            model = kind(library.CONFIG_MAPPING[config["model_type"]](**rest))
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 

@@ -44,4 +44,5 @@ def _quieten() -> None:
     """What other packages tell too often: a line for each request; on a CPU, which optional kernels are missing."""
     for name in ("httpx", "httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    for name in ("bitsandbytes", "torchao", "diffusers.quantizers"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Count
@@ -30,9 +30,11 @@ from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_files
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
+from genloop.models.diffusion.lora import checked_loras, parse_lora
 from genloop.models.flux_edit.config import check_edit_folder, edit_folder
 from genloop.models.flux_edit.needs import COMPONENTS, needed
-from genloop.planning import Workload
+from genloop.planning import Footprint, Workload
+from genloop.reading import regular_file
 from genloop.records import Prompt, Unit
 from genloop.registry import check_installed
 from genloop.rewards.build import build_judge, check_judge
@@ -67,7 +69,13 @@ class Config(IndependentConfig, EditKeys):
         "stages", description="stages: encoders leave memory before the transformer is loaded; all: everything stays"
     )
     offload: Annotated[bool, LAUNCH] = Field(
-        False, description="on a GPU: keep the transformer in the host's memory, a group of layers on the GPU at a time"
+        False, description="keep the transformer in the host's memory, few layers on the GPU at a time"
+    )
+    lora: Annotated[tuple[str, ...], AfterValidator(checked_loras)] = Field(
+        (), description="LoRA files of the transformer as FILE:weight: for few steps, with their `steps`, or a style"
+    )
+    quantise: Literal["none", "int8", "float8"] = Field(
+        "none", description="weights of the transformer; float8 is the released turbo"
     )
     slots: Annotated[Count, LAUNCH] = Field(4, description="candidates of a request that are drawn side by side")
     device: Annotated[Device, LAUNCH] = "auto"
@@ -109,6 +117,12 @@ def check(config: Config) -> Checked:
     folder = resolve(str(edit_folder(config.checkpoint)))
     check_edit_folder(folder, components)
     check_installed("diffusers", "diffusion")
+    for text in config.lora:
+        regular_file(parse_lora(text).file)
+    if config.lora:
+        check_installed("peft", "diffusion")
+    if config.quantise != "none":
+        check_installed("torchao", "editing")
     return Checked(requests, folder, components)
 
 
@@ -126,6 +140,7 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """Checkpoints and the pictures of a work list, whose content enters the fingerprint."""
     found: dict[str, Path | str] = {"checkpoint": checked.folder}
     found |= config.judge.inputs(resolve, "judge") if config.search.questions else {}
+    found |= {f"lora.{number}": parse_lora(text).file for number, text in enumerate(config.lora)}
     if config.requests is not None:
         files = sorted({file for request in checked.requests for file in request.files().values()})
         found["pictures"] = hashlib.sha256("".join(sha256_files(files)).encode()).hexdigest()
@@ -136,6 +151,20 @@ def work(config: Config) -> Workload:
     """The images; a unit is so many of them."""
     requests = _requests(config)
     return Workload(sum(request.image_count for request in requests), len(requests))
+
+
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """The largest stage: weights from headers, one pass of the transformer and one decoding on the meta device."""
+    from genloop.models.flux_edit.footprint import Room, largest_stage
+
+    sizes = []
+    for request in checked.requests:
+        assert request.input_image is not None, "a request was not checked"
+        sizes.append(drawn_size(request, *(image_size(request.input_image) or (1, 1))))
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    room = Room(config.dtype, (width, height), config.slots, config.memory, config.quantise, config.offload)
+    parts, working = largest_stage(check_edit_folder(checked.folder, checked.components), room, device)
+    return Footprint(parts, working, {"images, at most": 3 * width * height * len(checked.images)})
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
@@ -171,7 +200,13 @@ class _Models:
             self._drawer = None
             _release()
         if self._encoders is None:
-            self._encoders = Encoders(self.checked.folder, dtype=getattr(torch, self.config.dtype), device=self.device)
+            alone = self.config.memory == "stages"
+            self._encoders = Encoders(
+                self.checked.folder,
+                dtype=getattr(torch, self.config.dtype),
+                device=self.device,
+                one_at_a_time=alone,
+            )
         return self._encoders
 
     def drawer(self) -> "Drawer":
@@ -187,6 +222,8 @@ class _Models:
                 self.checked.components,
                 dtype=self.config.dtype,
                 device=self.device,
+                loras=self.config.lora,
+                quantised=None if self.config.quantise == "none" else self.config.quantise,
                 offload=self.config.offload,
             )
         return self._drawer

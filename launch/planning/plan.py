@@ -26,6 +26,9 @@ _OTHERWISE = {
     "tokenizer_dtype": _HALF,
     "precision": ("fp32", "bf16"),
     "gradient_checkpointing": (False, True),
+    "memory": ("all", "stages"),
+    "quantise": ("none", "float8"),
+    "offload": (False, True),
 }
 
 

@@ -201,7 +201,7 @@ class _RealKernels(TorchFunctionMode):
         if (half := _half.get()) and (name in _IN_HALF or name in _IN_FULL):
             dtype, kept = half if name in _IN_HALF else (torch.float32, None)
             args, options = tree_map(lambda leaf: _cast(leaf, dtype, kept), (args, options))
-        if name == "scaled_dot_product_attention" and args[0].is_meta:
+        if name == "scaled_dot_product_attention" and next(iter((*args, *options.values()))).is_meta:
             return _attention(*args, **options)
         return func(*args, **options)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from genloop.checkpoint import Shape, read_header
+from genloop.config import refusal
 from genloop.models.diffusion.config import UNET, DiffusionFolder, component_shapes
 from genloop.models.diffusion.lora_metadata import adapter_settings, check_base
 from genloop.models.diffusion.unet_names import original_name
@@ -55,6 +56,16 @@ def parse_lora(text: str) -> LoraFile:
     if not name or not math.isfinite(weight) or abs(weight) > 100:
         raise ValueError(f"{text!r} is not FILE:weight with a weight from -100 to 100")
     return LoraFile(Path(name), weight)
+
+
+def checked_loras(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """For validators of configs: the same, refused unless each is FILE:weight."""
+    for text in texts:
+        try:
+            parse_lora(text)
+        except ValueError as error:
+            raise refusal(f": {error}") from None
+    return texts
 
 
 def check_lora(

@@ -1,6 +1,6 @@
 """Components of Qwen2vl-Flux, each by itself: stock classes from their folders, the connector and T5's embedder."""
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from genloop.models.flux_edit.config import CONNECTOR, T5_EMBEDDER, WEIGHTS
 from genloop.models.flux_edit.controlnet import union_controlnet
 from genloop.models.flux_edit.embedder import Connector, DualContextEmbedder
 from genloop.models.flux_edit.pipelines import Drawer
+from genloop.models.flux_edit.smaller import add_loras, quantise
 from genloop.registry import require
 
 
@@ -76,16 +77,32 @@ def load_vae(folder: Path, *, dtype: torch.dtype, device: str) -> tuple[Any, Any
     return _from_diffusers("AutoencoderKL", folder / WEIGHTS["vae"], dtype, device), scheduler
 
 
-def load_drawer(folder: Path, components: Container[str], *, dtype: str, device: str, offload: bool = False) -> Drawer:
-    """What draws, with the parts that are needed; offloaded, few of the transformer's layers are on a GPU."""
+def load_drawer(
+    folder: Path,
+    components: Container[str],
+    *,
+    dtype: str,
+    device: str,
+    loras: Sequence[str] = (),
+    quantised: str | None = None,
+    offload: bool = False,
+) -> Drawer:
+    """What draws, with the parts that are needed. Made smaller in the host memory, LoRA files first.
+
+    Offloaded, few of its layers are on the device at a time.
+    """
     kind = getattr(torch, dtype)
     text = load_t5_embedder(folder) if "t5_embedder" in components else None
     vae, scheduler = load_vae(folder, dtype=kind, device=device)
-    transformer = load_transformer(folder, dtype=kind, device="cpu" if offload else device, text=text)
+    transformer = load_transformer(folder, dtype=kind, device="cpu", text=text)
+    add_loras(transformer, loras)
+    if quantised:
+        quantise(transformer, quantised)
     if offload:
-        transformer.enable_group_offload(
-            onload_device=torch.device(device), offload_device=torch.device("cpu"), offload_type="leaf_level"
-        )
+        place, home = torch.device(device), torch.device("cpu")
+        transformer.enable_group_offload(onload_device=place, offload_device=home, offload_type="leaf_level")
+    else:
+        transformer.to(device)
     controlnet = None
     if "controlnet" in components:
         controlnet = load_controlnet(folder, dtype=kind, device=device, text=text)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from genloop.config import LAUNCH, DType, Settings, refusal, shipped
+from genloop.config import LAUNCH, DType, Settings, shipped
 from genloop.factories import Resolve
 from genloop.models.diffusion.config import COMPONENTS, DiffusionFolder, check_diffusion_folder
-from genloop.models.diffusion.lora import check_lora, parse_lora
+from genloop.models.diffusion.lora import check_lora, checked_loras, parse_lora
 from genloop.registry import check_installed, require
 from genloop.sampling.diffusion.settings import DiffusionSampling
 from genloop.sampling.diffusion.tables import check_scheduler, scheduler_table
@@ -20,20 +20,11 @@ if TYPE_CHECKING:
     from genloop.sampling.diffusion.sampler import DiffusionSampler
 
 
-def _checked(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for text in texts:
-        try:
-            parse_lora(text)
-        except ValueError as error:
-            raise refusal(f": {error}") from None
-    return texts
-
-
 class DiffusionOptions(Settings):
     """Which pipeline, fingerprinted by content, with which adapters; and how it is held."""
 
     pipeline: Annotated[str, LAUNCH] = Field(description="folder of a diffusers pipeline, or a name of `ckpts`")
-    lora: Annotated[tuple[str, ...], AfterValidator(_checked)] = Field(
+    lora: Annotated[tuple[str, ...], AfterValidator(checked_loras)] = Field(
         (), description="LoRA files as FILE:weight, each added to the weights"
     )
     dtype: DType = Field("float32", description="of UNet and text encoders")

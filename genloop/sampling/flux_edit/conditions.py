@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from genloop.models.common.memory import release_memory
 from genloop.models.flux_edit import encode, load
 from genloop.models.flux_edit.encode import Conditions
 from genloop.registry import require
@@ -17,45 +19,60 @@ from genloop.sampling.flux_edit.prepare import PreparedEdit
 
 
 class Encoders:
-    """Qwen2-VL with its connector, T5 and CLIP, each loaded when it is first asked."""
+    """Qwen2-VL with its connector, T5 and CLIP: each reads all requests before the next one does.
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype, device: str) -> None:
-        self.folder, self.dtype, self.device = folder, dtype, device
+    `one_at_a_time`: each leaves memory before the next one comes, and the last one afterwards.
+    """
 
-    def conditions(self, prepared: PreparedEdit) -> Conditions:
-        """Encode a request."""
+    def __init__(self, folder: Path, *, dtype: torch.dtype, device: str, one_at_a_time: bool) -> None:
+        self.folder, self.dtype, self.device, self.one_at_a_time = folder, dtype, device, one_at_a_time
+        self._loaded: dict[str, Any] = {}
+
+    def encode(self, wanted: Sequence[PreparedEdit]) -> list[Conditions]:
+        """Of each request."""
+        tokens = [self._tokens(prepared) for prepared in wanted]
+        self._leave("qwen")
+        prompts = sorted({prepared.request.prompt for prepared in wanted} - {""})
+        texts = {prompt: encode.text_tokens(*self._text_encoder("t5"), [prompt])[0] for prompt in prompts}
+        self._leave("t5")
+        pooled = encode.pooled_text(*self._text_encoder("clip"))
+        self._leave("clip")
+        return [
+            Conditions(picture, reference, texts.get(prepared.request.prompt), pooled, grid)
+            for prepared, (picture, reference, grid) in zip(wanted, tokens, strict=True)
+        ]
+
+    def _tokens(self, prepared: PreparedEdit) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
+        """(N, D) of the picture and of the reference, and the picture's grid."""
         request, focus = prepared.request, prepared.focus
         alone = encode.TOKENS_WITH_PROMPT if request.prompt else encode.TOKENS_ALONE
-        count = request.image_tokens or alone
-        looks_at_picture = prepared.reference is None  # the focus is on the reference where there is one
-        picture = self._picture(prepared.original, count)
-        reference = None if prepared.reference is None else self._picture(prepared.reference, count)
-        return Conditions(
-            encode.connect(self._connector, picture, focus if looks_at_picture else None),
-            None if reference is None else encode.connect(self._connector, reference, focus),
-            encode.text_tokens(*self._t5, [request.prompt])[0] if request.prompt else None,
-            encode.pooled_text(*self._clip),
-            (picture.shape[0], picture.shape[1]),
-        )
+        count, connector = request.image_tokens or alone, self._connector
+        picture = encode.picture_tokens(*self._qwen(), prepared.original, num_tokens=count)
+        grid = picture.shape[0], picture.shape[1]
+        if prepared.reference is None:
+            return encode.connect(connector, picture, focus), None, grid
+        reference = encode.picture_tokens(*self._qwen(), prepared.reference, num_tokens=count)
+        return encode.connect(connector, picture, None), encode.connect(connector, reference, focus), grid
 
-    def _picture(self, pixels: np.ndarray, count: int) -> torch.Tensor:
-        return encode.picture_tokens(*self._qwen, pixels, num_tokens=count)
-
-    @cached_property
     def _qwen(self) -> tuple[Any, Any, Any]:
-        return load.load_qwen(self.folder, dtype=self.dtype, device=self.device)
+        if "qwen" not in self._loaded:
+            self._loaded["qwen"] = load.load_qwen(self.folder, dtype=self.dtype, device=self.device)
+        found: tuple[Any, Any, Any] = self._loaded["qwen"]
+        return found
 
     @cached_property
     def _connector(self) -> Any:
         return load.load_connector(self.folder).to(self.device)
 
-    @cached_property
-    def _t5(self) -> tuple[Any, Any]:
-        return load.load_text_encoder(self.folder, "t5", dtype=self.dtype, device=self.device)
+    def _text_encoder(self, name: str) -> tuple[Any, Any]:
+        if name not in self._loaded:
+            self._loaded[name] = load.load_text_encoder(self.folder, name, dtype=self.dtype, device=self.device)
+        found: tuple[Any, Any] = self._loaded[name]
+        return found
 
-    @cached_property
-    def _clip(self) -> tuple[Any, Any]:
-        return load.load_text_encoder(self.folder, "clip", dtype=self.dtype, device=self.device)
+    def _leave(self, name: str) -> None:
+        if self.one_at_a_time and self._loaded.pop(name, None) is not None:
+            release_memory()
 
 
 class ConditionCache:
@@ -66,14 +83,13 @@ class ConditionCache:
 
     def all_of(self, wanted: Iterable[PreparedEdit], encoders: Callable[[], Encoders]) -> list[Conditions]:
         """Of each request, from a file or encoded now; `encoders` is called when something is not there yet."""
-        found, loaded = [], None
-        for prepared in wanted:
-            path = self.folder / f"{condition_key(prepared)}.safetensors"
-            if not path.is_file():
-                loaded = loaded or encoders()
-                self.write(path, _bytes(loaded.conditions(prepared)))
-            found.append(_read(path))
-        return found
+        prepared = list(wanted)
+        paths = [self.folder / f"{condition_key(one)}.safetensors" for one in prepared]
+        missing = {path: one for path, one in zip(paths, prepared) if not path.is_file()}
+        if missing:
+            for path, found in zip(missing, encoders().encode(list(missing.values())), strict=True):
+                self.write(path, _bytes(found))
+        return [_read(path) for path in paths]
 
 
 def condition_key(prepared: PreparedEdit) -> str:

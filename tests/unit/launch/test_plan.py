@@ -111,10 +111,10 @@ def test_a_missing_checkpoint_is_planned_from_its_shapes_and_named_with_the_comm
 
 def test_a_missing_checkpoint_of_unknown_shape_is_named_with_the_command_that_gets_it(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
-    words = ["generator.options.showo=qwen2vl-flux", f"out={tmp_path}/run"]
+    words = ["generator.options.showo=sd-1.5", f"out={tmp_path}/run"]
     found = planned(capsys, "generate", "tiny", *words)["stages"]["generate"]
     assert found["footprint"] is None and found["units"] == 3
-    assert "genloop ckpts fetch qwen2vl-flux" in found["notes"][0]
+    assert "genloop ckpts fetch sd-1.5" in found["notes"][0]
 
 
 def test_a_pipeline_is_planned_stage_by_stage(capsys):
