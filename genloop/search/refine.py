@@ -73,8 +73,8 @@ class Refine(Search):
                 break
             (again,) = image.branch(best)
             prompt = replace(image.prompt, detailed_caption=critique.prompt)
-            strength = options.strength * options.decay**number
-            image.renoise(again, prompt, strength, 1 + options.guidance_rise * number)
+            strength = round(options.strength * options.decay**number, 6)
+            image.renoise(again, prompt, max(strength, 1e-6), round(1 + options.guidance_rise * number, 6))
             yield from image.walk([again])
             (score,) = yield from image.ask("outcome", [again])
             if score > best.p_yes["outcome"]:
