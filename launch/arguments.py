@@ -155,11 +155,14 @@ def _add_ckpts(commands: Any) -> None:
     fetch.add_argument("names", nargs="*", metavar="NAME", help="names of the list")
     fetch.add_argument("--for", dest="preset", metavar="JOB/PRESET", help="all that a preset names and is not there")
     verify = actions.add_parser("verify", help="compare the files of a checkpoint with their sha256")
-    verify.add_argument("name", metavar="NAME", help="a name of the list, or a folder with a manifest.json")
-    convert = actions.add_parser("convert", help="another project's file -> a folder in transformers' layout")
-    convert.add_argument("kind", metavar="KIND", help="mask2former")
-    convert.add_argument("file", type=Path, metavar="FILE", help="the official .pth of mmdet 2.x or 3.x")
+    verify.add_argument("name", metavar="NAME", help="a name, a folder with a manifest.json, a LoRA file")
+    convert = actions.add_parser(
+        "convert", help="another project's file -> a folder in transformers' or diffusers' layout"
+    )
+    convert.add_argument("kind", metavar="KIND", help="mask2former, lora")
+    convert.add_argument("file", type=Path, metavar="FILE", help="the official .pth of mmdet 2.x or 3.x; a LoRA file")
     convert.add_argument("folder", metavar="FOLDER", help="a new folder, or a name of the list")
     convert.add_argument("--preprocess", metavar="mmdet2|mmdet3", help="pixels (default: as the mmdet of the file)")
+    convert.add_argument("--base", metavar="PIPELINE", help="lora: the pipeline it belongs to, a folder or a name")
     convert.add_argument("--trust-pickle", action="store_true", help=_TRUST)
     parser.set_defaults(execute="launch.commands.ckpts:run")

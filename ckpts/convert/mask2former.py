@@ -45,6 +45,17 @@ class Conversion:
     record: Mapping[str, Any]  # conversion.json
     num_tensors: int
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What the command says of the file, and of what was made of it."""
+        source, network = self.record["source"], self.config
+        size = f"{network.swin.name}, {network.head.num_queries} queries, {len(network.class_names)} classes"
+        return (
+            f"mmdet {source['mmdet']}, sha256 {source['sha256']}",
+            f"{size}; images as {self.record['preprocess']} has them",
+            f"{self.folder}: {self.num_tensors} tensors, every tensor placed",
+        )
+
 
 def convert(
     file: Path,

@@ -72,6 +72,10 @@ def _texts(value: Any) -> Iterator[str]:
 def _verify(options: argparse.Namespace) -> None:
     known = load("ckpts.resolve:registry")()
     folder = Path(options.name)
+    if folder.suffix == ".safetensors" and folder.is_file():
+        load("ckpts.convert.lora:verify")(folder)
+        terminal.out(f"{folder}: tensors as its hashes say")
+        return
     if options.name not in known and (folder / MANIFEST_FILE).is_file():
         verify_folder(folder)
         terminal.out(f"{folder}: {len(read_json_object(folder / MANIFEST_FILE))} files as they were written")
@@ -93,12 +97,13 @@ def _verify(options: argparse.Namespace) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     convert = lookup(load("ckpts.convert:CONVERTERS"), options.kind, "kind of checkpoint")
+    known = load("ckpts.convert:OPTIONS")
+    names = sorted({name for names in known.values() for name in names})
+    words = {name: value for name in names if (value := getattr(options, name))}
+    if strange := [name for name in words if name not in known[options.kind]]:
+        raise ValueError(f"convert {options.kind}: has no --{strange[0].replace('_', '-')}")
     folder = load("ckpts.resolve:place")(options.folder)
-    backbone = load("ckpts.resolve:backbone")(options.folder)
-    words = {"preprocess": options.preprocess, "trust_pickle": options.trust_pickle}
-    done = convert(options.file, folder, backbone=backbone, **words)
-    source, network = done.record["source"], done.config
-    terminal.out(f"{options.file}: mmdet {source['mmdet']}, sha256 {source['sha256']}")
-    size = f"{network.swin.name}, {network.head.num_queries} queries, {len(network.class_names)} classes"
-    terminal.out(f"{size}; images as {done.record['preprocess']} has them")
-    terminal.out(f"{done.folder}: {done.num_tensors} tensors, every tensor placed")
+    done = convert(options.file, folder, backbone=load("ckpts.resolve:backbone")(options.folder), **words)
+    terminal.out(f"{options.file}: {done.lines[0]}")
+    for line in done.lines[1:]:
+        terminal.out(line)

@@ -2,7 +2,7 @@
 
     FOLDER/pytorch_lora_weights.safetensors   for diffusers and this suite, with peft's settings, so that alpha survives
     FOLDER/kohya.safetensors                  for web UIs: lora_unet_*, lora_te_* (SDXL: lora_te1_*, lora_te2_*), the
-                                              alpha of each layer, ss_*, modelspec.* and hashes
+                                              alpha of each layer, hashes; ss_* and modelspec.* as in the first
     FOLDER/manifest.json                      sha256 of both
 
 The change of a layer is (alpha / rank) up @ down; tensors keep their values and types to the last bit, alpha is a
@@ -20,7 +20,13 @@ from torch import Tensor
 from genloop.checkpoint import check_finite, save_folder
 from genloop.models.diffusion.config import COMPONENTS, UNET, DiffusionFolder
 from genloop.models.diffusion.lora import LoraPlace, match_lora
-from genloop.models.diffusion.lora_metadata import ADAPTER_KEY, adapter_settings, kohya_metadata, pack_settings
+from genloop.models.diffusion.lora_metadata import (
+    ADAPTER_KEY,
+    adapter_settings,
+    kohya_metadata,
+    pack_settings,
+    without_hashes,
+)
 from genloop.registry import require
 from genloop.rundir import json_line
 from genloop.safetensors_file import safetensors_parts
@@ -90,7 +96,9 @@ def write_lora(
         diffusers_tensors(lora),
         {KOHYA_FILE: b"".join(safetensors_parts(kohya, _FORMAT | metadata))},
         weights=DIFFUSERS_FILE,
-        metadata=_FORMAT | {ADAPTER_KEY: json_line(dict(sorted(diffusers_settings(lora).items()))).decode().strip()},
+        metadata=_FORMAT
+        | without_hashes(metadata)
+        | {ADAPTER_KEY: json_line(dict(sorted(diffusers_settings(lora).items()))).decode().strip()},
     )
 
 

@@ -25,6 +25,7 @@ _BASES = {  # pipeline -> ss_base_model_version, modelspec.architecture
     "StableDiffusionPipeline": ("sd_v1", "stable-diffusion-v1"),
     "StableDiffusionXLPipeline": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
 }
+_SPEC_HASH = "modelspec.hash_sha256"
 _PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}
 
 
@@ -126,6 +127,11 @@ def kohya_metadata(
     return ours | {"sshs_model_hash": model_hash, "sshs_legacy_hash": legacy_hash} | spec_keys
 
 
+def without_hashes(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What is true of the other spelling too."""
+    return {key: value for key, value in metadata.items() if not key.startswith("sshs_") and key != _SPEC_HASH}
+
+
 def hashes_of(tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> tuple[str, str]:
     """sshs_model_hash, the sha256 of all tensors' bytes, and sshs_legacy_hash, of 64 KiB behind the first MiB of a
     file whose header holds the ss_* alone.
@@ -149,7 +155,7 @@ def check_hashes(file: Path) -> None:
     expected = {
         "sshs_model_hash": model_hash,
         "sshs_legacy_hash": legacy_hash,
-        "modelspec.hash_sha256": f"0x{model_hash}",
+        _SPEC_HASH: f"0x{model_hash}",
     }
     for key, value in expected.items():
         if metadata.get(key, value).lower() != value:
