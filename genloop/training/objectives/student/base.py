@@ -57,7 +57,7 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
     """Subclasses say what a row loses: `row_losses`."""
 
     model: Student
-    settings: ClassVar[str | None] = None  # the name of the group of keys of its own in the job's config
+    held_out_parts: ClassVar[tuple[str, ...]] = ()  # of `row_losses`: what is measured on held-out rows too
 
     @classmethod
     def check(cls, keys: Any, base: DiffusionFolder) -> None:
@@ -139,23 +139,29 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """The mean over the held-out rows, each with a timestep and noise of its own that never change, and its n.
+        """Means over the held-out rows, each with a timestep and noise of its own that never change, and their n.
 
-        Timesteps are spread evenly over the schedule. `val_loss_error` is the standard error over rows.
+        Timesteps are spread evenly over the schedule. `val_loss_error` is the standard error over rows. Beside the loss
+        the parts in `held_out_parts` are measured.
         """
         num, total = len(self._held_out), self.model.schedule.num_timesteps
         rows = [
             NoisyRow(position, 0, place, (2 * place + 1) * total // (2 * num), False)
             for place, position in enumerate(self._held_out)
         ]
-        values = np.zeros(num)
+        values = np.zeros((1 + len(self.held_out_parts), num))
         device = next(self.model.parameters()).device
         for row in rows[self.world.rank :: self.world.world_size]:
             batch = mapped(self.load([row], Plan((), 1.0)), lambda tensor: tensor.to(device))
-            values[row.place] = float(self.row_losses(batch)[0])
+            losses, parts = self.row_losses(batch)
+            values[:, row.place] = [float(losses), *(float(parts[name]) for name in self.held_out_parts)]
         values = sum_over_ranks(values, self.world)
-        error = {f"{VAL_LOSS}_error": float(values.std(ddof=1)) / math.sqrt(num)} if num > 1 else {}
-        return {VAL_LOSS: float(values.mean()), "val_rows": num} | error
+        found: dict[str, float] = {"val_rows": num}
+        for name, of_rows in zip((VAL_LOSS, *(f"val_{part}" for part in self.held_out_parts)), values, strict=True):
+            found[name] = float(of_rows.mean())
+            if num > 1:
+                found[f"{name}_error"] = float(of_rows.std(ddof=1)) / math.sqrt(num)
+        return found
 
     def _order_of(self, positions: np.ndarray) -> BucketOrder:
         sizes = [self.data.examples[position].crop.size for position in positions]

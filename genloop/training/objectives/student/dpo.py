@@ -36,7 +36,7 @@ class LatentPairs(LatentRows):
 class ImagePreference(StudentObjective):
     """-log sigmoid(z) of pairs; metrics `margin` (z) and `accuracy`, where a margin of 0 counts half."""
 
-    settings = "dpo"
+    held_out_parts = ("margin", "accuracy")
 
     @classmethod
     def check(cls, keys: Any, base: DiffusionFolder) -> None:

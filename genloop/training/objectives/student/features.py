@@ -23,7 +23,7 @@ ATTENTION = ".attn1"
 class Features(StudentObjective):
     """Metrics `task`, `output` and `features` are the terms without their weights."""
 
-    settings = "features"
+    held_out_parts = ("task", "output", "features")
 
     @classmethod
     def check(cls, keys: Any, base: DiffusionFolder) -> None:

@@ -37,7 +37,7 @@ class GuidedRows(LatentRows):
 class Consistency(StudentObjective):
     """f at x_t learns f at the teacher's x_s; `teacher_gap` is how far the student is from the teacher's own x0."""
 
-    settings = "lcm"
+    held_out_parts = ("teacher_gap",)
 
     @classmethod
     def check(cls, keys: Any, base: DiffusionFolder) -> None:
