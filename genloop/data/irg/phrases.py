@@ -235,6 +235,7 @@ def choose(slot: str, random: np.random.Generator, split: str) -> str:
     return templates[int(random.integers(len(templates)))][1]
 
 
+@cache
 def is_held_out(template: str) -> bool:
     """Whether "SLOT.NUMBER" is for test alone."""
     slot, _, number = template.partition(".")
@@ -251,13 +252,14 @@ def parse(sentence: str) -> Parsed | None:
     found = None if _MASK in sentence else _parse_masked(NUMBER.sub(_MASK, sentence))
     if found is None:
         return None
-    numbers = NUMBER.findall(sentence)
     slot, number, masked = found
+    numbers = iter(NUMBER.findall(sentence))
     fields = {}
     for name, text in masked:
-        fields[name] = text
-        if _MASK in text:
-            fields[name] = re.sub(_MASK, lambda _: numbers.pop(0), text)
+        if text == _MASK:
+            fields[name] = next(numbers)
+        else:
+            fields[name] = re.sub(_MASK, lambda _: next(numbers), text) if _MASK in text else text
     return Parsed(slot, number, fields)
 
 

@@ -46,7 +46,8 @@ class Quote:
 def same_at_precision(text: str, number: float) -> bool:
     """Whether a number, rounded to as many decimals as the text has, reads as the text does (-0.0 as 0.0)."""
     decimals = len(text.partition(".")[2])
-    return f"{number:z.{decimals}f}" == f"{float(text):z.{decimals}f}"
+    shown = f"{number:z.{decimals}f}"
+    return shown == text or shown == f"{float(text):z.{decimals}f}"
 
 
 def quotes(text: str) -> list[Quote]:

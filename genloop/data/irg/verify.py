@@ -298,7 +298,7 @@ def _visual(record: Record) -> Iterator[Problem]:
 
 def _prompt(record: Record) -> Iterator[Problem]:
     found = tuple(diagnosis for one in record.rounds for diagnosis in one.diagnosis)
-    known = {refined(record.instruction, found, template) for _, template in SLOTS["prompt"].templates(record.split)}
+    known = (refined(record.instruction, found, template) for _, template in SLOTS["prompt"].templates(record.split))
     if record.final_prompt and record.final_prompt not in known:
         is_own = record.instruction.rstrip(" .") in record.final_prompt
         yield Problem(
