@@ -230,5 +230,7 @@ def _attention(
     if enable_gqa:  # heads share keys
         repeats = query.shape[1] // key.shape[1]
         key, value = (part.repeat_interleave(repeats, dim=1) for part in (key, value))
+    if attn_mask is not None and attn_mask.dtype == torch.bool:  # they add numbers, and keep them for the backward pass
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
     fused = _aten._scaled_dot_product_flash_attention_for_cpu
     return fused(query, key, value, 0.0, is_causal, attn_mask=attn_mask, scale=scale)[0]

@@ -41,6 +41,7 @@ def evaluation(images: Path, out: Path) -> list[str]:
         ("train_showo", ["train.num_steps=2"]),
         ("train_student", ["train.num_steps=2"]),
         ("train_judge", BATCH),
+        ("train_vlm", ["train.num_steps=2"]),
         ("train_grpo", GROUPS),
     ],
 )
