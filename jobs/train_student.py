@@ -60,12 +60,15 @@ def main(config: Config, world: World, checked: StudentData) -> None:
 
 def footprint(config: Config, checked: StudentData, *, device: str, ranks: int) -> Footprint:
     """Two steps on the meta device; the caches are counted as files, not computed."""
+    import torch
+
     from genloop.models.diffusion.load import empty_diffusion
     from genloop.training.footprint import training_footprint
     from genloop.training.student.build import blank_data, build_objective, build_student
 
     def build() -> "StudentObjective":
-        denoiser = empty_diffusion(checked.base, grid=config.preview_grid(checked.base))
+        dtype = getattr(torch, config.dtype)
+        denoiser = empty_diffusion(checked.base, grid=config.preview_grid(checked.base), dtype=dtype)
         student, _ = build_student(config, denoiser, checked)
         return build_objective(config, student, blank_data(config, checked), World(0, ranks))
 
@@ -76,12 +79,17 @@ def objective_of(
     config: Config, checked: StudentData, world: World, device: str
 ) -> "tuple[StudentObjective, dict[str, Any]]":
     """What is trained, its caches full, and its adapters by component when it has some."""
-    from genloop.models.diffusion.load import load_diffusion
-    from genloop.training.student.build import build_objective, build_student, fill_caches
+    import torch
 
-    denoiser = load_diffusion(checked.base, grid=config.preview_grid(checked.base), device=device)
+    from genloop.models.diffusion.load import load_diffusion
+    from genloop.training.student.build import build_objective, build_student, fill_caches, put_away
+
+    grid, dtype = config.preview_grid(checked.base), getattr(torch, config.dtype)
+    denoiser = load_diffusion(checked.base, grid=grid, dtype=dtype, device=device)
     data = fill_caches(config, denoiser, checked, world)
     student, adapted = build_student(config, denoiser, checked)
+    if not config.guards.has_images:
+        put_away(denoiser, student)
     return build_objective(config, student, data, world), adapted
 
 

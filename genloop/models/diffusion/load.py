@@ -117,7 +117,9 @@ def load_diffusion(
     return PipelineDenoiser(pipe, folder, grid, torch.device(device))
 
 
-def empty_diffusion(folder: DiffusionFolder, *, grid: tuple[int, int]) -> PipelineDenoiser:
+def empty_diffusion(
+    folder: DiffusionFolder, *, grid: tuple[int, int], dtype: torch.dtype = torch.float32
+) -> PipelineDenoiser:
     """The same on the meta device: no weight is read."""
     diffusers, transformers = require("diffusers", "diffusion"), require("transformers")
     index, parts = read_json_object(folder.folder / INDEX), dict[str, Any]()
@@ -129,6 +131,7 @@ def empty_diffusion(folder: DiffusionFolder, *, grid: tuple[int, int]) -> Pipeli
             else:
                 parts[name] = component.from_config(folder.unet if name == UNET else folder.vae)
             parts[name].eval().requires_grad_(False)
+            parts[name].to(torch.float32 if name == "vae" else dtype)
     unused = {name: None for name in _UNUSED if name in index}
     pipeline_class = getattr(diffusers, folder.pipeline)
     pipe = pipeline_class.from_pretrained(folder.folder, local_files_only=True, **unused, **parts)

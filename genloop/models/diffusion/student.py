@@ -54,11 +54,12 @@ class Student(nn.Module):
         time_ids (B, 6): of SDXL, the original size, the corner of the crop and its size, heights before widths.
         unet: another one of the same inputs, by default the one that learns.
         """
-        more: dict[str, Any] = {}
-        if texts.pooled is not None:
-            more = {"added_cond_kwargs": {"text_embeds": texts.pooled, "time_ids": time_ids}}
         network: Any = self.unet if unet is None else unet
-        output = network(noised, timesteps, encoder_hidden_states=texts.embeddings, return_dict=False, **more)[0]
+        dtype, more = network.dtype, dict[str, Any]()
+        if texts.pooled is not None:
+            more = {"added_cond_kwargs": {"text_embeds": texts.pooled.to(dtype), "time_ids": time_ids}}
+        words = texts.embeddings.to(dtype)
+        output = network(noised.to(dtype), timesteps, encoder_hidden_states=words, return_dict=False, **more)[0]
         return output.float()
 
     def read(self, captions: Sequence[str | None]) -> "Texts":

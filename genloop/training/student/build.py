@@ -66,6 +66,13 @@ def _with_teacher(settings: FeatureLossSettings, denoiser: PipelineDenoiser, che
     return Teacher(unet.to(denoiser.device).eval().requires_grad_(False), partial(source_name, kept=kept))
 
 
+def put_away(denoiser: PipelineDenoiser, student: Student) -> None:
+    """Move what no step needs any more to the CPU: the VAE, and text encoders that do not learn."""
+    for name in COMPONENTS[student.base.pipeline]:
+        if name != UNET and name not in student.components:
+            getattr(denoiser.pipeline, name).to("cpu")
+
+
 def build_objective(keys: Any, student: Student, data: LearningData, world: World) -> StudentObjective:
     """The objective that `keys.objective` names; some samples are held out when there is a validation loss."""
     kind = lookup(OBJECTIVES, keys.objective, "objective")
@@ -91,6 +98,7 @@ def fill_caches(keys: Any, denoiser: PipelineDenoiser, checked: StudentData, wor
         _sha256_of(base, ["vae"]),
         _sha256_of(base, [c for c in COMPONENTS[base.pipeline] if c in TOKENIZERS]),
     )
+    encoders = encoders if keys.dtype == "float32" else f"{encoders} in {keys.dtype}"
     latent_keys = [latent_key(example, vae, keys.latents) for example in examples.examples]
     position_of = {key: position for position, key in enumerate(latent_keys)}
     latents = EncodedCache(folder, "latents", latent_keys)

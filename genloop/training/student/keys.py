@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from genloop.bounds import Count, CountOrNone, Factor, Share, TotalOrNone, Width
-from genloop.config import LAUNCH, Settings
+from genloop.config import LAUNCH, DType, Settings
 from genloop.data.latents.buckets import bucket_sizes
 from genloop.data.latents.examples import CaptionedImages
 from genloop.data.shards import Shards
@@ -31,6 +31,7 @@ from genloop.training.settings import LoraSettings, TrainSettings
 from genloop.training.student.extras import Extras, extra_inputs, extras_of
 
 Part = Literal["unet", "text_encoder"]
+_HALVES = {"bfloat16": "bf16", "float16": "fp16"}  # types, as train.precision calls them
 
 
 class UnetLora(LoraSettings):
@@ -74,6 +75,9 @@ class StudentKeys(Settings):
     objective: str = Field("sft", description=f"{', '.join(OBJECTIVES)}, module:class")
     weights: Literal["lora", "full"] = Field("lora", description="adapters, or all weights of `parts`")
     parts: tuple[Part, ...] = Field(("unet",), min_length=1, description="what is trained; text_encoder: both of SDXL")
+    dtype: DType = Field(
+        "float32", description="of weights beside adapters; half precision needs train.precision of that kind"
+    )
     lora: UnetLora = UnetLora()
     text_lora: TextLora = TextLora()
     lcm: ConsistencySettings = ConsistencySettings()
@@ -142,6 +146,8 @@ class StudentKeys(Settings):
             yield (component, "lora", self.lora) if component == UNET else (component, "text_lora", self.text_lora)
 
     def _check_adapters(self, base: DiffusionFolder) -> None:
+        if self.dtype != "float32" and (self.weights, self.train.precision) != ("lora", _HALVES[self.dtype]):
+            raise ValueError(f"dtype: {self.dtype} needs weights=lora and train.precision={_HALVES[self.dtype]}")
         if self.weights == "full":
             return
         check_installed("peft", "train")

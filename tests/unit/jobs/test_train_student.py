@@ -65,6 +65,15 @@ def test_looking_at_images_and_held_out_rows_leaves_the_training_bit_equal(tmp_p
     assert looks == [0, 2, 4]
 
 
+def test_adapters_beside_weights_in_half_precision_are_float32_and_learn_about_the_same(tmp_path: Path) -> None:
+    words = ("train.precision=bf16", *WATCHED)
+    whole, half = trained(tmp_path / "whole", *words), trained(tmp_path / "half", *words, "dtype=bfloat16")
+    tensors = load_tensors(half / "checkpoints/step-0000004")
+    assert {str(value.dtype) for name, value in tensors.items() if name.startswith("model.")} == {"torch.float32"}
+    one, other = ([line["loss"] for line in lines(run) if "loss" in line] for run in (whole, half))
+    assert other == pytest.approx(one, rel=0.05) and other != one
+
+
 @pytest.mark.parametrize("is_xl", [False, True])
 def test_text_encoders_learn_beside_the_unet_with_targets_of_their_own(tmp_path: Path, xl: Path, is_xl: bool) -> None:
     words = ["parts=[unet, text_encoder]", "text_lora.rank=2", "train.gradient_checkpointing=true"]
@@ -102,6 +111,8 @@ BAD_WORDS = [
     (["val_every=1", "val_rows=64"], "val_rows: 64 "),
     (["guards.every=5"], "guards.prompts"),
     (["lora.rank=0"], "lora.rank"),
+    (["dtype=bfloat16"], "dtype: bfloat16 needs"),
+    (["dtype=float16", "weights=full", "train.precision=fp16"], "dtype: float16 needs"),
 ]
 
 
