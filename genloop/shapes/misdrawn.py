@@ -1,25 +1,22 @@
 """Scenes that show something else than was asked for: a wrong number of objects, a wrong colour, a wrong place."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from genloop.data.irg.record import Fault, Issue, SceneObject, SceneSpec
 from genloop.records import COLORS, Prompt
 
 MAX_THINGS = 4
-
-
-def content_faults(prompt: Prompt, spec: SceneSpec) -> tuple[Issue, ...]:
-    """What can be wrong about a scene of this prompt: its number, colours and relation as far as the prompt says."""
-    found: list[Issue] = ["wrong_count"]
-    if any(clause.color for clause in prompt.include):
-        found.append("wrong_color")
-    if spec.relation is not None:
-        found.append("wrong_position")
-    return tuple(found)
+TASKS: Mapping[Issue, tuple[str, ...]] = {  # GenEval's tasks whose prompts say what each fault of content goes against
+    "wrong_count": ("single_object", "two_object", "counting", "colors"),
+    "wrong_color": ("colors", "color_attr"),
+    "wrong_position": ("position",),
+}
 
 
 def misdraw(prompt: Prompt, spec: SceneSpec, kind: Issue, rng: np.random.Generator) -> tuple[SceneSpec, Fault]:
-    """The scene with a fault of content that `content_faults` has named, and its label."""
+    """The scene of one of the fault's TASKS with that fault, and its label."""
     make = {"wrong_count": _another_number, "wrong_color": _another_color, "wrong_position": _mirrored}[kind]
     shown = spec.model_copy(update={"things": make(prompt, spec, rng)})
     return shown, Fault(kind=kind, severity=1.0, bin=2, is_reversible=False)

@@ -1,13 +1,20 @@
 """Drawn scenes as a source of traces: trace i is a function of (seed, i) and the shares alone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from genloop.data.irg.diagnose import diagnose
+from genloop.data.irg.features import measure
 from genloop.data.irg.loop import Beginning, Drawn
 from genloop.data.irg.plan import FaultShares, draw_plan
-from genloop.shapes.misdrawn import content_faults, misdraw
+from genloop.data.irg.record import Intent, SceneSpec
+from genloop.records import TAGS, Prompt
+from genloop.shapes.misdrawn import TASKS, misdraw
 from genloop.shapes.studio import draw_scene, instruction_of, render_scene
+
+_ATTEMPTS = 200  # at a scene in which the rules find nothing; one in twenty fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +31,13 @@ class SceneTraces:
         """What trace `index` begins with, and where it comes from."""
         rng = np.random.default_rng([self.seed, index])
         plan = draw_plan(rng, self.shares, is_scene=True)
-        prompt, spec = draw_scene(rng, plan.intent, side=self.side)
-        clean, shown = render_scene(spec, self.side), None
+        fault_kinds = tuple(TASKS)
+        wrong = fault_kinds[rng.integers(len(fault_kinds))] if plan.kind == "content" else None
+        prompt, spec, clean = self._clean(rng, plan.intent, TASKS[wrong] if wrong else TAGS)
+        shown = None
         first, labels = plan.spoil(clean, rng)
-        if plan.kind == "content":
-            kinds = content_faults(prompt, spec)
-            shown, fault = misdraw(prompt, spec, kinds[rng.integers(len(kinds))], rng)
+        if wrong:
+            shown, fault = misdraw(prompt, spec, wrong, rng)
             first, labels = render_scene(shown, self.side), (fault,)
 
         def redraw(words: str, attempt: int) -> Drawn:
@@ -48,3 +56,14 @@ class SceneTraces:
             begins_wrong=plan.begins_wrong,
         )
         return start, {"source": "scenes", "prompt": prompt.text, "task": str(prompt.tag), "kind": plan.kind}
+
+    def _clean(
+        self, rng: np.random.Generator, intent: Intent, tasks: Sequence[str]
+    ) -> tuple[Prompt, SceneSpec, np.ndarray]:
+        """A prompt of one of the tasks, a scene of it in which the rules find nothing, and its image (H, W, 3)."""
+        for _ in range(_ATTEMPTS):
+            prompt, spec = draw_scene(rng, intent, tag=tasks[int(rng.integers(len(tasks)))], side=self.side)
+            image = render_scene(spec, self.side)
+            if not diagnose(measure(image), intent):
+                return prompt, spec, image
+        raise RuntimeError(f"no scene of {self.side} pixels passes the rules in {_ATTEMPTS} attempts")

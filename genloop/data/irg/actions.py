@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genloop.data.irg.diagnose import is_reversible
+from genloop.data.irg.features import reduction
 from genloop.data.irg.record import Action, Diagnosis, Features, Intent, Issue
 from genloop.data.pixels import luminance
 from genloop.registry import require
@@ -165,9 +166,10 @@ def _denoise(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _unsharp(image: np.ndarray, radius: float, amount: float) -> np.ndarray:
-    """The image plus `amount` times its difference from a Gaussian blur; `radius` is its sigma in pixels."""
+    """The image plus `amount` times its difference from a Gaussian blur; `radius` is its sigma at 128 pixels."""
     from scipy.ndimage import gaussian_filter
 
+    radius *= reduction(image.shape)
     scaled = image / 255
     return _to_uint8(scaled + amount * (scaled - gaussian_filter(scaled, (radius, radius, 0))))
 

@@ -6,6 +6,7 @@ from genloop.data.irg.record import DECIMALS, Features
 from genloop.data.pixels import luminance, saturation, to_lab
 
 MIN_SIDE = 8  # pixels; below it noise and sharpness say nothing
+VIEWED = 128  # pixels of the longer side, at which detail is measured
 _HIGH, _LOW = 254, 1  # levels that count as clipped
 _LAPLACIAN_GAIN = 20.0  # variance of the Laplacian of white noise, by its variance: 4^2 + 4
 
@@ -22,8 +23,6 @@ def measure(image: np.ndarray, clip_similarity: float | None = None) -> Features
     lab = to_lab(np.moveaxis(image, 2, 0))
     cast_a, cast_b = lab[1].mean(), lab[2].mean()
     sharpness, noise = laplacian_variance(luma * 255), immerkaer(luma * 255)
-    variance = luma.var() * 255**2
-    own = max(0.0, sharpness - _LAPLACIAN_GAIN * noise**2)
     found = {
         "brightness": luma.mean(),
         "contrast": luma.std(),
@@ -36,11 +35,31 @@ def measure(image: np.ndarray, clip_similarity: float | None = None) -> Features
         "cast_b": cast_b,
         "cast": np.hypot(cast_a, cast_b),
         "sharpness": sharpness,
-        "detail": own / variance if variance >= 1 else 0.0,
+        "detail": detail(luma * 255),
         "noise": noise,
         "clip_similarity": clip_similarity,
     }
     return Features(**{k: None if v is None else round(float(v), DECIMALS[k]) + 0.0 for k, v in found.items()})
+
+
+def detail(luma: np.ndarray) -> float:
+    """(H, W) in levels of 8 bits -> variance of the Laplacian without that of noise, by the variance of luma.
+
+    Of an image whose longer side is about VIEWED pixels, to which larger ones are reduced: a picture is as sharp as it
+    looks, however many pixels it has.
+    """
+    step = reduction(luma.shape)
+    height, width = (side // step * step for side in luma.shape)
+    small = luma[:height, :width].reshape(height // step, step, width // step, step).mean(axis=(1, 3))
+    variance = float(small.var())
+    own = laplacian_variance(small) - _LAPLACIAN_GAIN * immerkaer(small) ** 2
+    return max(0.0, own) / variance if variance >= 1 else 0.0
+
+
+def reduction(shape: tuple[int, ...]) -> int:
+    """(H, W, ...) -> by how much an image is reduced before its detail is measured; 1 if a side would be too short"""
+    step = max(1, round(max(shape[:2]) / VIEWED))
+    return step if min(shape[:2]) // step >= MIN_SIDE else 1
 
 
 def laplacian_variance(luma: np.ndarray) -> float:

@@ -59,7 +59,7 @@ class Features(_Part):
     cast_b: float
     cast: float  # their length, the chroma of the mean colour
     sharpness: float  # variance of the Laplacian of luma in levels of 8 bits
-    detail: float  # sharpness without the share of noise, divided by the variance of luma
+    detail: float  # sharpness at 128 pixels without the share of noise, by the variance of luma
     noise: float  # standard deviation by Immerkaer (1996), in levels of 8 bits
     clip_similarity: float | None = None  # of image and instruction, by an encoder; None where none is asked
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from genloop.data.irg.diagnose import diagnose
 from genloop.data.irg.faults import FAULTS
+from genloop.data.irg.features import measure
 from genloop.data.irg.loop import Beginning, Drawn, Loop, Trace, is_gain
 from genloop.data.irg.plan import FaultShares, TracePlan, draw_plan
 from genloop.data.irg.record import Effect, Issue
@@ -76,3 +78,9 @@ def test_shares_are_kept():
     assert all(len(plan.faults) == 2 for plan in plans if plan.kind == "double")
     others = [draw_plan(np.random.default_rng(i), shares, is_scene=False) for i in range(50)]
     assert "content" not in {plan.kind for plan in others} and {plan.intent for plan in others} == {"neutral"}
+
+
+def test_drawn_scenes_begin_clean():
+    for index in range(8):
+        start, _ = SceneTraces(5, FaultShares(), 64).start(index)
+        assert start.reference is not None and diagnose(measure(start.reference), start.intent) == ()

@@ -125,3 +125,13 @@ def test_content_is_compared_with_what_was_asked_for() -> None:
     assert not any(map(is_reversible, found)) and all(one.evidence[0].holds for one in found)
     (action,) = propose(measure(flat(128)), found[:1], "neutral", "a star right of a ring")
     assert action.op == "regenerate" and action.params["prompt"] == edit_prompt("a star right of a ring", found[:1])
+
+
+def test_detail_does_not_depend_on_size_or_contrast() -> None:
+    small = np.random.default_rng(2).integers(60, 180, (32, 32, 1)).repeat(4, axis=0).repeat(4, axis=1)
+    image = small.repeat(3, axis=2).astype(np.uint8)  # (128, 128, 3)
+    large = image.repeat(3, axis=0).repeat(3, axis=1)
+    flat_one = (image // 2 + 60).astype(np.uint8)
+    found = measure(image).detail
+    assert measure(large).detail == found and measure(flat_one).detail == pytest.approx(found, rel=0.02)
+    assert measure(large).sharpness < measure(image).sharpness
