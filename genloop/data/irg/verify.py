@@ -222,6 +222,9 @@ def _round_texts(record: Record, one: Round, where: str) -> Iterator[Problem]:
             yield Problem(UNREAD, where, sentence)
         elif is_held_out(parsed.template) != (record.split == "test"):
             yield Problem("split", where, f"template {parsed.template} in {record.split}")
+        if parsed and parsed.slot == "undone" and not attempts(record.rounds, one.index):
+            yield Problem(UNREAD, where, f"what was taken back is not there: {sentence}")
+            continue
         found, unread = quotes_of_sentence(sentence, parsed)
         yield from _numbers(record, one, found, where)
         yield from (Problem(UNREAD, where, f"the number {number} in: {sentence}") for number in unread)
@@ -342,7 +345,8 @@ def _question(record: Record, one: Round | None, content: str, where: str) -> It
     if known == content:
         return
     own = [line for line in content.split("\n")[1:] if line.startswith(PREFIXES)]
-    yield from _numbers(record, one, _values(content), where)
+    told = "\n".join(line for line in content.split("\n") if not line.startswith(PREFIXES[:3]))
+    yield from _numbers(record, one, [q for q in quotes_of_sentence(told, None)[0] if q.role == "value"], where)
     unknown = ((PREFIXES[1],) if scene is None else ()) + (() if tried else (PREFIXES[2],))  # told, not in the record
     for line in own:
         if line not in known.split("\n"):
@@ -368,7 +372,3 @@ def _answer(record: Record, one: Round, content: str, where: str) -> Iterator[Pr
         yield Problem("conversation", where, "other actions than the round's")
     if said.prompt != expected.prompt:
         yield Problem("conversation", where, "another prompt than the round's")
-
-
-def _values(text: str) -> list[Quote]:
-    return [quote for quote in quotes_of_sentence(text, None)[0] if quote.role == "value"]
