@@ -75,11 +75,19 @@ class Sampler(Protocol[S]):
         Only generators that were tuned for it make sense of that.
         """
 
-    def renoise(self, state: S, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0) -> S:
+    def renoise(
+        self,
+        state: S,
+        prompts: Sequence[Prompt],
+        strength: float,
+        guidance: float = 1.0,
+        cells: "Tensor | None" = None,
+    ) -> S:
         """Noise finished rows again, to be drawn for other prompts: tokens are masked, latents go back in time.
 
         `strength` in (0, 1] is the share of the noise and, rounded up, of the steps; at 1 nothing of the image is left.
-        `guidance` multiplies the guidance scale from here on; a sampler without guidance ignores it.
+        `guidance` multiplies the guidance scale from here on; a sampler without guidance ignores it. `cells` (B, n)
+        bool says which ones are drawn again; by default tokens are chosen by chance, and latents are noised everywhere.
         """
 
     def step(self, state: S) -> S:

@@ -207,9 +207,12 @@ class ImageSearch:
         state = path.now.state.select([path.now.row])
         path.now = PathSnapshot(path, self.sampler.correct(state, [self.prompt], [reason]), 0, path.now.total)
 
-    def renoise(self, path: Path, prompt: Prompt, strength: float, guidance: float) -> None:
-        """Noise a finished path again to a strength, to be drawn for `prompt` with the guidance times a factor."""
-        state = self.sampler.renoise(path.now.state.select([path.now.row]), [prompt], strength, guidance)
+    def renoise(
+        self, path: Path, prompt: Prompt, strength: float, guidance: float, cells: "Tensor | None" = None
+    ) -> None:
+        """Noise a finished path, or its `cells` (n,), again, to be drawn for `prompt` at a factor of the guidance."""
+        drop = None if cells is None else cells[None]
+        state = self.sampler.renoise(path.now.state.select([path.now.row]), [prompt], strength, guidance, drop)
         path.now = PathSnapshot(path, state, 0, path.now.total)
         path.prompt, path.redrawn = prompt, Redrawing(prompt.condition, strength, guidance)
 

@@ -35,7 +35,7 @@ SEARCHES: dict[str, tuple[str, int, dict[str, Any]]] = {
     "parm++ random": ("parm_plus_plus", 2, {"start": "best_of_n", "region": "random", "accept": 1.0, "rounds": 2}),
     "parm++ layout": ("parm_plus_plus", 2, {"start": "best_of_n", "correction": "layout", "accept": 1.0, "rounds": 2}),
     "refine": ("refine", 1, {"rounds": 3, "strength": 0.7}),
-    "refine best": ("refine", 2, {"start": "best_of_n", "rounds": 2, "strength": 1.0, "guidance_rise": 0.5}),
+    "refine best": ("refine", 2, {"rounds": 2, "strength": 0.5, "region": "confidence", "guidance_rise": 0.5}),
     "halving": ("successive_halving", 5, {"rungs": RUNGS}),
     "knockout": ("knockout", 5, {}),
     "adaptive": ("adaptive", 6, {"group": 2, "error": 0.2, "slope": 1.5}),

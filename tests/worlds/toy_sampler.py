@@ -84,11 +84,21 @@ class ToySampler:
         again = self._drawn(state.means, state.seeds, tuple(r + 1 for r in state.rounds), num_steps)
         return replace(again, kept=state.content.masked_fill(drop.view(-1, 1, *self.grid), torch.nan))
 
-    def renoise(self, state: ToyState, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0) -> ToyState:
+    def renoise(
+        self,
+        state: ToyState,
+        prompts: Sequence[Prompt],
+        strength: float,
+        guidance: float = 1.0,
+        cells: Tensor | None = None,
+    ) -> ToyState:
         steps = max(1, math.ceil(strength * self.num_steps))
         means = [guidance * _mean(prompt.condition) for prompt in prompts]
         again = self._drawn(means, state.seeds, tuple(r + 1 for r in state.rounds), steps)
-        return replace(again, target=strength * again.target + (1 - strength) * state.content)
+        again = replace(again, target=strength * again.target + (1 - strength) * state.content)
+        if cells is None:
+            return again
+        return replace(again, kept=state.content.masked_fill(cells.view(-1, 1, *self.grid), torch.nan))
 
     def correct(self, state: ToyState, prompts: Sequence[Prompt], reasons: Sequence[str]) -> ToyState:
         means = [_mean(prompt.condition + reason) for prompt, reason in zip(prompts, reasons, strict=True)]

@@ -77,9 +77,11 @@ def _walk(row: GeneratedRow) -> list[tuple[float, float]]:
 
     best, steps = max((_score(row, one.candidate) or 0.0 for one in start), default=0.0), sum(map(walked, start))
     found: list[tuple[float, float]] = [(best, steps)]
+    beside = row.cost.generator_steps - sum(map(walked, row.candidates))  # what choosing the cells took
+    total: float = steps
     for one in drawn:
-        best, steps = max(best, _score(row, one.candidate) or 0.0), steps + walked(one)
-        found.append((best, steps))
+        best, total = max(best, _score(row, one.candidate) or 0.0), total + walked(one) + beside / len(drawn)
+        found.append((best, total))
     return found
 
 

@@ -111,11 +111,17 @@ class DiffusionSampler:
         )
 
     def renoise(
-        self, state: DiffusionState, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0
+        self,
+        state: DiffusionState,
+        prompts: Sequence[Prompt],
+        strength: float,
+        guidance: float = 1.0,
+        cells: Tensor | None = None,
     ) -> DiffusionState:
-        """Image-to-image with other texts: noise everywhere, as much as `strength` of the steps takes away."""
-        everything = torch.ones(len(state), self.grid[0] * self.grid[1], dtype=torch.bool)
-        again = self.remask(state, everything, max(1, math.ceil(strength * self.num_steps)))
+        """Image-to-image with other texts: noise in `cells` (B, n), or everywhere, of `strength` of the steps."""
+        if cells is None:
+            cells = torch.ones(len(state), self.grid[0] * self.grid[1], dtype=torch.bool)
+        again = self.remask(state, cells, max(1, math.ceil(strength * self.num_steps)))
         conditions = tuple(self._condition(prompt.condition) for prompt in prompts)
         return replace(again, conditions=conditions, guidance=(guidance,) * len(state))
 

@@ -96,7 +96,14 @@ class EditSampler:
         """ValueError: see the module."""
         raise ValueError(_ONE_STEP)
 
-    def renoise(self, state: EditState, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0) -> EditState:
+    def renoise(
+        self,
+        state: EditState,
+        prompts: Sequence[Prompt],
+        strength: float,
+        guidance: float = 1.0,
+        cells: Tensor | None = None,
+    ) -> EditState:
         """ValueError: see the module."""
         raise ValueError(_ONE_STEP)
 

@@ -112,15 +112,21 @@ class MaskGitSampler:
         return state.again(drop.to(state.tokens.device), self.mask_code, num_steps)
 
     def renoise(
-        self, state: MaskGitState, prompts: Sequence[Prompt], strength: float, guidance: float = 1.0
+        self,
+        state: MaskGitState,
+        prompts: Sequence[Prompt],
+        strength: float,
+        guidance: float = 1.0,
+        cells: Tensor | None = None,
     ) -> MaskGitState:
-        """Mask a share of the tokens again, any of them, as masked diffusion noises; the others stay."""
+        """Mask `cells` (B, n), or a share of the tokens by chance, as masked diffusion noises; the others stay."""
         self._follow_weights()
-        n = state.tokens.shape[1]
-        count = max(1, round(strength * n))
-        cells = [random_cells(seed, number, n, count) for seed, number in zip(state.seeds, state.rounds)]
-        steps = max(1, math.ceil(strength * self.num_steps))
-        again = self.remask(state, torch.from_numpy(np.stack(cells)), steps)
+        if cells is None:
+            n = state.tokens.shape[1]
+            count = max(1, round(strength * n))
+            drawn = [random_cells(seed, number, n, count) for seed, number in zip(state.seeds, state.rounds)]
+            cells = torch.from_numpy(np.stack(drawn))
+        again = self.remask(state, cells, max(1, math.ceil(strength * self.num_steps)))
         prefixes = tuple(self._prefix(prompt.condition) for prompt in prompts)
         return replace(again, prefixes=prefixes, guidance=(guidance,) * len(state))
 

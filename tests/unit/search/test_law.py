@@ -80,7 +80,7 @@ def test_costs_are_the_steps_and_questions_of_the_traces(name: str) -> None:
         choices = list(walker.search(PAIRS, 11))
         steps = sum(walker.sampler.walked)
         children = sum(one.parent is not None for choice in choices for one in choice.candidates)
-        passes = {"parm++ confidence": 1.5, "parm++ layout": 0.5}.get(name, 0.0)
+        passes = {"parm++ confidence": 1.5, "refine best": 1.5, "parm++ layout": 0.5}.get(name, 0.0)
         assert sum(choice.cost.generator_steps for choice in choices) == steps + passes * children
         seen = sum(len(one.trace) for choice in choices for one in choice.candidates)
         calls = sum(choice.cost.judge_calls for choice in choices)

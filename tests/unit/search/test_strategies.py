@@ -351,12 +351,15 @@ def test_a_single_step_leaves_nothing_to_rank() -> None:
 def test_refinement_draws_the_best_again_for_the_refined_prompt_and_never_ends_below_its_start() -> None:
     ends = set()
     options = {"rounds": 4, "strength": 0.5, "decay": 0.5, "guidance_rise": 0.2}
-    for choice, start in zip(run("refine", 1, **options), run("none", 1)):
+    for place, (choice, start) in enumerate(zip(run("refine", 1, **options), run("none", 1))):
         best = choice.candidates[0]
         assert best.content.tolist() == start.candidates[0].content.tolist()
+        failed = 0
         for number, child in enumerate(choice.candidates[1:]):
             assert child.parent == best.index and best.critique is not None and child.redrawn is not None
-            assert child.redrawn.prompt == best.critique.prompt
+            asked = PAIRS[place][0].text
+            assert child.redrawn.prompt == (asked if failed % 2 else best.critique.prompt)
+            failed = 0 if child.p_yes["outcome"] > best.p_yes["outcome"] else failed + 1
             assert (child.redrawn.strength, child.redrawn.guidance) == (0.5**number / 2, 1 + 0.2 * number)
             share = max(1, round(0.5**number / 2 * 16))
             assert (child.history["revealed_at"] >= best.num_steps).sum() == share
