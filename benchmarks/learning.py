@@ -13,7 +13,7 @@ over prompts and seeds, what each seed gives alone, CPU-minutes.
 import argparse
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,9 +75,10 @@ class Study:
         """Its stages, each in the folder that it has or would have."""
         return resolve_stages(load_pipeline(self.pipeline, self.words_of(seed)), read_folders(self.out))
 
-    def run(self, arm: str, seed: int, procs: int) -> None:
-        """An arm with all that it needs; SystemExit with its code when a stage fails."""
-        command = [sys.executable, "-m", "launch", "pipeline", self.pipeline, *self.words_of(seed), "--only", arm]
+    def run(self, arm: str | None, seed: int, procs: int) -> None:
+        """An arm with all that it needs, None: everything; SystemExit with its code when a stage fails."""
+        command = [sys.executable, "-m", "launch", "pipeline", self.pipeline, *self.words_of(seed)]
+        command += ["--only", arm] if arm else []
         done = subprocess.run([*command, "--procs", str(procs)], check=False)
         if done.returncode:
             raise SystemExit(done.returncode)
@@ -177,13 +178,13 @@ def markdown(study: Study, seeds: Sequence[int], command: str) -> str:
         "",
         "| arm | score, mean of the seeds | each seed (95 % over prompts) | CPU-minutes of training and its data |",
         "|---|---|---|---|",
-        *(_arm_line(arms[name]) for name in ARMS if name in arms),
+        *(arm_line(arms[name]) for name in ARMS if name in arms),
         "",
         "| difference | aimed at | points (95 % interval) | each seed | seeds, images of each | |",
         "|---|---|---|---|---|---|",
-        *_contrast_lines(arms),
+        *contrast_lines(arms, CONTRASTS),
         "",
-        f"CPU-minutes of all runs together: {_minutes(everything):.0f}.",
+        f"CPU-minutes of all runs together: {minutes(everything):.0f}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -193,15 +194,17 @@ def _listed(arms: Mapping[str, Arm]) -> str:
     return ", ".join(map(str, sorted({seed for arm in trained for seed in arm.evaluations})))
 
 
-def _arm_line(arm: Arm) -> str:
+def arm_line(arm: Arm) -> str:
+    """A row of a table: scores by seed, CPU-minutes."""
     scores = [arm.score(seed) for seed in sorted(arm.images)][: None if arm.is_trained else 1]
     each = "; ".join(f"{100 * s.estimate:.1f} ({100 * s.low:.1f} to {100 * s.high:.1f})" for s in scores)
-    minutes = np.mean([_minutes(set(runs) - set(runs[-2:])) for runs in arm.runs.values()])
-    return f"| {arm.name} | {100 * np.mean([s.estimate for s in scores]):.1f} | {each} | {minutes:.1f} |"
+    spent = np.mean([minutes(set(runs) - set(runs[-2:])) for runs in arm.runs.values()])
+    return f"| {arm.name} | {100 * np.mean([s.estimate for s in scores]):.1f} | {each} | {spent:.1f} |"
 
 
-def _contrast_lines(arms: Mapping[str, Arm]) -> Iterator[str]:
-    for name, base, aim in CONTRASTS:
+def contrast_lines(arms: Mapping[str, Arm], contrasts: Iterable[tuple[str, str, str]]) -> Iterator[str]:
+    """A row of a table for each (arm, base, aim) of which both are there."""
+    for name, base, aim in contrasts:
         if name not in arms or base not in arms or not arms[name].images.keys() & arms[base].images.keys():
             continue
         found, alone, number = difference(arms[name], arms[base])
@@ -210,7 +213,8 @@ def _contrast_lines(arms: Mapping[str, Arm]) -> Iterator[str]:
         yield f"| {name} - {base} | {aim} | {points} | {each} | {len(alone)}, {number:,} | {result(aim, found)} |"
 
 
-def _minutes(runs: set[Path]) -> float:
+def minutes(runs: set[Path]) -> float:
+    """CPU-minutes of some runs."""
     return sum(cpu_seconds(run) or 0.0 for run in runs) / 60
 
 
