@@ -6,9 +6,10 @@ from typing import Any
 
 from genloop.data.irg.faults import NUM_BINS
 from genloop.data.irg.record import CONTENT_ISSUES, ISSUES, OPS
-from genloop.stats.intervals import wilson
+from genloop.stats.intervals import clustered_wilson
 
 Row = Mapping[str, Any]
+Outcome = tuple[str, bool]  # its cluster, and whether it is so
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Any]:
@@ -21,20 +22,27 @@ def summarize(rows: Sequence[Row]) -> dict[str, Any]:
         "rounds": _counts(row["rounds"] for row in made),
         "ends": _counts(row["end"] for row in made),
         **{name: _counts(row[name] for row in made) for name in ("split", "kind", "intent")},
-        "clean": rate([row["kind"] == "clean" for row in made]),
-        "false_alarms": rate([bool(row["found"]) for row in made if row["kind"] == "clean"]),
+        "clean": rate((row["scene"], row["kind"] == "clean") for row in made),
+        "false_alarms": rate((row["scene"], bool(row["found"])) for row in made if row["kind"] == "clean"),
         "found": {issue: found for issue in ISSUES if (found := _recall(made, issue))},
         "actions": {op: rate_of_op for op in OPS if (rate_of_op := _success(made, op))},
-        "taken_back": rate([not accepted for row in made for _, accepted in row["done"]]),
-        "wrong_taken_back": rate([not row["done"][0][1] for row in made if row["begins_wrong"] and row["done"]]),
+        "taken_back": rate((row["scene"], not accepted) for row in made for _, accepted in row["done"]),
+        "wrong_taken_back": rate(
+            (row["scene"], not row["done"][0][1]) for row in made if row["begins_wrong"] and row["done"]
+        ),
     }
 
 
-def rate(outcomes: Sequence[bool]) -> dict[str, Any] | None:
-    """{"n", "estimate", "low", "high"} of independent outcomes; None without any."""
-    if not outcomes:
+def rate(outcomes: Iterable[Outcome]) -> dict[str, Any] | None:
+    """{"n", "estimate", "low", "high"}; None without any outcome.
+
+    Rounds of a trace and traces of an image are not independent: the scene, or the image, is the cluster.
+    """
+    found = list(outcomes)
+    if not found:
         return None
-    return {"n": len(outcomes), **wilson(sum(outcomes), len(outcomes))._asdict()}
+    clusters, values = zip(*found, strict=True)
+    return {"n": len(found), **clustered_wilson(values, clusters)._asdict()}
 
 
 def _counts(values: Iterable[Any]) -> dict[str, int]:
@@ -43,18 +51,17 @@ def _counts(values: Iterable[Any]) -> dict[str, int]:
 
 def _recall(rows: Sequence[Row], issue: str) -> dict[str, Any]:
     """By bin of severity: how often the first look finds a fault that was put in."""
-    outcomes: dict[int, list[bool]] = defaultdict(list)
+    outcomes: dict[int, list[Outcome]] = defaultdict(list)
     for row in rows:
         for kind, level in row["injected"]:
             if kind == issue:
-                outcomes[level].append(issue in row["found"])
+                outcomes[level].append((row["scene"], issue in row["found"]))
     if issue in CONTENT_ISSUES:
-        return {"all": rate([found for of_bin in outcomes.values() for found in of_bin])} if outcomes else {}
+        return {"all": rate(found for of_bin in outcomes.values() for found in of_bin)} if outcomes else {}
     return {str(level): rate(outcomes[level]) for level in range(NUM_BINS) if outcomes[level]}
 
 
 def _success(rows: Sequence[Row], op: str) -> dict[str, Any] | None:
     """How often rounds with this operation were accepted, wrong first actions left out."""
-    return rate(
-        [accepted for row in rows for ops, accepted in row["done"][1 if row["begins_wrong"] else 0 :] if op in ops]
-    )
+    rounds = ((row["scene"], done) for row in rows for done in row["done"][1 if row["begins_wrong"] else 0 :])
+    return rate((scene, accepted) for scene, (ops, accepted) in rounds if op in ops)

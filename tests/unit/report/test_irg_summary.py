@@ -17,7 +17,7 @@ def row(kind="single", injected=(), found=(), done=(), begins_wrong=False):
     }
 
 
-ROWS = [
+ALL = [
     row("clean"),
     row("clean", found=["blur"]),
     row(injected=[("noise", 0)], found=["noise"], done=[(["denoise"], True)]),
@@ -27,6 +27,7 @@ ROWS = [
     {"item": 6, "refused": "a.png: broken"},
     {"item": 7, "refused": "b.png: broken"},
 ]
+ROWS = [{"scene": f"scene {place}", **one} for place, one in enumerate(ALL)]
 
 
 def test_what_is_counted_adds_up():
