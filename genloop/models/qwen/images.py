@@ -97,6 +97,22 @@ def features_of(model: Any, pixels: Sequence[Tensor], grids: Sequence[tuple[int,
     """Pixels of some images -> the features of all their tokens in order (sum of T, D). Differentiable."""
     if model.config.model_type == "llava_onevision":
         return image_features(model, torch.stack(list(pixels))).flatten(0, 1)
-    table = torch.tensor(grids, device=pixels[0].device)
-    found = model.model.get_image_features(torch.cat(list(pixels)), table)
+    table = torch.tensor(grids)
+    sizes = {name: value.to(pixels[0].device) for name, value in _sizes(model.model.visual, table).items()}
+    found = model.model.get_image_features(torch.cat(list(pixels)), table, **sizes)
     return torch.cat(tuple(found.pooler_output))
+
+
+def _sizes(tower: Any, table: Tensor) -> dict[str, Tensor]:
+    """What a tower makes of the sizes of images (I, 3); on the host, so that no device is waited for."""
+    library = require("transformers.vision_utils")
+    merge = tower.spatial_merge_size
+    found = {
+        "position_ids": library.get_vision_position_ids(table, merge),
+        "cu_seqlens": library.get_vision_cu_seqlens(table),
+    }
+    if hasattr(tower, "window_size"):
+        windows = {"window_size": tower.window_size, "patch_size": tower.patch_size}
+        names = ("window_index", "cu_window_seqlens")
+        found |= dict(zip(names, library.get_vision_window_index(table, spatial_merge_size=merge, **windows)))
+    return found

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from genloop.checkpoint import read_shapes, verify_folder
-from genloop.job import run_command
+from genloop.job import parse, run_command
 from genloop.models.qwen.config import check_chat_folder
 from genloop.models.qwen.generate import answer, load_talker
 from genloop.models.qwen.load import load_chat_model
@@ -20,7 +20,8 @@ from tests.runs import ROOT, refusal
 from tests.worlds.tiny_qwen import qwen_folder, write_chats
 
 DATA = Path("tests/data/qwen")
-PRESETS = ("tiny", "tiny_vl", "tiny_qlora")
+FOLDERS = {"tiny": "model", "tiny_vl": "merged", "tiny_qlora": "merged"}  # what comes out
+PRESETS = tuple(FOLDERS)
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +62,7 @@ def test_the_committed_models_and_chats_are_what_their_builder_makes(tmp_path):
     assert write_chats(tmp_path / "chats").read_bytes() == (DATA / "chats.jsonl").read_bytes()
 
 
-@pytest.mark.parametrize(("preset", "folder"), [("tiny", "model"), ("tiny_vl", "merged"), ("tiny_qlora", "merged")])
+@pytest.mark.parametrize(("preset", "folder"), FOLDERS.items())
 def test_what_comes_out_answers(runs, preset, folder):
     verify_folder(runs[preset] / folder)
     talker = load_talker(runs[preset] / folder)
@@ -173,3 +174,18 @@ def test_a_tokenizer_without_chat_template_is_refused(tmp_path, capsys):
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     error = refusal(train_vlm, ["tiny", f"start={folder}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
     assert f"{folder}/tokenizer_config.json: chat_template" in error
+
+
+def test_a_plan_counts_four_bits_and_images(runs, tmp_path):
+    weights = {}
+    for preset in PRESETS:
+        config = parse(train_vlm, [preset, f"out={tmp_path / preset}"])
+        planned = train_vlm.footprint(config, train_vlm.check(config), device="cpu", ranks=1)
+        weights[preset] = planned.parts["weights"]
+        assert planned.working > 0
+    on_disk = {
+        preset: (runs[preset] / folder / "model.safetensors").stat().st_size for preset, folder in FOLDERS.items()
+    }
+    assert weights["tiny"] == pytest.approx(on_disk["tiny"], rel=0.1)
+    assert weights["tiny_vl"] == pytest.approx(on_disk["tiny_vl"], rel=0.2)  # and the adapters
+    assert weights["tiny_qlora"] < 0.7 * on_disk["tiny_qlora"]
