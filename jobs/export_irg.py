@@ -32,6 +32,7 @@ from genloop.data.shards import Sample, write_sides
 from genloop.distributed import World
 from genloop.job import run
 from genloop.ledger import Ledger, Unit, count, plan_units, rows_of_units
+from genloop.planning import Workload
 from genloop.reading import json_object, parse_json, read_utf8
 from genloop.rundir import write_json
 
@@ -81,6 +82,14 @@ def _left_out(config: Config) -> frozenset[str]:
         raise ValueError(f"duplicates: {path} is not there; false needs the list that build_irg writes")
     rows = [parse_json(line, f"{path}:{number}") for number, line in enumerate(read_utf8(path).splitlines(), 1)]
     return frozenset(row["key"] for row in rows)
+
+
+def work(config: Config) -> Workload:
+    """The traces of the source."""
+    from genloop.data.irg.exports import format_of
+
+    total = len(format_of(config.source_format).read(config.source))
+    return Workload(min(total, config.limit or total), min(total, config.limit or total))
 
 
 def main(config: Config, world: World, checked: Checked) -> None:

@@ -5,6 +5,7 @@ Each diagnosis carries its evidence, so anyone can check it: the value of a feat
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from genloop.data.irg.record import DECIMALS, Diagnosis, Evidence, Features, Intent, Issue, SceneSpec
@@ -43,6 +44,7 @@ CLIPPED = 0.15  # share of clipped pixels beyond which an exposure cannot be rep
 BLURRED = 0.9  # severity of blur beyond which sharpening does not help
 
 
+@cache
 def limits(intent: Intent) -> tuple[Limit, ...]:
     """What is measured against, in the order of diagnoses."""
     below, above = _EXPOSURE[intent]
@@ -56,6 +58,7 @@ def limits(intent: Intent) -> tuple[Limit, ...]:
     )
 
 
+@cache
 def limit_of(issue: Issue, intent: Intent) -> Limit | None:
     """The limit that an issue of the pixels is judged by; None for one of content."""
     return next((limit for limit in limits(intent) if limit.issue == issue), None)

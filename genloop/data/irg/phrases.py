@@ -9,8 +9,9 @@ up, not matched again.
 import re
 import string
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -215,13 +216,12 @@ SLOTS = {
 _NUMERIC = {"value", "threshold", "severity", "before", "after", "strength", "exposure"}
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A sentence that a template made: which one, and the text of each field."""
 
     slot: str
     number: int  # of the template
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str]
 
     @property
     def template(self) -> str:

@@ -6,7 +6,7 @@ before it; a second number behind it is a threshold. Numbers that follow no feat
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from genloop.data.irg.phrases import FEATURES, NUMBER, Parsed, parse, sentences
 from genloop.data.irg.record import Features
@@ -30,8 +30,7 @@ _NAME = re.compile(r"\b(" + "|".join(sorted(map(re.escape, _BY_NAME), key=len, r
 _REACH = 60  # characters from a feature's name to its number
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(NamedTuple):
     """A number that a text gives as the value (or threshold, or another role) of a feature."""
 
     feature: str

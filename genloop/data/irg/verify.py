@@ -214,7 +214,7 @@ def _round_texts(record: Record, one: Round, where: str) -> Iterator[Problem]:
     """Numbers, issues and actions in the texts of a round."""
     told: list[str] = []
     actions: list[str] = []
-    is_read = True
+    is_read, stored = True, _stored(record, one)
     for sentence in sentences(f"{one.reasoning_text} {one.diagnosis_text}"):
         parsed = parse(sentence)
         if parsed is None:
@@ -226,7 +226,7 @@ def _round_texts(record: Record, one: Round, where: str) -> Iterator[Problem]:
             yield Problem(UNREAD, where, f"what was taken back is not there: {sentence}")
             continue
         found, unread = quotes_of_sentence(sentence, parsed)
-        yield from _numbers(record, one, found, where)
+        yield from _numbers(stored, found, where)
         yield from (Problem(UNREAD, where, f"the number {number} in: {sentence}") for number in unread)
         if parsed and "issue" in parsed.fields:
             told.append(_ISSUES[parsed.fields["issue"]])
@@ -242,22 +242,27 @@ def _round_texts(record: Record, one: Round, where: str) -> Iterator[Problem]:
         yield Problem("action", where, f"tells {actions}, the actions are {[a.op for a in one.actions]}")
 
 
-def _numbers(record: Record, one: Round, found: Sequence[Quote], where: str) -> Iterator[Problem]:
-    """Each quoted number against the stored one."""
+def _stored(record: Record, one: Round) -> dict[str, Mapping[str, Any]]:
+    """By the role of a quote: {feature: the stored number}."""
     before = record.rounds[one.index - 1] if 0 < one.index <= len(record.rounds) else None
-    values = {"value": one.features, "before": before and before.features, "after": before and before.result_features}
-    limits = {e.feature: e.threshold for d in one.diagnosis for e in d.evidence}
+    after = before.result_features if before else None
+    return {
+        "value": one.features.__dict__,
+        "threshold": {e.feature: e.threshold for d in one.diagnosis for e in d.evidence},
+        "before": before.features.__dict__ if before else {},
+        "after": after.__dict__ if after else {},
+    }
+
+
+def _numbers(stored: Mapping[str, Mapping[str, Any]], found: Sequence[Quote], where: str) -> Iterator[Problem]:
+    """Each quoted number against the stored one."""
     for quote in found:
-        if quote.role == "threshold":
-            known = limits.get(quote.feature)
-        else:
-            known = getattr(values[quote.role], quote.feature, None)
+        known = stored[quote.role].get(quote.feature)
         if known is None and quote.role in ("before", "after"):
             yield Problem(UNREAD, where, f"{quote.role} of {quote.feature} is told, the round before is not there")
         elif known is None or isinstance(known, str) or not quote.equals(known):
-            yield Problem(
-                "number", where, f"{quote.role} of {quote.feature} is told as {quote.text}, stored is {known}"
-            )
+            what = f"{quote.role} of {quote.feature} is told as {quote.text}, stored is {known}"
+            yield Problem("number", where, what)
 
 
 def _finding(one: Round, fields: Mapping[str, str], where: str) -> Iterator[Problem]:
@@ -346,7 +351,9 @@ def _question(record: Record, one: Round | None, content: str, where: str) -> It
         return
     own = [line for line in content.split("\n")[1:] if line.startswith(PREFIXES)]
     told = "\n".join(line for line in content.split("\n") if not line.startswith(PREFIXES[:3]))
-    yield from _numbers(record, one, [q for q in quotes_of_sentence(told, None)[0] if q.role == "value"], where)
+    yield from _numbers(
+        _stored(record, one), [q for q in quotes_of_sentence(told, None)[0] if q.role == "value"], where
+    )
     unknown = ((PREFIXES[1],) if scene is None else ()) + (() if tried else (PREFIXES[2],))  # told, not in the record
     for line in own:
         if line not in known.split("\n"):
