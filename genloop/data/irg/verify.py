@@ -16,7 +16,7 @@ import numpy as np
 
 from genloop.data.image_reader import decode_image
 from genloop.data.irg.actions import execute
-from genloop.data.irg.diagnose import diagnose_content, limit_of
+from genloop.data.irg.diagnose import diagnose, diagnose_content, limit_of
 from genloop.data.irg.features import measure
 from genloop.data.irg.phrases import FEATURES, ISSUE_NAMES, SLOTS, is_held_out, parse, sentences
 from genloop.data.irg.quotes import Quote, quotes_of_sentence, same_at_precision
@@ -240,6 +240,9 @@ def _round_texts(record: Record, one: Round, where: str) -> Iterator[Problem]:
         yield Problem("text", where, f"tells {told}, diagnosed are {expected}")
     if actions != [action_text(action) for action in one.actions]:
         yield Problem("action", where, f"tells {actions}, the actions are {[a.op for a in one.actions]}")
+    by_rules = {diagnosis.issue for diagnosis in diagnose(one.features, record.intent)}
+    if lacking := sorted(by_rules - {diagnosis.issue for diagnosis in one.diagnosis}):
+        yield Problem("diagnosis", where, f"lacks {', '.join(lacking)}, which the rules find")
 
 
 def _stored(record: Record, one: Round) -> dict[str, Mapping[str, Any]]:

@@ -10,6 +10,7 @@ from genloop.data.images import encode_png
 from genloop.data.irg.actions import edit_prompt
 from genloop.data.irg.features import measure
 from genloop.data.irg.phrases import ASPECTS, FEATURES, ISSUE_NAMES, NUMBER, OP_NAMES, parse, sentences
+from genloop.data.irg.quality import intent_of
 from genloop.data.irg.quotes import same_at_precision
 from genloop.data.irg.record import Action, Diagnosis, Evidence, Features, Generator, Record, Round, parse_record
 from genloop.data.irg.text import action_text, plain_number
@@ -86,8 +87,8 @@ def read_looks(
     """A trace of accepted rounds from looks of elsewhere; features are measured on the images.
 
     Diagnoses and actions that are not given are read from the sentences of this suite; an edit of others becomes a
-    `regenerate` with the edit as its prompt. ValueError names the trace where an image does not decode or nothing is
-    asked for.
+    `regenerate` with the edit as its prompt. The exposure that is asked for is told by the words of the instruction.
+    ValueError names the trace where an image does not decode or nothing is asked for.
     """
     if not instruction.strip() or not seen:
         raise ValueError(f"{key}: has no {'images' if instruction.strip() else 'instruction'}")
@@ -120,6 +121,7 @@ def read_looks(
         split=split,
         generator=Generator(name=source, seed=0, params_sha="0" * 64),
         instruction=instruction,
+        intent=intent_of(instruction),
         reasoning_text=reasoning,
         rounds=tuple(rounds),
         license=license,

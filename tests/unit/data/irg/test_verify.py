@@ -140,6 +140,17 @@ def test_a_wrong_value_after_an_attempt_is_noticed():
     assert "number" in kinds(made, replace(("rounds", 1, "reasoning_text"), after, "0.001"))
 
 
+def test_an_issue_that_is_told_nowhere_is_noticed():
+    made = trace("dark", 3)
+
+    def hide(row):
+        row.update(messages=[], final_prompt="")
+        row["rounds"][0].update(diagnosis=[], actions=[], diagnosis_text="Nothing needs to be changed.")
+
+    (problem,) = [one for one in verify_record(changed(made, hide)) if one.is_fault]
+    assert problem.kind == "diagnosis" and "underexposed" in problem.what
+
+
 def test_an_issue_of_content_that_the_scene_does_not_show_is_noticed():
     assert "diagnosis" in kinds(trace("content"), put((*DIAGNOSED, "evidence", 0, "value"), "blue"))
 
