@@ -42,7 +42,7 @@ from genloop.reading import json_object
 from genloop.records import Prompt
 from genloop.rewards.build import build_judge, check_judge
 from genloop.rewards.settings import JudgeSettings
-from genloop.rundir import json_line, write_atomic, write_json
+from genloop.rundir import RunFailed, json_line, write_atomic, write_json
 from genloop.runs.generated import check_generated, image_folder
 
 if TYPE_CHECKING:
@@ -63,6 +63,9 @@ class Config(IndependentConfig):
     )
     prompts: InputPath | None = Field(None, description="file of prompts of the images in a folder or in shards")
     instruction: str | None = Field(None, min_length=1, max_length=2000, description="of images without a prompt")
+    own_faults: Literal["leave_out", "keep"] = Field(
+        "leave_out", description="images in which the rules find something before any fault is put in"
+    )
     license: str | None = Field(None, min_length=1, max_length=200, description="of the images; scenes are CC0-1.0")
     resolution: Annotated[int, Field(ge=32, le=2048)] = Field(128, description="(longer) side of an image, pixels")
     faults: FaultShares = FaultShares()
@@ -150,7 +153,10 @@ def main(config: Config, world: World, checked: Checked) -> None:
                     ledger.record(config.out / "shards" / side["shard"], side["sha256"])
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):
-        _conclude(config, rows_of_units(config.out, units, json_object), _shards(config.out / "shards"))
+        rows = rows_of_units(config.out, units, json_object)
+        if all("refused" in row for row in rows):
+            raise RunFailed(f"{config.out}: no trace could be made of any image; the first: {rows[0]['refused']}")
+        _conclude(config, rows, _shards(config.out / "shards"))
 
 
 class TraceMaker:
@@ -240,6 +246,7 @@ def _source(config: Config, checked: Checked) -> "SceneTraces | PhotographTraces
         seed=config.seed,
         shares=config.faults,
         side=config.resolution,
+        keeps_faults=config.own_faults == "keep",
     )
 
 

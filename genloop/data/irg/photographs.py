@@ -1,8 +1,10 @@
 """Photographs and generated images as a source of traces: folders, shards, runs of generate.
 
 An image without a diagnosis is taken for clean: faults are put into it, and it is the reference. One with a diagnosis
-keeps the fault that it came with, and has no reference. Grey, transparent, 16-bit, CMYK and rotated images become
-upright 8-bit RGB; a broken, an empty or a tiny one is refused with a reason, and the others go on.
+of its own is refused, or, with `keeps_faults`, begins a trace with the fault that it came with and no reference: the
+rules go by numbers of the whole image, and take a picture of a sunset for one with a colour cast.
+Grey, transparent, 16-bit, CMYK and rotated images become upright 8-bit RGB; a broken, an empty or a tiny one is refused
+with a reason, and the others go on.
 """
 
 import hashlib
@@ -38,6 +40,7 @@ class PhotographTraces:
     seed: int
     shares: FaultShares
     side: int  # pixels of the longer side, at most
+    keeps_faults: bool = False
 
     def start(self, index: int) -> tuple[Beginning, dict[str, str]]:
         """What trace `index` begins with, and where it comes from; Refused for an image that cannot be used."""
@@ -53,7 +56,9 @@ class PhotographTraces:
         if not instruction:
             raise Refused(f"{picture.image}: has no instruction")
         about = {"source": self.name, "image": picture.image, "source_sha256": hashlib.sha256(data).hexdigest()}
-        if diagnose(measure(image)):
+        if own := diagnose(measure(image)):
+            if not self.keeps_faults:
+                raise Refused(f"{picture.image}: has a fault of its own: {', '.join(one.issue for one in own)}")
             return Beginning(Drawn(image), instruction), about | {"kind": "found"}
         spoilt, labels = plan.spoil(image, rng)
         wrong = plan.begins_wrong

@@ -158,7 +158,7 @@ def test_a_shard_with_an_empty_instruction_is_named(tmp_path, capsys):
 def test_generated_images_are_traced_with_the_prompts_of_their_run(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert run_command(generate, ["tiny", "sampling.steps=3", "limit=2", f"out={tmp_path / 'made'}"]) == 0
-    words = ["tiny", "source=run", f"images={tmp_path / 'made'}", "license=CC0-1.0", "num_traces=4"]
+    words = ["tiny", "source=run", f"images={tmp_path / 'made'}", "license=CC0-1.0", "num_traces=4", "own_faults=keep"]
     assert run_command(build_irg, [*words, f"out={tmp_path / 'run'}"]) == 0
     rows = list(read_rows(tmp_path / "run"))
     assert len(rows) == 4 and [row for row in rows if "refused" in row] == []
@@ -208,3 +208,23 @@ def test_a_run_with_a_changed_text_does_not_pass(corpus, tmp_path, capsys):
         run_command(verify, [f"run={out}", f"out={tmp_path / 'verified'}"])
     printed = capsys.readouterr()
     assert "2 traces read: " in printed.out and " 0 bad" in printed.out and "1 number" in printed.out
+
+
+@pytest.mark.parametrize(("choice", "kinds"), [("leave_out", ["refused", "clean"]), ("keep", ["found", "clean"])])
+def test_images_with_faults_of_their_own_are_left_out_or_kept(tmp_path, choice, kinds):
+    (tmp_path / "photos").mkdir()
+    photograph().point(lambda level: level // 5).save(tmp_path / "photos" / "a.png")
+    photograph().save(tmp_path / "photos" / "b.png")
+    words = ["tiny", "source=folder", f"images={tmp_path / 'photos'}", "license=CC0-1.0", "instruction=blocks"]
+    words += ["num_traces=2", "faults.clean=1", "faults.content=0", "faults.double=0", "faults.irreversible=0"]
+    assert run_command(build_irg, [*words, f"own_faults={choice}", f"out={tmp_path / 'run'}"]) == 0
+    assert [row.get("kind", "refused") for row in read_rows(tmp_path / "run")] == kinds
+
+
+def test_a_source_without_any_usable_image_fails_with_the_first_reason(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"no image")
+    words = ["tiny", "source=folder", f"images={tmp_path / 'photos'}", "license=CC0-1.0", "instruction=x"]
+    with pytest.raises(SystemExit) as caught:
+        run_command(build_irg, [*words, "num_traces=2", f"out={tmp_path / 'run'}"])
+    assert caught.value.code == 1 and "a.png: not a PNG" in capsys.readouterr().err
