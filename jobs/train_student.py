@@ -14,6 +14,7 @@ Resume  the same command goes on from the newest checkpoint, also with another n
         timesteps and noise follow from the config; one process gives the same bits with and without interruption.
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from genloop.training.objectives.student.base import StudentObjective
 
 KIND = "collective"
+log = logging.getLogger(__name__)
 
 
 class Config(StudentKeys, JobConfig):
@@ -52,7 +54,10 @@ def main(config: Config, world: World, checked: StudentData) -> None:
 
     with training_session(config.out, config.train, world) as device:
         if world.rank == 0:
-            write_json(config.out / "buckets.json", bucket_table(config, checked))
+            table = bucket_table(config, checked)
+            write_json(config.out / "buckets.json", table)
+            shown = (f"{row['width']}x{row['height']}: {row['samples']} samples" for row in table)
+            log.info("buckets: %s", ", ".join(shown))
         with loading():  # images that do not decode
             objective, adapted = objective_of(config, checked, world, device)
         train_student_to_checkpoint(objective, adapted, config, world, resolve=resolve, device=device)

@@ -75,7 +75,9 @@ def _section(key: str) -> str:
         return "Gradient norms"
     if key.removeprefix("preview_") in _LOOKS:
         return "Looks of the images"
-    is_held_out = key.startswith(("preview_", "held_out_", "reward")) or key.endswith(("_auc", "_within", "_accuracy"))
+    is_held_out = key.startswith(("preview_", "held_out_", "reward", "val_")) or key.endswith(
+        ("_auc", "_within", "_accuracy")
+    )
     return "Judges and held-out data" if is_held_out else "Training"
 
 

@@ -94,6 +94,8 @@ def fill_caches(keys: Any, denoiser: PipelineDenoiser, checked: StudentData, wor
     """
     examples, base = checked.examples, checked.base
     folder: Path = keys.cache or keys.out / "cache"
+    if world.rank == 0:
+        warn_of_cut_captions(denoiser, examples)
     vae, encoders = (
         _sha256_of(base, ["vae"]),
         _sha256_of(base, [c for c in COMPONENTS[base.pipeline] if c in TOKENIZERS]),
@@ -120,6 +122,15 @@ def fill_caches(keys: Any, denoiser: PipelineDenoiser, checked: StudentData, wor
         data.rejected = fill_caches(keys, denoiser, StudentData(base, rejected), world)
         data.partners = checked.extras.partners
     return data
+
+
+def warn_of_cut_captions(denoiser: PipelineDenoiser, examples: CaptionedImages) -> None:
+    """Log how many captions the text encoders will not read to their ends."""
+    tokenizer, texts = denoiser.pipeline.tokenizer, examples.captions.values()
+    room = tokenizer.model_max_length
+    longer = sum(len(tokenizer.tokenize(text)) > room - 2 for text in texts)  # two marks stand around a text
+    if longer:
+        log.warning("%d of %d captions are longer than %d tokens; their ends are cut off", longer, len(texts), room)
 
 
 def _latent(denoiser: PipelineDenoiser, examples: CaptionedImages, position: int, kept: str) -> Arrays:

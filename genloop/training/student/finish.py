@@ -11,6 +11,8 @@ from genloop.checkpoint import swap_folder
 from genloop.distributed import World
 from genloop.factories import Resolve
 from genloop.models.diffusion.lora_export import adapted_layers, write_lora
+from genloop.reading import read_json_object
+from genloop.rundir import write_json
 from genloop.sampling.diffusion.sampler import DiffusionSampler
 from genloop.sampling.diffusion.tables import scheduler_table
 from genloop.training.guards.build import guard_over
@@ -19,6 +21,7 @@ from genloop.training.objectives.student.base import StudentObjective
 from genloop.training.student.facts import kohya_facts
 
 LORA, STUDENT = "lora", "student"
+_SOURCE = "_name_or_path"
 
 
 def train_student_to_checkpoint(
@@ -54,6 +57,9 @@ def _save_pipeline(pipeline: Any, folder: Path) -> None:
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
         pipeline.save_pretrained(temporary, safe_serialization=True)
+        for path in temporary.rglob("*.json"):
+            if _SOURCE in (found := read_json_object(path)):  # where the base lay on this machine
+                write_json(path, {key: value for key, value in found.items() if key != _SOURCE})
         swap_folder(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -54,6 +54,7 @@ def test_generate_draws_with_what_was_trained(tmp_path: Path, xl: Path, weights:
     words = [plain, f"generator.options.lora=[{lora}]"]
     if weights == "full":
         words = [f"generator.options.pipeline={run / 'student'}"]
+        assert not any("_name_or_path" in path.read_text() for path in run.rglob("student/**/*config.json"))
     assert image(tmp_path / "trained", *words) != image(tmp_path / "plain", plain)
 
 
@@ -63,6 +64,9 @@ def test_looking_at_images_and_held_out_rows_leaves_the_training_bit_equal(tmp_p
     assert contents(watched, KEPT) == contents(trained(tmp_path / "plain", *held), KEPT)
     looks = [line["step"] for line in lines(watched) if "val_loss" in line and "preview_dark_share" in line]
     assert looks == [0, 2, 4]
+    measured = [line for line in lines(watched) if "val_loss" in line]
+    assert all(line["val_loss_low"] < line["val_loss"] < line["val_loss_high"] for line in measured)
+    assert {line["val_rows"] for line in measured} == {4}
 
 
 def test_adapters_beside_weights_in_half_precision_are_float32_and_learn_about_the_same(tmp_path: Path) -> None:
@@ -85,6 +89,13 @@ def test_text_encoders_learn_beside_the_unet_with_targets_of_their_own(tmp_path:
     for component in {name.split(".")[1] for name in up}:  # SDXL reads no text encoder's last layer
         assert any(value.abs().max() > 0 for name, value in up.items() if name.split(".")[1] == component)
     assert not list((run / "cache").glob("texts*"))
+
+
+def test_captions_that_are_cut_off_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = fields_of(1, (24, 24)) | {"txt": b"a dog " * 40}
+    shards = write_images(tmp_path / "shards", [(24, 24)] * 3, other={1: long})
+    trained(tmp_path / "run", f"shards={shards}", "train.num_steps=1")
+    assert "1 of 3 captions are longer than 77 tokens" in capsys.readouterr().err
 
 
 def test_images_of_several_shapes_and_formats_make_buckets_whose_batches_are_learned(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ A step's batch is a function of (seed, step): its rows by `BucketOrder`, timeste
 generator of the step, the noise of a row from one of its own. B = rows, C, h, w = channels and sides of a latent.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from genloop.models.diffusion.config import DiffusionFolder
 from genloop.models.diffusion.student import Student, Texts
 from genloop.records import Seed
 from genloop.sampling.noise import gaussian
+from genloop.stats.resampling import bootstrap, mean_of_strata
 from genloop.training.loading import mapped
 from genloop.training.objectives.student.data import EMBEDDINGS, POOLED, LearningData
 from genloop.training.reductions import sum_over_ranks
@@ -139,10 +139,10 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Means over the held-out rows, each with a timestep and noise of its own that never change, and their n.
+        """Means over the held-out rows, with bootstrap intervals over rows, and the number of rows.
 
-        Timesteps are spread evenly over the schedule. `val_loss_error` is the standard error over rows. Beside the loss
-        the parts in `held_out_parts` are measured.
+        Each row keeps its timestep and its noise; timesteps are spread evenly over the schedule. Beside the loss the
+        parts in `held_out_parts` are measured.
         """
         num, total = len(self._held_out), self.model.schedule.num_timesteps
         rows = [
@@ -157,10 +157,10 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
             values[:, row.place] = [float(losses), *(float(parts[name]) for name in self.held_out_parts)]
         values = sum_over_ranks(values, self.world)
         found: dict[str, float] = {"val_rows": num}
+        strata = np.zeros(num, dtype=np.int64)
         for name, of_rows in zip((VAL_LOSS, *(f"val_{part}" for part in self.held_out_parts)), values, strict=True):
-            found[name] = float(of_rows.mean())
-            if num > 1:
-                found[f"{name}_error"] = float(of_rows.std(ddof=1)) / math.sqrt(num)
+            mean, low, high = bootstrap(mean_of_strata(of_rows, np.ones(num), strata), strata, self.seed)[0]
+            found |= {name: mean, f"{name}_low": low, f"{name}_high": high}
         return found
 
     def _order_of(self, positions: np.ndarray) -> BucketOrder:
