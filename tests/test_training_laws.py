@@ -44,6 +44,14 @@ TASKS = {
     "conversations": Tiny(train_vlm, ("chat.batch_size=5", "chat.max_length=256"), "model/model.safetensors"),
     "preference pairs": Tiny(train_dpo, (FIVE,), "showo/pytorch_model.safetensors"),
     "student": Tiny(train_student, (FIVE,), "lora/pytorch_lora_weights.safetensors"),
+    "student of few steps": Tiny(
+        train_student, (FIVE, "objective=lcm", "weights=full"), "student/unet/diffusion_pytorch_model.safetensors"
+    ),
+    "smaller student": Tiny(
+        train_student,
+        (FIVE, "objective=features", "weights=full", "features.mid=false"),
+        "student/unet/diffusion_pytorch_model.safetensors",
+    ),
     # without the entropy term, which looks at all rows of a pass together
     "tokenizer": Tiny(train_tokenizer, (FIVE, "loss.entropy=0", "num_scenes=0"), "tokenizer/pytorch_model.safetensors"),
     "autoencoder": Tiny(

@@ -47,6 +47,17 @@ def test_a_few_steps_lower_the_loss_of_held_out_rows(tmp_path: Path, preset: str
     assert run_command(generate, few) == 0
 
 
+@pytest.mark.parametrize("preset", LEARNING)
+def test_sdxl_learns_by_every_objective(tmp_path: Path, preset: str) -> None:
+    base = write_pipeline(tmp_path / "xl", xl=True)
+    words = [f"base={base}", "train.num_steps=1", "train.warmup_steps=0", "val_every=1", "val_rows=2"]
+    if preset == "tiny_dpo":
+        words.append(f"dpo.rejected={write_inverted(tmp_path / 'rejected')}")
+    assert run_command(train_student, [preset, *words, f"out={tmp_path / 'run'}"]) == 0
+    made = "student/unet/config.json" if preset == "tiny_features" else f"lora/{KOHYA_FILE}"
+    assert (tmp_path / "run" / made).is_file()
+
+
 @pytest.mark.parametrize("name", [DIFFUSERS_FILE, KOHYA_FILE])
 def test_adapters_of_few_steps_are_loaded_from_either_file(tmp_path: Path, name: str) -> None:
     words = ["train.num_steps=2", "train.warmup_steps=1", f"out={tmp_path / 'run'}"]
