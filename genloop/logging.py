@@ -44,5 +44,5 @@ def _quieten() -> None:
     """What other packages tell too often: a line for each request; on a CPU, which optional kernels are missing."""
     for name in ("httpx", "httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for name in ("bitsandbytes", "torchao", "diffusers.quantizers"):
+    for name in ("bitsandbytes", "torchao", "diffusers.quantizers", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)

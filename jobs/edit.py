@@ -74,6 +74,8 @@ class Config(IndependentConfig, EditKeys):
     lora: Annotated[tuple[str, ...], AfterValidator(checked_loras)] = Field(
         (), description="LoRA files of the transformer as FILE:weight: for few steps, with their `steps`, or a style"
     )
+    connector: InputPath | None = Field(None, description="connector.pt of a training, in place of the checkpoint's")
+    transformer: InputPath | None = Field(None, description="folder of a transformer, in place of the checkpoint's")
     quantise: Literal["none", "int8", "float8"] = Field(
         "none", description="weights of the transformer; float8 is the released turbo"
     )
@@ -117,6 +119,9 @@ def check(config: Config) -> Checked:
     folder = resolve(str(edit_folder(config.checkpoint)))
     check_edit_folder(folder, components)
     check_installed("diffusers", "diffusion")
+    for key in ("connector", "transformer"):
+        if (path := getattr(config, key)) is not None and not path.exists():
+            raise FileNotFoundError(f"{key}: there is no {path}")
     for text in config.lora:
         regular_file(parse_lora(text).file)
     if config.lora:
@@ -206,6 +211,7 @@ class _Models:
                 dtype=getattr(torch, self.config.dtype),
                 device=self.device,
                 one_at_a_time=alone,
+                connector=self.config.connector,
             )
         return self._encoders
 
@@ -222,6 +228,7 @@ class _Models:
                 self.checked.components,
                 dtype=self.config.dtype,
                 device=self.device,
+                transformer=self.config.transformer,
                 loras=self.config.lora,
                 quantised=None if self.config.quantise == "none" else self.config.quantise,
                 offload=self.config.offload,

@@ -35,8 +35,9 @@ class Example:
 class CaptionedImages:
     """All samples of some shards; `captions` holds each text once, by its sha256."""
 
-    def __init__(self, shards: Shards, sizes: Sequence[Size]) -> None:
-        self.shards, self.captions = shards, dict[str, str]()
+    def __init__(self, shards: Shards, sizes: Sequence[Size], *, needs_captions: bool = True) -> None:
+        """needs_captions False: a sample without one has the empty caption."""
+        self.shards, self.captions, self._needs_captions = shards, dict[str, str](), needs_captions
         self.examples = [self._read(position, sizes) for position in range(len(shards))]
         self.shard_of = np.repeat(np.arange(len(shards.sizes)), shards.sizes)
 
@@ -63,9 +64,10 @@ class CaptionedImages:
     def _read(self, position: int, sizes: Sequence[Size]) -> Example:
         sample = self.shards.read(position, (CAPTION, *FIELDS))
         field = _field(sample)
-        if CAPTION not in sample.fields:
+        if CAPTION not in sample.fields and self._needs_captions:
             raise ValueError(f"{sample.name} has no caption; needs {CAPTION}")
-        caption, data = read_caption(sample).strip(), sample.fields[field]
+        caption = read_caption(sample).strip() if CAPTION in sample.fields else ""
+        data = sample.fields[field]
         try:
             original = _size(data)
         except decoding_errors() as error:

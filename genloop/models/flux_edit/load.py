@@ -1,5 +1,8 @@
 """Components of Qwen2vl-Flux, each by itself: stock classes from their folders, the connector and T5's embedder."""
 
+import io
+import shutil
+import uuid
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,28 +10,56 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genloop.checkpoint import load_archive
+from genloop.checkpoint import load_archive, swap_folder
 from genloop.models.common.pretrained import load_pretrained
 from genloop.models.flux_edit.config import CONNECTOR, T5_EMBEDDER, WEIGHTS
 from genloop.models.flux_edit.controlnet import union_controlnet
 from genloop.models.flux_edit.embedder import Connector, DualContextEmbedder
 from genloop.models.flux_edit.pipelines import Drawer
 from genloop.models.flux_edit.smaller import add_loras, quantise
+from genloop.reading import read_json_object
 from genloop.registry import require
+from genloop.rundir import write_atomic
 
 
-def load_connector(folder: Path) -> Connector:
-    """Of qwen2-vl/connector.pt; ValueError for other tensors."""
-    weight, bias = _linear(folder / CONNECTOR, "linear.")
+def load_connector(folder: Path, file: Path | None = None) -> Connector:
+    """Of qwen2-vl/connector.pt, or of another file; ValueError for other tensors."""
+    weight, bias = _linear(file or folder / CONNECTOR, "linear.")
     connector = Connector(weight.shape[1], weight.shape[0])
     connector.linear.load_state_dict({"weight": weight, "bias": bias})
     return connector.eval().requires_grad_(False)
 
 
+def new_connector(folder: Path, seed: int) -> Connector:
+    """Of the sizes of the folder's models, keyed by a seed."""
+    vision = read_json_object(folder / "qwen2-vl" / "config.json")
+    width = vision.get("hidden_size") or vision.get("text_config", {}).get("hidden_size")
+    text = read_json_object(folder / WEIGHTS["transformer"] / "config.json")["joint_attention_dim"]
+    connector, generator = Connector(width, text), torch.Generator().manual_seed(seed)
+    nn.init.normal_(connector.linear.weight, std=width**-0.5, generator=generator)
+    nn.init.zeros_(connector.linear.bias)
+    return connector
+
+
 def save_connector(connector: Connector, path: Path) -> None:
     """In the published layout."""
     state = {f"linear.{name}": tensor.detach().cpu() for name, tensor in connector.linear.state_dict().items()}
-    torch.save(state, path)
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    write_atomic(path, stream.getvalue())
+
+
+def save_transformer(model: Any, folder: Path) -> None:
+    """In diffusers' layout, with the embedder of image tokens as its context_embedder; appears at once."""
+    dual = model.context_embedder
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    model.context_embedder = dual.image
+    try:
+        model.save_pretrained(temporary, safe_serialization=True)
+        swap_folder(temporary, folder)
+    finally:
+        model.context_embedder = dual
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_t5_embedder(folder: Path) -> nn.Linear:
@@ -56,9 +87,14 @@ def load_text_encoder(folder: Path, name: str, *, dtype: torch.dtype, device: st
     return model, transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
 
 
-def load_transformer(folder: Path, *, dtype: torch.dtype, device: str, text: nn.Linear | None) -> Any:
-    """The stock transformer; its `context_embedder` takes image tokens and, with T5's embedder, text tokens."""
-    model = _from_diffusers("FluxTransformer2DModel", folder / WEIGHTS["transformer"], dtype, device)
+def load_transformer(
+    folder: Path, *, dtype: torch.dtype, device: str, text: nn.Linear | None, other: Path | None = None
+) -> Any:
+    """The stock transformer; its `context_embedder` takes image tokens and, with T5's embedder, text tokens.
+
+    `other`: a folder in place of the checkpoint's own.
+    """
+    model = _from_diffusers("FluxTransformer2DModel", other or folder / WEIGHTS["transformer"], dtype, device)
     return with_dual_embedder(model, text)
 
 
@@ -83,6 +119,7 @@ def load_drawer(
     *,
     dtype: str,
     device: str,
+    transformer: Path | None = None,
     loras: Sequence[str] = (),
     quantised: str | None = None,
     offload: bool = False,
@@ -94,19 +131,19 @@ def load_drawer(
     kind = getattr(torch, dtype)
     text = load_t5_embedder(folder) if "t5_embedder" in components else None
     vae, scheduler = load_vae(folder, dtype=kind, device=device)
-    transformer = load_transformer(folder, dtype=kind, device="cpu", text=text)
-    add_loras(transformer, loras)
+    model = load_transformer(folder, dtype=kind, device="cpu", text=text, other=transformer)
+    add_loras(model, loras)
     if quantised:
-        quantise(transformer, quantised)
+        quantise(model, quantised)
     if offload:
         place, home = torch.device(device), torch.device("cpu")
-        transformer.enable_group_offload(onload_device=place, offload_device=home, offload_type="leaf_level")
+        model.enable_group_offload(onload_device=place, offload_device=home, offload_type="leaf_level")
     else:
-        transformer.to(device)
+        model.to(device)
     controlnet = None
     if "controlnet" in components:
         controlnet = load_controlnet(folder, dtype=kind, device=device, text=text)
-    return Drawer(scheduler, vae, transformer, controlnet, device=device)
+    return Drawer(scheduler, vae, model, controlnet, device=device)
 
 
 def with_dual_embedder(model: Any, text: nn.Linear | None) -> Any:

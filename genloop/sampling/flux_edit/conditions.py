@@ -24,8 +24,11 @@ class Encoders:
     `one_at_a_time`: each leaves memory before the next one comes, and the last one afterwards.
     """
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype, device: str, one_at_a_time: bool) -> None:
+    def __init__(
+        self, folder: Path, *, dtype: torch.dtype, device: str, one_at_a_time: bool, connector: Path | None = None
+    ) -> None:
         self.folder, self.dtype, self.device, self.one_at_a_time = folder, dtype, device, one_at_a_time
+        self.connector = connector
         self._loaded: dict[str, Any] = {}
 
     def encode(self, wanted: Sequence[PreparedEdit]) -> list[Conditions]:
@@ -62,7 +65,7 @@ class Encoders:
 
     @cached_property
     def _connector(self) -> Any:
-        return load.load_connector(self.folder).to(self.device)
+        return load.load_connector(self.folder, self.connector).to(self.device)
 
     def _text_encoder(self, name: str) -> tuple[Any, Any]:
         if name not in self._loaded:
