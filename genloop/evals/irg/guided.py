@@ -109,7 +109,7 @@ def _paired(
     """`after` minus `before`, and what both cost in images."""
     found = gain(before, after, prompts, seed)
     low, high = (None if np.isnan(bound) else bound for bound in found.difference[1:])
-    difference = {"n": len(before), "estimate": found.difference.estimate, "low": low, "high": high, "p": found.p}
+    difference = {"n": len(before), "estimate": found.difference.estimate, "low": low, "high": high}
     return {"cost in images": k, "score": found.after, "best of k": found.before, "difference": difference}
 
 

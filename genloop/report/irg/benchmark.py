@@ -71,7 +71,7 @@ def _tables(found: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[str], list
     if guided := found.get("guided"):
         yield (
             _guided_title(guided),
-            ("", "cost in images", "score", "best of k", "difference", "p"),
+            ("", "cost in images", "score", "best of k", "difference"),
             list(_guided(guided)),
         )
 
@@ -103,7 +103,7 @@ def _guided(guided: Mapping[str, Any]) -> Iterator[list[str]]:
     ]
     for name, one in named:
         numbers = [f"{one[key]:.3f}" for key in ("cost in images", "score", "best of k")]
-        yield [name, *numbers, _cell(one["difference"], True), f"{one['difference']['p']:.3g}"]
+        yield [name, *numbers, _cell(one["difference"], True)]
 
 
 def _chart(critics: Mapping[str, Numbers]) -> Chart:

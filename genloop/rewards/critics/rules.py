@@ -36,7 +36,7 @@ class RuleCritic:
 def _criticised(sight: Sight) -> Critique:
     found = diagnose(sight.features, sight.intent)
     if sight.wanted is not None and sight.shown is not None:
-        found += diagnose_content(sight.wanted, sight.shown)
+        found = (*diagnose_content(sight.wanted, sight.shown), *found)
     actions = propose(sight.features, found, sight.intent, sight.instruction)
     return Critique(
         features_of(sight.features),

@@ -86,7 +86,7 @@ def test_a_model_without_training_fails_the_format_and_changes_nothing(corpus: P
 
 
 def test_guided_generation_is_compared_at_equal_compute(corpus: Path, tmp_path: Path) -> None:
-    few = ["refine_tiny", "limit=3", "sampling.steps=6"]
+    few = ["refine_tiny", "limit=3", "sampling.steps=6", "search.n=1", "search.options.rounds=2"]
     assert run_command(generate, [*few, f"out={tmp_path / 'guided'}"]) == 0
     assert run_command(generate, [*few, "search={strategy: best_of_n, n: 4}", f"out={tmp_path / 'pool'}"]) == 0
     runs = [f"guided={tmp_path / 'guided'}", f"pool={tmp_path / 'pool'}", f"refined={tmp_path / 'pool'}"]
