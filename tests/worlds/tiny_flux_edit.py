@@ -1,6 +1,7 @@
 """A Qwen2vl-Flux of stock classes in the published layout, small enough to draw in a hundredth of a second."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,17 @@ _MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|
 _MORE_MARKS = ("<|video_pad|>",)
 
 
-def write_tiny_flux_edit(folder: Path, *, seed: int = 0) -> Path:
-    """All components but Anyline, in bfloat16 -> the folder. tests/data/flux_edit/tiny is the one of seed 0."""
+def write_tiny_flux_edit(folder: Path, *, seed: int = 0, flux: Mapping[str, Any] | None = None) -> Path:
+    """All components but Anyline, in bfloat16 -> the folder. tests/data/flux_edit/tiny is the one of seed 0.
+
+    `flux`: what differs in the config of the transformer.
+    """
     before = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         torch.set_default_dtype(torch.bfloat16)
         try:
-            _write_flux(folder / "flux")
+            _write_flux(folder / "flux", FLUX | dict(flux or {}))
             _write_qwen(folder / "qwen2-vl")
             _write_controlnet(folder / "controlnet")
             _write_depth(folder / "depth")
@@ -56,11 +60,11 @@ def write_tiny_flux_edit(folder: Path, *, seed: int = 0) -> Path:
     return folder
 
 
-def _write_flux(folder: Path) -> None:
+def _write_flux(folder: Path, flux: Mapping[str, Any]) -> None:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
     from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-    FluxTransformer2DModel(**FLUX).save_pretrained(folder / "transformer")
+    FluxTransformer2DModel(**flux).save_pretrained(folder / "transformer")
     AutoencoderKL(**VAE).save_pretrained(folder / "vae")
     FlowMatchEulerDiscreteScheduler(**SCHEDULER).save_pretrained(folder / "scheduler")
     t5 = T5Config(
