@@ -1,8 +1,10 @@
 """Logging set-up: one line an event, the rank in every line, to standard error."""
 
 import logging
+import os
 import sys
 import traceback
+import warnings
 
 from genloop.terminal import clean, err
 
@@ -41,8 +43,10 @@ def set_up(rank: int, *, level: int = logging.INFO) -> None:
 
 
 def _quieten() -> None:
-    """What other packages tell too often: a line for each request; on a CPU, which optional kernels are missing."""
+    """What packages tell too often: a line for each request; which optional kernels and packages are missing."""
     for name in ("httpx", "httpx2", "openai"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("bitsandbytes", "torchao", "diffusers.quantizers", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it sets the level of its own log when it is imported
+    warnings.filterwarnings("ignore", ".*FluxPosEmbed", FutureWarning)  # between two modules of diffusers
