@@ -135,12 +135,21 @@ def read_object_or_empty(path: Path) -> dict[str, Any]:
 
 def _parse_json(text: str, *, once: bool) -> Any:
     number: dict[str, Any] = {}
-    if _LONG_NUMBER.search(text):  # only then: a function for each number makes parsing slow
+    if has_long_number(text):  # only then: a function for each number makes parsing slow
         number = {"parse_int": _short(int), "parse_float": _short(float)}
     value = json.loads(text, object_pairs_hook=_once if once else None, **number)
     if text.count("[") + text.count("{") > MAX_DEPTH:
         _check_depth(value)
     return value
+
+
+def has_long_number(text: str) -> bool:
+    """Whether more than MAX_DIGITS digits stand in a row: those cover one of every MAX_DIGITS + 1 places."""
+    step = MAX_DIGITS + 1
+    return any(
+        char in "0123456789" and _LONG_NUMBER.search(text, max(0, place * step - MAX_DIGITS), (place + 1) * step)
+        for place, char in enumerate(text[::step])
+    )
 
 
 def _short(parse: Callable[[str], Any]) -> Callable[[str], Any]:

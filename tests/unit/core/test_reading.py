@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from genloop.reading import (
     MAX_DIGITS,
     MAX_YAML_BYTES,
     TooLarge,
+    has_long_number,
     object_or_empty,
     parse_json,
     parse_yaml,
@@ -118,3 +120,11 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(TooLarge, match="sparse: 1099511627776 bytes"):
         read_utf8(tmp_path / "sparse")
+
+
+@pytest.mark.parametrize("length", [1, 100, 101, 102, 350])
+@pytest.mark.parametrize("before", [0, 1, 57, 100, 101, 202, 999])
+def test_a_long_number_is_found_wherever_it_stands(length, before):
+    text = "1." * (before // 2) + "x" * (before % 2) + "7" * length + "." + "12 " * 60
+    longest = max(map(len, re.findall("[0-9]+", text)))
+    assert has_long_number(text) == (longest > MAX_DIGITS)
