@@ -15,6 +15,7 @@ Resume  the same command goes on from the newest checkpoint, also with another n
 """
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,20 +65,23 @@ def main(config: Config, world: World, checked: StudentData) -> None:
 
 
 def footprint(config: Config, checked: StudentData, *, device: str, ranks: int) -> Footprint:
-    """Two steps on the meta device; the caches are counted as files, not computed."""
+    """Two steps on the meta device; the caches are counted, not computed."""
     import torch
 
     from genloop.models.diffusion.load import empty_diffusion
     from genloop.training.footprint import training_footprint
-    from genloop.training.student.build import blank_data, build_objective, build_student
+    from genloop.training.student.build import blank_data, build_objective, build_student, cache_bytes
+
+    data = blank_data(config, checked)
 
     def build() -> "StudentObjective":
         dtype = getattr(torch, config.dtype)
         denoiser = empty_diffusion(checked.base, grid=config.preview_grid(checked.base), dtype=dtype)
         student, _ = build_student(config, denoiser, checked)
-        return build_objective(config, student, blank_data(config, checked), World(0, ranks))
+        return build_objective(config, student, data, World(0, ranks))
 
-    return training_footprint(build, config.train, seed=config.seed, device=device, ranks=ranks)
+    found = training_footprint(build, config.train, seed=config.seed, device=device, ranks=ranks)
+    return replace(found, disk={**found.disk, "cache": cache_bytes(config, data)})
 
 
 def objective_of(

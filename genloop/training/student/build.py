@@ -163,6 +163,16 @@ def blank_data(keys: Any, checked: StudentData) -> BlankData:
     return BlankData(checked.examples, base, width=width, pooled=pooled, has_texts=has_texts)
 
 
+def cache_bytes(keys: Any, data: BlankData) -> int:
+    """What latents and text embeddings take on disk, without the headers of their files."""
+    texts = data.text(None) or {}
+    sizes = data.examples.counts()
+    cells = sum(n * size.width * size.height for size, n in sizes.items()) // data.base.factor**2
+    kept = {"mode": 1, "sample": 2}[keys.latents]
+    each_text = sum(array.nbytes for array in texts.values())
+    return 4 * kept * cells * data.base.vae["latent_channels"] + each_text * (1 + len(data.examples.captions))
+
+
 def bucket_table(keys: StudentKeys, checked: StudentData) -> list[dict[str, Any]]:
     """Size, samples and steps of an epoch of every bucket, for RUN/buckets.json."""
     counts = checked.examples.counts()

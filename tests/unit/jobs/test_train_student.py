@@ -1,13 +1,16 @@
 """A training of a student: what it leaves is loaded by `generate`, what it looks at does not disturb it."""
 
+import io
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from genloop.checkpoint import load_tensors
-from genloop.job import run_command
+from genloop.data.shards import Shards
+from genloop.job import parse, run_command
 from jobs import generate, train_student
 from tests.runs import ROOT, contents, refusal
 from tests.worlds.captioned_images import fields_of, write_images
@@ -170,3 +173,12 @@ def test_an_image_that_is_cut_off_is_named_and_what_was_computed_before_stays(
         run_command(train_student, ["tiny", f"shards={shards}", f"out={tmp_path / 'run'}"])
     assert stop.value.code == 2
     assert "00000.tar: sample 00002: png: " in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_planned_caches_are_those_of_the_run(tmp_path: Path, xl: Path) -> None:
+    words = ["tiny", f"base={xl}", "latents=sample", *FEW, f"out={tmp_path / 'run'}"]
+    config = parse(train_student, words)
+    planned = train_student.footprint(config, train_student.check(config), device="cpu", ranks=1).disk["cache"]
+    trained(tmp_path / "run", f"base={xl}", "latents=sample", "train.num_steps=1")
+    arrays = [np.load(io.BytesIO(data)) for sample in Shards(tmp_path / "run/cache") for data in sample.fields.values()]
+    assert planned == sum(array.nbytes for array in arrays)

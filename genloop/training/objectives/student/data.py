@@ -79,13 +79,13 @@ class BlankData:
         self, examples: CaptionedImages, base: DiffusionFolder, *, width: int, pooled: int, has_texts: bool
     ) -> None:
         """width, pooled: of the embeddings; pooled 0: there is none."""
-        self.examples, self._base, self._has_texts = examples, base, has_texts
+        self.examples, self.base, self._has_texts = examples, base, has_texts
         self._width, self._pooled = width, pooled
 
     def latent(self, position: int) -> tuple[Tensor, Tensor | None]:
         """See `LearningData.latent`."""
-        size, factor = self.examples[position].crop.size, self._base.factor
-        return torch.zeros(self._base.vae["latent_channels"], size.height // factor, size.width // factor), None
+        size, factor = self.examples[position].crop.size, self.base.factor
+        return torch.zeros(self.base.vae["latent_channels"], size.height // factor, size.width // factor), None
 
     def rejected_latent(self, position: int) -> tuple[Tensor, Tensor | None]:
         """See `PairData.rejected_latent`."""
