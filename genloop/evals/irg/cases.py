@@ -67,6 +67,8 @@ def _case(
 ) -> Generator[Sight, Critique, dict[str, Any]]:
     """Yields what the critic is to see, is sent what it says, and ends in the row."""
     look = _first_look(record)
+    if look.image not in fields:
+        raise ValueError(f"trace {record.id}: its sample has no {look.image}; run `verify` on the corpus")
     now = _Now(decode_image(fields[look.image]), look.shown or record.scene, attempts(record.rounds, look.index))
     said = critique = yield _sight(record, now, look.features, _asked(record))
     composites, told = [composite(record, now.image, now.shown)], []

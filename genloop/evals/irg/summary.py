@@ -41,15 +41,14 @@ def _numbers(rows: Rows, target: float, seed: int) -> Numbers:
     found: Numbers = {}
     for name, key in TRUTHS.items():
         found[f"macro-F1 against {name}"] = _shown(_macro_f1([rows], key, seed)[0], len(rows))
-        exact = [float(set(row["said"]) == set(row[key])) for row in rows]
-        found[f"exact set against {name}"] = _share(exact, scenes)
+        found[f"exact set against {name}"] = _share([_is_exact(row, key) for row in rows], scenes)
     errors = [(abs(row["said"][i] - row["oracle"][i]), row["scene"]) for row in rows for i in _both(row)]
     found["severity error"] = _mean([e for e, _ in errors], [s for _, s in errors], seed)
     quotes = [(*row["quoted"], row["scene"]) for row in rows]
     values = [float(n < right) for right, total, _ in quotes for n in range(total)]
     found["faithful numbers"] = _share(values, [scene for _, total, scene in quotes for _ in range(total)])
     found["valid format"] = _share([float(row["valid"]) for row in rows], scenes)
-    clean = [row for row in rows if not row["injected"] and not row["oracle"]]
+    clean = [row for row in rows if row["valid"] and not row["injected"] and not row["oracle"]]
     found["false alarms on clean images"] = _share([float(bool(r["said"])) for r in clean], [r["scene"] for r in clean])
     acted = [(one, row["scene"]) for row in rows for one in row["rounds"]]
     found["executed actions"] = _share([float(one["executed"]) for one, _ in acted], [s for _, s in acted])
@@ -74,7 +73,7 @@ def _paired(base: Rows, other: Rows, seed: int) -> Numbers:
     scenes, found = [row["scene"] for row in first], {}
     for name, key in TRUTHS.items():
         found[f"macro-F1 against {name}"] = _shown(_macro_f1([second, first], key, seed)[-1], len(pairs))
-        before, after = ([float(set(row["said"]) == set(row[key])) for row in rows] for rows in (first, second))
+        before, after = ([_is_exact(row, key) for row in rows] for rows in (first, second))
         found[f"exact set against {name}"] = _gained(before, after, scenes, seed)
     before, after = ([row["composite"][-1] for row in rows] for rows in (first, second))
     found["composite at the end"] = _gained(before, after, scenes, seed)
@@ -130,6 +129,11 @@ def _by_issue(rows: Rows) -> Numbers:
         own = [row for row in rows if issue in row["injected"]]
         found[issue] = _share([float(issue in row["said"]) for row in own], [row["scene"] for row in own])
     return found
+
+
+def _is_exact(row: Mapping[str, Any], key: str) -> float:
+    """1 where the diagnosis is the truth; an answer that could not be read is wrong, also about a clean image."""
+    return float(row["valid"] and set(row["said"]) == set(row[key]))
 
 
 def _both(row: Mapping[str, Any]) -> list[str]:

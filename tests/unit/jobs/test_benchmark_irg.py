@@ -82,6 +82,7 @@ def test_a_model_without_training_fails_the_format_and_changes_nothing(corpus: P
     assert run_command(benchmark_irg, [*words(corpus, tmp_path / "run", "limit=2"), critics]) == 0
     raw = read_json(tmp_path / "run" / "summary.json")["critics"]["raw"]
     assert raw["valid format"]["estimate"] == 0 and raw["executed actions"]["n"] == 0
+    assert raw["exact set against rules"]["estimate"] == 0 and raw["false alarms on clean images"]["n"] == 0
     assert raw["composite before"]["estimate"] == raw["composite after round 2"]["estimate"]
 
 
