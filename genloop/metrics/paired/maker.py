@@ -22,7 +22,7 @@ LEARNT = {  # by networks whose weights are given
     "dists": PairMetric(None, "lower", -1.0, 2.0, 0.0, min_side=32),
 }
 _ALL = (*NAMES, *LEARNT)
-_PIXELS_AT_A_TIME = 1 << 14  # their intermediate values stay in a cache
+_PIXELS_AT_A_TIME = 1 << 15  # their intermediate values stay in a cache
 
 
 def _known(names: list[str]) -> list[str]:
