@@ -53,9 +53,9 @@ def features_of(features: Features) -> dict[str, float]:
 
 
 def _sentence(diagnosis: Diagnosis) -> str:
-    """ "underexposure, severity 0.42: brightness 0.213 below 0.34." """
+    """Severity 0.42, underexposure: brightness 0.213 below 0.34."""
     parts: list[Any] = []
     for evidence in diagnosis.evidence:
         value, threshold = evidence_texts(evidence)
         parts.append(f"{FEATURES.get(evidence.feature, evidence.feature)} {value} {evidence.relation} {threshold}")
-    return f"{ISSUE_NAMES[diagnosis.issue]}, severity {diagnosis.severity:.2f}: {', '.join(parts)}."
+    return f"Severity {diagnosis.severity:.2f}, {ISSUE_NAMES[diagnosis.issue]}: {', '.join(parts)}."
