@@ -84,8 +84,8 @@ def main() -> None:
     """Make, train, draw, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/connector"))
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--scenes", type=int, default=8192)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--scenes", type=int, default=4096)
     options = parser.parse_args()
     torch.set_num_threads(1)
     out = options.out
