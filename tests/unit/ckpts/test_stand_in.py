@@ -7,11 +7,14 @@ from ckpts.stand_in import stand_ins
 from genloop.checkpoint import read_shapes
 from genloop.models.clip.folder import check_transformers_folder
 from genloop.models.common.text import FileTokenizer
+from genloop.models.flux_edit.config import check_edit_folder
+from genloop.models.flux_edit.needs import COMPONENTS
 from genloop.models.llava.config import check_llava_folder
 from genloop.models.magvit2.config import check_magvit2_folder
 from genloop.models.mask2former.config import check_mask2former_folder
 from genloop.models.showo.config import check_showo_folder
 
+PUBLISHED_PARTS = [name for name in COMPONENTS if name not in ("sam2", "anyline")]
 SIZES = {  # bytes of the published weights files, headers left out
     "show-o": (check_showo_folder, 5.79e9),
     "show-o-512x512": (check_showo_folder, 5.79e9),
@@ -62,4 +65,7 @@ def test_every_shape_can_be_written(nowhere):
     with stand_ins(nowhere):
         for name in named:
             folder = resolve(name)
-            assert (folder / "tokenizer.json").is_file() or read_shapes(folder)
+            if (folder / "flux").is_dir():
+                assert check_edit_folder(folder, PUBLISHED_PARTS).factor == 8
+            else:
+                assert (folder / "tokenizer.json").is_file() or read_shapes(folder)

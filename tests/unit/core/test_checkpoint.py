@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from genloop import checkpoint
+from genloop import checkpoint, safetensors_file
 from genloop.checkpoint import (
     MANIFEST_FILE,
     WEIGHTS_FILE,
@@ -250,7 +250,7 @@ def test_a_saved_folder_reads_back_and_verifies(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunk", [3, 1 << 24])
 def test_weights_are_written_as_the_library_writes_them_and_hashed_in_one_pass(tmp_path, monkeypatch, chunk):
     numbers = torch.arange(24).reshape(4, 6) % 2
-    tensors = {f"n.{name}": numbers.to(getattr(torch, name)) for name in checkpoint._DTYPES}
+    tensors = {f"n.{name}": numbers.to(getattr(torch, name)) for name in safetensors_file._DTYPES}
     tensors |= {
         "Z": numbers.float().T,
         'é"\n': torch.tensor(1.5),

@@ -86,8 +86,10 @@ def _edit(file: Path, **values: object) -> None:
 
 
 def _lora(folder: Path, key: str, shape: tuple[int, ...]) -> str:
+    """A file with one factor, and the other one where it is the first."""
     file = folder.parent / "lora.safetensors"
-    save_file({key: torch.zeros(shape)}, file)
+    other = {key.replace("lora_A", "lora_B"): torch.zeros(8, shape[0])} if "lora_A" in key else {}
+    save_file({key: torch.zeros(shape)} | other, file)
     return f"generator.options.lora=['{file}:0.5']"
 
 
