@@ -8,7 +8,7 @@ from genloop.data.shards import write_shard
 from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.reading import read_json
-from jobs import benchmark_irg, generate
+from jobs import benchmark_irg, build_irg, generate
 from tests.runs import refusal, rows_text
 from tests.unit.report.test_page import page_of
 from tests.worlds.tiny_qwen import qwen_folder
@@ -119,3 +119,13 @@ def test_bad_input_is_refused_in_one_line(
 ) -> None:
     more, named = BAD[name]
     assert named in refusal(benchmark_irg, words(corpus, tmp_path / "run", *more), tmp_path, capsys)
+
+
+def test_the_tiny_corpus_holds_out_what_the_tiny_benchmark_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(build_irg, ["tiny", "resolution=64"]) == 0
+    assert run_command(benchmark_irg, ["tiny"]) == 0
+    found = read_json(tmp_path / "runs" / "benchmark_irg-tiny" / "summary.json")
+    assert found["critics"]["rules"]["valid format"]["n"] > 0
