@@ -18,11 +18,10 @@ from pydantic import Field
 
 from genloop.bounds import Repeats, Share, Width
 from genloop.config import Settings, part_name, part_options
-from genloop.protocols import Judge, Sampler
 from genloop.search.image import ImageSearch, Path, Steps
 from genloop.search.regions import at_random, least_confident, occluded
-from genloop.search.settings import starter_class, strategy_class
-from genloop.search.strategy import Search
+from genloop.search.settings import starter_class
+from genloop.search.strategy import Continued
 
 
 def _starter(name: str) -> Any:
@@ -30,7 +29,7 @@ def _starter(name: str) -> Any:
     return starter_class(name, "parm_plus_plus")
 
 
-class ParmPlusPlus(Search):
+class ParmPlusPlus(Continued):
     """Any strategy, and then rounds of reflection and correction."""
 
     class Options(Settings):
@@ -50,21 +49,12 @@ class ParmPlusPlus(Search):
         steps: Repeats = Field(4, description="decoding steps of a correction")
         blocks: Width = Field(3, description="region=occlusion: blocks along a side")
 
-    def __init__(self, sampler: Sampler[Any], judge: Judge | None, num_candidates: int, options: Any) -> None:
-        super().__init__(sampler, judge, num_candidates, options)
-        self.start = strategy_class(options.start)(sampler, judge, num_candidates, options.start_options)
-
     @classmethod
     def questions(cls, options: Any) -> tuple[str, ...]:
         """Those of the start, and the outcome; what is wrong, where the generator wants to hear it."""
-        start = strategy_class(options.start).questions(options.start_options)
+        start = cls.questions_of_start(options)
         own = ("outcome", "reason") if options.correction == "layout" else ("outcome",)
         return tuple(dict.fromkeys((*start, *own)))
-
-    @classmethod
-    def check(cls, num_candidates: int, num_steps: int, options: Any) -> None:
-        """The start's numbers."""
-        strategy_class(options.start).check(num_candidates, num_steps, options.start_options)
 
     def choose(self, image: ImageSearch) -> Steps[Path]:
         """The search for one image."""

@@ -19,12 +19,11 @@ from pydantic import Field
 
 from genloop.bounds import Repeats, Share, Weight
 from genloop.config import Settings, part_name, part_options
-from genloop.protocols import Judge, Sampler
 from genloop.records import Prompt
 from genloop.search.image import ImageSearch, Path, Steps
 from genloop.search.regions import least_confident
-from genloop.search.settings import starter_class, strategy_class
-from genloop.search.strategy import Search
+from genloop.search.settings import starter_class
+from genloop.search.strategy import Continued
 
 
 def _starter(name: str) -> Any:
@@ -32,7 +31,7 @@ def _starter(name: str) -> Any:
     return starter_class(name, "refine")
 
 
-class Refine(Search):
+class Refine(Continued):
     """Any strategy, and then rounds of critique and image-to-image."""
 
     class Options(Settings):
@@ -49,20 +48,11 @@ class Refine(Search):
         region: Literal["any", "confidence"] = Field("any", description="which cells are noised again")
         guidance_rise: Weight = Field(0.1, description="added to the factor of the guidance scale in each round")
 
-    def __init__(self, sampler: Sampler[Any], judge: Judge | None, num_candidates: int, options: Any) -> None:
-        super().__init__(sampler, judge, num_candidates, options)
-        self.start = strategy_class(options.start)(sampler, judge, num_candidates, options.start_options)
-
     @classmethod
     def questions(cls, options: Any) -> tuple[str, ...]:
         """Those of the start, the outcome, and a critique."""
-        start = strategy_class(options.start).questions(options.start_options)
+        start = cls.questions_of_start(options)
         return tuple(dict.fromkeys((*start, "outcome", "refine")))
-
-    @classmethod
-    def check(cls, num_candidates: int, num_steps: int, options: Any) -> None:
-        """The start's numbers."""
-        strategy_class(options.start).check(num_candidates, num_steps, options.start_options)
 
     def choose(self, image: ImageSearch) -> Steps[Path]:
         """The search for one image."""

@@ -8,6 +8,7 @@ from genloop.protocols import Judge, Sampler
 from genloop.records import Choice, Prompt
 from genloop.search.image import ImageSearch, Path, Steps
 from genloop.search.schedule import Scheduler
+from genloop.search.settings import strategy_class
 
 
 class Search:
@@ -40,6 +41,25 @@ class Search:
     def search(self, pairs: Sequence[tuple[Prompt, int]], run_seed: int) -> Iterator[Choice]:
         """One choice for each (prompt, sample) pair, in order, as soon as it is made."""
         return Scheduler(self.sampler, self.judge, self.choose).run(pairs, run_seed)
+
+
+class Continued(Search):
+    """Goes on from what another strategy has chosen: `options.start` with `options.start_options`."""
+
+    def __init__(self, sampler: Sampler[Any], judge: Judge | None, num_candidates: int, options: Any) -> None:
+        super().__init__(sampler, judge, num_candidates, options)
+        self.start = strategy_class(options.start)(sampler, judge, num_candidates, options.start_options)
+
+    @classmethod
+    def questions_of_start(cls, options: Any) -> tuple[str, ...]:
+        """What the strategy that makes the start asks a judge."""
+        found: tuple[str, ...] = strategy_class(options.start).questions(options.start_options)
+        return found
+
+    @classmethod
+    def check(cls, num_candidates: int, num_steps: int, options: Any) -> None:
+        """The start's numbers."""
+        strategy_class(options.start).check(num_candidates, num_steps, options.start_options)
 
 
 def check_step(key: str, step: int, num_steps: int) -> None:
