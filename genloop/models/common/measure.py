@@ -53,7 +53,7 @@ def size_of(model: nn.Module) -> Size:
     parameters = list(model.parameters())
     seen: dict[tuple[int, int], tuple[str, int]] = {}
     for tensor in _plain_tensors(model):
-        key = (tensor.untyped_storage()._cdata, tensor.storage_offset())
+        key = (tensor.untyped_storage()._cdata, int(tensor.storage_offset()))
         seen[key] = (str(tensor.dtype).removeprefix("torch."), tensor.numel() * tensor.element_size())
     sizes: dict[str, int] = {}
     for dtype, size in seen.values():
