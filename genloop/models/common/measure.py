@@ -22,13 +22,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from genloop.checkpoint import find_weights
 from genloop.models.common.memory import release_memory
+from genloop.reading import read_utf8
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ModelSize:
     """Parameters, tied ones once; `bytes_by_dtype` is what weights and buffers take in memory, packed as they are."""
 
     parameters: int
@@ -48,7 +49,7 @@ class Peak:
     num_bytes: int = 0
 
 
-def size_of(model: nn.Module) -> Size:
+def size_of(model: nn.Module) -> ModelSize:
     """Of any network, with weights in four or eight bits by bitsandbytes or torchao too."""
     parameters = list(model.parameters())
     seen: dict[tuple[int, int], tuple[str, int]] = {}
@@ -59,7 +60,7 @@ def size_of(model: nn.Module) -> Size:
     for dtype, size in seen.values():
         sizes[dtype] = sizes.get(dtype, 0) + size
     trainable = sum(_count(parameter) for parameter in parameters if parameter.requires_grad)
-    return Size(sum(map(_count, parameters)), trainable, dict(sorted(sizes.items())))
+    return ModelSize(sum(map(_count, parameters)), trainable, dict(sorted(sizes.items())))
 
 
 def weight_bytes(folder: Path) -> int:
@@ -151,7 +152,7 @@ def _resident(*, peak: bool = False) -> int:
     """Bytes of this process in memory, now or at the most."""
     if _STATUS.is_file():
         key = "VmHWM:" if peak else "VmRSS:"
-        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(key))
+        line = next(line for line in read_utf8(_STATUS).splitlines() if line.startswith(key))
         return int(line.split()[1]) * 1024
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
