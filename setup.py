@@ -26,9 +26,9 @@ setup(
     ],
     package_data={
         "": ["*.txt", "*.json", "*.jsonl", "*.html", "*.css", "*.js", "templates/*"],
-        "configs": ["**/*.yaml", "**/*.json", "prompts/*/*"],
+        "configs": ["**/*.yaml", "**/*.json", "prompts/*/*", "data/**/*"],
         "geneval.canary": ["canary.yaml"],
-        "ckpts": ["registry.yaml", "shapes/**/*"],
+        "ckpts": ["registry.yaml", "shapes/**/*", "tiny/**/*"],
     },
     install_requires=[
         "torch==2.13.0",

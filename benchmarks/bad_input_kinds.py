@@ -20,7 +20,7 @@ from tests.runs import ROOT
 
 SET = ROOT / "configs" / "prompts" / "shapes_tiny"
 SHAPES = ROOT / "ckpts" / "shapes"
-DATA = ROOT / "tests" / "data" / "shapes"
+DATA = ROOT / "configs" / "data" / "shapes"
 PICTURES = ROOT / "configs" / "prompts" / "shapes_images"
 JOBS = [
     file.stem for file in sorted((ROOT / "jobs").glob("*.py")) if file.stem not in {"__init__", "agreement", "report"}

@@ -31,7 +31,7 @@ from genloop.environment import cpu_model, package_versions
 from tests.runs import ROOT, contents, run_ranks, start
 
 SHORT = ("train.num_steps=6", "train.save_every=2", "train.log_every=1", "train.warmup_steps=2")
-DATA = ROOT / "tests" / "data" / "shapes"
+DATA = ROOT / "configs" / "data" / "shapes"
 PROMPTS = ROOT / "configs" / "prompts" / "shapes_tiny" / "generation_prompts.txt"
 METADATA = PROMPTS.with_name("evaluation_metadata.jsonl")
 

@@ -37,7 +37,7 @@ LIMIT = 0.15
 SHIPPED = Path("ckpts/shapes")
 PROMPTS = "prompts=configs/prompts/shapes_tiny/evaluation_metadata.jsonl"
 JUDGED = ["search.strategy=best_of_n", "search.n=4", "limit=4"]
-DATA = ["data.paths.shards=tests/data/shapes/judge", "batch.groups=0", "batch.scenes=64", "train.num_steps=2"]
+DATA = ["data.paths.shards=configs/data/shapes/judge", "batch.groups=0", "batch.scenes=64", "train.num_steps=2"]
 FULL = [  # job, preset, words, ranks
     ("generate", "showo_256", [PROMPTS], 1),
     ("generate", "showo_512", [PROMPTS], 1),

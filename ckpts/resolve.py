@@ -1,8 +1,8 @@
 """Names of checkpoints: `shapes/showo` or a path -> the folder that holds it.
 
 ckpts/registry.yaml lists what is known: folder, files with their sha256, licence, source, where it can be fetched. A
-folder is looked for beside this file, so shipped weights are found wherever a job is started, then below the folder
-that the environment variable CHECKPOINT_DIR names.
+folder is looked for below the folder that the environment variable CHECKPOINT_DIR names, in ./ckpts, then beside this
+file, so shipped weights are found wherever a job is started. The first that is complete counts.
 """
 
 import os
@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from genloop.config import read_yaml
+from genloop.config import INSTALLED, read_yaml, shipped
 from genloop.reading import read_json_object
 from genloop.registry import did_you_mean
 from genloop.rundir import sha256_file
@@ -69,9 +69,18 @@ class Entry:
 
     @property
     def folder(self) -> Path:
-        """Where it is or belongs: beside the registry, or below CHECKPOINT_DIR when it is not there."""
-        elsewhere = os.environ.get(CHECKPOINT_DIR)
-        return Path(elsewhere).absolute() / self.name if elsewhere and not self.beside.is_dir() else self.beside
+        """The first of its places where it is complete, else the first that is there at all, else where it belongs."""
+        places = [root / self.name for root in _roots()] + [self.beside]
+        whole = (place for place in places if not _absent(self, place))
+        return next(whole, next((place for place in places if place.is_dir()), self._home))
+
+    @property
+    def _home(self) -> Path:
+        """Below CHECKPOINT_DIR, else beside the registry; an installed package is left as it is."""
+        if elsewhere := os.environ.get(CHECKPOINT_DIR):
+            return Path(elsewhere).absolute() / self.name
+        is_installed = self.beside.is_relative_to(HERE) and not (INSTALLED / "setup.py").is_file()
+        return Path("ckpts").absolute() / self.name if is_installed else self.beside
 
 
 @cache
@@ -115,9 +124,9 @@ def resolve(name_or_path: str | Path, *, path: Path = REGISTRY) -> Path:
     entries = registry(path)
     if str(name_or_path) in entries:
         return _folder(entries[str(name_or_path)])
-    direct = Path(name_or_path)
-    if direct.exists():
-        return direct
+    places = [shipped(Path(name_or_path)), *(root / name_or_path for root in (*_roots(), HERE))]
+    if found := next((place for place in places if place.exists()), None):
+        return found
     raise FileNotFoundError(
         f"no checkpoint {str(name_or_path)!r}: neither a path nor a known name"
         f"{did_you_mean(str(name_or_path), entries)} ({', '.join(entries)})"
@@ -140,8 +149,7 @@ def verify(name: str, *, path: Path = REGISTRY) -> None:
 
 def missing_files(entry: Entry) -> list[str]:
     """The files of a registered checkpoint that are not in its folder."""
-    needed = list(entry.files) or [FETCHED_FILE]  # where no file's name is known: as `genloop ckpts fetch` leaves it
-    return [file for file in needed if not (entry.folder / file).is_file()]
+    return _absent(entry, entry.folder)
 
 
 def fetched_files(entry: Entry) -> dict[str, str]:
@@ -162,6 +170,17 @@ def backbone(name_or_path: str | Path, *, path: Path = REGISTRY) -> str | None:
     """What has to be in a file that is converted under a registered name; None: anything."""
     entry = registry(path).get(str(name_or_path))
     return entry.backbone or None if entry else None
+
+
+def _roots() -> list[Path]:
+    """Where folders are looked for before those that came with genloop."""
+    elsewhere = os.environ.get(CHECKPOINT_DIR)
+    return [*([Path(elsewhere).absolute()] if elsewhere else []), Path("ckpts").absolute()]
+
+
+def _absent(entry: Entry, folder: Path) -> list[str]:
+    needed = list(entry.files) or [FETCHED_FILE]  # where no file's name is known: as `genloop ckpts fetch` leaves it
+    return [file for file in needed if not (folder / file).is_file()]
 
 
 def _folder(entry: Entry) -> Path:

@@ -92,7 +92,12 @@ def test_a_preset_fits_the_config_of_its_job(preset: str) -> None:
 
 def test_every_folder_of_presets_belongs_to_a_job() -> None:
     folders = {folder.name for folder in (ROOT / "configs").iterdir() if folder.is_dir()}
-    assert folders - {"prompts", "pipelines", "deepspeed", "cluster"} == set(JOBS)
+    assert folders - {"prompts", "data", "pipelines", "deepspeed", "cluster"} == set(JOBS)
+
+
+def test_what_is_shipped_needs_no_tests_folder() -> None:
+    texts = {file: file.read_text(encoding="utf-8") for file in (ROOT / "configs").rglob("*.*l")}  # yaml, jsonl
+    assert [name_of(file) for file, text in texts.items() if "tests/" in text] == []
 
 
 def test_there_is_one_place_that_prints() -> None:

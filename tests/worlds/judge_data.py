@@ -33,7 +33,7 @@ from genloop.training.objectives.judge.settings import BatchSettings, LossSettin
 from genloop.training.task import Loss, Plan
 from tests.runs import ROOT
 
-SCENES = ROOT / "tests/data/shapes/judge"
+SCENES = ROOT / "configs/data/shapes/judge"
 QUESTIONS_FILE = ROOT / "configs/prompts/shapes_judge/questions.yaml"
 STEPS = (4, 9, 18)
 MIX = BatchSettings(groups=3, paths=3, previews=2, scenes=4)

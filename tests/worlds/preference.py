@@ -72,8 +72,8 @@ def tiny_objective(
 
 
 def write_shapes_pairs(folder: Path) -> None:
-    """The pairs of tests/data/shapes/pairs: scenes of its shards against others, or against damaged copies."""
-    scenes = Shards(ROOT / "tests/data/shapes/shards")
+    """The pairs of configs/data/shapes/pairs: scenes of its shards against others, or against damaged copies."""
+    scenes = Shards(ROOT / "configs/data/shapes/shards")
     space = CodeSpace(351, sha256_tree(resolve("shapes/tokenizer")))
     for side, rows in (("train", range(16)), ("val", range(16, 24))):
         write_pairs(folder / side, [_shapes_pair(scenes, row) for row in rows], codebook=space)

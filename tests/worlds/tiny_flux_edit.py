@@ -41,7 +41,7 @@ _MORE_MARKS = ("<|video_pad|>",)
 
 
 def write_tiny_flux_edit(folder: Path, *, seed: int = 0, flux: Mapping[str, Any] | None = None) -> Path:
-    """All components but Anyline, in bfloat16 -> the folder. tests/data/flux_edit/tiny is the one of seed 0.
+    """All components but Anyline, in bfloat16 -> the folder. ckpts/tiny/flux_edit is the one of seed 0.
 
     `flux`: what differs in the config of the transformer.
     """

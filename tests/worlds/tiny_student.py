@@ -14,7 +14,7 @@ from genloop.distributed import World
 from jobs import train_student
 from tests.runs import ROOT
 
-SHARDS, BASE = ROOT / "tests/data/shapes/shards", ROOT / "tests/data/diffusion/tiny_sd"
+SHARDS, BASE = ROOT / "configs/data/shapes/shards", ROOT / "ckpts/tiny/sd"
 
 
 def build(preset: str, out: Path, *words: str) -> Any:

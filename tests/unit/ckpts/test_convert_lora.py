@@ -13,7 +13,7 @@ from launch.cli import main
 from tests.runs import ROOT
 from tests.worlds.tiny_diffusion import write_pipeline
 
-BASE = ROOT / "tests/data/diffusion/tiny_sd"
+BASE = ROOT / "ckpts/tiny/sd"
 LAYER = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
 
 

@@ -32,6 +32,7 @@ def test_an_unknown_name_is_answered_with_the_closest():
 
 
 def own_registry(folder, digest):
+    folder.mkdir(exist_ok=True)
     file = folder / "registry.yaml"
     file.write_text(f"a/b:\n  folder: a/b\n  licence: MIT\n  source: example\n  files:\n    w.bin: '{digest}'\n")
     return file
@@ -74,3 +75,21 @@ def test_published_checkpoints_are_taken_with_whatever_content(tmp_path):
     (tmp_path / "a/b/w.bin").write_bytes(b"as published")
     verify("a/b", path=file)
     assert resolve("a/b", path=file) == tmp_path / "a/b"
+
+
+def test_a_folder_is_looked_for_in_checkpoint_dir_then_here_then_beside_the_registry(tmp_path, monkeypatch):
+    file = own_registry(tmp_path / "package", "0" * 64)
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    monkeypatch.setenv("CHECKPOINT_DIR", str(elsewhere))
+    places = [file.parent / "a/b", here / "ckpts/a/b", elsewhere / "a/b"]
+    for place in places:
+        place.mkdir(parents=True)
+    monkeypatch.chdir(here)
+    for place in places:  # an incomplete one is passed over
+        (place / "w.bin").write_bytes(b"")
+        assert resolve("a/b", path=file) == place
+
+
+def test_a_shipped_model_that_no_registry_knows_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve("ckpts/tiny/sd") == resolve("tiny/sd") == REGISTRY.parent / "tiny/sd"

@@ -26,7 +26,7 @@ from tests.runs import refusal
         (train_tokenizer, ["tiny", "kind=autoencoder_kl", "autoencoder.channels=[8,12]"], "of num_groups 8"),
         (train_tokenizer, ["tiny", "kind=autoencoder_kl", "autoencoder.kl=-1"], "autoencoder.kl: "),
         (make_diffusion, ["tiny", "vae=nowhere"], "nowhere"),
-        (make_diffusion, ["tiny", "vae=tests/data/diffusion/tiny_sd/unet"], "no AutoencoderKL"),
+        (make_diffusion, ["tiny", "vae=ckpts/tiny/sd/unet"], "no AutoencoderKL"),
         (make_diffusion, ["tiny", "model.channels=[8,8,8,8,8,8]"], "model.channels: 6 levels"),
         (make_diffusion, ["tiny", "model.text_heads=3"], "model.text_width: [16]"),
         (make_shapes, ["tiny", "weights=[1, 0]"], "weights: needs 6 numbers"),

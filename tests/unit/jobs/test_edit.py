@@ -15,7 +15,8 @@ from genloop.report.generated.write import is_generated, write_generated
 from jobs import edit, verify
 from tests.runs import contents, refusal
 
-DATA = Path(__file__).parents[2] / "data" / "flux_edit"
+ROOT = Path(__file__).parents[3]
+DATA, TINY = ROOT / "configs/data/flux_edit", ROOT / "ckpts/tiny/flux_edit"
 SCENE, MASK = DATA / "scene.png", DATA / "mask.png"
 ONE = ["tiny", "requests=null", "steps=2"]
 
@@ -114,7 +115,7 @@ def test_a_request_that_cannot_be_drawn_is_one_line(
 
 @pytest.mark.parametrize("gone", [CONNECTOR, "flux/vae/config.json", "controlnet", "depth"])
 def test_a_missing_component_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], gone: str) -> None:
-    folder = shutil.copytree(DATA / "tiny", tmp_path / "tiny")
+    folder = shutil.copytree(TINY, tmp_path / "tiny")
     target = folder / gone
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     line = refusal(edit, ["tiny", f"checkpoint={folder}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
@@ -122,7 +123,7 @@ def test_a_missing_component_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_component_that_nothing_needs_may_be_missing(tmp_path: Path) -> None:
-    folder = shutil.copytree(DATA / "tiny", tmp_path / "tiny")
+    folder = shutil.copytree(TINY, tmp_path / "tiny")
     for name in ("controlnet", "depth", "sam2", "flux/text_encoder_2"):
         shutil.rmtree(folder / name)
     words = [*ONE, f"input_image={SCENE}", f"checkpoint={folder}", f"out={tmp_path / 'run'}"]

@@ -50,6 +50,6 @@ def test_weights_follow_from_the_seed_alone_and_the_vae_is_the_given_one(tmp_pat
     assert sha256_tree(first) == sha256_tree(same) != sha256_tree(other)
     weights = [load_tensors(folder / "unet") for folder in (first, other)]
     assert not weights[0]["conv_in.weight"].equal(weights[1]["conv_in.weight"])
-    vae, given = (load_tensors(place / "vae") for place in (first, ROOT / "tests/data/diffusion/tiny_sd"))
+    vae, given = (load_tensors(place / "vae") for place in (first, ROOT / "ckpts/tiny/sd"))
     assert vae.keys() == given.keys() and all(vae[name].equal(given[name]) for name in vae)
     assert all((first / component).is_dir() for component in COMPONENTS["StableDiffusionPipeline"])

@@ -27,8 +27,8 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_shards_are_the_committed_ones_byte_for_byte(tmp_path):
     assert run_command(make_shapes, ["tiny", f"out={tmp_path}"]) == 0
-    for part in ("shards", "text_tokenizer"):
-        assert files(tmp_path / part) == files(ROOT / "tests/data/shapes" / part)
+    for part, committed in (("shards", "configs/data/shapes/shards"), ("text_tokenizer", "ckpts/tiny/text_tokenizer")):
+        assert files(tmp_path / part) == files(ROOT / committed)
     rows = [
         json.loads(line) for path in sorted((tmp_path / "rows").iterdir()) for line in path.read_text().splitlines()
     ]

@@ -12,8 +12,8 @@ from genloop.models.flux_edit.load import load_connector
 from jobs import edit, train_connector
 from tests.runs import refusal
 
-DATA = Path(__file__).parents[2] / "data"
-FOLDER = DATA / "flux_edit" / "tiny"
+ROOT = Path(__file__).parents[3]
+FOLDER, SCENE = ROOT / "ckpts/tiny/flux_edit", ROOT / "configs/data/flux_edit/scene.png"
 
 
 def lines(run: Path) -> list[dict[str, float]]:
@@ -58,7 +58,7 @@ def test_a_resumed_training_gives_the_same_bits(tmp_path: Path) -> None:
 
 
 def test_edit_draws_with_what_was_trained(trained: Path, tmp_path: Path) -> None:
-    words = ["tiny", "requests=null", "steps=2", f"input_image={DATA / 'flux_edit' / 'scene.png'}"]
+    words = ["tiny", "requests=null", "steps=2", f"input_image={SCENE}"]
     mine = [f"connector={trained / 'connector.pt'}", f"transformer={trained / 'transformer'}"]
     assert run_command(edit, [*words, f"out={tmp_path / 'a'}"]) == 0
     assert run_command(edit, [*words, *mine, f"out={tmp_path / 'b'}"]) == 0

@@ -56,8 +56,8 @@ def plain(tmp_path_factory) -> Path:
 
 def test_the_committed_pairs_are_those_of_the_test_world(tmp_path):
     write_shapes_pairs(tmp_path)
-    for file in sorted((ROOT / "tests/data/shapes/pairs").rglob("*.*")):
-        assert (tmp_path / file.relative_to(ROOT / "tests/data/shapes/pairs")).read_bytes() == file.read_bytes()
+    for file in sorted((ROOT / "configs/data/shapes/pairs").rglob("*.*")):
+        assert (tmp_path / file.relative_to(ROOT / "configs/data/shapes/pairs")).read_bytes() == file.read_bytes()
 
 
 def test_a_run_leaves_a_checkpoint_that_generates_and_its_metrics(plain, tmp_path):
@@ -177,7 +177,7 @@ def test_a_disk_that_fills_up_leaves_the_last_checkpoint_and_the_run_goes_on_lat
 
 
 def _other_tokenizer(folder: Path) -> list[str]:
-    pairs = list(PairShards(ROOT / "tests/data/shapes/pairs/val"))
+    pairs = list(PairShards(ROOT / "configs/data/shapes/pairs/val"))
     write_pairs(folder / "train", pairs, codebook=CodeSpace(351, "ab" * 32))
     return [f"pairs={folder}"]
 
@@ -188,7 +188,7 @@ def _empty(folder: Path) -> list[str]:
 
 
 def _truncated(folder: Path) -> list[str]:
-    shutil.copytree(ROOT / "tests/data/shapes/pairs", folder)
+    shutil.copytree(ROOT / "configs/data/shapes/pairs", folder)
     file = folder / "train/00000.tar"
     file.write_bytes(file.read_bytes()[:30000])
     return [f"pairs={folder}"]

@@ -51,7 +51,7 @@ def image(out: Path, *words: str) -> bytes:
 @pytest.mark.parametrize("weights", ["lora", "full"])
 @pytest.mark.parametrize("is_xl", [False, True])
 def test_generate_draws_with_what_was_trained(tmp_path: Path, xl: Path, weights: str, is_xl: bool) -> None:
-    base = xl if is_xl else ROOT / "tests/data/diffusion/tiny_sd"
+    base = xl if is_xl else ROOT / "ckpts/tiny/sd"
     run = trained(tmp_path / "run", f"weights={weights}", f"base={base}", "train.lr=0.05")
     plain, lora = f"generator.options.pipeline={base}", run / "lora/pytorch_lora_weights.safetensors"
     words = [plain, f"generator.options.lora=[{lora}]"]
@@ -139,7 +139,7 @@ def test_bad_words_are_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("part", ["vae", "text_encoder", "unet", "tokenizer", "scheduler"])
 def test_a_base_without_a_component_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str) -> None:
-    base = shutil.copytree(ROOT / "tests/data/diffusion/tiny_sd", tmp_path / "base")
+    base = shutil.copytree(ROOT / "ckpts/tiny/sd", tmp_path / "base")
     shutil.rmtree(base / part)
     assert part in refusal(train_student, ["tiny", f"base={base}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
 

@@ -19,7 +19,7 @@ from jobs import train_vlm
 from tests.runs import ROOT, refusal
 from tests.worlds.tiny_qwen import qwen_folder, write_chats
 
-DATA = Path("tests/data/qwen")
+DATA, MODELS = Path("configs/data/qwen"), Path("ckpts/tiny/qwen")
 FOLDERS = {"tiny": "model", "tiny_vl": "merged", "tiny_qlora": "merged"}  # what comes out
 PRESETS = tuple(FOLDERS)
 
@@ -57,7 +57,7 @@ def test_the_committed_models_and_chats_are_what_their_builder_makes(tmp_path):
     for name in ("text", "vl"):
         folder = qwen_folder(tmp_path / name, name)
         assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
-            p.name: p.read_bytes() for p in (DATA / name).iterdir()
+            p.name: p.read_bytes() for p in (MODELS / name).iterdir()
         }
     assert write_chats(tmp_path / "chats").read_bytes() == (DATA / "chats.jsonl").read_bytes()
 
@@ -83,7 +83,7 @@ def test_the_loss_falls_and_what_is_learned_is_written_down_before(runs, preset)
 
 @pytest.mark.parametrize("preset", ["tiny_vl", "tiny_qlora"])
 def test_adapters_are_those_of_peft_and_merged_is_their_sum(runs, preset):
-    folder = check_chat_folder(DATA / ("vl" if preset == "tiny_vl" else "text"))
+    folder = check_chat_folder(MODELS / ("vl" if preset == "tiny_vl" else "text"))
     adapted = require("peft").PeftModel.from_pretrained(load_chat_model(folder), str(runs[preset] / "adapter")).eval()
     merged = load_chat_model(check_chat_folder(runs[preset] / "merged"))
     ids = torch.arange(8, 40)[None]
@@ -168,7 +168,7 @@ def test_an_adapter_of_another_base_is_refused(runs, tmp_path, capsys):
 
 
 def test_a_tokenizer_without_chat_template_is_refused(tmp_path, capsys):
-    folder = shutil.copytree(DATA / "text", tmp_path / "q")
+    folder = shutil.copytree(MODELS / "text", tmp_path / "q")
     config = json.loads((folder / "tokenizer_config.json").read_text())
     del config["chat_template"]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -281,7 +281,7 @@ def test_adapters_on_frozen_weights_in_half_precision_are_sharded_too(
     [
         ("train_judge", ["tiny", "train.zero_stage=1"]),
         ("train_showo", ["tiny", "train.zero_stage=2"]),
-        ("train_tokenizer", ["magvit2", "shards=tests/data/shapes/shards", "train.zero_stage=2"]),
+        ("train_tokenizer", ["magvit2", "shards=configs/data/shapes/shards", "train.zero_stage=2"]),
     ],
 )
 def test_without_deepspeed_it_is_refused_before_anything_is_done(tmp_path, capsys, monkeypatch, job, words):

@@ -16,7 +16,7 @@ from genloop.models.flux_edit.encode import Conditions, connect, picture_tokens,
 from genloop.models.flux_edit.needs import COMPONENTS, MODES, Mode
 from genloop.models.flux_edit.pipelines import Drawer
 
-FOLDER = Path(__file__).parents[3] / "data" / "flux_edit" / "tiny"
+FOLDER = Path(__file__).parents[4] / "ckpts/tiny/flux_edit"
 SIZE = (64, 32)
 SAME = {"atol": 1e-5, "rtol": 0.0}  # batches of float32
 

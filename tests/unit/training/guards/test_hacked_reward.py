@@ -45,7 +45,7 @@ def guarded(kind: str, run: Path):
         captions = [prompt.text for prompt in GUARDS.read_prompts()]
         objective = BrightnessSeeker(model, tokenizer, captions)
     else:
-        shards, layout = Shards(ROOT / "tests/data/shapes/shards"), Layout(model.config, model.text_tokenizer)
+        shards, layout = Shards(ROOT / "configs/data/shapes/shards"), Layout(model.config, model.text_tokenizer)
         objective = MaskedTokens(model, layout, shards, seed=0, batch_size=8, drop_captions=0.1, ends=True)
     objective.guard = build_guard(
         GUARDS, run, World(), model=model, tokenizer=tokenizer, resolve=resolve, judge=Brightness()

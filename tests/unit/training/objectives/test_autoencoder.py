@@ -8,7 +8,7 @@ from genloop.models.diffusion.fresh import fresh_vae
 from genloop.training.objectives.autoencoder import Autoencoding, scaling_factor
 from tests.runs import ROOT
 
-SHARDS = Shards(ROOT / "tests" / "data" / "shapes" / "shards")
+SHARDS = Shards(ROOT / "configs/data/shapes/shards")
 
 
 def objective(kl: float = 0.5) -> Autoencoding:

@@ -17,12 +17,12 @@ from genloop.training.initialization import EMBEDDING_STD, code_patches, embed_p
 from genloop.training.objectives.masked_tokens import MaskedTokens, draw_masks
 from tests.runs import ROOT
 
-DATA = ROOT / "tests" / "data" / "shapes"
+DATA = ROOT / "configs" / "data" / "shapes"
 CODEBOOK = PatchCodebook.enumerate()
 
 
 def small_showo(seed: int = 0):
-    text = FileTokenizer(DATA / "text_tokenizer")
+    text = FileTokenizer(ROOT / "ckpts/tiny/text_tokenizer")
     phi = PhiDims(16, 32, 1, 2, 2, partial_rotary_factor=1.0, rope_theta=100.0)
     config = ShowOConfig(CODEBOOK.num_codes, 36, text.num_tokens, max_seq_length=16, phi=phi)
     model = build_showo(config, seed=seed, text_tokenizer=text)

@@ -17,7 +17,7 @@ from genloop.training.objectives.tokenizer import Reconstruction, code_entropy
 from genloop.training.settings import ReconstructionWeights
 from tests.runs import ROOT
 
-DATA = ROOT / "tests" / "data" / "shapes"
+DATA = ROOT / "configs" / "data" / "shapes"
 SMALL = MagvitConfig(4, 8, (1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 1, 1), num_groups=4, resolution=24)
 
 
