@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
-from genloop.records import Choice, Critique, Detection, Prompt, Seed, Wanted
+from genloop.records import Choice, Critique, Detection, Likelihood, Prompt, Seed, Wanted, Writing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,6 +157,40 @@ class Asker(Protocol):
 
     def p_answer_to(self, texts: Sequence[str], answers: Sequence[str], images: "Tensor") -> "Tensor":
         """One question and one answer to it, such as "four", per image -> (B,): P(this answer), in any spelling."""
+
+
+class ResponseWriter(Protocol):
+    """Answers questions about images in words. Deterministic, and no answer depends on the questions beside it."""
+
+    def write(
+        self, queries: Sequence[str], images: Sequence[np.ndarray | None], seeds: Sequence[int], writing: Writing
+    ) -> list[str | None]:
+        """One text of the user, one image (H, W, 3) uint8 or None, and one key of all random draws -> each answer.
+
+        None marks a question that got no answer, e.g. because a server did not give one.
+        """
+
+
+class ResponseJudge(ResponseWriter, Protocol):
+    """A model of images and text that also says how probable a given answer is."""
+
+    def likelihoods(
+        self, queries: Sequence[str], responses: Sequence[Sequence[str]], images: Sequence[np.ndarray | None]
+    ) -> list[list[Likelihood]]:
+        """One text of the user, some answers to it, one image (H, W, 3) uint8 or None -> log p of each answer.
+
+        An answer has the tokens that the model would write in its own turn; the token that closes the turn does not
+        count, so that the likelihood of "1" is that of the first word of a verdict.
+        """
+
+
+class ResponseScorer(Protocol):
+    """Scores answers by themselves, e.g. by how near they are to an image; higher is better."""
+
+    def scores(
+        self, queries: Sequence[str], responses: Sequence[Sequence[str]], images: Sequence[np.ndarray]
+    ) -> list[list[float]]:
+        """One text of the user, some answers to it, one image (H, W, 3) uint8 -> the score of each answer, or NaN."""
 
 
 class Strategy(Protocol):

@@ -224,6 +224,28 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Likelihood:
+    """Of an answer: the sum of the log-probabilities of its tokens (natural log), and how many they are."""
+
+    log_p: float
+    num_tokens: int
+
+    @property
+    def mean(self) -> float:
+        """Per token; longer answers are not less probable by it."""
+        return self.log_p / max(self.num_tokens, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How an answer is drawn: at temperature 0 each token is the most probable one, and `top_p` says nothing."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 512
+
+
+@dataclass(frozen=True, slots=True)
 class HeldOutAnswer:
     """A judge's answer to a held-out question (`scenes`: outcome of a drawn scene) about an image and its prompt."""
 

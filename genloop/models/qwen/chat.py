@@ -22,7 +22,10 @@ class Piece(NamedTuple):
 
 
 class Chat:
-    """Writes chats for one model. `system` is said first where messages have no system message of their own."""
+    """Writes chats for one model. `system` is said first where messages have no system message of their own.
+
+    With an empty one the template has its own way.
+    """
 
     def __init__(self, folder: ChatFolder, system: str = SYSTEM) -> None:
         self.folder, self.system = folder, system
@@ -56,7 +59,7 @@ class Chat:
             if special := self._special_in(message.text):
                 raise ValueError(f"a text of {message.role} holds the special token {special!r}; take it out")
         own = messages and messages[0].role == "system"
-        return list(messages) if own else [ChatTurn("system", self.system), *messages]
+        return list(messages) if own or not self.system else [ChatTurn("system", self.system), *messages]
 
     def _special_in(self, text: str) -> str | None:
         return next((token for token in self.tokenizer.specials if token in text), None)

@@ -1,9 +1,9 @@
 """Greedy answers of a chat model, several chats at once, with images where the model takes some.
 
-B = chats, L = tokens of the longest prompt, D = hidden size. Prompts are padded on the left.
+B = chats, L = tokens of the longest prompt, D = hidden size, V = vocabulary. Prompts are padded on the left.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ class Talker:
 
 
 @dataclass(frozen=True, eq=False)
-class _Prompt:
+class ChatPrompt:
+    """What an answer follows, as a model reads it."""
+
     ids: np.ndarray  # (n,)
     positions: np.ndarray  # (n,) or (4, n)
     pictures: list[PatchedImage]
@@ -51,6 +53,11 @@ def load_talker(
     checked = check_chat_folder(folder)
     model = load_chat_model(checked, dtype=dtype, device=device)
     return Talker(model, Chat(checked, system), Pictures(checked) if checked.sees else None)
+
+
+def greedily(logits: Tensor) -> Tensor:
+    """(B, V) -> (B,)"""
+    return logits.argmax(-1)
 
 
 def answer(
@@ -67,16 +74,18 @@ def answers(
     images: Sequence[Sequence[np.ndarray]] | None = None,
     *,
     max_new_tokens: int = 512,
+    choose: Callable[[Tensor], Tensor] = greedily,
 ) -> list[str]:
     """The most probable next token again and again, for each chat until its answer is closed or `max_new_tokens`.
 
+    `choose` takes another one: logits (B, V) float32 -> ids (B,), which it is asked once a token.
     images: for each chat (H, W, 3) uint8 pictures, the k-th of which stands in front of the k-th text of the user; a
     model of text leaves them out. ValueError for messages that are none, or end with an answer.
     """
-    prompts = [_prompt(talker, chat, images[i] if images else ()) for i, chat in enumerate(chats)]
+    prompts = [prompt_of(talker, chat, images[i] if images else ()) for i, chat in enumerate(chats)]
     written: list[list[int]] = [[] for _ in prompts]
     language, device = language_of(talker.model), talker.model.device
-    embeds, mask, positions = _padded(talker, prompts, device)
+    embeds, mask, positions = padded(talker, prompts, device)
     cache = require("transformers").DynamicCache(config=language.config)
     open_rows = torch.ones(len(prompts), dtype=torch.bool, device=device)
     last = positions[-3:].amax((0, 2)) if positions.ndim == 3 else positions.amax(1)  # (B,)
@@ -84,7 +93,7 @@ def answers(
         found = language(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
-        tokens = talker.model.lm_head(found.last_hidden_state[:, -1]).float().argmax(-1)  # (B,)
+        tokens = choose(talker.model.lm_head(found.last_hidden_state[:, -1]).float())  # (B,)
         open_rows &= tokens != talker.chat.closing
         for row in open_rows.nonzero()[:, 0].tolist():
             written[row].append(int(tokens[row]))
@@ -110,13 +119,14 @@ def read_messages(messages: Messages) -> list[ChatTurn]:
     return found
 
 
-def _prompt(talker: Talker, chat: Messages, images: Sequence[np.ndarray]) -> _Prompt:
+def prompt_of(talker: Talker, chat: Messages, images: Sequence[np.ndarray]) -> ChatPrompt:
+    """Messages, the last one of the user, with the k-th image in front of the k-th text of the user; ValueError."""
     messages = read_messages(chat)
     if messages[-1].role != "user":
         raise ValueError(f"messages[{len(messages) - 1}]: the last one must be of the user")
     if talker.pictures is None:
         ids = np.array(talker.chat.prompt_ids(messages))
-        return _Prompt(ids, np.arange(len(ids)), [])
+        return ChatPrompt(ids, np.arange(len(ids)), [])
     users = [number for number, message in enumerate(messages) if message.role == "user"][: len(images)]
     for place, number in enumerate(users):
         messages[number] = replace(messages[number], images=(str(place),))
@@ -124,7 +134,7 @@ def _prompt(talker: Talker, chat: Messages, images: Sequence[np.ndarray]) -> _Pr
     grids = [picture.grid for picture in pictures]
     ids = expand_images(talker.chat.prompt_ids(messages), talker.folder.image_token, talker.pictures, grids)
     kinds = (ids == talker.folder.image_token).astype(np.int64)
-    return _Prompt(ids, talker.pictures.positions(kinds, grids), pictures)
+    return ChatPrompt(ids, talker.pictures.positions(kinds, grids), pictures)
 
 
 def expand_images(
@@ -140,7 +150,7 @@ def expand_images(
     return np.repeat(given, repeats)
 
 
-def _padded(talker: Talker, prompts: Sequence[_Prompt], device: Any) -> tuple[Tensor, Tensor, Tensor]:
+def padded(talker: Talker, prompts: Sequence[ChatPrompt], device: Any) -> tuple[Tensor, Tensor, Tensor]:
     """-> embeddings (B, L, D), mask (B, L), positions (B, L) or (3, B, L)."""
     longest = max(len(prompt.ids) for prompt in prompts)
     ids, mask = (np.zeros((len(prompts), longest), dtype=np.int64) for _ in range(2))

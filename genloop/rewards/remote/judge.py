@@ -6,53 +6,47 @@ those that read "yes" or "no", in any spelling, are added up. The chat around th
     judge.kind=remote judge.options.url=http://node17:8000/v1 judge.options.model=Qwen/Qwen2.5-VL-7B-Instruct
 """
 
-import base64
-import logging
 import math
-import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import Field
 
-from genloop.bounds import Count, Seconds, SecondsOrNone, Share, Threads
-from genloop.config import LAUNCH, InputPath, Settings
-from genloop.data.images import encode_png, to_uint8
+from genloop.bounds import Count, Share
+from genloop.config import InputPath
+from genloop.data.images import to_uint8
 from genloop.factories import Resolve
 from genloop.records import Prompt
-from genloop.registry import check_installed, did_you_mean
 from genloop.rewards.questions import IMAGE, PROMPT, Questions, read_questions, spellings
-from genloop.rewards.remote.client import ChatServer, ClientConfig, ServerFailed, ServerRefused, printable
+from genloop.rewards.remote.client import ChatServer, ServerFailed, printable
+from genloop.rewards.remote.server import (
+    ServerOptions,
+    check_server,
+    open_server,
+    png_uri,
+    read_answers,
+    request_body,
+)
 from genloop.rewards.settings import JudgeMaker
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-log = logging.getLogger(__name__)
 Probability = Literal["two_way", "raw"]
 T = TypeVar("T")
 _MAX_REASON_TOKENS = 32
 _MAX_REASON = 1000  # characters that are kept of one
-_MAX_NAMES = 20  # models that a message lists
+_GROUP = "judge.options"
 _SPACES = " \t\r\n▁Ġ"  # as tokenizers write them
 
 
-class RemoteOptions(Settings):
-    """Where the server is, what it is asked, how long it is waited for."""
+class RemoteOptions(ServerOptions):
+    """Keys of `judge.kind=remote`."""
 
-    url: Annotated[str, LAUNCH] = Field(pattern=r"^https?://\S+$", description="the server's address, up to /v1")
-    model: str = Field(min_length=1, description="the name under which it serves the model")
     questions: InputPath | None = Field(None, description="file of other wordings; null: the released ones")
     probability: Probability = Field("two_way", description="two_way: yes / (yes + no); raw: yes")
     top_logprobs: Count = Field(20, ge=2, description="alternatives that the server names")
     min_yes_no: Share = Field(0.01, description="no answer where yes and no together have a smaller probability")
-    extra: dict[str, Any] = Field({}, description="further keys of the request's body")
-    on_failure: Literal["nan", "error"] = Field("nan", description="nan: an image without an answer is not judged")
-    api_key_env: Annotated[str | None, LAUNCH] = Field(None, description="environment variable that holds the key")
-    timeout: Annotated[Seconds, LAUNCH] = Field(60.0, description="seconds of one attempt, to the last byte")
-    patience: Annotated[SecondsOrNone, LAUNCH] = Field(120.0, description="seconds without any answer to give up after")
-    pause: Annotated[SecondsOrNone, LAUNCH] = Field(0.5, description="seconds before the second attempt; doubles")
-    concurrency: Annotated[Threads, LAUNCH] = Field(8, description="requests of a worker in flight")
 
 
 class RemoteJudgeMaker(JudgeMaker):
@@ -64,24 +58,8 @@ class RemoteJudgeMaker(JudgeMaker):
     @classmethod
     def check(cls, options: RemoteOptions, resolve: Resolve) -> None:
         """The package, the questions, the key, and whether the server is there and serves the model."""
-        check_installed("openai", "remote")
         read_questions(options.questions)
-        try:
-            names = _server(options, timeout=min(options.timeout, 10.0)).models()
-        except ServerRefused as error:
-            if error.status in {401, 403}:
-                raise ValueError(f"{error}; name the variable with the key in judge.options.api_key_env") from None
-            if error.status < 400:
-                raise ValueError(f"judge.options.url: {error}") from None
-            return  # a server that does not list its models
-        except ServerFailed as error:
-            raise ValueError(f"judge.options.url: {error}; start the server, or give its address") from None
-        if options.model not in names:
-            hint = did_you_mean(options.model, names)
-            raise ValueError(
-                f"judge.options.model: {options.url} does not serve {options.model!r}{hint} "
-                f"({', '.join(names[:_MAX_NAMES])}{', ...' if len(names) > _MAX_NAMES else ''})"
-            )
+        check_server(options, _GROUP)
 
     @classmethod
     def questions(cls, options: RemoteOptions, resolve: Resolve) -> tuple[str, ...]:
@@ -91,7 +69,7 @@ class RemoteJudgeMaker(JudgeMaker):
     @classmethod
     def load(cls, options: RemoteOptions, resolve: Resolve, device: str) -> "RemoteJudge":
         """Answers come back to where the images are."""
-        return RemoteJudge(options, _server(options, timeout=options.timeout), read_questions(options.questions))
+        return RemoteJudge(options, open_server(options, _GROUP), read_questions(options.questions))
 
 
 class RemoteJudge:
@@ -180,35 +158,13 @@ class RemoteJudge:
         return [math.nan if answer is None else answer for answer in self._answers(bodies, read)]
 
     def _answers(self, bodies: Sequence[dict[str, Any]], read: Callable[[dict[str, Any]], T]) -> list[T | None]:
-        """What `read` finds in the server's answers; None where there is none, and why in one line of the log."""
-        found: list[T | None] = []
-        failures = []
-        for answer in self.server.complete(bodies):
-            try:
-                if isinstance(answer, ServerFailed):
-                    raise answer
-                found.append(read(answer))
-            except ServerFailed as error:
-                failures.append(str(error))
-                found.append(None)
-        if failures:
-            line = f"{len(failures)} of {len(bodies)} images were not judged: {failures[0]}"
-            if self.options.on_failure == "error":
-                raise ServerFailed(line)
-            log.warning(line)
-        return found
+        return read_answers(self.server, self.options, bodies, read)
 
     def _body(self, question: str, prompt: Prompt, uris: Sequence[str], **keys: Any) -> dict[str, Any]:
         return self._request(chat_messages(self.questions, question, prompt.text, uris), **keys)
 
     def _request(self, messages: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
-        return {
-            "model": self.options.model,
-            "messages": messages,
-            "temperature": 0,
-            **keys,
-            "extra_body": self.options.extra,
-        }
+        return request_body(self.options, messages, **keys)
 
     def _one_token(self) -> dict[str, Any]:
         return {"max_tokens": 1, "logprobs": True, "top_logprobs": self.options.top_logprobs}
@@ -278,14 +234,4 @@ def _words(answer: dict[str, Any]) -> str:
 
 def _uris(images: "Tensor") -> list[str]:
     """(B, 3, H, W) in [0, 1] -> the PNG of each"""
-    pngs = [encode_png(image) for image in to_uint8(images)]
-    return [f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in pngs]
-
-
-def _server(options: RemoteOptions, *, timeout: float) -> ChatServer:
-    key = None
-    if options.api_key_env is not None:
-        key = os.environ.get(options.api_key_env)
-        if not key:
-            raise ValueError(f"judge.options.api_key_env: the variable {options.api_key_env} is not set; export it")
-    return ChatServer(options.url, key, ClientConfig(timeout, options.patience, options.pause, options.concurrency))
+    return [png_uri(image) for image in to_uint8(images)]

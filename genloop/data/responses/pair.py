@@ -1,0 +1,88 @@
+"""Two answers to a question about an image, the better one known, and collections of them."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from genloop.data.image_reader import UnreadableImage, decode_image
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePair:
+    """One row. `best` is the place of the answer that people prefer; ids of published sets are not unique."""
+
+    id: str
+    query: str
+    responses: tuple[str, str]
+    best: int
+    group: str  # accuracies are told for each, and their mean is the macro accuracy
+    source: str  # the data set that the question is from
+
+
+class ResponsePairs:
+    """A collection in the order of its file; `left_out` says how many rows it holds that cannot be judged."""
+
+    def __init__(
+        self,
+        pairs: Sequence[ResponsePair],
+        image_bytes: Callable[[int], bytes | None],
+        *,
+        where: str,
+        left_out: int = 0,
+    ) -> None:
+        self._pairs, self._image_bytes, self.where, self.left_out = pairs, image_bytes, where, left_out
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, number: int) -> ResponsePair:
+        return self._pairs[number]
+
+    def __iter__(self) -> Iterator[ResponsePair]:
+        return iter(self._pairs)
+
+    def image(self, number: int) -> np.ndarray | None:
+        """(H, W, 3) uint8 RGB, None for a question without an image; ValueError names the row of a broken one."""
+        data = self._image_bytes(number)
+        try:
+            return None if data is None else decode_image(data)
+        except UnreadableImage as error:
+            raise ValueError(f"{self.where}: row {number}, id {self[number].id}: image: {error}") from None
+
+    def image_sha(self, number: int) -> str | None:
+        """The sha256 of the image's bytes."""
+        data = self._image_bytes(number)
+        return None if data is None else hashlib.sha256(data).hexdigest()
+
+    def clusters(self) -> np.ndarray:
+        """(N,) int: rows about one image, or with one question about none, have one number: they are not independent.
+
+        Questions that are asked about many images, such as to describe them, do not join those.
+        """
+        return _numbered([self.image_sha(number) or _words(pair) for number, pair in enumerate(self)])
+
+    def leak_groups(self) -> np.ndarray:
+        """(N,) int: rows that share an image or a question, directly or through other rows, have one number.
+
+        Folds that keep them together leak neither. One group can be large: 410 rows of VL-RewardBench ask the same.
+        """
+        from scipy.sparse import coo_matrix
+        from scipy.sparse.csgraph import connected_components
+
+        images, words = self.clusters(), _numbered([_words(pair) for pair in self])
+        size = len(self)
+        ends = np.concatenate([images, words + size]).reshape(2, size)  # a graph of images and questions
+        links = coo_matrix((np.ones(size), tuple(ends)), shape=(2 * size, 2 * size))
+        return _numbered(connected_components(links, directed=False)[1][images].tolist())
+
+
+def _words(pair: ResponsePair) -> str:
+    return " ".join(pair.query.lower().split())
+
+
+def _numbered(keys: Iterable[object]) -> np.ndarray:
+    """Equal keys -> equal numbers, 0 for the first"""
+    first: dict[object, int] = {}
+    return np.array([first.setdefault(key, len(first)) for key in keys], dtype=np.int64)

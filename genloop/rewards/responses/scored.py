@@ -1,0 +1,101 @@
+"""A judge of images as a judge of answers: each answer is scored by itself, as a prompt that the image may show.
+
+With `question` a judge that takes any wording is asked it, with {query} and {response} filled in.
+
+    judges.clip.kind=scored judges.clip.options.judge="{kind: clip_score, options: {checkpoint: FOLDER}}"
+    judges.llava.kind=scored judges.llava.options.judge="{kind: llava, options: {checkpoint: FOLDER}}" \\
+        judges.llava.options.question="Is {response} the right answer to: {query}? Answer yes or no."
+
+CLIP's text tower reads 77 tokens: of a longer answer it sees the beginning.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from genloop.config import Settings
+from genloop.factories import Resolve
+from genloop.records import Prompt
+from genloop.rewards.build import build_judge, check_asker, check_judge, judge_fingerprint
+from genloop.rewards.responses.settings import ResponseMaker
+from genloop.rewards.settings import JudgeSettings
+
+_OUTCOME = "outcome"
+
+
+class ScoredOptions(Settings):
+    """Keys of the kind `scored`."""
+
+    judge: JudgeSettings = Field(description="who scores: kind, options, cache")
+    question: str | None = Field(None, description="yes/no question with {query} and {response}; null: does it show it")
+
+
+class ScoredMaker(ResponseMaker):
+    """The maker behind `scored`."""
+
+    Options = ScoredOptions
+    readings = ("score",)
+
+    @classmethod
+    def check(cls, options: ScoredOptions, resolve: Resolve) -> None:
+        """The judge, and that it can be asked."""
+        if options.judge.maker.needs_metadata:
+            raise ValueError(f"judge.kind: judge {options.judge.kind!r} needs GenEval metadata, which answers lack")
+        if options.question is None:
+            check_judge(options.judge, resolve, [_OUTCOME])
+        elif "{response}" not in options.question:
+            raise ValueError("question: needs {response} in it")
+        else:
+            check_asker(options.judge, resolve)
+
+    @classmethod
+    def inputs(cls, options: ScoredOptions, resolve: Resolve) -> dict[str, Path]:
+        """The judge's files."""
+        return options.judge.inputs(resolve, "judge")
+
+    @classmethod
+    def facts(cls, options: ScoredOptions, resolve: Resolve) -> dict[str, Any]:
+        """Who scores."""
+        return {"judge": options.judge.kind, "judge fingerprint": judge_fingerprint(options.judge, resolve, "any")[:12]}
+
+    @classmethod
+    def load(cls, options: ScoredOptions, resolve: Resolve, device: str) -> "ResponseScores":
+        """The judge on `device`."""
+        return ResponseScores(build_judge(options.judge, resolve, device), options.question)
+
+
+class ResponseScores:
+    """Implements `genloop.protocols.ResponseScorer`."""
+
+    def __init__(self, judge: Any, question: str | None) -> None:
+        self.judge, self.question = judge, question
+
+    def scores(
+        self, queries: Sequence[str], responses: Sequence[Sequence[str]], images: Sequence[np.ndarray]
+    ) -> list[list[float]]:
+        """P(yes) of each answer, an image at a time: images differ in size."""
+        return [
+            self._scores(query, answers, image)
+            for query, answers, image in zip(queries, responses, images, strict=True)
+        ]
+
+    def _scores(self, query: str, answers: Sequence[str], image: np.ndarray) -> list[float]:
+        import torch
+
+        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
+        shown = pixels.expand(len(answers), -1, -1, -1)
+        if self.question is None:
+            p_yes = self.judge.p_yes(_OUTCOME, [Prompt(0, answer) for answer in answers], shown)
+        else:
+            filled = [_filled(self.question, {"{query}": query, "{response}": answer}) for answer in answers]
+            p_yes = self.judge.p_yes_to(filled, shown)
+        return p_yes.tolist()
+
+
+def _filled(text: str, values: dict[str, str]) -> str:
+    """One pass: a query that holds "{response}" stays as it is."""
+    before, _, after = text.partition("{response}")
+    return values["{response}"].join(part.replace("{query}", values["{query}"]) for part in (before, after))
