@@ -21,7 +21,7 @@ from typing import Any
 
 from ckpts.convert import CONVERTERS
 from ckpts.download import RemoteFile, file_name, listing
-from ckpts.resolve import FETCHED_FILE, REGISTRY, Entry, known, missing_files
+from ckpts.resolve import FETCHED_FILE, REGISTRY, Entry, known, missing_files, part_of
 from genloop.environment import imports_alike
 from genloop.reading import parse_json, read_bytes
 from genloop.registry import load, require
@@ -80,7 +80,7 @@ def _lock(entry: Entry, say: Say) -> Iterator[None]:
 
 
 def _fetch(entry: Entry, say: Say, stall: float) -> None:
-    part = entry.folder.with_name(f"{entry.folder.name}.part")
+    part = part_of(entry.folder)
     part.mkdir(exist_ok=True)
     if entry.url is not None:
         _fetch_and_convert(entry, part, say, stall)

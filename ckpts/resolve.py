@@ -23,6 +23,7 @@ HERE = Path(__file__).resolve().parent
 REGISTRY = HERE / "registry.yaml"
 CHECKPOINT_DIR = "CHECKPOINT_DIR"
 FETCHED_FILE = "fetched.json"
+WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +149,35 @@ def verify(name: str, *, path: Path = REGISTRY) -> None:
 
 
 def missing_files(entry: Entry) -> list[str]:
-    """The files of a registered checkpoint that are not in its folder."""
-    return _absent(entry, entry.folder)
+    """What is missing in the folder of a registered checkpoint: registered files, fetched ones, shards, all weights."""
+    folder = entry.folder
+    listed = [shard for index in sorted(folder.rglob("*.index.json")) for shard in _shards(index, folder)]
+    named = dict.fromkeys((*_absent(entry, folder), *fetched_files(entry), *listed))
+    found = [name for name in named if not (folder / name).is_file()]
+    has_weights = any(file.suffix in WEIGHTS for file in folder.rglob("*"))
+    needs_weights = any(Path(name).stem in {"config", "model_index"} for name in entry.files)
+    return found + (["weights (*.safetensors, *.bin)"] if needs_weights and not has_weights else [])
+
+
+def state(entry: Entry) -> str:
+    """there, not there, or what an incomplete folder lacks, for a person."""
+    absent = missing_files(entry)
+    if absent and entry.folder.is_dir():
+        return f"incomplete: {entry.folder} lacks {', '.join(absent)}"
+    if absent and part_of(entry.folder).is_dir():
+        return f"half fetched: {part_of(entry.folder)}; the same `genloop ckpts fetch` goes on"
+    return "not there" if absent else "there"
+
+
+def part_of(folder: Path) -> Path:
+    """Where a folder is fetched to until it is complete."""
+    return folder.with_name(f"{folder.name}.part")
+
+
+def _shards(index: Path, folder: Path) -> list[str]:
+    """The files that an index of tensors names, by their place in the folder."""
+    names = read_json_object(index).get("weight_map", {}).values()
+    return [(index.parent / name).relative_to(folder).as_posix() for name in dict.fromkeys(map(str, names))]
 
 
 def fetched_files(entry: Entry) -> dict[str, str]:
@@ -189,10 +217,11 @@ def _folder(entry: Entry) -> Path:
         return entry.folder
     if (other := _INSTEAD.get()(entry)) is not None:
         return other
+    what = f"checkpoint {entry.name!r} is {state(entry)}"
     if entry.hub is not None or entry.url is not None:
-        raise FileNotFoundError(f"checkpoint {entry.name!r} is not there: run `genloop ckpts fetch {entry.name}`")
+        raise FileNotFoundError(f"{what}: run `genloop ckpts fetch {entry.name}`")
     if entry.made_by:
-        raise FileNotFoundError(f"checkpoint {entry.name!r} is not there: run `{entry.made_by}`, {entry.source}")
+        raise FileNotFoundError(f"{what}: run `{entry.made_by}`, {entry.source}")
     raise FileNotFoundError(
         f"checkpoint {entry.name!r} is not complete: put {', '.join(absent)} into {entry.folder} ({entry.source})"
     )

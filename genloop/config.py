@@ -37,7 +37,8 @@ _PART_KEYS = ("kind", "strategy")  # keys that name a part, whose `options` stan
 LAUNCH = "launch"
 INPUT = "input"
 ADDED = "added"
-Device = Literal["auto", "cpu", "cuda"]
+DEVICE = "device"
+Device = Annotated[Literal["auto", "cpu", "cuda"], DEVICE]
 DType = Literal["float32", "bfloat16", "float16"]
 
 

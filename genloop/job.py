@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from genloop import environment, terminal
 from genloop import logging as job_logging
 from genloop.config import (
+    DEVICE,
     INPUT,
     ConfigError,
     JobConfig,
@@ -71,6 +72,7 @@ def run_command(module: ModuleType, arguments: Sequence[str]) -> int:
     try:
         world = World.from_environment()
         config = parse(module, arguments)
+        check_devices(config)
         node, nodes = node_of() if world.local_rank == 0 and PREPARED not in os.environ else (0, 1)
         with together(config.out, node, nodes, late=module.KIND == "independent"):
             prepared = prepare(module, config, world)
@@ -87,6 +89,13 @@ def parse(module: ModuleType, arguments: Sequence[str]) -> Any:
     preset = words.pop(0) if words and "=" not in words[0] else None
     path = find_preset(job_name(module), preset, preset_roots()) if preset else None
     return load_config(module.Config, path, words)
+
+
+def check_devices(config: JobConfig) -> None:
+    """ConfigError for a key that asks for a GPU where torch, which is imported in that case alone, finds none."""
+    asked = [key for key, value in marked(config, DEVICE) if value == "cuda"]
+    if asked and not importlib.import_module("torch").cuda.is_available():
+        raise ConfigError(f"{asked[0]}: cuda is asked for, but torch finds no GPU on this machine; use cpu or auto")
 
 
 def prepare(module: ModuleType, config: JobConfig, world: World | None = None) -> Prepared:

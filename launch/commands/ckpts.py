@@ -24,15 +24,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> None:
-    known, missing_files = load("ckpts.resolve:registry")(), load("ckpts.resolve:missing_files")
+    known, state = load("ckpts.resolve:registry")(), load("ckpts.resolve:state")
     rows = []
     for name, entry in known.items():
-        absent = missing_files(entry)
         origin = f"{entry.made_by}, {entry.source}" if entry.made_by else entry.source
-        rows.append((name, f"lacks {', '.join(absent)}" if absent else "there", entry.licence, origin))
+        rows.append((name, state(entry), entry.licence, origin))
     width = max(len(name) for name, *_ in rows)
-    for name, state, licence, origin in rows:
-        terminal.out(f"{name:<{width}}  {state}; licence: {licence}\n{'':<{width}}  {origin}")
+    for name, is_there, licence, origin in rows:
+        terminal.out(f"{name:<{width}}  {is_there}; licence: {licence}\n{'':<{width}}  {origin}")
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -83,6 +82,8 @@ def _verify(options: argparse.Namespace) -> None:
     load("ckpts.resolve:verify")(options.name)
     load("ckpts.resolve:resolve")(options.name)
     entry = known[options.name]
+    if load("ckpts.resolve:missing_files")(entry):
+        raise ValueError(f"{options.name}: {load('ckpts.resolve:state')(entry)}")
     registered = sum(digest is not None for digest in entry.files.values())
     found = [f"{registered} files as registered"] if registered else []
     fetched = len(load("ckpts.resolve:fetched_files")(entry))

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from genloop import terminal
+from genloop import job, terminal
 from genloop.distributed import end_with_parent
 from genloop.environment import imports_alike
 from genloop.redaction import redact_word
 from launch.backends.local import FAILED, STOPPED, StopRequests, stop_requests
 from launch.backends.processors import number_of_procs
+from launch.catalog import import_job
 from launch.cluster import find_cluster
 from launch.pipelines.chain import submit_stages
 from launch.pipelines.drafts import PipelineSettings, load_pipeline
@@ -44,6 +45,8 @@ def execute(options: argparse.Namespace) -> int:
         return 0
     if options.cluster is not None:
         return _submit(pipeline, options, planned, stages)
+    for stage in stages:
+        job.check_devices(job.parse(import_job(stage.job), stage.words))
     _write(pipeline, options, planned)
     began = time.monotonic()
     with stop_requests() as requests:

@@ -47,6 +47,7 @@ def execute(options: argparse.Namespace) -> int:
     procs = number_of_procs(options.procs)
     _check_nodes(options, module.KIND)
     config = job.parse(module, options.words)
+    job.check_devices(config)
     if options.dry_run:
         return _dry_run(module, config, options, procs)
     if PLAN not in os.environ:

@@ -7,9 +7,11 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from genloop.config import DEVICE, load_config, marked
 from genloop.data.shards import Sample, write_shard
 from jobs import make_diffusion, make_prompts, make_shapes, train_judge, train_showo, train_tokenizer
-from tests.runs import refusal
+from launch.catalog import import_job
+from tests.runs import ROOT, refusal
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,24 @@ def test_bad_words_are_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], job: ModuleType, words: list[str], message: str
 ) -> None:
     assert message in refusal(job, [*words, f"out={tmp_path / 'run'}"], tmp_path, capsys)
+
+
+JOBS = sorted(file.stem for file in (ROOT / "jobs").glob("[a-z]*.py"))
+DEVICES = [
+    (job, key)
+    for job in JOBS
+    for key, _ in marked(load_config(import_job(job).Config, ROOT / f"configs/{job}/tiny.yaml"), DEVICE)
+]
+
+
+@pytest.mark.parametrize(("job", "key"), DEVICES)
+def test_a_gpu_is_asked_for_in_vain_before_anything_is_written(tmp_path, capsys, job: str, key: str) -> None:
+    told = refusal(import_job(job), ["tiny", f"{key}=cuda", f"out={tmp_path / 'run'}"], tmp_path, capsys)
+    assert told.startswith(f"genloop: {key}: ")
+
+
+def test_every_job_with_a_model_says_where_it_runs() -> None:
+    assert len({job for job, _ in DEVICES}) > len(JOBS) / 2
 
 
 def test_shards_that_cannot_be_trained_on_are_refused_with_their_sample(tmp_path, capsys):

@@ -1,10 +1,11 @@
 """`genloop ckpts`: the list, verification, conversion, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from ckpts.resolve import REGISTRY, missing_files, place, registry
+from ckpts.resolve import REGISTRY, missing_files, place, registry, state
 from tests.runs import genloop
 from tests.worlds.tiny_mask2former import mask2former_folder, mmdet_file
 
@@ -15,9 +16,25 @@ def test_the_list_names_every_checkpoint_with_its_state_and_licence():
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[::2]] == list(registry())
     for line, origin, entry in zip(lines[::2], lines[1::2], registry().values()):
-        state = f"lacks {', '.join(missing_files(entry))}" if missing_files(entry) else "there"
-        assert line.split(maxsplit=1)[1] == f"{state}; licence: {entry.licence}"
+        assert line.split(maxsplit=1)[1] == f"{state(entry)}; licence: {entry.licence}"
+        assert state(entry) == ("not there" if missing_files(entry) else "there")
         assert origin.strip().startswith(entry.made_by) and origin.endswith(entry.source)
+
+
+def test_what_an_incomplete_folder_lacks_is_listed_and_refused_by_verify(tmp_path):
+    shards = {"weight_map": {"a": "model-00001.safetensors", "b": "model-00002.safetensors"}}
+    folder, half = tmp_path / "llava-onevision", tmp_path / "parm.part"
+    folder.mkdir()
+    half.mkdir()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (folder / "model-00002.safetensors").touch()
+    done = genloop("ckpts", "list", CHECKPOINT_DIR=str(tmp_path))
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[::2]}
+    assert f"incomplete: {folder} lacks config.json, model-00001.safetensors;" in rows["llava-onevision"]
+    assert "half fetched" in rows["parm"] and "not there" in rows["show-o"]
+    (folder / "config.json").write_text("{}")
+    done = genloop("ckpts", "verify", "llava-onevision", CHECKPOINT_DIR=str(tmp_path))
+    assert done.returncode == 2 and "lacks model-00001.safetensors" in done.stderr
 
 
 def test_shipped_weights_are_verified_by_name_and_folders_by_their_manifest(tmp_path):
