@@ -37,6 +37,7 @@ _MAX_HEADER = 100_000_000
 _MAX_DIMS = 64
 _LISTED = 10
 _WEIGHTS = ("weight", "bias")
+_SCALES = ".absmax"  # behind the name of a weight that bitsandbytes has packed: its scales
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def _check_header(path: Path, header: Mapping[str, Any], data_size: int) -> dict
                 raise ValueError(f"{len(shape)} dimensions")
         except (KeyError, TypeError, ValueError):
             raise ValueError(f"{path}: the header's entry for {key!r} is garbled; download it again") from None
-        _check_kind(path, key, shape, is_float="F" in entry["dtype"])
+        _check_kind(path, key, shape, is_float="F" in entry["dtype"] or f"{key}{_SCALES}" in header)
         if end - begin != math.prod(shape) * bits // 8:
             raise ValueError(
                 f"{path}: tensor {key!r} of shape {list(shape)} has {end - begin} bytes; download it again"

@@ -21,6 +21,7 @@ CLASSES = {  # model_type of config.json -> class of transformers
 }
 SYSTEM = "You are a careful assistant for image generation. You quote measured numbers exactly."
 _TEMPLATES = ("tokenizer_config.json", "chat_template.json")  # of the tokenizer, of the processor
+_INT8 = "Int8WeightOnlyConfig"
 _IMAGE_TOKENS = ("image_token_id", "image_token_index")
 
 
@@ -44,6 +45,11 @@ class ChatFolder:
         return self.family != "qwen2"
 
     @property
+    def quantised(self) -> str:
+        """How the weights are held: none, int8 or nf4."""
+        return quantisation_of(self.config, self.folder)
+
+    @property
     def image_token(self) -> int:
         """The id that stands for the features of an image; -1 for models of text."""
         return next((int(self.config[key]) for key in _IMAGE_TOKENS if self.sees and key in self.config), -1)
@@ -59,14 +65,27 @@ def check_chat_folder(folder: Path) -> ChatFolder:
         found = config.get("model_type")
         hint = did_you_mean(str(found), CLASSES)
         raise ValueError(f"{folder}/config.json: model_type {found!r} is no chat model{hint} ({', '.join(CLASSES)})")
-    if config.get("quantization_config"):
-        raise ValueError(
-            f"{folder}/config.json: quantization_config: the weights are quantised; name the original ones"
-        )
+    quantisation_of(config, folder)
     read_shapes(folder)
     if not find_weights(folder).is_safetensors:
         raise ValueError(f"{folder}: holds weights as .bin files; use safetensors")
     return read_chat(folder, config)
+
+
+def quantisation_of(config: Mapping[str, Any], folder: Path) -> str:
+    """none, int8 (torchao) or nf4 (bitsandbytes) by config.json; ValueError for any other way."""
+    found = config.get("quantization_config")
+    if not found:
+        return "none"
+    if isinstance(found, dict) and found.get("quant_method") == "bitsandbytes":
+        if found.get("load_in_4bit") and found.get("bnb_4bit_quant_type") == "nf4":
+            return "nf4"
+    elif isinstance(found, dict) and found.get("quant_method") == "torchao" and _INT8 in str(found.get("quant_type")):
+        return "int8"
+    raise ValueError(
+        f"{folder}/config.json: quantization_config: only nf4 by bitsandbytes and int8 by torchao are read; "
+        "name the original weights"
+    )
 
 
 def read_chat(folder: Path, config: Mapping[str, Any]) -> ChatFolder:

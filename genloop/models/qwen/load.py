@@ -29,6 +29,7 @@ _SAVED: dict[str, tuple[tuple[re.Pattern[str], str], ...]] = {  # names in memor
         (re.compile(r"^model\.(?=multi_modal_projector\.|image_newline$)"), ""),
     ),
 }
+_PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("merges.txt", "chat_template.json", "chat_template.jinja", "preprocessor_config.json", "processor_config.json"),
@@ -41,6 +42,7 @@ def load_chat_model(
 ) -> ChatModel:
     """The model of a checked folder, in eval mode; with `nf4` its linear layers in four bits.
 
+    A folder whose weights are quantised gives a model in which they stay so; what is computed is computed in `dtype`.
     ValueError when tensors are missing, unexpected or of another shape.
     """
     transformers = require("transformers")
@@ -48,7 +50,9 @@ def load_chat_model(
     if device == "meta":
         return _on_meta(folder, kind, dtype)
     require("transformers.utils.logging").disable_progress_bar()
-    options: dict[str, Any] = {"quantization_config": _nf4(dtype)} if nf4 else {}
+    if package := _PACKAGES.get(folder.quantised):
+        require(package, "qlora")
+    options: dict[str, Any] = {"quantization_config": nf4_config(dtype)} if nf4 else {}
     model, told = kind.from_pretrained(
         str(folder.folder),
         dtype=dtype,
@@ -62,9 +66,10 @@ def load_chat_model(
     for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, told[what])):
             raise ValueError(f"{folder.folder}: {what.replace('_', ' ')}: {', '.join(names[:3])}; download it again")
-    for module in model.modules() if nf4 else ():
+    for module in model.modules() if nf4 or folder.quantised == "nf4" else ():
         if hasattr(module, "support_avx512bf16_for_cpu"):  # repacks weights in evaluation, and not back exactly
             module.support_avx512bf16_for_cpu = False
+            module.compute_dtype = dtype  # a quantised folder has one of its own
     return model.eval()
 
 
@@ -104,7 +109,7 @@ def _saved_name(key: str, names: tuple[tuple[re.Pattern[str], str], ...]) -> str
     return next((old.sub(new, key) for old, new in names if old.match(key)), key)
 
 
-def _nf4(dtype: torch.dtype) -> Any:
+def nf4_config(dtype: torch.dtype) -> Any:
     require("bitsandbytes", "train")
     return require("transformers").BitsAndBytesConfig(
         load_in_4bit=True,

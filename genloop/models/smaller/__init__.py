@@ -1,0 +1,1 @@
+"""Smaller forms of models that see and speak: fewer layers, smaller images, fewer query tokens, weights in few bits."""
