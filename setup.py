@@ -50,7 +50,7 @@ setup(
         "corpus": ["datasets", "datasketch", "mlcroissant", "scikit-image"],
         "anyline": ["controlnet_aux"],
         "editing": ["scikit-image", "torchao"],
-        "qlora": ["accelerate", "bitsandbytes", "peft"],
+        "qlora": ["accelerate", "bitsandbytes", "peft", "torchao"],
         "clip": ["open_clip_torch>=3"],
         "remote": ["openai"],
         "sinks": ["tensorboard", "trackio", "wandb"],

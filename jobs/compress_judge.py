@@ -1,9 +1,9 @@
 """Write a smaller form of a judge: weights in 8 or 4 bits, fewer layers, smaller images, fewer query tokens.
 
     genloop run compress_judge tiny out=runs/smaller
-    genloop run compress_judge nf4 judge=llava-onevision-qwen2-7b-ov-hf out=runs/judge-nf4
-    genloop run compress_judge layers judge=FOLDER out=runs/judge-20 text_layers=20
-    genloop run train_vlm llava_ov start=runs/judge-20/judge out=runs/judge-20-lora    # LoRA recovers
+    genloop run compress_judge nf4 judge=llava-onevision-hf out=runs/judge-nf4
+    genloop run compress_judge layers judge=qwen2.5-vl-7b-instruct out=runs/layers
+    genloop run train_vlm qwen25_vl_lora start=runs/layers/judge out=runs/layers-lora merged=true
 
 Reads   a folder of Qwen2-VL, Qwen2.5-VL, LLaVA-OneVision or InstructBLIP as published, with full weights.
 Writes  RUN/judge, a folder in the same layout, which transformers and every judge of the suite load: what is left out
@@ -24,7 +24,7 @@ from genloop.checkpoint import find_weights, read_shapes
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
-from genloop.models.smaller.settings import PACKAGES, Plan, Reduction, plan_reduction
+from genloop.models.smaller.settings import PACKAGES, Reduction, ReductionPlan, plan_reduction
 from genloop.registry import check_installed
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Checked:
     """The folder of the original and what is left out of it."""
 
     folder: Path
-    plan: Plan
+    plan: ReductionPlan
 
 
 def check(config: Config) -> Checked:

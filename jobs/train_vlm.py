@@ -139,6 +139,8 @@ def _start(config: Config, sides: Sides) -> "tuple[Start, Any]":
         folder = resolve(config.start)
         digest, files = sha256_tree(folder), files_of(folder)
         chat = Chat(check_chat_folder(folder), config.chat.system)
+        if chat.folder.quantised != "none":
+            raise ValueError(f"start: the weights of {folder} are {chat.folder.quantised}; name those it was made from")
     dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.dtype)
     how = (config.quantise, config.lora, config.adapter, config.seed, dtype)
     return Start(chat.folder, digest, files, *how), chat

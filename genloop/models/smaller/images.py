@@ -5,12 +5,9 @@ LLaVA-OneVision and InstructBLIP make every image a tile of one size; Qwen-VL ta
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genloop.reading import read_object_or_empty
-
-if TYPE_CHECKING:
-    from genloop.models.smaller.settings import Plan
 
 IMAGE_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 _MOST, _LEAST = ("max_pixels", "longest_edge"), ("min_pixels", "shortest_edge")  # older names, newer ones in `size`
@@ -29,20 +26,23 @@ def check_area(folder: Path, side: int) -> None:
         raise ValueError(f"image_size: images have {least or 0} to {most} pixels, found {side} x {side}")
 
 
-def reduced_images(file: Mapping[str, Any], plan: "Plan") -> dict[str, Any]:
-    """One of `IMAGE_FILES` of the smaller form, whichever keys it has."""
+def reduced_images(
+    file: Mapping[str, Any], *, side: int | None, tokens: int | None, fixed_tile: bool
+) -> dict[str, Any]:
+    """One of `IMAGE_FILES` for images of `side` pixels and `tokens` of a Q-Former, whichever keys it has."""
     found = dict(file)
-    side, tokens = plan.reduction.image_size, plan.reduction.query_tokens
     if tokens is not None and "num_query_tokens" in found:
         found["num_query_tokens"] = tokens
     if isinstance(found.get("image_processor"), dict):
-        found["image_processor"] = reduced_images(found["image_processor"], plan)
+        found["image_processor"] = reduced_images(
+            found["image_processor"], side=side, tokens=tokens, fixed_tile=fixed_tile
+        )
     if side is None:
         return found
-    for key in ("size", "crop_size") if plan.family.fixed_tile else ():
+    for key in ("size", "crop_size") if fixed_tile else ():
         if isinstance(found.get(key), dict):
             found[key] = found[key] | {edge: side for edge in _SIDES if edge in found[key]}
-    if not plan.family.fixed_tile:
+    if not fixed_tile:
         found |= {_MOST[0]: side**2} if found.get(_MOST[0]) else {}
         if isinstance(size := found.get("size"), dict) and size.get(_MOST[1]):
             found["size"] = size | {_MOST[1]: side**2}

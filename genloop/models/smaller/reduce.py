@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from genloop.models.smaller.families import BLOCK_INDEXES, PER_LAYER, Stack, group_of, layer_of
-from genloop.models.smaller.settings import Plan
+from genloop.models.smaller.settings import ReductionPlan
 
 _PLACES = ("vision_model.embeddings.position_embedding.weight", "vision_tower.embeddings.position_embedding.weight")
 _PLACES_WITH_CLASS = "vision_model.embeddings.position_embedding"  # (1, 1 + G * G, D), the first of the class token
 _QUERIES = "query_tokens"  # (1, Q, D)
 
 
-def reduced_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+def reduced_config(config: Mapping[str, Any], plan: ReductionPlan) -> dict[str, Any]:
     """config.json of the smaller form."""
     found = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
     for stack, kept in ((plan.family.text, plan.text), (plan.family.vision, plan.vision)):
@@ -32,7 +32,7 @@ def reduced_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     return found
 
 
-def reduced_tensors(tensors: Mapping[str, Tensor], plan: Plan, config: Mapping[str, Any]) -> dict[str, Tensor]:
+def reduced_tensors(tensors: Mapping[str, Tensor], plan: ReductionPlan, config: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights that stay, under their new names; `config` is the one before."""
     stacks = [(plan.family.text, plan.text), (plan.family.vision, plan.vision)]
     found = {}
@@ -64,7 +64,7 @@ def _renamed(name: str, stacks: list[tuple[Stack, tuple[int, ...]]]) -> str | No
     return name
 
 
-def _cut(name: str, tensor: Tensor, plan: Plan, config: Mapping[str, Any]) -> Tensor:
+def _cut(name: str, tensor: Tensor, plan: ReductionPlan, config: Mapping[str, Any]) -> Tensor:
     side, tokens = plan.reduction.image_size, plan.reduction.query_tokens
     if tokens is not None and name.rpartition(".")[2] == _QUERIES:
         return tensor[:, :tokens].clone()

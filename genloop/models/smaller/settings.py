@@ -40,7 +40,7 @@ class Reduction(Settings):
     )
 
 
-class Plan(NamedTuple):
+class ReductionPlan(NamedTuple):
     """A reduction of one model: numbers of the layers that stay, in order, of each stack."""
 
     family: Family
@@ -55,7 +55,7 @@ class Plan(NamedTuple):
         return any(value is not None for value in kept.values())
 
 
-def plan_reduction(folder: Path, reduction: Reduction) -> Plan:
+def plan_reduction(folder: Path, reduction: Reduction) -> ReductionPlan:
     """From config.json of a checkpoint; ValueError for another family, for more than there is, and for nothing."""
     config, where = read_json_object(folder / "config.json"), folder / "config.json"
     kind = config.get("model_type")
@@ -75,7 +75,7 @@ def plan_reduction(folder: Path, reduction: Reduction) -> Plan:
             _check_tile(config, reduction.image_size)
         else:
             check_area(folder, reduction.image_size)
-    plan = Plan(family, text, vision, reduction)
+    plan = ReductionPlan(family, text, vision, reduction)
     if reduction.quantise == "none" and not plan.leaves_out:
         keys = [key for key in Reduction.model_fields if key != "leave_out"]
         raise ValueError(f"quantise: nothing is made smaller; set one of {', '.join(keys)}")

@@ -9,7 +9,7 @@ from genloop.hashing import sha256_tree
 from genloop.models.smaller.images import IMAGE_FILES, reduced_images
 from genloop.models.smaller.quantise import quantised
 from genloop.models.smaller.reduce import reduced_config, reduced_tensors
-from genloop.models.smaller.settings import Plan, Reduction
+from genloop.models.smaller.settings import Reduction, ReductionPlan
 from genloop.reading import read_bytes, read_json_object
 
 NOTES = "compression.json"
@@ -18,7 +18,7 @@ _COPIED = (".json", ".jinja", ".txt", ".yaml", ".model", ".md")
 _WEIGHTS = "model.safetensors"
 
 
-def write_smaller(folder: Path, plan: Plan, out: Path) -> None:
+def write_smaller(folder: Path, plan: ReductionPlan, out: Path) -> None:
     """`folder` as `plan` has it, in `out`, an earlier one of which is replaced; nothing is left of what is in between.
 
     ValueError in one line where transformers cannot load what it has to quantise.
@@ -39,10 +39,12 @@ def write_smaller(folder: Path, plan: Plan, out: Path) -> None:
         shutil.rmtree(between, ignore_errors=True)
 
 
-def _files(folder: Path, plan: Plan) -> dict[str, Any]:
+def _files(folder: Path, plan: ReductionPlan) -> dict[str, Any]:
     """What belongs to the model beside config.json and weights: tokenizer, template, image processor, questions."""
+    asked = plan.reduction
+    size: dict[str, Any] = {"side": asked.image_size, "tokens": asked.query_tokens, "fixed_tile": plan.family.fixed_tile}
     files: dict[str, Any] = {
-        path.name: reduced_images(read_json_object(path), plan) if path.name in IMAGE_FILES else read_bytes(path)
+        path.name: reduced_images(read_json_object(path), **size) if path.name in IMAGE_FILES else read_bytes(path)
         for path in sorted(folder.iterdir())
         if path.suffix in _COPIED and path.name not in _LEFT_OUT and not path.name.endswith(".index.json")
     }
