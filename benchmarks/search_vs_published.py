@@ -2,6 +2,8 @@
 
     python benchmarks/search_vs_published.py                       tiny weights, N = 4 and 20; half an hour when quiet
     python benchmarks/search_vs_published.py --candidates 4 --answers 2 --judge mid
+    python benchmarks/search_vs_published.py --geometry 128 --bits 8 --candidates 4 --answers 1 --images 2 \\
+        --published-images 2 --rounds 5 [--judge mid]     the published code at its best: one judged token, small models
 
 The published loops, told in our words: candidates one after the other, two rows of the whole padded sequence and the
 whole head a step; pixels decoded and a PNG written after every step; a judge that reads a PNG, batch 1, and samples its
@@ -19,10 +21,11 @@ import argparse
 import hashlib
 import json
 import math
+import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.judge import SIZES, word_tokenizer
-from benchmarks.showo_decode import PROMPT, REDUCED, SETTINGS, describe_machine, models, published_steps
+from benchmarks.showo_decode import PROMPT, SETTINGS, WIDTHS, describe_machine, models, published_steps
 from genloop.data.images import encode_png, to_uint8
 from genloop.models.llava.load import build_llava
 from genloop.models.llava.model import Llava, embed_tokens, image_features
@@ -165,6 +168,7 @@ OURS: dict[str, tuple[str, dict[str, Any]]] = {
 class Bench:
     """What is compared: sizes and counts."""
 
+    geometry: str
     bits: int
     judge: str
     candidates: int
@@ -176,7 +180,7 @@ class Bench:
 
     def published(self, name: str, answer_tokens: int) -> tuple[float, list[np.ndarray]]:
         """Seconds of CPU for each kept image, the images."""
-        model, pixels = models("256", self.bits)
+        model, pixels = models(self.geometry, self.bits)
         with tempfile.TemporaryDirectory() as folder:
             tokenizer = word_tokenizer(Path(folder))
             judge = build_llava(SIZES[self.judge], seed=1).eval()
@@ -193,7 +197,7 @@ class Bench:
     def ours(self, name: str) -> tuple[float, list[np.ndarray], list[Choice]]:
         """Seconds of CPU for each kept image, the images, what was done for them."""
         strategy_name, options = OURS[name]
-        model, pixels = models("256", self.bits)
+        model, pixels = models(self.geometry, self.bits)
         sampler = MaskGitSampler(model, pixels, SETTINGS, slots=32)
         with tempfile.TemporaryDirectory() as folder:
             tokenizer = word_tokenizer(Path(folder))
@@ -212,27 +216,38 @@ class Bench:
             choices.append(choice)
         return (time.process_time() - began) / len(images), images, choices
 
-    def compare(self, loops: Sequence[str], answers: Sequence[int]) -> None:
-        """Print a row a strategy of ours, as it is measured."""
-        before: dict[tuple[str, int], tuple[float, list[np.ndarray]]] = {}
-        for name in OURS:
-            loop = name.partition(",")[0]
-            if loop not in loops:
-                continue
-            for length in answers if loop != "none" else answers[:1]:
-                if (loop, length) not in before:
-                    before[loop, length] = self.published(loop, length)
-            seconds, images, choices = self.ours(name)
-            row: dict[str, Any] = {"n": 1 if loop == "none" else self.candidates, "strategy": name}
-            row["ours_seconds"] = round(seconds, 3)
-            for (other, length), (slow, kept) in before.items():
-                if other == loop:
-                    row[f"published_seconds_{length}"] = round(slow, 3)
-                    row[f"ratio_{length}"] = round(slow / seconds, 2)
-                    row["same_images"] = f"{sum(map(np.array_equal, kept, images))} of {len(kept)}"
-            row["steps"] = math.fsum(choice.cost.generator_steps for choice in choices) / len(choices)
-            row["questions"] = sum(choice.cost.judge_calls for choice in choices) / len(choices)
-            print(json.dumps(row), flush=True)
+    def compare(self, loops: Sequence[str], answers: Sequence[int], rounds: int) -> None:
+        """Print a row a strategy of ours: both ways in turn, round after round, then the medians."""
+        for loop in loops:
+            names = [name for name in OURS if name.partition(",")[0] == loop]
+            lengths = answers if loop != "none" else answers[:1]
+            found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+            for _ in range(rounds):
+                before = {length: self.published(loop, length) for length in lengths}
+                for name in names:
+                    found[name].append(self._round(name, before))
+            for name, rows in found.items():
+                middle = {key: statistics.median(row[key] for row in rows) for key in rows[0] if key != "same_images"}
+                spread = {
+                    f"{key}_range": [min(row[key] for row in rows), max(row[key] for row in rows)]
+                    for key in middle
+                    if key.startswith("ratio") and rounds > 1
+                }
+                n = 1 if loop == "none" else self.candidates
+                same = rows[0]["same_images"]
+                print(json.dumps({"n": n, "strategy": name} | middle | spread | {"same_images": same}), flush=True)
+
+    def _round(self, name: str, before: Mapping[int, tuple[float, list[np.ndarray]]]) -> dict[str, Any]:
+        """One measurement of ours against published ones, by their answers' length."""
+        seconds, images, choices = self.ours(name)
+        row: dict[str, Any] = {"ours_seconds": round(seconds, 3)}
+        for length, (slow, kept) in before.items():
+            row[f"published_seconds_{length}"] = round(slow, 3)
+            row[f"ratio_{length}"] = round(slow / seconds, 2)
+            row["same_images"] = f"{sum(map(np.array_equal, kept, images))} of {len(kept)}"
+        row["steps"] = math.fsum(choice.cost.generator_steps for choice in choices) / len(choices)
+        row["questions"] = sum(choice.cost.judge_calls for choice in choices) / len(choices)
+        return row
 
 
 def main() -> None:
@@ -244,21 +259,27 @@ def main() -> None:
     parser.add_argument(
         "--bits", type=int, default=13, help="log2 of the codebook size; 7 gives the head its share of the full model"
     )
+    parser.add_argument("--geometry", choices=WIDTHS, default="256", help="pixels; 128: width 256, 6 layers, 64 tokens")
+    parser.add_argument("--rounds", type=int, default=1, help="of both ways in turn")
     parser.add_argument("--judge", choices=SIZES, default="tiny", help="see benchmarks/judge.py")
     parser.add_argument("--images", type=int, default=4, help="kept images, our way")
     parser.add_argument("--published-images", type=int, default=1, help="of them, the published way")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(describe_machine())
+    phi = WIDTHS[options.geometry]
     print(
-        f"Show-o of width {REDUCED.hidden_size} with {REDUCED.num_hidden_layers} layers and {2**options.bits} codes at "
-        f"256 px, {SETTINGS.steps} steps, judge {options.judge}; float32, one thread; CPU seconds a kept image",
+        f"Show-o of width {phi.hidden_size} with {phi.num_hidden_layers} layers and {2**options.bits} codes at "
+        f"{options.geometry} px, {SETTINGS.steps} steps, judge {options.judge}; float32, one thread; "
+        "CPU seconds a kept image",
         flush=True,
     )
     for number, candidates in enumerate(options.candidates):
         loops = [loop for loop in options.loops if loop != "none" or number == 0]  # one candidate whatever N
         few = min(options.images, options.published_images)
-        Bench(options.bits, options.judge, candidates, options.images, few).compare(loops, options.answers)
+        Bench(options.geometry, options.bits, options.judge, candidates, options.images, few).compare(
+            loops, options.answers, options.rounds
+        )
 
 
 if __name__ == "__main__":

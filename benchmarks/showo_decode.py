@@ -46,7 +46,11 @@ SETTINGS = SamplingConfig(steps=18, guidance_scale=1.75, temperature_mode="maskg
 REDUCED = PhiDims(
     hidden_size=192, intermediate_size=768, num_hidden_layers=4, num_attention_heads=3, num_key_value_heads=3
 )
-NUM_TOKENS = {"256": 256, "512": 1024}
+SMALL = PhiDims(
+    hidden_size=256, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=4, num_key_value_heads=4
+)
+NUM_TOKENS = {"128": 64, "256": 256, "512": 1024}
+WIDTHS = {"128": SMALL, "256": REDUCED, "512": REDUCED}
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,10 @@ class Letters:
 def models(geometry: str, bits: int) -> tuple[ShowO, MagvitV2]:
     """Reduced width, published geometry, 2^bits codes and text in proportion; the same weights in every process."""
     config = ShowOConfig(
-        codebook_size=2**bits, num_vq_tokens=NUM_TOKENS[geometry], llm_vocab_size=50295 >> (13 - bits), phi=REDUCED
+        codebook_size=2**bits,
+        num_vq_tokens=NUM_TOKENS[geometry],
+        llm_vocab_size=50295 >> (13 - bits),
+        phi=WIDTHS[geometry],
     )
     tokenizer = MagvitConfig(num_bits=bits, width=8, num_groups=4, resolution=int(geometry))
     return build_showo(config, seed=1, text_tokenizer=Letters()).eval(), build_magvit2(tokenizer, seed=2).eval()

@@ -130,6 +130,7 @@ def _extend(
         positions=starts[:, None] + steps.clamp(min=0),
         mask=mask,
         cache=cache,
+        tail=MIN_GEMM_ROWS,
     )
     return [
         Segment(

@@ -4,15 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from genloop.models.llava.model import Llava, embed_tokens, image_features
+from genloop.models.llava.model import Llava, embed_tokens, image_features, language_hidden
 from genloop.models.llava.segments import (
     Segment,
+    _Cache,
     continue_greedily,
     extend_image,
     extend_text,
     next_logits,
     padded_length,
 )
+from genloop.models.showo.prefix import MIN_GEMM_ROWS
 from tests.worlds.tiny_llava import first_token_logits, tiny_llava
 
 BEFORE = [5, 9, 11]
@@ -107,3 +109,16 @@ def test_words_end_at_the_end_token() -> None:
     cut = continue_greedily(model, segments, max_new_tokens=5, num_tokens=160, end=first[2])
     assert cut[0] == first[: first.index(first[2])]
     assert max(map(max, continue_greedily(model, segments, max_new_tokens=5, num_tokens=9, end=None))) < 9
+
+
+@pytest.mark.parametrize("length", [6, 20, 150])  # shorter than a tail; a short query padded in front; one with a mask
+@torch.inference_mode()
+def test_the_last_positions_do_not_need_the_others_last_states(length: int) -> None:
+    model = tiny_llava()
+    embeds = embed_tokens(model, torch.arange(2 * length).view(2, length) % 90)
+    whole, part = _Cache([None, None]), _Cache([None, None])
+    hidden = language_hidden(model, embeds, cache=whole)
+    last = language_hidden(model, embeds, cache=part, tail=MIN_GEMM_ROWS)
+    assert (last - hidden[:, -MIN_GEMM_ROWS:]).abs().max() <= 1e-5
+    for kept, full in zip([*part.new_keys, *part.new_values], [*whole.new_keys, *whole.new_values], strict=True):
+        assert kept.shape == full.shape and (kept - full).abs().max() <= 1e-5
