@@ -44,7 +44,7 @@ from genloop.runs.provenance import CHUNK, image_chunk
 from genloop.runs.recording import generated_row
 from genloop.runs.rows import EditRecord, GeneratedRow
 from genloop.runs.sinks import FolderSink
-from genloop.sampling.flux_edit.prepare import PreparedEdit, drawn_size, prepare
+from genloop.sampling.flux_edit.prepare import PreparedEdit, drawn_size, given_pictures, prepare
 from genloop.sampling.flux_edit.requests import EditKeys, read_requests
 from genloop.search.settings import SearchSettings, strategy_class
 
@@ -260,7 +260,7 @@ def _edit(
     rows: list[GeneratedRow] = []
     for (index, samples), request, condition in zip(wanted.items(), prepared, conditions, strict=True):
         with note(f"request {index}"):
-            inputs = _keep_inputs(ledger, index, request)
+            inputs = _keep_inputs(ledger, index, request, condition)
             pairs = [(Prompt(index, request.request.prompt), sample) for sample in samples]
             rows += _draw(config, models, sink, pairs, request, condition, inputs, world)
     sink.close()
@@ -288,7 +288,6 @@ def _draw(
         prepared.drawing,
         conditions,
         slots=config.slots,
-        rows_per_forward=config.slots,
         before_step=world.check_stop,
     )
     search = config.search
@@ -309,48 +308,31 @@ def _draw(
 
 def _record(prepared: PreparedEdit, image: np.ndarray, models: _Models, inputs: dict[str, str]) -> EditRecord:
     """What was edited, and checks that need no judge."""
-    from genloop.metrics.editing import depth_correlation, edge_f1, outside_psnr, similarity
+    from genloop.metrics.editing import edit_checks
 
     request, drawing = prepared.request, prepared.drawing
     maps = {control.name: control.map for control in drawing.controls}
-    checks: dict[str, float | None] = {}
-    if drawing.picture is not None:
-        checks["similarity"] = similarity(image, drawing.picture)
-    if drawing.picture is not None and drawing.mask is not None:
-        checks["outside_psnr"] = outside_psnr(image, drawing.picture, drawing.mask)
-    if "line" in maps:
-        checks["edge_f1"] = edge_f1(image, maps["line"])
-    if "depth" in maps and "depth" in models.checked.components:
-        checks["depth_correlation"] = depth_correlation(models.annotators.depth(image), maps["depth"])
+    depth = models.annotators.depth if "depth" in models.checked.components else None
     return EditRecord(
         mode=request.mode,
         input_image=str(request.input_image),
         width=drawing.size[0],
         height=drawing.size[1],
         steps=drawing.steps,
+        guidance_scale=drawing.guidance_scale,
         strength=None if drawing.picture is None else drawing.strength,
+        controls={control.name: control.strength for control in drawing.controls},
         notes=prepared.notes,
         inputs=inputs,
-        checks={key: None if value is None else round(value, 6) for key, value in checks.items()},
+        checks=edit_checks(image, prepared.seen, drawing.mask, maps, depth),
     )
 
 
-def _keep_inputs(ledger: Ledger, index: int, prepared: PreparedEdit) -> dict[str, str]:
+def _keep_inputs(ledger: Ledger, index: int, prepared: PreparedEdit, conditions: "Conditions") -> dict[str, str]:
     """Write what the model was given -> {name: path below the run folder}."""
     from genloop.data.images import encode_png
-    from genloop.models.flux_edit.focus import focus_map
 
-    drawing, focus = prepared.drawing, prepared.focus
-    pictures: dict[str, np.ndarray] = {"picture": prepared.original if drawing.picture is None else drawing.picture}
-    if prepared.reference is not None:
-        pictures["reference"] = prepared.reference
-    if drawing.mask is not None:
-        pictures["mask"] = np.repeat(drawing.mask[..., None], 3, axis=2).astype(np.uint8) * 255
-    pictures |= {control.name: control.map for control in drawing.controls}
-    if focus is not None:
-        rows, columns = 64, 64  # a picture of the weights, whatever the token grid
-        weights = focus_map(rows, columns, focus.center_x, focus.center_y, focus.radius, published=focus.published)
-        pictures["focus"] = np.repeat((weights * 255).astype(np.uint8)[..., None], 3, axis=2)
+    pictures = given_pictures(prepared, conditions.grid)
     paths = {name: f"inputs/{index:05d}/{name}.png" for name in pictures}
     for name, pixels in pictures.items():
         ledger.write(ledger.run / paths[name], encode_png(pixels))

@@ -1,5 +1,7 @@
 """What can be checked about an edited image without a judge. H, W = pixels; images are (H, W, 3) uint8 of one size."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from genloop.data.editing.lines import canny_lines
@@ -7,6 +9,27 @@ from genloop.metrics.paired.pixels import Pixels
 from genloop.metrics.paired.structure import ssim
 
 TOLERANCE = 2  # pixels between an edge and its like
+
+
+def edit_checks(
+    image: np.ndarray,
+    picture: np.ndarray,
+    mask: np.ndarray | None,
+    maps: Mapping[str, np.ndarray],
+    depth: Callable[[np.ndarray], np.ndarray] | None,
+) -> dict[str, float | None]:
+    """Every check that an edited image allows: against the picture, outside of a mask, against control maps by name.
+
+    `depth` estimates that of the image; None: it is not checked.
+    """
+    found = {"similarity": similarity(image, picture)}
+    if mask is not None:
+        found["outside_psnr"] = outside_psnr(image, picture, mask)
+    if "line" in maps:
+        found["edge_f1"] = edge_f1(image, maps["line"])
+    if "depth" in maps and depth is not None:
+        found["depth_correlation"] = depth_correlation(depth(image), maps["depth"])
+    return {name: None if value is None else round(value, 6) for name, value in found.items()}
 
 
 def outside_psnr(image: np.ndarray, picture: np.ndarray, mask: np.ndarray) -> float | None:

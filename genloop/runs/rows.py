@@ -118,8 +118,10 @@ class EditRecord(RowPart):
     width: Size
     height: Size
     steps: Size
+    guidance_scale: float | None = None  # null: a row of an earlier version
     strength: float | None = None  # null: a variation, which is drawn from noise
     notes: tuple[str, ...] = ()  # what was changed about the input
+    controls: dict[str, float] = {}  # strength of each, in their order
     inputs: dict[str, Inside] = {}  # picture, mask, line, depth, ...: path below the run folder
     checks: dict[str, float | None] = {}  # null: not defined for this image
 
@@ -221,7 +223,9 @@ class _Metadata(BaseModel):
         for number, clause in enumerate(include):
             if not clause.stands_by(len(include)):
                 facts = {"number": number, "found": repr(clause.position)[:60]}
-                raise PydanticCustomError("position", "{number}: position must be [relation, clause], found {found}", facts)
+                raise PydanticCustomError(
+                    "position", "{number}: position must be [relation, clause], found {found}", facts
+                )
         return include
 
 
@@ -261,7 +265,9 @@ class EvaluatedRow(RowPart):
     def _has_one_tag(self) -> Self:
         tag = (self.metadata or {}).get("tag")
         if tag not in (None, self.tag):
-            raise PydanticCustomError("tag", "tag is '{ours}', its metadata's '{other}'", {"ours": self.tag, "other": tag})
+            raise PydanticCustomError(
+                "tag", "tag is '{ours}', its metadata's '{other}'", {"ours": self.tag, "other": tag}
+            )
         return self
 
     @model_validator(mode="after")

@@ -32,7 +32,7 @@ class Conditions:
     reference: Tensor | None  # (M, D) of the reference picture
     text: Tensor | None  # (256, D) of T5; None without a prompt
     pooled: Tensor  # (P,) of CLIP for the empty text
-    grid: tuple[int, int]  # rows and columns of `picture`
+    grid: tuple[int, int]  # rows and columns of the tokens that the transformer reads: of the reference, or the picture
 
 
 def picture_tokens(model: Any, processor: Any, tokenizer: Any, picture: np.ndarray, *, num_tokens: int) -> Tensor:

@@ -6,6 +6,10 @@ h, w = rows and columns of the token grid.
 
 import numpy as np
 
+from genloop.models.flux_edit.drawing import Focus
+
+DARKEST = 0.15  # how much of a token that does not count is still to be seen
+
 
 def focus_map(
     rows: int, columns: int, center_x: float, center_y: float, radius: float, *, published: bool = False
@@ -22,3 +26,12 @@ def focus_map(
     y, x = np.mgrid[:rows, :columns] + shift
     distance = np.hypot(y - center_y * rows, x - center_x * columns)
     return np.clip(1 - distance / (radius * min(rows, columns)), 0, 1).astype(np.float32)
+
+
+def focus_picture(picture: np.ndarray, grid: tuple[int, int], focus: Focus) -> np.ndarray:
+    """(H, W, 3) uint8, rows and columns of its tokens -> the picture, each token as bright as its weight."""
+    rows, columns = grid
+    weights = focus_map(rows, columns, focus.center_x, focus.center_y, focus.radius, published=focus.published)
+    height, width = picture.shape[:2]
+    cells = weights[np.ix_(np.arange(height) * rows // height, np.arange(width) * columns // width)]
+    return (picture * (DARKEST + (1 - DARKEST) * cells[..., None])).round().astype(np.uint8)

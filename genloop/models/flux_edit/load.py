@@ -17,6 +17,7 @@ from genloop.models.flux_edit.controlnet import union_controlnet
 from genloop.models.flux_edit.embedder import Connector, DualContextEmbedder
 from genloop.models.flux_edit.pipelines import Drawer
 from genloop.models.flux_edit.smaller import add_loras, quantise
+from genloop.models.flux_edit.vae import with_own_noise
 from genloop.reading import read_json_object
 from genloop.registry import require
 from genloop.rundir import write_atomic
@@ -143,7 +144,7 @@ def load_drawer(
     controlnet = None
     if "controlnet" in components:
         controlnet = load_controlnet(folder, dtype=kind, device=device, text=text)
-    return Drawer(scheduler, vae, model, controlnet, device=device)
+    return Drawer(scheduler, with_own_noise(vae), model, controlnet, device=device)
 
 
 def with_dual_embedder(model: Any, text: nn.Linear | None) -> Any:

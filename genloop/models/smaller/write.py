@@ -42,7 +42,11 @@ def write_smaller(folder: Path, plan: ReductionPlan, out: Path) -> None:
 def _files(folder: Path, plan: ReductionPlan) -> dict[str, Any]:
     """What belongs to the model beside config.json and weights: tokenizer, template, image processor, questions."""
     asked = plan.reduction
-    size: dict[str, Any] = {"side": asked.image_size, "tokens": asked.query_tokens, "fixed_tile": plan.family.fixed_tile}
+    size: dict[str, Any] = {
+        "side": asked.image_size,
+        "tokens": asked.query_tokens,
+        "fixed_tile": plan.family.fixed_tile,
+    }
     files: dict[str, Any] = {
         path.name: reduced_images(read_json_object(path), **size) if path.name in IMAGE_FILES else read_bytes(path)
         for path in sorted(folder.iterdir())

@@ -11,6 +11,7 @@ from typing import Any
 
 from genloop import ledger
 from genloop.reading import read_object_or_empty
+from genloop.report.generated.checks import check_means, check_words
 from genloop.report.generated.rounds import refinements
 from genloop.report.heads import Head
 from genloop.report.page.pictures import EmbeddedImage, embed
@@ -80,18 +81,24 @@ def _content(folder: Path, found: Sequence[PromptImages], numbers: dict[str, flo
     """What the template needs, by name."""
     shown, name = spread(found, CARDS), folder.resolve().name
     left = int(numbers["units"] - numbers["units done"])
-    made = f"{numbers['images']:.0f} images of {len(found)} prompts"
+    job = (read_run(folder) or {})["job"]
+    noun = "requests" if job == "edit" else "prompts"
+    made = f"{numbers['images']:.0f} images of {len(found)} {noun}"
     return {
         "title": f"Images of {name}",
         "lead": f"{made}; {left} of {numbers['units']:.0f} units are left." if left else f"{made}, all units are done.",
-        "cards": [(prompt.rows[0].prompt, _label(prompt), list(_shots(folder, prompt))) for prompt in shown],
+        "cards": [
+            (prompt.rows[0].prompt, _label(prompt), list(_shots(folder, prompt)), _notes(prompt)) for prompt in shown
+        ],
+        "noun": noun,
+        "checks": list(check_means([row for prompt in found for row in prompt.rows])),
         "columns": min(SHOTS, max(len(prompt.rows) + _num_inputs(prompt) for prompt in shown)),
         "num_prompts": len(found),
         "refinements": refinements(folder, [row for prompt in found for row in prompt.rows]),
-        "heads": list(_heads(numbers)),
+        "heads": list(_heads(numbers, noun)),
         "failures": list(_failures(folder)),
         "num_failures": int(numbers["units failed"]),
-        "record": {"name": name, "job": (read_run(folder) or {})["job"], "facts": facts_of(folder)},
+        "record": {"name": name, "job": job, "facts": facts_of(folder)},
         "config": config_of(folder),
     }
 
@@ -104,13 +111,19 @@ def _shots(folder: Path, prompt: PromptImages) -> Iterator[ShownImage]:
     for row in prompt.rows[:SHOTS]:
         value = _score(row)
         found = [] if value is None else [f"{row.outcome_question()} {value:.2f}"]
-        found += [f"{name} {check:.2f}" for name, check in (row.edit.checks if row.edit else {}).items() if check]
+        found += check_words(row.edit) if row.edit else []
         yield ShownImage(embed(folder / row.image), f"{row.prompt}: sample {row.sample}", ", ".join(found))
 
 
 def _num_inputs(prompt: PromptImages) -> int:
     edit = prompt.rows[0].edit
     return len(edit.inputs) if edit else 0
+
+
+def _notes(prompt: PromptImages) -> tuple[str, ...]:
+    """What was changed about the input of a request."""
+    edit = prompt.rows[0].edit
+    return edit.notes if edit else ()
 
 
 def _label(prompt: PromptImages) -> str:
@@ -133,6 +146,12 @@ def _numbers(folder: Path, rows: Sequence[GeneratedRow]) -> dict[str, float]:
     found["candidates an image"] = sum(len(row.candidates) for row in rows) / len(rows)
     for name in ("generator_steps", "judge_calls", "flops"):
         found[f"{name.replace('_', ' ')} an image"] = sum(getattr(row.cost, name) for row in rows) / len(rows)
+    for check in check_means(rows):
+        name = f"{check.name}, {check.mode}"
+        found[f"{name}, images"] = check.values
+        if check.mean is not None:
+            low, high = check.mean.low, check.mean.high
+            found |= {name: check.mean.estimate, f"{name}, low": low, f"{name}, high": high}
     critiques = [one.critique for row in rows for one in row.candidates if one.critique]
     if critiques:
         redrawn = sum(one.redrawn is not None for row in rows for one in row.candidates)
@@ -146,11 +165,11 @@ def _numbers(folder: Path, rows: Sequence[GeneratedRow]) -> dict[str, float]:
     return found
 
 
-def _heads(numbers: dict[str, float]) -> Iterator[Head]:
-    yield Head("Images", f"{numbers['images']:.0f}", (f"of {numbers['prompts']:.0f} prompts",))
+def _heads(numbers: dict[str, float], noun: str) -> Iterator[Head]:
+    yield Head("Images", f"{numbers['images']:.0f}", (f"of {numbers['prompts']:.0f} {noun}",))
     if "score" in numbers:
         interval = f"95 % interval {numbers['score low']:.3f} to {numbers['score high']:.3f}"
-        notes = interval, f"over prompts, n = {numbers['scored images']:.0f} images", "of the images that it chose"
+        notes = interval, f"over {noun}, n = {numbers['scored images']:.0f} images", "of the images that it chose"
         yield Head("Judge's P(yes)", f"{numbers['score']:.3f}", notes)
     calls = f"{numbers['judge calls an image']:.3g} judge calls"
     flops = f"{numbers['flops an image']:.3g} operations"

@@ -46,15 +46,15 @@ class Encoders:
         ]
 
     def _tokens(self, prepared: PreparedEdit) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
-        """(N, D) of the picture and of the reference, and the picture's grid."""
+        """(N, D) of the picture and of the reference, and the grid of those that the transformer reads."""
         request, focus = prepared.request, prepared.focus
         alone = encode.TOKENS_WITH_PROMPT if request.prompt else encode.TOKENS_ALONE
         count, connector = request.image_tokens or alone, self._connector
         picture = encode.picture_tokens(*self._qwen(), prepared.original, num_tokens=count)
-        grid = picture.shape[0], picture.shape[1]
         if prepared.reference is None:
-            return encode.connect(connector, picture, focus), None, grid
+            return encode.connect(connector, picture, focus), None, (picture.shape[0], picture.shape[1])
         reference = encode.picture_tokens(*self._qwen(), prepared.reference, num_tokens=count)
+        grid = reference.shape[0], reference.shape[1]
         return encode.connect(connector, picture, None), encode.connect(connector, reference, focus), grid
 
     def _qwen(self) -> tuple[Any, Any, Any]:

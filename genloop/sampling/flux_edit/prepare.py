@@ -9,6 +9,7 @@ import numpy as np
 from genloop.data.editing.lines import LINES
 from genloop.data.image_reader import read_image
 from genloop.models.flux_edit.drawing import Control, Drawing, Focus
+from genloop.models.flux_edit.focus import focus_picture
 from genloop.models.flux_edit.needs import has_mask, is_controlled
 from genloop.models.flux_edit.sizes import RATIOS, fitting_size, ratio_size
 from genloop.sampling.flux_edit.requests import EditKeys
@@ -28,12 +29,36 @@ class PreparedEdit:
     notes: tuple[str, ...]  # what was changed about the input
 
     @property
+    def seen(self) -> np.ndarray:
+        """(H, W, 3) uint8: the picture in the size of the images; that of a variation is stretched to it."""
+        picture = self.drawing.picture
+        return _resized(self.original, self.drawing.size) if picture is None else picture
+
+    @property
     def focus(self) -> Focus | None:
         """Where the request looks, on the picture of a variation and on the reference of the other modes."""
         request = self.request
         if request.center_x is None or request.center_y is None or request.radius is None:
             return None
         return Focus(request.center_x, request.center_y, request.radius, request.focus == "published")
+
+
+def given_pictures(prepared: PreparedEdit, grid: tuple[int, int]) -> dict[str, np.ndarray]:
+    """What the model was given, by name, each (H, W, 3) uint8.
+
+    `grid`: rows and columns of the tokens that the transformer reads, each as bright as the focus lets it count.
+    """
+    drawing = prepared.drawing
+    pictures: dict[str, np.ndarray] = {"picture": prepared.original if drawing.picture is None else drawing.picture}
+    if prepared.reference is not None:
+        pictures["reference"] = prepared.reference
+    if drawing.mask is not None:
+        pictures["mask"] = np.repeat(drawing.mask[..., None], 3, axis=2).astype(np.uint8) * 255
+    pictures |= {control.name: control.map for control in drawing.controls}
+    if prepared.focus is not None:
+        seen = prepared.original if prepared.reference is None else prepared.reference
+        pictures["focus"] = focus_picture(seen, grid, prepared.focus)
+    return pictures
 
 
 def prepare(request: EditKeys, annotators: "Annotators") -> PreparedEdit:

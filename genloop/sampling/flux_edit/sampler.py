@@ -1,6 +1,7 @@
 """One request of editing as a sampler: a step is a whole run of the stock pipeline, a content its packed latents.
 
-B = rows, n = tokens of the transformer, C = their width, H, W = pixels.
+On a CPU each row runs by itself, so that an image has the same bits whatever is drawn beside it; on a GPU kernels may
+differ with the shape of a batch. B = rows, n = tokens of the transformer, C = their width, H, W = pixels.
 """
 
 import hashlib
@@ -65,13 +66,12 @@ class EditSampler:
         conditions: Conditions,
         *,
         slots: int,
-        rows_per_forward: int,
         before_step: Callable[[], None] = lambda: None,
     ) -> None:
         self.drawer, self.drawing, self.conditions = drawer, drawing, conditions
         self.slots, self.before_step = slots, before_step
         self.grid, self.channels = drawer.grid(drawing.size), drawer.channels
-        self._budget = Budget(rows_per_forward, "rows_per_forward")
+        self._budget = Budget(1 if drawer.device.type == "cpu" else slots, "slots")
 
     def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed]) -> EditState:
         """See `Sampler.start`."""

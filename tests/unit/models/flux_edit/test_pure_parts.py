@@ -28,6 +28,7 @@ def test_the_exact_focus_has_the_symmetry_of_its_point() -> None:
 
 
 def test_a_focus_without_a_radius_is_refused() -> None:
+    """The released code divided by it: every weight was not a number."""
     with pytest.raises(ValueError, match=r"focus\.radius"):
         focus_map(4, 4, 0.5, 0.5, 0.0)
 
@@ -43,6 +44,7 @@ def test_sizes_with_multiples_of_8_are_those_of_the_released_code(case: dict[str
 
 @pytest.mark.parametrize("size", [(4000, 3000), (777, 333), (1921, 1081), (16, 16)])
 def test_sizes_are_what_flux_can_draw(size: tuple[int, int]) -> None:
+    """The released code cut to multiples of 8, which the pipelines then cut to 16 without a word."""
     width, height = fitting_size(*size)
     assert width % 16 == height % 16 == 0 and width * height <= 1_050_000
 
