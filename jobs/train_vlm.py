@@ -61,10 +61,16 @@ class Config(JobConfig):
     )
     chat: ChatSettings = ChatSettings()
     lora: LoraSettings = LoraSettings()
+    lora_part: Literal["language", "qformer", "vision", "all"] = Field(
+        "language",
+        description="where adapters stand; lora.targets=[attention]: beside the queries and values there, whatever "
+        "the family calls them",
+    )
     adapter: InputPath | None = Field(None, description="folder of adapters of `start` to go on from")
     merged: bool = Field(False, description="also write the model with its adapters added, RUN/merged")
     vision_lr: Weight | None = Field(0.0, description="of the vision tower; null: train.lr, 0: frozen")
     projector_lr: Weight | None = Field(0.0, description="of the projector; null: train.lr, 0: frozen")
+    qformer_lr: Weight | None = Field(0.0, description="of InstructBLIP's Q-Former; null: train.lr, 0: frozen")
     eval_every: TotalOrNone = Field(0, description="steps between two measurements on held-out chats; 0: at the end")
     eval_chats: Count = Field(200, description="held-out chats that are measured, at the most")
     train: LoopSettings = LoopSettings()
@@ -83,7 +89,7 @@ class Checked:
 
 def check(config: Config) -> Checked:
     """Model, adapters and every chat, before anything is written."""
-    from genloop.models.qwen.images import Pictures
+    from genloop.models.qwen.families import pictures_of
     from genloop.training.objectives.conversations.audit import audit
     from genloop.training.objectives.conversations.documents import Documents
     from genloop.training.objectives.conversations.held_out import HeldOutChats
@@ -92,7 +98,9 @@ def check(config: Config) -> Checked:
     sides = open_sides(config.data, config.seed)
     start, chat = _start(config, sides)
     _check_model(config, start)
-    pictures = Pictures(chat.folder) if chat.folder.sees else None
+    if chat.folder.has_encoder and config.chat.packing:
+        raise ValueError("chat.packing: a model with an encoder takes one chat a row; set chat.packing=false")
+    pictures = pictures_of(chat.folder)
     documents = Documents(sides.train, chat, pictures, config.chat)
     held_out = Documents(sides.val, chat, pictures, config.chat)
     found = audit(documents)
@@ -111,8 +119,8 @@ def _check_keys(config: Config) -> None:
         check_installed("bitsandbytes", "train")
         if not config.lora.rank or config.start is None:
             raise ValueError("quantise: nf4 weights are frozen; set lora.rank and `start`")
-        if config.vision_lr != 0 or config.projector_lr != 0:
-            raise ValueError("quantise: nf4 weights are frozen; set vision_lr=0 and projector_lr=0")
+        if any(rate != 0 for rate in (config.vision_lr, config.projector_lr, config.qformer_lr)):
+            raise ValueError("quantise: nf4 weights are frozen; set vision_lr=0, projector_lr=0 and qformer_lr=0")
         if config.train.zero_stage == 3:
             raise ValueError("train.zero_stage: 3 cannot shard nf4 weights; use 0, 1 or 2")
     if not config.lora.rank and (config.adapter is not None or config.merged):
@@ -127,8 +135,8 @@ def _start(config: Config, sides: Sides) -> "tuple[Start, Any]":
     """The model to start from and its chat."""
     import torch
 
-    from genloop.models.qwen.chat import Chat
     from genloop.models.qwen.config import check_chat_folder
+    from genloop.models.qwen.families import chat_of
     from genloop.models.qwen.tokenizer import tokenizer_files
     from genloop.training.objectives.conversations.start import Start, files_of, new_chat
 
@@ -138,11 +146,11 @@ def _start(config: Config, sides: Sides) -> "tuple[Start, Any]":
     else:
         folder = resolve(config.start)
         digest, files = sha256_tree(folder), files_of(folder)
-        chat = Chat(check_chat_folder(folder), config.chat.system)
+        chat = chat_of(check_chat_folder(folder), config.chat.system)
         if chat.folder.quantised != "none":
             raise ValueError(f"start: the weights of {folder} are {chat.folder.quantised}; name those it was made from")
     dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.dtype)
-    how = (config.quantise, config.lora, config.adapter, config.seed, dtype)
+    how = (config.quantise, config.lora, config.lora_part, config.adapter, config.seed, dtype)
     return Start(chat.folder, digest, files, *how), chat
 
 
@@ -225,11 +233,16 @@ def objective_of(config: Config, checked: Checked, model: "ChatModel", world: Wo
         [tuple(audit.kept[list(pack)].tolist()) for pack in packs],
         weights.tolist(),
         seed=config.seed,
-        lr_scale_of=lr_scale_of({"vision": config.vision_lr, "projector": config.projector_lr}, config.train.lr),
+        lr_scale_of=lr_scale_of(rates_of(config), config.train.lr),
         evaluate=evaluate,
         evaluate_every=config.eval_every,
         idle=documents.pictures.blank() if is_sharded and documents.pictures is not None else None,
     )
+
+
+def rates_of(config: Config) -> dict[str, float | None]:
+    """Learning rates of the parts beside the language model."""
+    return {"vision": config.vision_lr, "projector": config.projector_lr, "qformer": config.qformer_lr}
 
 
 def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:

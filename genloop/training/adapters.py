@@ -27,7 +27,7 @@ def is_adapter(name: str) -> bool:
     return ".lora_A." in name or ".lora_B." in name
 
 
-def add_adapters(model: nn.Module, settings: LoraSettings, *, seed: int, within: str = "") -> Any:
+def add_adapters(model: nn.Module, settings: LoraSettings, *, seed: int, within: str | tuple[str, ...] = "") -> Any:
     """Put adapters beside the linear layers whose names begin with `within`, in place -> what the others here take.
 
     All weights but the adapters' are frozen; those are float32 and drawn from `seed`. ValueError for unknown targets.

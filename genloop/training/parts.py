@@ -9,20 +9,23 @@ import torch
 from genloop.training.adapters import is_adapter
 
 _PARTS = {
-    "projector": re.compile(r"^model\.(multi_modal_projector\.|image_newline$|visual\.merger\.)"),
-    "vision": re.compile(r"^model\.(vision_tower|visual)\."),
+    "projector": re.compile(
+        r"^(model\.(multi_modal_projector\.|image_newline$|visual\.merger\.)|language_projection\.)"
+    ),
+    "qformer": re.compile(r"^(qformer\.|query_tokens$)"),
+    "vision": re.compile(r"^(model\.(vision_tower|visual)|vision_model)\."),
 }
 
 
 def part_of(name: str) -> str:
-    """vision, projector or language: the part that a parameter belongs to."""
+    """vision, qformer, projector or language: the part that a parameter belongs to."""
     return next((part for part, pattern in _PARTS.items() if pattern.match(name)), "language")
 
 
 def lr_scale_of(rates: Mapping[str, float | None], lr: float) -> Callable[[str], float]:
     """Learning rates of the parts (None: `lr`) -> a function from a parameter's name to its factor of `lr`."""
     scales = {part: 1.0 if rate is None else rate / lr for part, rate in rates.items()}
-    return lambda name: scales.get(part_of(name), 1.0)
+    return lambda name: 1.0 if is_adapter(name) else scales.get(part_of(name), 1.0)
 
 
 def choose_trained(model: Any, lr_scale_of: Callable[[str], float], *, adapted: bool) -> None:

@@ -1,6 +1,7 @@
 """What a folder of a chat model holds, before anything is loaded: its family, tokenizer and chat template. No torch.
 
-Every family has a language model of Qwen2's kind; two of them put the features of images between the tokens.
+Most families have a language model of Qwen2's kind, three of them with the features of images between the tokens;
+InstructBLIP has Vicuna or Flan-T5 and no chat template.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.checkpoint import find_weights, read_shapes
+from genloop.models.instructblip.config import check_instructblip
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.reading import read_json_object, read_object_or_empty, read_utf8
 from genloop.registry import did_you_mean
@@ -18,6 +20,7 @@ CLASSES = {  # model_type of config.json -> class of transformers
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
     "llava_onevision": "LlavaOnevisionForConditionalGeneration",
+    "instructblip": "InstructBlipForConditionalGeneration",
 }
 SYSTEM = "You are a careful assistant for image generation. You quote measured numbers exactly."
 _TEMPLATES = ("tokenizer_config.json", "chat_template.json")  # of the tokenizer, of the processor
@@ -50,13 +53,18 @@ class ChatFolder:
         return quantisation_of(self.config, self.folder)
 
     @property
+    def has_encoder(self) -> bool:
+        """Whether an encoder reads the question and a decoder writes the answer."""
+        return self.family == "instructblip" and self.config["text_config"].get("model_type") == "t5"
+
+    @property
     def image_token(self) -> int:
         """The id that stands for the features of an image; -1 for models of text."""
         return next((int(self.config[key]) for key in _IMAGE_TOKENS if self.sees and key in self.config), -1)
 
 
 def check_chat_folder(folder: Path) -> ChatFolder:
-    """A folder with config.json, weights, tokenizer and chat template.
+    """A folder with config.json, weights, tokenizer and, but for InstructBLIP, chat template.
 
     FileNotFoundError or ValueError in one line: what is missing, another family, a torn file of weights.
     """
@@ -69,6 +77,8 @@ def check_chat_folder(folder: Path) -> ChatFolder:
     read_shapes(folder)
     if not find_weights(folder).is_safetensors:
         raise ValueError(f"{folder}: holds weights as .bin files; use safetensors")
+    if config["model_type"] == "instructblip":
+        return ChatFolder(folder, check_instructblip(folder, config), "", {})
     return read_chat(folder, config)
 
 

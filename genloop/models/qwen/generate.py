@@ -14,9 +14,10 @@ from torch import Tensor
 
 from genloop.models.qwen.chat import Chat
 from genloop.models.qwen.config import SYSTEM, ChatFolder, check_chat_folder
+from genloop.models.qwen.families import chat_of, pictures_of
 from genloop.models.qwen.images import PatchedImage, Pictures
 from genloop.models.qwen.load import load_chat_model
-from genloop.models.qwen.model import ChatModel, embedded, language_of
+from genloop.models.qwen.model import ChatModel, embedded, language_of, logits_of
 from genloop.records import ROLES, ChatTurn
 from genloop.registry import require
 
@@ -52,7 +53,7 @@ def load_talker(
     """A folder as `check_chat_folder` takes it -> what `answer` asks."""
     checked = check_chat_folder(folder)
     model = load_chat_model(checked, dtype=dtype, device=device)
-    return Talker(model, Chat(checked, system), Pictures(checked) if checked.sees else None)
+    return Talker(model, chat_of(checked, system), pictures_of(checked))
 
 
 def greedily(logits: Tensor) -> Tensor:
@@ -83,6 +84,8 @@ def answers(
     model of text leaves them out. ValueError for messages that are none, or end with an answer.
     """
     prompts = [prompt_of(talker, chat, images[i] if images else ()) for i, chat in enumerate(chats)]
+    if talker.folder.has_encoder:
+        return _written(talker, prompts, max_new_tokens, choose)
     written: list[list[int]] = [[] for _ in prompts]
     language, device = language_of(talker.model), talker.model.device
     embeds, mask, positions = padded(talker, prompts, device)
@@ -93,7 +96,7 @@ def answers(
         found = language(
             inputs_embeds=embeds, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )
-        tokens = choose(talker.model.lm_head(found.last_hidden_state[:, -1]).float())  # (B,)
+        tokens = choose(logits_of(talker.model, found.last_hidden_state[:, -1]))  # (B,)
         open_rows &= tokens != talker.chat.closing
         for row in open_rows.nonzero()[:, 0].tolist():
             written[row].append(int(tokens[row]))
@@ -104,6 +107,16 @@ def answers(
         mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
         positions = last[:, None] if positions.ndim == 2 else last[None, :, None].expand(3, -1, 1)
     return [talker.chat.tokenizer.decode(ids) for ids in written]
+
+
+def _written(talker: Talker, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
+    """The same of a model whose encoder reads the prompt; the start of its decoder is the last id of that."""
+    read = [replace(one, ids=one.ids[:-1], positions=one.positions[:-1]) for one in prompts]
+    embeds, mask, _ = padded(talker, read, talker.model.device)
+    ids = talker.model.language_model.generate(
+        inputs_embeds=embeds, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
+    )
+    return [talker.chat.tokenizer.decode(row) for row in ids.tolist()]
 
 
 def read_messages(messages: Messages) -> list[ChatTurn]:
@@ -130,7 +143,7 @@ def prompt_of(talker: Talker, chat: Messages, images: Sequence[np.ndarray]) -> C
     users = [number for number, message in enumerate(messages) if message.role == "user"][: len(images)]
     for place, number in enumerate(users):
         messages[number] = replace(messages[number], images=(str(place),))
-    pictures = [talker.pictures.take(image) for image in images[: len(users)]]
+    pictures = talker.pictures.asked([talker.pictures.take(image) for image in images[: len(users)]], messages)
     grids = [picture.grid for picture in pictures]
     ids = expand_images(talker.chat.prompt_ids(messages), talker.folder.image_token, talker.pictures, grids)
     kinds = (ids == talker.folder.image_token).astype(np.int64)
@@ -167,6 +180,7 @@ def padded(talker: Talker, prompts: Sequence[ChatPrompt], device: Any) -> tuple[
         image_token=talker.folder.image_token,
         pixels=[picture.pixels.to(device) for picture in shown],
         grids=[picture.grid for picture in shown],
+        questions=[picture.question.to(device) for picture in shown if picture.question is not None],
     )
     places = torch.from_numpy(positions).to(device)
     return embeds, torch.from_numpy(mask).to(device), places[0] if is_flat else places

@@ -16,7 +16,9 @@ from torch import Tensor
 from genloop.models.llava.config import parse_hf_config
 from genloop.models.llava.model import image_features
 from genloop.models.llava.pixels import pad_tile
+from genloop.models.instructblip.model import query_features
 from genloop.models.qwen.config import ChatFolder
+from genloop.records import ChatTurn
 from genloop.registry import require
 
 
@@ -27,6 +29,7 @@ class PatchedImage:
     pixels: Tensor
     grid: tuple[int, int, int]
     num_tokens: int
+    question: Tensor | None = None  # (q,) ids that InstructBLIP's Q-Former reads beside it
 
 
 class Pictures:
@@ -66,6 +69,10 @@ class Pictures:
         found = self._processor.preprocess([require("PIL.Image").fromarray(image)], return_tensors="np")
         return PatchedImage(torch.from_numpy(found["pixel_values"]), grid, self.num_tokens(grid))
 
+    def asked(self, images: Sequence[PatchedImage], messages: Sequence[ChatTurn]) -> list[PatchedImage]:
+        """Pictures of a chat with what was asked about each, where the model looks at them with the question."""
+        return list(images)
+
     def blank(self) -> PatchedImage:
         """A small grey image."""
         return self.take(np.full((32, 32, 3), 127, dtype=np.uint8))
@@ -93,8 +100,12 @@ class Pictures:
         return np.concatenate([line[None], np.concatenate(parts, axis=1)])
 
 
-def features_of(model: Any, pixels: Sequence[Tensor], grids: Sequence[tuple[int, int, int]]) -> Tensor:
+def features_of(
+    model: Any, pixels: Sequence[Tensor], grids: Sequence[tuple[int, int, int]], questions: Sequence[Tensor] = ()
+) -> Tensor:
     """Pixels of some images -> the features of all their tokens in order (sum of T, D). Differentiable."""
+    if model.config.model_type == "instructblip":
+        return query_features(model, pixels, questions)
     if model.config.model_type == "llava_onevision":
         return image_features(model, torch.stack(list(pixels))).flatten(0, 1)
     table = torch.tensor(grids)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from genloop.checkpoint import save_folder
+from genloop.models.instructblip.config import FILES as INSTRUCTBLIP_FILES
 from genloop.models.qwen.config import CLASSES, ChatFolder
 from genloop.models.qwen.model import ChatModel
 from genloop.registry import require
@@ -28,12 +29,14 @@ _SAVED: dict[str, tuple[tuple[re.Pattern[str], str], ...]] = {  # names in memor
         (re.compile(r"^lm_head\."), "language_model.lm_head."),
         (re.compile(r"^model\.(?=multi_modal_projector\.|image_newline$)"), ""),
     ),
+    "instructblip": (),
 }
 _PACKAGES = {"nf4": "bitsandbytes", "int8": "torchao"}
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
     *("merges.txt", "chat_template.json", "chat_template.jinja", "preprocessor_config.json", "processor_config.json"),
     *("generation_config.json", "video_preprocessor_config.json"),
+    *INSTRUCTBLIP_FILES,
 )
 
 
@@ -91,8 +94,7 @@ def build_chat_model(
 def save_chat_model(model: ChatModel, folder: Path, files: Mapping[str, bytes]) -> None:
     """Write config.json and model.safetensors under their public names, and `files`, the tokenizer's, beside them."""
     names = _SAVED[model.config.model_type]
-    tied = bool(getattr(model.config, "tie_word_embeddings", False))
-    state = {key: value for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")}
+    state = {key: value for key, value in model.state_dict().items() if key not in model.all_tied_weights_keys}
     tensors = {_saved_name(key, names): value.contiguous() for key, value in state.items()}
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     config.pop("quantization_config", None)
@@ -102,7 +104,7 @@ def save_chat_model(model: ChatModel, folder: Path, files: Mapping[str, bytes]) 
 def quantised_layers(model: nn.Module) -> list[str]:
     """The names of the linear layers that `nf4` would hold in four bits: all but the head."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    return [name for name in linear if name != "lm_head"]
+    return [name for name in linear if not name.endswith("lm_head")]
 
 
 def _saved_name(key: str, names: tuple[tuple[re.Pattern[str], str], ...]) -> str:

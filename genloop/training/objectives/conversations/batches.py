@@ -5,7 +5,7 @@ fills a row up, which is a document that nobody looks at: so no mask is needed, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ class ChatBatch:
     targets: Tensor  # (K,) the id that follows it
     pixels: list[Tensor]
     grids: tuple[tuple[int, int, int], ...]
+    questions: list[Tensor] = field(default_factory=list)  # about each image, where the model reads them
+    sources: tuple[int, ...] = ()  # tokens of each row that an encoder reads; none: there is no encoder
 
 
 def collate(rows: Sequence[Sequence[Document]]) -> ChatBatch:
@@ -55,4 +57,6 @@ def collate(rows: Sequence[Sequence[Document]]) -> ChatBatch:
         targets=targets.contiguous(),
         pixels=[image.pixels for image in images],
         grids=tuple(image.grid for image in images),
+        questions=[image.question for image in images if image.question is not None],
+        sources=sources if any(sources := tuple(row[0].source for row in rows)) else (),
     )

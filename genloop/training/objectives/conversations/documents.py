@@ -31,6 +31,7 @@ class Document:
     image_tokens: int
     lost_tokens: int = 0  # of the user's text, cut
     left_out: int = 0  # images that the model does not take
+    source: int = 0  # first tokens, which an encoder reads
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,6 +105,7 @@ class Documents:
 
     def _encode(self, said: ChatRow, messages: Sequence[ChatTurn], images: list[PatchedImage]) -> Document:
         ids, answers = encode_pieces(self.chat.tokenizer.encode, self.chat.pieces(messages))
+        source = answers[0].start - 1 if self.chat.folder.has_encoder else 0  # in front of the decoder's start
         ids = ids[: answers[-1].stop + 1]  # the token that closes the last answer ends the document
         if self.settings.supervise == "last":
             answers = answers[-1:]
@@ -112,12 +114,16 @@ class Documents:
         image_token, grids = self.chat.folder.image_token, [image.grid for image in images]
         whole = np.array(ids, dtype=np.int64)
         if self.pictures is not None:
+            images = self.pictures.asked(images, messages)
             whole = expand_images(ids, image_token, self.pictures, grids)
             repeats = np.ones(len(ids), dtype=np.int64)
             repeats[np.array(ids) == image_token] = [self.pictures.num_tokens(grid) for grid in grids]
             is_target = np.repeat(is_target, repeats)
+            source = int(repeats[:source].sum())
         inputs, places, targets = next_tokens(whole, np.flatnonzero(is_target) - 1)
         kinds = (inputs == image_token).astype(np.int64)
         positions = np.arange(len(inputs)) if self.pictures is None else self.pictures.positions(kinds, grids)
         left_out = len(said.images) if self.pictures is None else 0
-        return Document(said.name, inputs, positions, places, targets, images, int(kinds.sum()), left_out=left_out)
+        return Document(
+            said.name, inputs, positions, places, targets, images, int(kinds.sum()), left_out=left_out, source=source
+        )

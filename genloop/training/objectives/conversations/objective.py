@@ -12,7 +12,7 @@ from torch import Tensor
 from genloop.data.order import Order
 from genloop.models.common.footprint import kind_of
 from genloop.models.qwen.images import PatchedImage, features_of
-from genloop.models.qwen.model import ChatModel, embedded, packed_hidden
+from genloop.models.qwen.model import ChatModel, embedded, logits_of, packed_hidden
 from genloop.training.objectives.conversations.batches import ChatBatch, collate
 from genloop.training.objectives.conversations.documents import Documents
 from genloop.training.objectives.conversations.encoding import word_losses
@@ -60,7 +60,8 @@ class ConversationObjective(Objective[Row, ChatBatch]):
         losses, right = token_losses(self.model, batch, self.documents.chat.folder.image_token)
         if self._idle is not None and not batch.pixels:
             pixels = self._idle.pixels.to(losses.device)
-            losses = losses + 0 * features_of(self.model, [pixels], [self._idle.grid]).sum()
+            questions = [] if self._idle.question is None else [self._idle.question.to(losses.device)]
+            losses = losses + 0 * features_of(self.model, [pixels], [self._idle.grid], questions).sum()
         return Loss(losses.sum(), float(len(batch.targets)), {"accuracy": float(right.sum())})
 
     def after_step(self, step: int) -> Mapping[str, Any] | None:
@@ -74,9 +75,10 @@ class ConversationObjective(Objective[Row, ChatBatch]):
 
 def token_losses(model: ChatModel, batch: ChatBatch, image_token: int) -> tuple[Tensor, Tensor]:
     """-> cross-entropy (K,) in float32, and whether the token is the most probable one (K,)."""
-    embeds = embedded(model, batch.ids, image_token=image_token, pixels=batch.pixels, grids=batch.grids)
-    hidden = packed_hidden(model, embeds, batch.positions)[batch.rows, batch.columns]
-    logits = model.lm_head(hidden).float()  # (K, V): of all the others nobody asks
+    shown = {"pixels": batch.pixels, "grids": batch.grids, "questions": batch.questions}
+    embeds = embedded(model, batch.ids, image_token=image_token, **shown)
+    hidden = packed_hidden(model, embeds, batch.positions, batch.sources)[batch.rows, batch.columns]
+    logits = logits_of(model, hidden)  # (K, V): of all the others nobody asks
     with torch.autocast(kind_of(logits.device), enabled=False):
         losses = word_losses(logits.log_softmax(-1), batch.targets)
     return losses, logits.detach().argmax(-1) == batch.targets

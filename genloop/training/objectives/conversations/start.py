@@ -1,6 +1,5 @@
 """The chat model that a training starts from, with its adapters, and what is made of it at the end."""
 
-import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from genloop.job import loading
 from genloop.models.qwen.chat import Chat
@@ -25,13 +23,13 @@ from genloop.models.qwen.tokenizer import SPECIALS
 from genloop.planning import Footprint
 from genloop.reading import read_bytes
 from genloop.training.adapters import add_adapters, load_adapters, merge_adapters, save_adapters
+from genloop.training.objectives.conversations.layers import LoraPart, layers_of, with_attention
 from genloop.training.objectives.conversations.settings import ChatModelShape, ChatSettings
 from genloop.training.parts import cast_parameters
 from genloop.training.settings import LoraSettings
 
 Quantise = Literal["none", "nf4"]
 _NF4_BITS = 4.127  # of a weight: blocks of 64 share a scale of 8 bits, 256 of these one of 32
-_LAYERS = re.compile(r"^(model\.(?:language_model\.)?layers\.)\d+\.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +41,7 @@ class Start:
     files: Mapping[str, bytes]  # of tokenizer, template and image processor, for what is saved
     quantise: Quantise
     lora: LoraSettings
+    lora_part: LoraPart
     adapter: Path | None
     seed: int
     dtype: torch.dtype
@@ -56,8 +55,9 @@ class Start:
             return load_chat_model(self.folder, dtype=self.dtype, device=device, nf4=nf4)
 
     def adapt(self, model: ChatModel) -> Any:
-        """Put adapters into its language model, those of `adapter` or fresh ones -> what saves and merges them."""
-        adapted = add_adapters(model, self.lora, seed=self.seed, within=layers_of(model))
+        """Put adapters into its layers, those of `adapter` or fresh ones -> what saves and merges them."""
+        within = layers_of(model, self.lora_part)
+        adapted = add_adapters(model, with_attention(self.lora, model, within), seed=self.seed, within=within)
         if self.adapter is not None and model.device.type != "meta":
             load_adapters(model, self.adapter)
         return adapted
@@ -91,11 +91,6 @@ def new_chat(shape: ChatModelShape, settings: ChatSettings, files: Mapping[str, 
 def files_of(folder: Path) -> dict[str, bytes]:
     """{name: content} of what belongs to a model beside config.json and weights."""
     return {name: read_bytes(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
-
-
-def layers_of(model: nn.Module) -> str:
-    """How the names of the language model's layers begin."""
-    return next(match[1] for name, _ in model.named_modules() if (match := _LAYERS.match(f"{name}.")))
 
 
 def quantised(planned: Footprint, model: ChatModel) -> Footprint:
