@@ -137,8 +137,9 @@ def _start(config: Config, sides: Sides) -> "tuple[Start, Any]":
 
     from genloop.models.qwen.config import check_chat_folder
     from genloop.models.qwen.families import chat_of
+    from genloop.models.qwen.load import files_of
     from genloop.models.qwen.tokenizer import tokenizer_files
-    from genloop.training.objectives.conversations.start import Start, files_of, new_chat
+    from genloop.training.objectives.conversations.start import Start, new_chat
 
     if config.start is None:
         digest, files = "", tokenizer_files(sides.texts(), config.model.vocab_size)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.models.qwen.load import build_chat_model, save_chat_model
+from tests.worlds.tiny_qwen import write_chats
 
 _VISION = {
     "hidden_size": 16,
@@ -73,6 +74,15 @@ def instructblip_folder(folder: Path, language: str = "vicuna", *, words: Iterab
     }
     save_chat_model(build_chat_model(config, seed=seed), folder, files)
     return folder
+
+
+def write_rounds(folder: Path, *, count: int = 6) -> Path:
+    """rounds.jsonl about small drawn images, one question and one answer each; the same bytes every time."""
+    lines = []
+    for line in write_chats(folder, count=count).read_text().splitlines():
+        lines.append(json.dumps({"messages": json.loads(line)["messages"][:2]}))
+    (folder / "rounds.jsonl").write_text("\n".join(lines) + "\n")
+    return folder / "rounds.jsonl"
 
 
 def tokenizer_files(language: str, words: Iterable[str] = ()) -> tuple[dict[str, bytes], int, int]:

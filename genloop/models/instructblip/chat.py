@@ -70,7 +70,7 @@ class InstructChat(Chat):
         self.closing = self.tokenizer.encode(self.tokenizer.end)[0]
 
     def pieces(self, messages: Sequence[ChatTurn], *, prompt: bool = False) -> list[Piece]:
-        """The pieces in order; ValueError for more than one question, for none or several images, special tokens."""
+        """The pieces in order; ValueError for more than one question, for several images, special tokens."""
         for message in messages:
             if special := self._special_in(message.text):
                 raise ValueError(f"a text of {message.role} holds the special token {special!r}; take it out")
@@ -81,9 +81,9 @@ class InstructChat(Chat):
                 "leave system messages out, and make each round a chat of its own"
             )
         asked = messages[0]
-        if len(asked.images) != 1:
+        if len(asked.images) > 1:
             raise ValueError(f"InstructBLIP takes one image, not {len(asked.images)}")
-        found = [IMAGE, *self.tokenizer.before, asked.text, *self.tokenizer.behind]
+        found = [*(IMAGE for _ in asked.images), *self.tokenizer.before, asked.text, *self.tokenizer.behind]
         if self.folder.has_encoder:
             found.append(self.tokenizer.text_of(self.folder.config["text_config"].get("decoder_start_token_id", 0)))
         pieces = [Piece(text) for text in found]

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genloop.models.instructblip.model import query_features
 from genloop.models.llava.config import parse_hf_config
 from genloop.models.llava.model import image_features
 from genloop.models.llava.pixels import pad_tile
-from genloop.models.instructblip.model import query_features
 from genloop.models.qwen.config import ChatFolder
 from genloop.records import ChatTurn
 from genloop.registry import require

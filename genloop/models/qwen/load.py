@@ -16,6 +16,7 @@ from genloop.checkpoint import save_folder
 from genloop.models.instructblip.config import FILES as INSTRUCTBLIP_FILES
 from genloop.models.qwen.config import CLASSES, ChatFolder
 from genloop.models.qwen.model import ChatModel
+from genloop.reading import read_bytes
 from genloop.registry import require
 
 _SEEING = ((re.compile(r"^model\.visual\."), "visual."), (re.compile(r"^model\.language_model\."), "model."))
@@ -99,6 +100,11 @@ def save_chat_model(model: ChatModel, folder: Path, files: Mapping[str, bytes]) 
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     config.pop("quantization_config", None)
     save_folder(folder, tensors, {"config.json": config, **files}, weights="model.safetensors")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """{name: content} of what belongs to a model beside config.json and weights."""
+    return {name: read_bytes(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
 
 
 def quantised_layers(model: nn.Module) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which linear layers of a chat model get adapters: a part of it, and there all of them, some by name, or `attention`."""
+"""Which linear layers of a chat model get adapters: of a part of it all, some by name, or `attention`."""
 
 import re
 from collections.abc import Sequence

@@ -75,7 +75,7 @@ class ConversationObjective(Objective[Row, ChatBatch]):
 
 def token_losses(model: ChatModel, batch: ChatBatch, image_token: int) -> tuple[Tensor, Tensor]:
     """-> cross-entropy (K,) in float32, and whether the token is the most probable one (K,)."""
-    shown = {"pixels": batch.pixels, "grids": batch.grids, "questions": batch.questions}
+    shown: dict[str, Any] = {"pixels": batch.pixels, "grids": batch.grids, "questions": batch.questions}
     embeds = embedded(model, batch.ids, image_token=image_token, **shown)
     hidden = packed_hidden(model, embeds, batch.positions, batch.sources)[batch.rows, batch.columns]
     logits = logits_of(model, hidden)  # (K, V): of all the others nobody asks

@@ -12,7 +12,6 @@ from genloop.job import loading
 from genloop.models.qwen.chat import Chat
 from genloop.models.qwen.config import ChatFolder, read_chat
 from genloop.models.qwen.load import (
-    TOKENIZER_FILES,
     build_chat_model,
     load_chat_model,
     quantised_layers,
@@ -21,7 +20,6 @@ from genloop.models.qwen.load import (
 from genloop.models.qwen.model import ChatModel
 from genloop.models.qwen.tokenizer import SPECIALS
 from genloop.planning import Footprint
-from genloop.reading import read_bytes
 from genloop.training.adapters import add_adapters, load_adapters, merge_adapters, save_adapters
 from genloop.training.objectives.conversations.layers import LoraPart, layers_of, with_attention
 from genloop.training.objectives.conversations.settings import ChatModelShape, ChatSettings
@@ -86,11 +84,6 @@ def new_chat(shape: ChatModelShape, settings: ChatSettings, files: Mapping[str, 
         for name, content in files.items():
             (Path(place) / name).write_bytes(content)
         return Chat(read_chat(Path(place), shape.config(settings.max_length, **ends)), settings.system)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """{name: content} of what belongs to a model beside config.json and weights."""
-    return {name: read_bytes(folder / name) for name in TOKENIZER_FILES if (folder / name).is_file()}
 
 
 def quantised(planned: Footprint, model: ChatModel) -> Footprint:
