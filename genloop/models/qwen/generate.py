@@ -109,12 +109,24 @@ def answers(
     return [talker.chat.tokenizer.decode(ids) for ids in written]
 
 
-def _written(talker: Talker, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
-    """The same of a model whose encoder reads the prompt; the start of its decoder is the last id of that."""
+def _written(
+    talker: Talker, prompts: Sequence[ChatPrompt], max_new_tokens: int, choose: Callable[[Tensor], Tensor]
+) -> list[str]:
+    """The same of a model whose encoder reads the prompt; the last id of that starts its decoder."""
     read = [replace(one, ids=one.ids[:-1], positions=one.positions[:-1]) for one in prompts]
     embeds, mask, _ = padded(talker, read, talker.model.device)
+
+    def only_chosen(_: Tensor, logits: Tensor) -> Tensor:
+        chosen = choose(logits.float())[:, None]
+        return torch.full_like(logits, -torch.inf).scatter(1, chosen, 0.0)
+
     ids = talker.model.language_model.generate(
-        inputs_embeds=embeds, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        num_beams=1,
+        logits_processor=require("transformers").LogitsProcessorList([only_chosen]),
     )
     return [talker.chat.tokenizer.decode(row) for row in ids.tolist()]
 

@@ -1,4 +1,4 @@
-"""A chat model as a judge of answers: Qwen2-VL, Qwen2.5-VL or LLaVA-OneVision, from a folder of transformers.
+"""A chat model as a judge of answers: Qwen2-VL, Qwen2.5-VL, LLaVA-OneVision or InstructBLIP, from a folder.
 
 judges.qwen.kind=chat judges.qwen.options.checkpoint=FOLDER judges.qwen.options.dtype=bfloat16
 """
@@ -54,10 +54,11 @@ class ChatMaker(ResponseMaker):
     def facts(cls, options: ChatOptions, resolve: Resolve) -> dict[str, Any]:
         """Family, dtype, and the tokens that a square image of 512 pixels takes."""
         from genloop.models.qwen.config import check_chat_folder
-        from genloop.models.qwen.images import Pictures
+        from genloop.models.qwen.families import pictures_of
 
         folder = check_chat_folder(resolve(options.checkpoint))
-        pictures = Pictures(folder)
+        pictures = pictures_of(folder)
+        assert pictures is not None  # as `check` found
         tokens = pictures.num_tokens(pictures.grid(512, 512))
         return {"family": folder.family, "dtype": options.dtype, "tokens of a 512 x 512 image": tokens}
 

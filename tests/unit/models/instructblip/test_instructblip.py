@@ -11,6 +11,7 @@ from PIL import Image
 
 from genloop.models.qwen.config import check_chat_folder
 from genloop.models.qwen.generate import Talker, answer, answers, load_talker
+from genloop.models.qwen.likelihood import log_likelihoods
 from genloop.models.qwen.load import files_of, save_chat_model
 from genloop.records import ChatTurn
 from genloop.registry import require
@@ -93,6 +94,18 @@ def test_answers_are_those_of_generate_and_a_longer_chat_beside_changes_none(tal
     ids = talker.model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=5)
     written = processor.tokenizer.batch_decode(ids, skip_special_tokens=True)[0]
     assert written.removeprefix("what is here?") == both[0]
+
+
+def test_answers_are_as_probable_as_training_has_them_and_each_by_itself(place, talker):
+    found = documents(place, talker)
+    asked, said = found.row(0).messages
+    losses, _ = token_losses(talker.model, collate([[found[0]]]), talker.folder.image_token)
+    messages, image = [{"role": "user", "content": asked.text}], np.array(Image.open(place / asked.images[0]))
+    both = log_likelihoods(talker, messages, [image], [said.text, "It is the red square, what else?", ""])
+    assert both[0].num_tokens == len(losses) - 1 and both[2].num_tokens == 0  # the token that closes it has no part
+    assert both[0].log_p == pytest.approx(-float(losses[:-1].detach().sum()), abs=1e-4)
+    assert both[0].log_p == pytest.approx(log_likelihoods(talker, messages, [image], [said.text])[0].log_p, abs=1e-4)
+    assert both[0].log_p != log_likelihoods(talker, messages, [], [said.text])[0].log_p  # as probable without the image
 
 
 def test_a_checkpoint_without_an_image_token_has_the_same_losses(place, talker, tmp_path):
