@@ -16,9 +16,9 @@ DEMO := runs/demo
 STUDY := runs/study
 NOT_HERE := not (open_clip or mmdet or tensorboard or gpu or slurm)
 
-.PHONY: help demo study test slow slurm audit check format clean
+.PHONY: help demo study test slow slurm test-gpu audit check format clean
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
 $(MADE):
 	@test -n "$(PYTHON)" || { echo "genloop: found no Python 3.11 or newer with venv; install python3.11 and" \
@@ -53,6 +53,9 @@ $(AUDIT_READY): $(READY)
 	@$(VENV)/bin/python -m pip --python $(AUDIT)/bin/python install -qq --disable-pip-version-check --no-deps \
 	  -r constraints-audit.txt
 	@touch $@
+
+test-gpu: $(READY) ## the tests that need a GPU, on the GPU of this machine
+	@$(VENV)/bin/python -m pytest -m gpu tests/gpu
 
 audit: $(AUDIT_READY) ## detector and colours against mmdet and open_clip themselves, metrics in TensorBoard
 	@$(AUDIT)/bin/python -m pytest -m "open_clip or mmdet or tensorboard" $$(grep -rlE 'mark\.(open_clip|mmdet|tensorboard)' tests --include='test_*.py')
