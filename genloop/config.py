@@ -1,7 +1,8 @@
 """Job configs: defaults in a pydantic model, differences in a YAML 1.2 preset, the moment in `key=value`.
 
 `LAUNCH` marks keys that say how a run is started, not what it computes: they are left out of its fingerprint.
-`InputPath` marks files and folders that are read: their content, not their place, enters the fingerprint.
+`InputPath` marks files and folders that are read: their content, not their place, enters the fingerprint. `ReadPath`
+marks those whose content the job itself names in its `inputs`. Both are also found where genloop is installed.
 `ADDED` marks keys that are younger than runs that may be resumed: their default is left out of the fingerprint.
 """
 
@@ -9,6 +10,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -38,6 +40,7 @@ LAUNCH = "launch"
 INPUT = "input"
 ADDED = "added"
 DEVICE = "device"
+MISSING = "needs a value"
 Device = Annotated[Literal["auto", "cpu", "cuda"], DEVICE]
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -48,6 +51,7 @@ def shipped(path: Path) -> Path:
 
 
 InputPath = Annotated[Path, INPUT, AfterValidator(shipped)]
+ReadPath = Annotated[Path, LAUNCH, AfterValidator(shipped)]
 
 
 def _named(value: Any) -> Any:
@@ -106,10 +110,21 @@ G = TypeVar("G", bound=Settings)
 
 
 def load_config(model: type[G], preset: Path | None, overrides: Sequence[str] = ()) -> G:
-    """Preset file and `key=value` words -> a checked config; ConfigError says path, value and what is allowed."""
+    """Preset file and `key=value` words -> a checked config; ConfigError says path, value and what is allowed.
+
+    What no word is to blame for is said of the file.
+    """
     data = read_yaml(preset) if preset else {}
     apply_words(data, overrides)
-    return parse_settings(model, data)
+    try:
+        return parse_settings(model, data)
+    except ConfigError as error:
+        key, colon, _ = str(error).partition(": ")
+        keys = [word.partition("=")[0] for word in overrides]
+        by_word = any(f"{key}.".startswith(f"{word}.") or f"{word}.".startswith(f"{key}.") for word in keys)
+        if preset is None or not colon or by_word or MISSING in str(error):
+            raise
+        raise ConfigError(f"{preset}: {error}") from None
 
 
 def apply_words(data: dict[str, Any], words: Sequence[str]) -> None:
@@ -158,6 +173,13 @@ def check_part(find: Callable[[str], Any], name: str) -> str:
     if not hasattr(found, "Options"):  # whatever "module:attribute" may lead to
         raise refusal(f": {name!r} cannot be used here: it has no `Options`, the model of its config keys")
     return name
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """To annotate the name of a part beside `part_name`: the table that it comes from, for manuals."""
+
+    table: Mapping[str, str]
 
 
 def part_name(find: Callable[[str], Any]) -> AfterValidator:
@@ -291,6 +313,10 @@ def _explain(error: ValidationError, model: type[BaseModel], data: dict[str, Any
     first, *rest = error.errors()
     path = ".".join(str(part) for part in first["loc"])
     more = f" (and {len(rest)} more)" if rest else ""
+    missing = [".".join(map(str, other["loc"])) for other in (first, *rest) if other["type"] == "missing"]
+    if len(missing) > 1 and first["type"] == "missing":
+        more = f" (and {len(rest) + 1 - len(missing)} more)" if len(missing) <= len(rest) else ""
+        return f"{', '.join(missing)}: each {MISSING}{more}"
     if first["type"] == "refusal":
         return f"{path}{first['msg']}{more}"
     if first["type"] == "extra_forbidden":
@@ -298,7 +324,7 @@ def _explain(error: ValidationError, model: type[BaseModel], data: dict[str, Any
         known = ", ".join(fields) or "none"
         return f"{path}: unknown key{did_you_mean(str(first['loc'][-1]), fields)} (keys: {known}){more}"
     if first["type"] == "missing":
-        return f"{path}: needs a value{more}"
+        return f"{path}: {MISSING}{more}"
     found = first["input"]
     hint = ""
     if first["type"] == "literal_error" and isinstance(found, str):

@@ -7,13 +7,14 @@ import difflib
 import importlib
 import importlib.util
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from genloop.compat import mmcv_operators, torchvision_operators
 
-INSTALL = {  # extras that take more than `pip install -e '.[EXTRA]'`; deepspeed's setup.py asks for torch, and for CUDA
-    "train": "DS_ACCELERATOR=cpu DS_BUILD_OPS=0 pip install --no-build-isolation -e '.[train]'"
+INSTALL = {  # extras that take more than `pip install 'genloop[EXTRA]'`; deepspeed's setup.py asks for torch and CUDA
+    "train": "DS_ACCELERATOR=cpu DS_BUILD_OPS=0 pip install --no-build-isolation 'genloop[train]'"
 }
 
 
@@ -43,8 +44,8 @@ def check_installed(package: str, extra: str | None = None) -> None:
 
 
 def _missing(root: str, extra: str | None) -> MissingPackage:
-    target = f".[{extra}]" if extra else "."
-    command = INSTALL.get(extra or "", f"pip install -e '{target}'")
+    target = f"'genloop[{extra}]'" if extra else root
+    command = INSTALL.get(extra or "", f"pip install {target}")
     return MissingPackage(f"{root} is not installed; run: {command}")
 
 
@@ -67,7 +68,15 @@ def _load_own(path: str, what: str) -> Any:
     try:
         return load(path)
     except (ImportError, AttributeError, ValueError, TypeError) as error:  # an empty or a relative module name
-        raise ValueError(f"{what} {path!r} cannot be imported: {error}") from None
+        raise ValueError(f"{what} {path!r} cannot be imported: {error}{not_from_here(path)}") from None
+
+
+def not_from_here(path: str) -> str:
+    """A hint when a module that is not found lies in the current folder, from which nothing is imported by itself."""
+    top = Path(path.partition(":")[0].partition(".")[0] or "?")
+    if not (top.is_dir() or top.with_suffix(".py").is_file()) or importlib.util.find_spec(top.name):
+        return ""
+    return " (nothing is imported from the current folder by itself; put PYTHONPATH=. before the command)"
 
 
 def did_you_mean(name: str, options: Iterable[str]) -> str:

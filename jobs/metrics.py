@@ -31,7 +31,7 @@ from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
 from genloop.distributed import World, choose_device
 from genloop.job import loading, note, run
 from genloop.ledger import Ledger, count, plan_units
-from genloop.metrics.makers import ANY_QUESTION, Metrics, Tools, metric_maker
+from genloop.metrics.makers import ANY_QUESTION, METRICS, Metrics, Tools, metric_maker
 from genloop.metrics.measurement import Measurement, Work, measure
 from genloop.metrics.statistics import has_statistics
 from genloop.records import Unit
@@ -46,7 +46,7 @@ KIND = "independent"
 class Config(IndependentConfig):
     images: Annotated[Path, LAUNCH] = Field(description="folder of images, or a run of generate; fingerprinted")
     prompts: InputPath | None = Field(None, description="their prompts, where the folder does not hold them")
-    metrics: Metrics = Field(description="{metric: its options}")
+    metrics: Metrics = Field(description=f"{{metric: its options}}; {', '.join(METRICS)}, module:class")
     reference: Annotated[Path | None, LAUNCH] = Field(
         None, description="what distances go to: folder of images, run with statistics, or .npz; fingerprinted"
     )

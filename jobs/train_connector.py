@@ -19,7 +19,7 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import CountOrNone, Repeats, Share, Weight, Width
-from genloop.config import LAUNCH, JobConfig
+from genloop.config import LAUNCH, JobConfig, ReadPath
 from genloop.data.latents.buckets import Size
 from genloop.data.latents.examples import CaptionedImages
 from genloop.data.shards import Shards
@@ -37,7 +37,7 @@ COMPONENTS = ("qwen", "connector", "clip", "vae", "transformer")
 
 
 class Config(JobConfig):
-    shards: Annotated[Path, LAUNCH] = Field(description="folder of shards; their content enters the fingerprint")
+    shards: ReadPath = Field(description="folder of shards; their content enters the fingerprint")
     checkpoint: Annotated[str | None, LAUNCH] = Field(
         None, description="what is trained: a folder in the published layout, or a name of `ckpts`"
     )

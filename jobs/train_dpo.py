@@ -27,7 +27,7 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Count
-from genloop.config import LAUNCH, JobConfig
+from genloop.config import LAUNCH, JobConfig, ReadPath
 from genloop.data.arrays import check_codes
 from genloop.data.pairs.shards import PairShards
 from genloop.data.shards import Shards
@@ -57,7 +57,7 @@ log = logging.getLogger(__name__)
 
 
 class Config(StartKeys, PreferenceSettings, JobConfig):
-    pairs: Annotated[Path, LAUNCH] = Field(
+    pairs: ReadPath = Field(
         description="folder with train and, to measure on, val: shards of preference pairs, fingerprinted by content"
     )
     reference: Annotated[str | None, LAUNCH] = Field(

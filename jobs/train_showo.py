@@ -19,7 +19,7 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Factor, Layers, Share, Width
-from genloop.config import LAUNCH, InputPath, JobConfig, Settings
+from genloop.config import LAUNCH, InputPath, JobConfig, ReadPath, Settings
 from genloop.data.arrays import check_codes
 from genloop.data.shards import Shards
 from genloop.distributed import World
@@ -52,7 +52,7 @@ class ModelShape(Settings):
 
 
 class Config(JobConfig):
-    shards: Annotated[Path, LAUNCH] = Field(description="folder of shards; their content enters the fingerprint")
+    shards: ReadPath = Field(description="folder of shards; their content enters the fingerprint")
     tokenizer: Annotated[str, LAUNCH] = Field(
         "shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder; fingerprinted by content"
     )

@@ -14,13 +14,13 @@ Resume  the same command goes on from the newest checkpoint, also with another n
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from genloop import terminal
 from genloop.bounds import Repeats, TotalOrNone, Weight, Width
-from genloop.config import LAUNCH, JobConfig, Settings
+from genloop.config import JobConfig, ReadPath, Settings
 from genloop.data.image_reader import check_images
 from genloop.data.shards import Shards
 from genloop.distributed import World
@@ -68,7 +68,7 @@ class Config(JobConfig):
     kind: Literal["patches", "magvit2", "autoencoder_kl"] = Field(
         "patches", description="an enumerated codebook, a trained MAGVIT-v2, or the VAE of a diffusion model"
     )
-    shards: Annotated[Path | None, LAUNCH] = Field(None, description="folder of shards with png, if kind is no patches")
+    shards: ReadPath | None = Field(None, description="folder of shards with png, if kind is no patches")
     model: ModelShape = Field(ModelShape(), description="for kind=magvit2")
     loss: ReconstructionWeights = Field(ReconstructionWeights(), description="for kind=magvit2")
     autoencoder: AutoencoderSettings = Field(AutoencoderSettings(), description="for kind=autoencoder_kl")

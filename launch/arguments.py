@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from genloop import terminal
+from genloop import __version__, terminal
 
 BAD_INPUT = 2
 HANG_TIMEOUT = 1800.0
@@ -34,8 +34,10 @@ def parser() -> tuple[Parser, list[str]]:
     """The parser, and the names of its commands; `execute` of what it returns is "module:function"."""
     found = Parser(prog="genloop", description="Batch jobs for text-to-image generation.", epilog=EXAMPLES)
     found.formatter_class = argparse.RawDescriptionHelpFormatter
+    found.add_argument("--version", action="version", version=f"genloop {__version__}")
     commands = found.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     jobs = commands.add_parser("jobs", help="what there is, one line each")
+    jobs.add_argument("--presets", action="store_true", help="and the presets of each")
     jobs.set_defaults(execute="launch.commands.report:jobs")
     _add_run(commands)
     _add_pipeline(commands)
@@ -47,6 +49,9 @@ def parser() -> tuple[Parser, list[str]]:
     report.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: RUN/report of the first)")
     report.set_defaults(execute="launch.commands.report:report")
     _add_ckpts(commands)
+    completion = commands.add_parser("completion", help="a script that completes commands, jobs, presets and keys")
+    completion.add_argument("shell", choices=("bash", "zsh"), help='in ~/.bashrc: eval "$(genloop completion bash)"')
+    completion.set_defaults(execute="launch.commands.completion:run")
     return found, list(commands.choices)
 
 
@@ -56,13 +61,14 @@ def _add_run(commands: Any) -> None:
     run.add_argument("words", nargs="*", metavar="PRESET key=value", help="a preset, then what differs from it")
     _add_places(run, procs="1")
     run.add_argument("--dry-run", action="store_true", help="check, print what would run, write nothing")
+    run.add_argument("--print-config", action="store_true", help="print the whole config as YAML, run nothing")
     run.add_argument("-h", "--help", action="store_true", help="the manual of the job and its config keys")
     run.set_defaults(execute="launch.commands.run:execute", parser=run)
     resume = commands.add_parser("resume", help="the same command again, from the run folder")
     resume.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     resume.add_argument("words", nargs="*", metavar="key=value", help="launch settings that differ: retry_failed=true")
     _add_places(resume, procs=None)
-    resume.set_defaults(execute="launch.commands.run:resume", dry_run=False, help=False)
+    resume.set_defaults(execute="launch.commands.run:resume", dry_run=False, print_config=False, help=False)
 
 
 def _add_pipeline(commands: Any) -> None:

@@ -7,12 +7,13 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from genloop.registry import did_you_mean
+from genloop.config import OneOf, preset_roots
+from genloop.registry import did_you_mean, lookup, not_from_here
 
 
 def job_files() -> dict[str, Path]:
@@ -43,10 +44,8 @@ def import_job(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise
-        here = " (nothing is imported from the current folder unless it is named in PYTHONPATH)"
         raise ValueError(
-            f"no module {name!r}; a job is a name of `genloop jobs` or a dotted module path"
-            + (here if Path(name.partition(".")[0]).exists() else "")
+            f"no module {name!r}; a job is a name of `genloop jobs` or a dotted module path{not_from_here(name)}"
         ) from None
     missing = [part for part in ("KIND", "Config", "main") if not hasattr(module, part)]
     if missing:
@@ -54,12 +53,64 @@ def import_job(name: str) -> ModuleType:
     return module
 
 
+def presets(job: str) -> dict[str, str]:
+    """Name -> first line of the comment at its head, of all presets of a job; those in ./configs first."""
+    files = [file for root in reversed(preset_roots()) for file in sorted((root / job).glob("*.yaml"))]
+    heads = {file.stem: file.read_text(encoding="utf-8").partition("\n")[0] for file in files}
+    return {name: head.removeprefix("#").strip() if head.startswith("#") else "" for name, head in heads.items()}
+
+
 def manual(module: ModuleType) -> str:
-    """The job's docstring, then its config keys with type, default and meaning."""
-    keys = list(_keys(module.Config))
-    widths = [max(len(row[column]) for row in keys) for column in range(3)]
-    lines = ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0])).rstrip() for row in keys]
-    return "\n".join([inspect.getdoc(module) or "", "", "Config keys (key=value): type, default, meaning", *lines])
+    """The job's docstring, its presets, its config keys with type, default and meaning, the options of named parts."""
+    found = presets(module.__name__.rpartition(".")[2])
+    width = max(map(len, found), default=0)
+    return "\n".join(
+        [
+            inspect.getdoc(module) or "",
+            *(
+                ["", "Presets", *(f"  {name:<{width}}  {head}".rstrip() for name, head in found.items())]
+                if found
+                else []
+            ),
+            *("", "Config keys (key=value): type, default, meaning", *_columns(_keys(module.Config))),
+            *(line for key, table, part in _parts(module.Config) for line in _options(key, table, part)),
+        ]
+    )
+
+
+def key_names(model: Any) -> list[str]:
+    """The dotted names of all config keys that are not inside of groups by any name."""
+    return [row[0] for row in _keys(model) if ".NAME." not in row[0]]
+
+
+def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Rows of texts as lines; all columns but the last have the width of their longest cell, in reason."""
+    found = [list(row) for row in rows]
+    widths = [min(40, max(len(row[column]) for row in found)) for column in range(len(found[0]) - 1)] if found else []
+    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0])).rstrip() for row in found]
+
+
+def _options(key: str, table: Mapping[str, str], part: str) -> list[str]:
+    """A section of the manual: the choices of a named part, and the options of each."""
+    group = key.rpartition(".")[0]
+    rows: list[tuple[str, ...]] = []
+    for name in table:
+        options = list(_keys(lookup(table, name, part).Options, f"{group}.options."))
+        rows += [(f"{key}={name}", "no options", "", "")] if not options else []
+        rows += [(f"{key}={name}" if i == 0 else "", f"{row[0]}: {row[1]}", *row[2:]) for i, row in enumerate(options)]
+    return ["", f"Choices of {key}, and the options of each; or module:class", *_columns(rows)]
+
+
+def _parts(model: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, str], str]]:
+    """(key, table of its choices, what they are) of every name of a part."""
+    for name, field in model.model_fields.items():
+        marks = [mark for mark in field.metadata if isinstance(mark, OneOf)]
+        if marks or (name == "kind" and hasattr(model, "table")):
+            yield f"{prefix}{name}", marks[0].table if marks else model.table, getattr(model, "part", name)
+        for kind in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(kind, type) and hasattr(kind, "model_fields"):
+                is_group = typing.get_origin(field.annotation) is dict
+                yield from _parts(kind, f"{prefix}{name}.{'NAME.' if is_group else ''}")
 
 
 def _keys(model: Any, prefix: str = "", given: Any = None) -> Iterator[tuple[str, str, str, str]]:

@@ -27,11 +27,11 @@ def command(arguments: list[str]) -> int:
         found.print_help()
         return 0
     from genloop.logging import set_up_messages
-    from genloop.registry import did_you_mean, load
+    from genloop.registry import load
 
     set_up_messages()
     if not arguments[0].startswith("-") and arguments[0] not in known:
-        found.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], known)} ({', '.join(known)})")
+        found.error(_unknown(arguments, known))
     options, rest = found.parse_known_args(arguments)
     unknown = [word for word in rest if word.startswith("-") or options.command not in _TAKES_WORDS]
     if unknown:
@@ -46,6 +46,17 @@ def command(arguments: list[str]) -> int:
         terminal.err(f"genloop: {one_line(error)}")
         return BAD_INPUT
     return code
+
+
+def _unknown(arguments: list[str], known: list[str]) -> str:
+    """Why the first word is no command, and what was meant: a job without its `run`, or a command like it."""
+    from genloop.registry import did_you_mean
+    from launch.catalog import job_files
+
+    name = arguments[0]
+    if name in job_files():
+        return f"{name!r} is a job; did you mean `genloop run {' '.join(arguments)}`?"
+    return f"unknown command {name!r}{did_you_mean(name, known)} ({', '.join(known)})"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from genloop.bounds import Repeats
-from genloop.config import Settings, part_name, part_options
+from genloop.config import OneOf, Settings, part_name, part_options
 from genloop.registry import lookup
 from genloop.search import STRATEGIES
 
@@ -25,7 +25,7 @@ def starter_class(name: str, starts: str) -> Any:
 class SearchSettings(Settings):
     """How candidates are spent. After validation `options` is an instance of the strategy's `Options`."""
 
-    strategy: Annotated[str, part_name(strategy_class)] = Field(
+    strategy: Annotated[str, part_name(strategy_class), OneOf(STRATEGIES)] = Field(
         "none", description=f"{', '.join(STRATEGIES)}, module:class"
     )
     n: Repeats = Field(1, description="candidates an image")

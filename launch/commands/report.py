@@ -4,15 +4,20 @@ import argparse
 
 from genloop import terminal
 from genloop.registry import load
-from launch.catalog import summaries
+from launch.catalog import presets, summaries
 from launch.commands.pipeline import runs_to_report
 
 
 def jobs(options: argparse.Namespace) -> int:
     """Print what there is -> exit code."""
-    found = summaries()
-    width = max(map(len, found), default=0)
-    terminal.out("\n".join(f"{name:<{width}}  {summary}" for name, summary in found.items()))
+    lines = []
+    width = max(map(len, found := summaries()), default=0)
+    for name, summary in found.items():
+        lines.append(f"{name:<{width}}  {summary}")
+        known = presets(name) if options.presets else {}
+        inner = max(map(len, known), default=0)
+        lines += [f"    {preset:<{inner}}  {head}".rstrip() for preset, head in known.items()]
+    terminal.out("\n".join(lines))
     return 0
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from genloop import environment, job, terminal
+from genloop.config import dump_yaml
 from genloop.distributed import World
 from genloop.lease import read_object
 from genloop.nodes import together
@@ -47,6 +48,9 @@ def execute(options: argparse.Namespace) -> int:
     procs = number_of_procs(options.procs)
     _check_nodes(options, module.KIND)
     config = job.parse(module, options.words)
+    if options.print_config:
+        terminal.out(dump_yaml(job.plain(config)))
+        return 0
     job.check_devices(config)
     if options.dry_run:
         return _dry_run(module, config, options, procs)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from genloop.bounds import Count, CountOrNone, Factor, Share, TotalOrNone, Width
-from genloop.config import LAUNCH, DType, Settings
+from genloop.config import LAUNCH, DType, ReadPath, Settings
 from genloop.data.latents.buckets import bucket_sizes
 from genloop.data.latents.examples import CaptionedImages
 from genloop.data.shards import Shards
@@ -66,7 +66,7 @@ class StudentKeys(Settings):
     base: Annotated[str, LAUNCH] = Field(
         description="the pipeline to train: a folder of diffusers or a name of `ckpts`; fingerprinted by content"
     )
-    shards: Annotated[Path, LAUNCH] = Field(
+    shards: ReadPath = Field(
         description="folder of shards with txt and png, jpg, jpeg or webp; fingerprinted by content"
     )
     cache: Annotated[Path | None, LAUNCH] = Field(

@@ -50,4 +50,4 @@ def test_without_mmdet_the_extra_is_named():
     code = "from genloop.registry import require; require('mmdet', 'mmdet')"
     blocked = f"import sys; sys.modules['mmdet'] = sys.modules['mmcv'] = None\n{code}"
     done = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "mmdet is not installed; run: pip install -e '.[mmdet]'" in done.stderr
+    assert "mmdet is not installed; run: pip install 'genloop[mmdet]'" in done.stderr

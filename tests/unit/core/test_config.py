@@ -94,6 +94,8 @@ def test_an_override_changes_its_own_place_and_not_those_that_share_an_anchor(tm
     [
         ("", ["serach.n=2"], "serach: unknown key; did you mean 'search'?"),
         ("", ["search.m=2"], "search.m: unknown key"),
+        ("serach: {n: 2}", [], "p.yaml: serach: unknown key; did you mean 'search'?"),
+        ("search: {n: 0}", ["flag=true"], "p.yaml: search.n: input should"),
         ("", ["search.strategy=param"], "did you mean 'parm'?"),
         ("", ["search.n=0"], "search.n: input should be greater than or equal to 1, found 0"),
         ("", ["search.n=many"], "search.n: input should be a valid integer, found 'many'"),
@@ -119,6 +121,18 @@ def test_bad_configs_are_refused_in_one_line(tmp_path, text, words, message):
         load(tmp_path, text, *words)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_all_missing_keys_are_named_at_once():
+    class Needs(JobConfig):
+        a: int
+        b: Search
+        c: int
+
+    with pytest.raises(ConfigError, match=r"^out, a, b: each needs a value$"):
+        load_config(Needs, None, ["c=1"])
+    with pytest.raises(ConfigError, match=r"^out, a: each needs a value \(and 1 more\)$"):
+        load_config(Needs, None, ["c=1", "b=1"])
 
 
 def test_a_preset_that_is_no_text_is_refused(tmp_path):

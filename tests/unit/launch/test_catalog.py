@@ -5,7 +5,8 @@ import importlib
 import pytest
 
 from genloop.registry import lookup
-from launch.catalog import import_job, job_files, manual, summaries
+from genloop.search import STRATEGIES
+from launch.catalog import import_job, job_files, manual, presets, summaries
 
 
 def test_every_job_is_listed_with_the_first_line_of_its_manual():
@@ -68,3 +69,29 @@ def test_the_manual_names_the_keys_of_groups_by_any_name():
     lines = manual(import_job("scaling_curve")).splitlines()
     keys = {words[0]: words[1:] for line in lines if (words := line.split())}
     assert keys["judges"][0].startswith("dict") and keys["judges.NAME.kind"][:2] == ["str", "shapes_oracle"]
+
+
+def test_presets_are_those_of_the_package_and_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "configs/generate").mkdir(parents=True)
+    (tmp_path / "configs/generate/mine.yaml").write_text("# My own.\nout: x\n")
+    monkeypatch.chdir(tmp_path)
+    found = presets("generate")
+    assert found["mine"] == "My own." and found["tiny"].startswith("Two prompts a task")
+    assert "  mine " in manual(import_job("generate"))
+
+
+def test_the_manual_names_the_choices_of_every_part_with_their_options():
+    text = manual(import_job("generate"))
+    for choice in STRATEGIES:
+        assert f"  search.strategy={choice} " in text
+    for line in ("search.strategy=adaptive ", "judge.kind=remote ", "search.options.threshold: float"):
+        assert line in text
+
+
+def test_a_class_in_the_current_folder_is_not_imported_and_the_error_says_how_it_is(tmp_path, monkeypatch):
+    (tmp_path / "mysearch.py").write_text("class Mine: ...\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"'mysearch:Mine' .*PYTHONPATH=\. before"):
+        lookup({}, "mysearch:Mine", "strategy")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert lookup({}, "mysearch:Mine", "strategy").__name__ == "Mine"

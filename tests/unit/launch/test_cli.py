@@ -16,7 +16,7 @@ COUNT = "tests.worlds.counting_job"
 def test_the_help_and_the_list_of_jobs_need_no_torch():
     code = (
         "import sys\nfrom launch.cli import command\n"
-        "for words in (['--help'], ['jobs'], ['run', 'generate', '--help']):\n"
+        "for words in (['--help'], ['jobs', '--presets'], ['run', 'generate', '--help'], ['completion', 'zsh']):\n"
         "    try:\n        command(words)\n    except SystemExit:\n        pass\n"
         "    assert 'torch' not in sys.modules, words\n"
     )
@@ -32,10 +32,19 @@ def test_jobs_prints_one_line_each():
     assert [line.split()[0] for line in lines] == sorted(file.stem for file in ROOT.glob("jobs/[a-z]*.py"))
 
 
+def test_the_whole_config_is_printed_as_a_preset_that_says_the_same(tmp_path):
+    printed = genloop("run", "generate", "tiny", "slots=3", f"out={tmp_path}", "--print-config")
+    assert printed.returncode == 0 and "slots: 3" in printed.stdout.splitlines()
+    (tmp_path / "mine.yaml").write_text(printed.stdout)
+    again = genloop("run", "generate", str(tmp_path / "mine.yaml"), "--print-config")
+    assert again.stdout == printed.stdout and not (tmp_path / "run.json").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["stauts"], "unknown command 'stauts'; did you mean 'status'? (jobs, run, "),
+        (["generate", "tiny"], "`genloop run generate tiny`"),
         (["run"], "which job? `genloop jobs` lists them"),
         (["run", "genrate"], "unknown job 'genrate'; did you mean 'generate'?"),
         (["run", "generate", "tinny"], "unknown preset 'tinny' of job 'generate'; did you mean 'tiny'?"),

@@ -1,23 +1,20 @@
 """Config keys of training on conversations. No torch."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from genloop.bounds import Count, Factor, Layers, Share, Total, Width
-from genloop.config import LAUNCH, Settings
+from genloop.config import ReadPath, Settings
 from genloop.models.qwen.config import SYSTEM
 
 
 class ChatData(Settings):
     """One data set; either shards or a file. Both are fingerprinted by content."""
 
-    shards: Annotated[Path | None, LAUNCH] = Field(
-        None, description="folder of shards with messages, or one that holds train and val"
-    )
-    chats: Annotated[Path | None, LAUNCH] = Field(None, description="chats: JSONL, or LLaVA's conversations (.json)")
-    images: Annotated[Path | None, LAUNCH] = Field(None, description="folder of the images; default: that of `chats`")
+    shards: ReadPath | None = Field(None, description="folder of shards with messages, or one that holds train and val")
+    chats: ReadPath | None = Field(None, description="chats: JSONL, or LLaVA's conversations (.json)")
+    images: ReadPath | None = Field(None, description="folder of the images; default: that of `chats`")
     val_share: Share = Field(0.05, lt=1, description="share of a set without val that is held out")
     limit: Total | None = Field(None, description="only the first so many chats")
 

@@ -1,21 +1,18 @@
 """Config keys of judge training. No torch."""
 
-from pathlib import Path
-from typing import Annotated
-
 from pydantic import Field, model_validator
 
 from genloop.bounds import Count, CountOrNone, Factor, Layers, Share, Weight, Width
-from genloop.config import LAUNCH, Settings
+from genloop.config import ReadPath, Settings
 from genloop.models.llava.config import LlavaConfig, TextDims, VisionDims
 
 
 class DataConfig(Settings):
     """One data set; either shards or conversations. Both are fingerprinted by content."""
 
-    shards: Annotated[Path | None, LAUNCH] = Field(None, description="folder that holds train and val")
-    conversations: Annotated[Path | None, LAUNCH] = Field(None, description="a LLaVA conversation file (JSON)")
-    images: Annotated[Path | None, LAUNCH] = Field(None, description="folder of the conversations' images")
+    shards: ReadPath | None = Field(None, description="folder that holds train and val")
+    conversations: ReadPath | None = Field(None, description="a LLaVA conversation file (JSON)")
+    images: ReadPath | None = Field(None, description="folder of the conversations' images")
     weight: Factor = Field(1.0, description="how often shards are drawn from, against the other shards")
     val_share: Share = Field(0.05, lt=1, description="share of the conversations' prompts that is held out")
 

@@ -1,12 +1,11 @@
 """Config keys of train_dpo's loss. No torch."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from genloop.bounds import Count, Factor, Repeats, Share, Total, TotalOrNone, Weight
-from genloop.config import LAUNCH, Settings
+from genloop.config import ReadPath, Settings
 
 Variant = Literal["shared", "released"]
 JudgeGuidance = Literal["none", "margin", "reinforce", "released"]
@@ -39,7 +38,7 @@ class PreferenceSettings(Settings):
     )
     dpop: Weight = Field(0.0, description="weight of DPOP's term: how far log p of the chosen side has fallen")
     sft: Weight = Field(0.0, description="variant=released: weight of the cross-entropy of the chosen side")
-    replay: Annotated[Path | None, LAUNCH] = Field(
+    replay: ReadPath | None = Field(
         None, description="shards of real images with captions, trained on beside the pairs; fingerprinted by content"
     )
     replay_weight: Weight = Field(1.0, description="weight of the replay's cross-entropy")

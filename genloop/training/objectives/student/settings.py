@@ -1,12 +1,11 @@
 """Config keys of objectives of a student. No torch."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from genloop.bounds import CountOrNone, Factor, Repeats, Weight
-from genloop.config import LAUNCH, Settings
+from genloop.config import LAUNCH, ReadPath, Settings
 
 
 class ConsistencySettings(Settings):
@@ -28,7 +27,7 @@ class ConsistencySettings(Settings):
 class ImagePairSettings(Settings):
     """objective=dpo: what the student's images are compared with."""
 
-    rejected: Annotated[Path | None, LAUNCH] = Field(
+    rejected: ReadPath | None = Field(
         None,
         description="folder of shards, the student's own images of the prompts of `shards`; fingerprinted by content",
     )
