@@ -48,7 +48,6 @@ setup(
         "train": ["accelerate", "deepspeed", "peft"],  # how: genloop.registry.INSTALL
         "diffusion": ["accelerate", "diffusers", "peft"],
         "corpus": ["datasets", "datasketch", "mlcroissant", "scikit-image"],
-        "anyline": ["controlnet_aux"],
         "editing": ["scikit-image", "torchao"],
         "qlora": ["accelerate", "bitsandbytes", "peft", "torchao"],
         "clip": ["open_clip_torch>=3"],

@@ -119,6 +119,8 @@ def check(config: Config) -> Checked:
     folder = resolve(str(edit_folder(config.checkpoint)))
     check_edit_folder(folder, components)
     check_installed("diffusers", "diffusion")
+    if any(request.has_line for request in requests):
+        check_installed("skimage", "editing")  # lines, and the check against them
     for key in ("connector", "transformer"):
         if (path := getattr(config, key)) is not None and not path.exists():
             raise FileNotFoundError(f"{key}: there is no {path}")

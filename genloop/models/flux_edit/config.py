@@ -7,7 +7,7 @@
     controlnet/        a union FluxControlNetModel
     depth/             Depth Anything in transformers' layout
     sam2/              SAM 2 in transformers' layout
-    anyline/MTEED.pth  for lines by controlnet_aux
+    anyline/MTEED.pth  TEED, the edges of Anyline
 
 Q, D, I = widths of Qwen2-VL (3,584), of the text tokens (4,096), of the transformer (3,072).
 """

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from genloop.data.editing.lines import LINES
+from genloop.data.editing.lines import LINES, with_thin_lines
 from genloop.data.image_reader import read_image
 from genloop.models.flux_edit.drawing import Control, Drawing, Focus
 from genloop.models.flux_edit.focus import focus_picture
@@ -16,6 +16,8 @@ from genloop.sampling.flux_edit.requests import EditKeys
 
 if TYPE_CHECKING:
     from genloop.models.flux_edit.annotators import Annotators
+
+ANYLINE_SIDE = 1280
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,9 +129,17 @@ def _controls(
     if request.has_line:
         lines = _given_map("line_image", request.line_image, size, notes)
         if lines is None:
-            lines = annotators.anyline(picture) if request.line == "anyline" else LINES[request.line](picture)
+            lines = _anyline(picture, annotators) if request.line == "anyline" else LINES[request.line](picture)
         found.append(Control("line", lines, request.line_strength))
     return tuple(found)
+
+
+def _anyline(picture: np.ndarray, annotators: "Annotators") -> np.ndarray:
+    """(H, W, 3) uint8 -> (H, W, 3) uint8: edges and thin lines, found on the picture with its shorter side at 1,280."""
+    height, width = picture.shape[:2]
+    scale = ANYLINE_SIDE / min(height, width)
+    large = _resized(picture, (round(width * scale / 64) * 64, round(height * scale / 64) * 64))
+    return _resized(with_thin_lines(annotators.edges(large), large), (width, height))
 
 
 def _given_map(key: str, path: Path | None, size: tuple[int, int], notes: list[str]) -> np.ndarray | None:

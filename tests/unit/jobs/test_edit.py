@@ -14,6 +14,7 @@ from genloop.models.flux_edit.config import CONNECTOR
 from genloop.report.generated.write import is_generated, write_generated
 from jobs import edit, verify
 from tests.runs import contents, refusal
+from tests.unit.models.flux_edit.test_teed import write_teed
 
 ROOT = Path(__file__).parents[3]
 DATA, TINY = ROOT / "configs/data/flux_edit", ROOT / "ckpts/tiny/flux_edit"
@@ -145,6 +146,21 @@ def test_a_missing_component_is_named(tmp_path: Path, capsys: pytest.CaptureFixt
     shutil.rmtree(target) if target.is_dir() else target.unlink()
     line = refusal(edit, ["tiny", f"checkpoint={folder}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
     assert str(target.relative_to(folder)) in line
+
+
+def test_anyline_draws_with_its_weights_and_is_refused_without_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genloop.sampling.flux_edit.prepare.ANYLINE_SIDE", 64)  # 1,280 takes seconds
+    Image.open(SCENE).resize((64, 64)).save(tmp_path / "small.png")
+    folder = shutil.copytree(TINY, tmp_path / "tiny")
+    words = [*ONE, "mode=controlnet", "line_mode=true", "line=anyline", f"input_image={tmp_path / 'small.png'}"]
+    words += [f"checkpoint={folder}", f"out={tmp_path / 'run'}"]
+    assert "anyline/MTEED.pth" in refusal(edit, words, tmp_path, capsys)
+    write_teed(folder / "anyline" / "MTEED.pth")
+    assert run_command(edit, words) == 0
+    (row,) = read_rows(tmp_path / "run")
+    assert np.asarray(Image.open(tmp_path / "run" / row["edit"]["inputs"]["line"])).any()
 
 
 def test_a_component_that_nothing_needs_may_be_missing(tmp_path: Path) -> None:

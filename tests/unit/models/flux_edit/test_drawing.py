@@ -110,6 +110,15 @@ def test_at_full_strength_nothing_of_the_pixels_is_left(mode: Mode) -> None:
     assert difference(draw(mode, picture=picture(0), strength=0.5), draw(mode, picture=picture(5), strength=0.5)) > 0.1
 
 
+@pytest.mark.parametrize(("strength", "passes"), [(0.05, 2), (0.25, 7), (1.0, 28)])
+def test_as_many_steps_are_left_for_a_strength_as_released(strength: float, passes: int) -> None:
+    calls: list[int] = []
+    hook = drawer().transformer.register_forward_pre_hook(lambda *_: calls.append(1))
+    draw("img2img", strength=strength, steps=28)
+    hook.remove()
+    assert len(calls) == passes
+
+
 @pytest.mark.parametrize("mode", ["inpaint", "controlnet-inpaint"])
 def test_pixels_outside_of_the_mask_stay(mode: Mode) -> None:
     def pixels(wanted: Drawing) -> np.ndarray:
