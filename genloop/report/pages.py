@@ -5,17 +5,21 @@ from pathlib import Path
 
 from genloop.report.generated.write import is_generated, write_generated
 from genloop.report.images.run import is_comparison, write_comparison_of
+from genloop.report.judges.write import write_judges
 from genloop.report.page.write import write_report
 from genloop.report.training.write import write_training
+from genloop.runs.judged import is_judging
 from genloop.runs.trainings import is_training
 
 
 def write_page(runs: Sequence[Path], out: Path) -> Path:
-    """The page of runs that have one: a training, generation or comparison its own, evaluations one together."""
+    """The page of runs that have one: evaluations have one together, each other kind its own."""
     if len(runs) == 1 and is_training(runs[0]):
         return write_training(runs[0], out)
     if len(runs) == 1 and is_generated(runs[0]):
         return write_generated(runs[0], out)
     if len(runs) == 1 and is_comparison(runs[0]):
         return write_comparison_of(runs[0], out)
+    if len(runs) == 1 and is_judging(runs[0]):
+        return write_judges(runs[0], out)
     return write_report(runs, out)

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -43,6 +44,11 @@ class ResponsePairs:
     def __iter__(self) -> Iterator[ResponsePair]:
         return iter(self._pairs)
 
+    @cached_property
+    def _shas(self) -> list[str | None]:
+        images = map(self._image_bytes, range(len(self)))
+        return [None if data is None else hashlib.sha256(data).hexdigest() for data in images]
+
     def image(self, number: int) -> np.ndarray | None:
         """(H, W, 3) uint8 RGB, None for a question without an image; ValueError names the row of a broken one."""
         data = self._image_bytes(number)
@@ -53,8 +59,12 @@ class ResponsePairs:
 
     def image_sha(self, number: int) -> str | None:
         """The sha256 of the image's bytes."""
-        data = self._image_bytes(number)
-        return None if data is None else hashlib.sha256(data).hexdigest()
+        return self._shas[number]
+
+    def images_sha(self) -> str:
+        """A sha256 of all images in order."""
+        shas = [str(self.image_sha(number)) for number in range(len(self))]
+        return hashlib.sha256("\n".join(shas).encode()).hexdigest()
 
     def clusters(self) -> np.ndarray:
         """(N,) int: rows about one image, or with one question about none, have one number: they are not independent.

@@ -74,6 +74,7 @@ class RemoteWriter:
 
 def _text(answer: dict[str, Any]) -> str:
     try:
-        return str(answer["choices"][0]["message"]["content"])
+        text = str(answer["choices"][0]["message"]["content"])
+        return text.encode("utf-8", "replace").decode()  # JSON may hold halves of surrogate pairs, files may not
     except (KeyError, IndexError, TypeError):
         raise ServerFailed("the answer has no text") from None

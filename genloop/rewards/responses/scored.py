@@ -1,6 +1,6 @@
 """A judge of images as a judge of answers: each answer is scored by itself, as a prompt that the image may show.
 
-With `question` a judge that takes any wording is asked it, with {query} and {response} filled in.
+With `question` a judge that takes any wording is asked that.
 
     judges.clip.kind=scored judges.clip.options.judge="{kind: clip_score, options: {checkpoint: FOLDER}}"
     judges.llava.kind=scored judges.llava.options.judge="{kind: llava, options: {checkpoint: FOLDER}}" \\
@@ -9,6 +9,7 @@ With `question` a judge that takes any wording is asked it, with {query} and {re
 CLIP's text tower reads 77 tokens: of a longer answer it sees the beginning.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,15 @@ from genloop.rewards.responses.settings import ResponseMaker
 from genloop.rewards.settings import JudgeSettings
 
 _OUTCOME = "outcome"
+_PLACE = re.compile(r"\{(query|response)\}")
 
 
 class ScoredOptions(Settings):
     """Keys of the kind `scored`."""
 
     judge: JudgeSettings = Field(description="who scores: kind, options, cache")
-    question: str | None = Field(None, description="yes/no question with {query} and {response}; null: does it show it")
+    prompt: str = Field("{response}", description="what the image may show, made of {query} and {response}")
+    question: str | None = Field(None, description="yes/no question with {query} and {response} in place of `prompt`")
 
 
 class ScoredMaker(ResponseMaker):
@@ -44,10 +47,11 @@ class ScoredMaker(ResponseMaker):
         """The judge, and that it can be asked."""
         if options.judge.maker.needs_metadata:
             raise ValueError(f"judge.kind: judge {options.judge.kind!r} needs GenEval metadata, which answers lack")
+        for key, text in (("prompt", options.prompt), ("question", options.question)):
+            if text is not None and "{response}" not in text:
+                raise ValueError(f"{key}: needs {{response}} in it, found {text!r}")
         if options.question is None:
             check_judge(options.judge, resolve, [_OUTCOME])
-        elif "{response}" not in options.question:
-            raise ValueError("question: needs {response} in it")
         else:
             check_asker(options.judge, resolve)
 
@@ -64,14 +68,14 @@ class ScoredMaker(ResponseMaker):
     @classmethod
     def load(cls, options: ScoredOptions, resolve: Resolve, device: str) -> "ResponseScores":
         """The judge on `device`."""
-        return ResponseScores(build_judge(options.judge, resolve, device), options.question)
+        return ResponseScores(build_judge(options.judge, resolve, device), options)
 
 
 class ResponseScores:
     """Implements `genloop.protocols.ResponseScorer`."""
 
-    def __init__(self, judge: Any, question: str | None) -> None:
-        self.judge, self.question = judge, question
+    def __init__(self, judge: Any, options: ScoredOptions) -> None:
+        self.judge, self.options = judge, options
 
     def scores(
         self, queries: Sequence[str], responses: Sequence[Sequence[str]], images: Sequence[np.ndarray]
@@ -87,15 +91,13 @@ class ResponseScores:
 
         pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
         shown = pixels.expand(len(answers), -1, -1, -1)
-        if self.question is None:
-            p_yes = self.judge.p_yes(_OUTCOME, [Prompt(0, answer) for answer in answers], shown)
-        else:
-            filled = [_filled(self.question, {"{query}": query, "{response}": answer}) for answer in answers]
-            p_yes = self.judge.p_yes_to(filled, shown)
-        return p_yes.tolist()
+        text = self.options.question or self.options.prompt
+        filled = [_filled(text, {"query": query, "response": answer}) for answer in answers]
+        if self.options.question is None:
+            return self.judge.p_yes(_OUTCOME, [Prompt(0, words) for words in filled], shown).tolist()
+        return self.judge.p_yes_to(filled, shown).tolist()
 
 
 def _filled(text: str, values: dict[str, str]) -> str:
-    """One pass: a query that holds "{response}" stays as it is."""
-    before, _, after = text.partition("{response}")
-    return values["{response}"].join(part.replace("{query}", values["{query}"]) for part in (before, after))
+    """In one pass: a query that holds "{response}" stays as it is."""
+    return _PLACE.sub(lambda found: values[found[1]], text)

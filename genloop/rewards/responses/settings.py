@@ -1,9 +1,12 @@
 """Which judge of answers, with which options: the config group of every job that judges answers. No torch."""
 
+import hashlib
+import json
 from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field
 
+from genloop import __version__
 from genloop.factories import Maker, PartSettings, Resolve
 from genloop.protocols import ResponseJudge, ResponseScorer, ResponseWriter
 from genloop.rewards.responses import RESPONSE_JUDGES
@@ -37,3 +40,9 @@ class ResponseJudgeSettings(PartSettings):
     part: ClassVar = "response judge"
 
     kind: str = Field("chat", description=f"{', '.join(RESPONSE_JUDGES)}, module:class")
+
+    def fingerprint(self, resolve: Resolve) -> dict[str, Any]:
+        """Kind, facts, and a sha256 of what the judge's answers depend on: options, the content of its files, us."""
+        body = json.dumps([__version__, *self.identity(resolve)], sort_keys=True)
+        told = self.maker.facts(self.options, resolve)
+        return {"kind": self.kind, **told, "fingerprint": hashlib.sha256(body.encode()).hexdigest()}

@@ -1,0 +1,89 @@
+"""Judging the judges: rows are resumable and the same from any cut, the page is whole, bad input is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from genloop.job import run_command
+from genloop.reading import read_json
+from genloop.report import write_page
+from genloop.runs.judged import read_judged
+from jobs import evaluate_judges
+from tests.runs import refusal, rows_text
+from tests.unit.report.test_page import page_of
+from tests.worlds.pair_judges import vl_rewardbench_rows, write_jsonl
+
+FEW = ["tiny", "limit=6", "verdicts.trials=2", "verdicts.max_new_tokens=3"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("judges") / "run"
+    assert run_command(evaluate_judges, [*FEW, f"out={out}"]) == 0
+    return out
+
+
+def test_the_judge_that_ships_is_asked_by_score_and_a_chat_model_in_every_other_way(done: Path) -> None:
+    rows = list(read_judged(done))
+    assert [(row.judge, row.number) for row in rows] == [(name, i) for name in ("sees", "random") for i in range(6)]
+    assert {row.judge: row.readings for row in rows} == {
+        "sees": ["score"],
+        "random": ["verdict", "likelihood", "pmi", "generated"],
+    }
+    found = read_json(done / "summary.json")
+    assert (found["base"], found["pairs"], found["clusters"]) == ("sees / score", 6, 6)
+    assert found["arms"]["sees / score"]["overall"]["estimate"] > 0.5
+    assert found["written"]["random"]["official"]["read"]["n"] == 12
+    assert all(len(one["fingerprint"]) == 64 for one in found["judges"].values())
+
+
+def test_units_and_restarts_change_nothing(done: Path, tmp_path: Path) -> None:
+    words = [*FEW, f"out={tmp_path / 'run'}", "unit_size=5"]
+    assert run_command(evaluate_judges, words) == 0
+    assert rows_text(tmp_path / "run") == rows_text(done)
+    (tmp_path / "run" / "rows" / "00001.jsonl").unlink()
+    assert run_command(evaluate_judges, words) == 0
+    assert rows_text(tmp_path / "run") == rows_text(done)
+    assert (tmp_path / "run" / "summary.json").read_bytes() == (done / "summary.json").read_bytes()
+
+
+def test_the_page_shows_pairs_and_every_table_and_its_bytes_depend_on_the_run_alone(done: Path, tmp_path: Path) -> None:
+    pages = [write_page([done], tmp_path / name) for name in ("one", "two")]
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+    page, shape = pages[0].read_text(), page_of(pages[0])
+    assert shape.unbalanced == [] and shape.open == [] and "<script" not in page
+    assert page.count("data:image/png") == 6 and page.index("preferred by people") < page.index("<table>")
+    for title in ("Accuracy", "Written verdicts", "What else judges go by", "Paired differences", "Judges"):
+        assert title in page and title in (tmp_path / "one" / "table.md").read_text()
+
+
+def test_vl_rewardbench_is_judged_as_it_is_published(tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "data", vl_rewardbench_rows())
+    judge = "judges={random: {kind: chat, options: {checkpoint: tiny/qwen/vl}}}"
+    words = ["vl_rewardbench", f"data.path={rows}", "data.full=false", judge, "base=null", "readings=[verdict]"]
+    assert run_command(evaluate_judges, [*words, f"out={tmp_path / 'run'}"]) == 0
+    found = read_json(tmp_path / "run" / "summary.json")
+    assert found["groups"] == {"general": 2, "hallucination": 3, "reasoning": 3} and found["clusters"] == 5
+
+
+BAD = {
+    "no pairs": (["data.path=nowhere.jsonl"], "nowhere.jsonl"),
+    "not such pairs": (["data.layout=vl_rewardbench"], "query_source"),
+    "no judge": (["judges={}"], "judges"),
+    "no such kind": (["judges.x.kind=chatt"], "chat"),
+    "no checkpoint": (["judges.x={kind: chat, options: {checkpoint: nowhere}}"], "judges.x"),
+    "a model without eyes": (["judges.x={kind: chat, options: {checkpoint: tiny/qwen/text}}"], "judges.x"),
+    "a judge that needs metadata": (["judges.x={kind: scored, options: {judge: shapes_oracle}}"], "judges.x"),
+    "a prompt without the answer": (["judges.sees.options.prompt=yes"], "judges.sees: prompt"),
+    "no server": (["judges.x={kind: remote, options: {url: 'http://127.0.0.1:9', model: m}}"], "judges.x: options.url"),
+    "a reading that nobody has": (["readings=[generated]"], "readings"),
+    "no such base": (["base=see"], "base"),
+    "a base that is not asked so": (["base=random", "base_reading=score"], "base_reading"),
+    "a question without its answers": (["verdicts.question=README.md"], "README.md"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_refused_in_one_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more, named = BAD[name]
+    assert named in refusal(evaluate_judges, ["tiny", f"out={tmp_path / 'run'}", *more], tmp_path, capsys)
