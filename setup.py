@@ -25,7 +25,7 @@ setup(
         "configs",
     ],
     package_data={
-        "": ["*.txt", "*.json", "*.jsonl", "*.html", "*.css", "*.js", "templates/*"],
+        "": ["*.txt", "*.json", "*.jsonl", "*.html", "*.css", "*.js", "*.pyi", "py.typed", "templates/*"],
         "configs": ["**/*.yaml", "**/*.json", "prompts/*/*", "data/**/*"],
         "geneval.canary": ["canary.yaml"],
         "ckpts": ["registry.yaml", "shapes/**/*", "tiny/**/*"],

@@ -1,14 +1,14 @@
 """GenEval as a reward for trainers: images in memory -> whether each shows its prompt, how nearly, and what it lacks.
 
 reward = GenevalReward.load(detector="shapes", colors="shapes")
-rewards = reward(images, metadata)                  # one Reward an image
+rewards = reward(images, metadata)                  # one Reward an image; also reward(image, its metadata)
 pairs = preference_pairs(rewards, prompt_numbers)   # [(better, worse), ...] of each prompt
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union, overload
 
 import numpy as np
 from pydantic_core import PydanticCustomError
@@ -73,15 +73,23 @@ class GenevalReward:
         check_evaluator(keys, resolve)
         return cls(build_evaluator(keys, resolve, device))
 
+    @overload
+    def __call__(self, images: ImageLike, prompts: PromptLike) -> Reward: ...  # type: ignore[overload-overlap]
+
+    @overload
     def __call__(
         self, images: "Sequence[ImageLike] | np.ndarray | Tensor", prompts: Sequence[PromptLike]
-    ) -> list[Reward]:
-        """One prompt per image -> one reward each.
+    ) -> list[Reward]: ...
+
+    def __call__(self, images: Any, prompts: PromptLike | Sequence[PromptLike]) -> Reward | list[Reward]:
+        """One prompt per image -> one reward each; one image and its prompt -> its reward.
 
         Images: PIL images, paths, arrays (H, W, 3) uint8 or tensors (3, H, W) in [0, 1], their sizes may differ; or one
         batch (B, H, W, 3) uint8 or (B, 3, H, W). Tensors become 8-bit pixels as `generate` writes them. A file that
         does not decode earns nothing. Raises ValueError, FileNotFoundError.
         """
+        if isinstance(prompts, Prompt | Mapping | str):
+            return self([images], [prompts])[0]
         if len(images) != len(prompts):
             raise ValueError(f"one prompt per image: found {len(images)} images, {len(prompts)} prompts")
         asked = [self.prompt(given, index) for index, given in enumerate(prompts)]

@@ -121,14 +121,7 @@ def execute(module: ModuleType, config: JobConfig, world: World, checked: Any) -
     job_logging.set_up(world.rank)
     failure_file(config.out / "logs", world.rank).unlink(missing_ok=True)  # of an earlier start
     try:
-        with world.stop_signals():
-            module.main(config, world, checked)
-            world.check_stop()
-        if world.world_size == 1 and (left := unsettled(config.out)):  # others of this world still look after theirs
-            log.info("%d units are in other workers' hands; the same command takes them up when those are gone", left)
-            return EXIT_STOPPED
-        if world.rank == 0 and not (config.out / "plan.json").exists():  # a job without units: say that it is over
-            write_json(config.out / "done.json", {"finished": environment.now()})
+        return 0 if carry_out(module, config, world, checked) else EXIT_STOPPED
     except (StopRequested, KeyboardInterrupt):
         log.info("stopped; the same command goes on from here")
         return EXIT_STOPPED
@@ -142,7 +135,19 @@ def execute(module: ModuleType, config: JobConfig, world: World, checked: Any) -
         where = "; ".join(getattr(error, "__notes__", [])) or f"rank {world.rank}"
         terminal.err(f"genloop: failed: {type(error).__name__}: {one_line(error)} [{where}]")
         raise SystemExit(EXIT_FAILED) from error
-    return 0
+
+
+def carry_out(module: ModuleType, config: JobConfig, world: World, checked: Any) -> bool:
+    """Run main -> whether the run is over, and not partly in other workers' hands."""
+    with world.stop_signals():
+        module.main(config, world, checked)
+        world.check_stop()
+    if world.world_size == 1 and (left := unsettled(config.out)):  # others of this world still look after theirs
+        log.info("%d units are in other workers' hands; the same command takes them up when those are gone", left)
+        return False
+    if world.rank == 0 and not (config.out / "plan.json").exists():  # a job without units: say that it is over
+        write_json(config.out / "done.json", {"finished": environment.now()})
+    return True
 
 
 def job_name(module: ModuleType) -> str:

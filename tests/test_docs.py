@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from geneval.detectors.tables import DETECTORS
+from genloop.data.prompts import caption, read_metadata
 from genloop.job import run_command
 from genloop.ledger import read_rows
+from genloop.records import COLORS, RELATIONS, TAGS
 from genloop.rewards import JUDGES
 from genloop.search import STRATEGIES
+from genloop.shapes.scenes import SHAPES
 from tests.test_layering import ALLOWED
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +61,28 @@ def generate(out: Path, *words: str) -> list[dict[str, Any]]:
     )
     assert code == 0
     return list(read_rows(out))
+
+
+def test_the_page_of_prompts_has_a_line_of_every_task_and_the_words_of_the_small_world(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "prompts.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```jsonl\n(.*?)```", page, re.S)
+    (tmp_path / "meta.jsonl").write_text(lines, encoding="utf-8")
+    found = read_metadata(tmp_path / "meta.jsonl", classes=SHAPES)
+    assert [prompt.tag for prompt in found] == list(TAGS)
+    assert [prompt.text for prompt in found] == [caption(str(prompt.tag), prompt.include) for prompt in found]
+    for name, words in (("shapes", SHAPES), ("colours", COLORS), ("relations", RELATIONS)):
+        assert f"- {name}: {', '.join(words)}" in page
+
+
+def test_the_example_of_the_calls_from_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    (source,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"images": torch.zeros(1, 3, 24, 24)}
+    exec(source, names)
+    assert names["p_yes"].shape == (1,) and (tmp_path / "star.png").is_file()
+    assert len(names["found"].rows) == len(names["drawn"].rows) == 2
 
 
 def test_the_example_job_runs_on_two_workers(extra: Path, tmp_path: Path) -> None:
@@ -137,7 +162,7 @@ def test_the_table_of_layers_is_the_law() -> None:
     assert documented.pop("jobs") == {"everything below"}
     law = {layer: allowed for layer, allowed in ALLOWED.items() if allowed and layer != "jobs"}
     assert documented == law
-    assert ALLOWED["jobs"] == set(ALLOWED) - {"jobs", "launch"}
+    assert ALLOWED["jobs"] == set(ALLOWED) - {"jobs", "launch", "api"}
 
 
 @pytest.mark.parametrize("document", [path.relative_to(ROOT).as_posix() for path in DOCUMENTS])

@@ -20,6 +20,7 @@ ALLOWED = {
     "launch": {"core", "contracts"},  # jobs and reports are reached by name
     "jobs": {"geneval", "ckpts", "core", "contracts", "report", "runs", "stats"}
     | {"data", "models", "sampling", "rewards", "search", "training", "metrics", "shapes", "evals"},
+    "api": {"jobs", "ckpts", "core", "contracts", "data", "rewards", "runs"},  # jobs as Python functions
     "evals": {"core", "contracts", "data", "rewards", "runs", "stats"},
     "geneval": {"core", "contracts", "data", "metrics", "models", "runs", "stats"},
     "ckpts": {"core", "contracts", "models"},
@@ -39,6 +40,7 @@ ALLOWED = {
 }
 # Tables of names may lead up: what stands behind a name is imported when somebody asks for it. Each that does is here.
 TABLES = {
+    "genloop": {"api"},
     "genloop.models.common.image_tokenizers": {"shapes"},
     "genloop.rewards": {"geneval"},
     "genloop.metrics.makers": {"geneval"},

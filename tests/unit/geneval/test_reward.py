@@ -130,6 +130,7 @@ def test_every_kind_of_image_and_prompt_earns_the_same(tmp_path):
         assert judge(list(images), prompts) == expected
     for given_as in ([p.metadata() for p in prompts], [json.dumps(p.metadata()) for p in prompts]):
         assert judge(tensor, given_as) == expected
+    assert judge(tensor[0], prompts[0]) == judge(paths[0], prompts[0].metadata()) == expected[0]  # one alone
 
 
 def test_images_of_pillow_are_turned_as_files_are(tmp_path):
