@@ -1,8 +1,9 @@
 """What only a GPU can show, in one short run: results against the CPU's, half precision, kernels, time and memory.
 
-    python benchmarks/gpu_check.py > gpu_check.md           some minutes on one GPU
+    python benchmarks/gpu_check.py > gpu_check.md           at most 9 minutes on one H100 or H200
     python benchmarks/gpu_check.py --device cpu             the same rows on a CPU, with a small sampler: under a minute
-    python benchmarks/gpu_check.py --only sampler           some of: tokens judge losses memory sampler
+    python benchmarks/gpu_check.py --only sampler           some of: tokens judge losses memory sampler machine
+                                                      generation judging seeing checkpoints
 
 Prints a table in markdown; the exit code is 1 when a row with a limit does not hold. Steps are those of 64 guided paths
 of eight prompts; on a GPU the sampler has the published sizes with random weights. A launch is a kernel or a graph that
@@ -16,11 +17,10 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.gpu_speed import LAUNCHES, SPEED, Row, timed
 from benchmarks.showo_decode import REDUCED, Letters
 from benchmarks.showo_launches import PROMPTS, Operations
 from ckpts.resolve import resolve
@@ -52,17 +53,7 @@ from jobs import generate, train_judge, train_showo, train_tokenizer
 from tests.worlds.memory_counter import MemoryCounter
 
 ROOT = Path(__file__).resolve().parent.parent
-PATHS, STEPS, MEASURED = 64, 18, 4
-LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernelEx", "cudaGraphLaunch")
-
-
-class Row(NamedTuple):
-    """A line of the table; `holds` is None where nothing is promised."""
-
-    check: str
-    found: str
-    wanted: str = "-"
-    holds: bool | None = None
+PATHS, STEPS = 64, 18
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,14 +71,14 @@ def main(arguments: list[str] | None = None) -> int:
     name = torch.cuda.get_device_name() if options.device == "cuda" else f"{cpu_model()}, one thread"
     print(f"`{' '.join(['python', *sys.argv])}`, commit {state['commit'][:10]}{' with changes' * state['dirty']}")
     print(f"{name}; {', '.join(f'{key} {value}' for key, value in package_versions().items())}\n")
-    print("| check | found | wanted | holds |\n|---|---|---|---|")
+    print("| | check | found | wanted |\n|---|---|---|---|")
     failed = False
     with tempfile.TemporaryDirectory(prefix="genloop-gpu-") as folder:
         for check in options.only:
             for row in CHECKS[check](options.device, Path(folder), compiled=options.compile):
                 failed |= row.holds is False
-                holds = "-" if row.holds is None else row.holds
-                print(f"| {row.check} | {row.found} | {row.wanted} | {holds} |", flush=True)
+                verdict = {None: "", True: "PASS", False: "FAIL"}[row.holds]
+                print(f"| {verdict} | {row.check} | {row.found} | {row.wanted} |", flush=True)
     return int(failed)
 
 
@@ -240,24 +231,13 @@ def launches(device: str, work: Callable[[], Any]) -> int:
     return sum(event.count for event in profile.key_averages() if event.key in LAUNCHES)
 
 
-def timed(device: str, work: Callable[[], Any]) -> float:
-    """Seconds, the median of a few."""
-    found = []
-    for _ in range(MEASURED):
-        began = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - began)
-    return float(np.median(found))
-
-
 CHECKS: dict[str, Callable[..., Iterator[Row]]] = {
     "tokens": tokens,
     "judge": judge,
     "losses": losses,
     "memory": memory_of_training,
     "sampler": sampler,
+    **SPEED,
 }
 
 if __name__ == "__main__":
