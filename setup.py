@@ -48,7 +48,7 @@ setup(
         "train": ["accelerate", "deepspeed", "peft"],  # how: genloop.registry.INSTALL
         "diffusion": ["accelerate", "diffusers", "peft"],
         "corpus": ["datasets", "datasketch", "mlcroissant", "scikit-image"],
-        "editing": ["scikit-image", "torchao"],
+        "editing": ["scikit-image", "torchao", "gguf"],
         "qlora": ["accelerate", "bitsandbytes", "peft", "torchao"],
         "clip": ["open_clip_torch>=3"],
         "remote": ["openai"],
