@@ -1,7 +1,7 @@
 """Judge the judges: which of two answers about an image they prefer, asked in several ways, against what people prefer.
 
     genloop run evaluate_judges tiny out=runs/judges
-    genloop run evaluate_judges vl_rewardbench out=runs/judges data.path=VL-RewardBench \
+    genloop run evaluate_judges vl_rewardbench out=runs/judges data.path=VL-RewardBench \\
         judges.qwen.options.checkpoint=Qwen2.5-VL-7B-Instruct judges.llava.options.checkpoint=llava-onevision
     genloop report runs/judges
 
@@ -110,7 +110,7 @@ def _readings(config: Config, name: str) -> tuple[Reading, ...]:
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """The judges' files and the images."""
-    found: dict[str, Path | str] = {"data.images": checked.pairs.images_sha()}
+    found: dict[str, Path | str] = {"data.image_bytes": checked.pairs.images_sha()}
     for name, settings in config.judges.items():
         found |= settings.inputs(resolve, f"judges.{name}")
     return found

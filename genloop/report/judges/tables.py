@@ -48,7 +48,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table]:
     yield "What else judges go by", ("judge / asked by", *_BIASES), rows
     rows = [
         [f"{name} - {found['base']}", _percent(one["macro"], signed=True), _percent(one["overall"], signed=True)]
-        + [f"{one['p corrected']:.4f}", str(one["overall"]["n"])]
+        + [_p(one["p corrected"]), str(one["overall"]["n"])]
         for name, one in found["over base"].items()
     ]
     if rows:
@@ -65,6 +65,10 @@ def _parsed(judge: str, parser: str, one: Mapping[str, Any]) -> list[str]:
 
 def _facts(one: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in one.items() if name != "fingerprint")
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _percent(one: Mapping[str, Any] | None, signed: bool = False) -> str:

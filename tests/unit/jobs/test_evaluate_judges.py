@@ -1,6 +1,7 @@
 """Judging the judges: rows are resumable and the same from any cut, the page is whole, bad input is refused."""
 
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
@@ -12,6 +13,8 @@ from jobs import evaluate_judges
 from tests.runs import refusal, rows_text
 from tests.unit.report.test_page import page_of
 from tests.worlds.pair_judges import vl_rewardbench_rows, write_jsonl
+from tests.worlds.tiny_instructblip import instructblip_folder
+from tests.worlds.tiny_qwen import qwen_folder
 
 FEW = ["tiny", "limit=6", "verdicts.trials=2", "verdicts.max_new_tokens=3"]
 
@@ -57,13 +60,22 @@ def test_the_page_shows_pairs_and_every_table_and_its_bytes_depend_on_the_run_al
         assert title in page and title in (tmp_path / "one" / "table.md").read_text()
 
 
-def test_vl_rewardbench_is_judged_as_it_is_published(tmp_path: Path) -> None:
+def test_every_family_of_chat_models_judges_vl_rewardbench_as_it_is_published(tmp_path: Path) -> None:
     rows = write_jsonl(tmp_path / "data", vl_rewardbench_rows())
-    judge = "judges={random: {kind: chat, options: {checkpoint: tiny/qwen/vl}}}"
-    words = ["vl_rewardbench", f"data.path={rows}", "data.full=false", judge, "base=null", "readings=[verdict]"]
-    assert run_command(evaluate_judges, [*words, f"out={tmp_path / 'run'}"]) == 0
+    folders = {name: instructblip_folder(tmp_path / name, name) for name in ("vicuna", "flan_t5")}
+    folders |= {name: qwen_folder(tmp_path / name, name) for name in ("llava", "older vl")}
+    judges = ", ".join(f"{name}: {{kind: chat, options: {{checkpoint: {folder}}}}}" for name, folder in folders.items())
+    words = ["vl_rewardbench", f"data.path={rows}", "data.full=false", f"judges={{{judges}}}", "limit=5"]
+    words += ["verdicts.trials=1", "verdicts.max_new_tokens=3", f"out={tmp_path / 'run'}"]
+    assert run_command(evaluate_judges, words) == 0
     found = read_json(tmp_path / "run" / "summary.json")
-    assert found["groups"] == {"general": 2, "hallucination": 3, "reasoning": 3} and found["clusters"] == 5
+    assert found["groups"] == {"general": 2, "hallucination": 3} and found["clusters"] == 2
+    for name in folders:
+        assert all(found["arms"][f"{name} / {way}"]["overall"]["n"] == 5 for way in ("verdict", "likelihood", "pmi"))
+        assert found["written"][name]["strict"]["read"]["n"] == 5
+    rmtree(tmp_path / "data")
+    page = write_page([tmp_path / "run"], tmp_path / "page").read_text()
+    assert "data:image/png" not in page and page.count("image missing") == 5  # the verdicts are still there
 
 
 BAD = {
