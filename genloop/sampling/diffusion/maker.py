@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
+from genloop.bounds import Count
 from genloop.config import LAUNCH, DType, Settings, shipped
 from genloop.factories import Resolve
 from genloop.models.diffusion.config import COMPONENTS, DiffusionFolder, check_diffusion_folder
@@ -29,6 +30,11 @@ class DiffusionOptions(Settings):
     )
     dtype: DType = Field("float32", description="of UNet and text encoders")
     vae_dtype: DType = Field("float32", description="of the VAE; that of SDXL overflows in float16")
+    paths_per_pass: Count = Field(
+        1,
+        le=256,
+        description="on a CPU: paths in each pass, filled up where there are fewer; numbers differ by rounding",
+    )
 
 
 class DiffusionGenerator(GeneratorMaker):
@@ -95,6 +101,7 @@ class DiffusionGenerator(GeneratorMaker):
             sampling,
             rows_per_forward=runtime.rows_per_forward,
             slots=runtime.slots,
+            paths_per_pass=options.paths_per_pass,
             before_step=runtime.before_step,
         )
 

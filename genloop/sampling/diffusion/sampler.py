@@ -1,7 +1,8 @@
 """Diffusion with classifier-free guidance, walked step by step. B = rows, C, h, w = a latent, n = h w cells.
 
 A row depends on its prompt, its Seed and the settings alone. On a CPU each path runs by itself, its guided pair in one
-pass, so that this holds to the last bit; on a GPU kernels may differ with the shape of a batch.
+pass, or in passes that always have `paths_per_pass` paths, so that this holds to the last bit; on a GPU kernels may
+differ with the shape of a batch.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from genloop.models.common.footprint import kind_of
 from genloop.models.common.memory import Budget
 from genloop.models.diffusion.denoiser import Condition, Denoiser
 from genloop.records import Prompt, Seed
+from genloop.sampling.diffusion.passes import check_passes, filled
 from genloop.sampling.diffusion.settings import DiffusionSampling
 from genloop.sampling.diffusion.solvers import StepTable
 from genloop.sampling.diffusion.state import DiffusionState, join
@@ -38,6 +40,7 @@ class DiffusionSampler:
         *,
         rows_per_forward: int = 256,
         slots: int = 64,
+        paths_per_pass: int = 1,
         before_step: Callable[[], None] = lambda: None,
         noise: Callable[..., Tensor] = gaussian,
     ) -> None:
@@ -47,9 +50,11 @@ class DiffusionSampler:
         branches = 2 if settings.is_guided else 1
         self.flops_per_step = branches * model.flops_per_pass
         self.flops_per_decode = model.flops_per_decode
-        on_a_cpu = kind_of(model.device) == "cpu"
-        self._budget = Budget(1 if on_a_cpu else max(1, rows_per_forward // branches), "rows_per_forward")
-        self._decoding = Budget(1 if on_a_cpu else slots, "slots")
+        self._paths = paths_per_pass if kind_of(model.device) == "cpu" else 0  # 0: passes of any size
+        if self._paths > 1:
+            check_passes(model, self._paths, is_guided=settings.is_guided)
+        self._budget = Budget(self._paths or max(1, rows_per_forward // branches), "rows_per_forward")
+        self._decoding = Budget(self._paths or slots, "slots")
         self._make_table = tables
         self._tables: dict[int, StepTable] = {}
         self._conditions: weakref.WeakValueDictionary[str, Condition] = weakref.WeakValueDictionary()
@@ -179,7 +184,11 @@ class DiffusionSampler:
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) clean latents -> (B, 3, H, W) pixels in [0, 1]."""
         on_device = latents.to(self.model.device)
-        return torch.cat(self._decoding.run(list(on_device.split(1)), 1, lambda part: self._decoded(part)))
+
+        def compute(rows: Sequence[int]) -> list[Tensor]:
+            return list(self.model.decode(on_device[filled(rows, self._paths)])[: len(rows)])
+
+        return torch.stack(self._decoding.run(range(len(on_device)), 1, compute))
 
     def history(self, state: DiffusionState, row: int) -> dict[str, np.ndarray]:
         """Nothing: a path follows from its seed."""
@@ -259,13 +268,14 @@ class DiffusionSampler:
         result, column = torch.empty_like(seen), self._column(scales)
 
         def compute(rows: Sequence[int]) -> Sequence[int]:
-            part, times, texts = seen[list(rows)], timesteps[list(rows)], [conditions[row] for row in rows]
+            at, kept = filled(rows, self._paths), list(rows)
+            part, times, texts = seen[at], timesteps[at], [conditions[row] for row in at]
             if unconditional is None:
-                result[list(rows)] = self.model.predict(part, times, texts)
+                result[kept] = self.model.predict(part, times, texts)[: len(kept)]
             else:
-                pair = self.model.predict(part.repeat(2, 1, 1, 1), times.repeat(2), [unconditional] * len(rows) + texts)
-                without, with_text = pair.chunk(2)
-                result[list(rows)] = without + column[list(rows)] * (with_text - without)
+                pair = self.model.predict(part.repeat(2, 1, 1, 1), times.repeat(2), [unconditional] * len(at) + texts)
+                without, with_text = (half[: len(kept)] for half in pair.chunk(2))
+                result[kept] = without + column[kept] * (with_text - without)
             return rows
 
         self._budget.run(range(len(seen)), 1, compute)
@@ -281,6 +291,3 @@ class DiffusionSampler:
         noised = columns["alpha_out"] * state.known + columns["sigma_out"] * noise
         drawn = state.known.isnan()
         return torch.where(drawn, latents, noised), torch.where(drawn, x0, state.known)
-
-    def _decoded(self, latents: Sequence[Tensor]) -> list[Tensor]:
-        return list(self.model.decode(torch.cat(list(latents))).split(1))
