@@ -52,6 +52,11 @@ TASKS = {
         (FIVE, "objective=features", "weights=full", "features.mid=false"),
         "student/unet/diffusion_pytorch_model.safetensors",
     ),
+    "image preference": Tiny(
+        train_student,
+        (FIVE, "objective=dpo", "dpo.rejected=configs/data/diffusion/rejected", "dpo.beta=500", "drop_captions=0"),
+        "lora/pytorch_lora_weights.safetensors",
+    ),
     # without the entropy term, which looks at all rows of a pass together
     "tokenizer": Tiny(train_tokenizer, (FIVE, "loss.entropy=0", "num_scenes=0"), "tokenizer/pytorch_model.safetensors"),
     "autoencoder": Tiny(
