@@ -2,7 +2,7 @@
 
     python benchmarks/teacher.py                                     a small SDXL with random weights, made here
     python benchmarks/teacher.py --pipeline FOLDER --steps 16        any folder of diffusers
-    python benchmarks/teacher.py --pipeline FOLDER --search 8 --judge shapes/judge
+    python benchmarks/teacher.py --pipeline FOLDER --search 8 --judge shapes/judge --figure teacher.svg
 
 Rates: each side is a process of its own with one thread that loads the same folder and draws the same prompts with
 the same solver, steps, guidance and number of images a prompt, PNG files included. Images a CPU-second come from all
@@ -36,6 +36,9 @@ from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.planning import unit_times
 from genloop.reading import read_json_object
+from genloop.report.figures.canvas import At
+from genloop.report.figures.frontier import Dot, Series, frontier_svg
+from genloop.rundir import write_atomic
 from genloop.runs.generated import read_generated
 from genloop.stats.best_of_k import best_of_k
 from genloop.stats.intervals import Interval
@@ -103,10 +106,17 @@ def searched(choice: argparse.Namespace, root: Path) -> list[str]:
     assert run_command(metrics, [*words, *judge]) == 0  # parm need not have asked about the image that is left
     score = np.array([row["scores"]["vqa_score"] for row in read_rows(root / "scores")], dtype=float)
     cost = np.array([row.cost.flops for row in runs["parm"]])
+    single = of_one.mean()
+    best = [At(float(k), _mean(curve[:, k - 1])) for k in range(1, choice.search + 1)]
+    parm = At(float(cost.mean() / single), _mean(score))
     lines = ["| search | n | P(yes) of the chosen image | operations an image |", "|---|---|---|---|"]
-    for k in range(1, choice.search + 1):
-        lines.append(f"| best_of_n | {k} | {_spread(curve[:, k - 1])} | {k * of_one.mean():.3g} |")
-    lines.append(f"| parm | {choice.search} | {_spread(score)} | {cost.mean():.3g} |")
+    lines += [f"| best_of_n | {at.x:.0f} | {_spread(at.score)} | {at.x * single:.3g} |" for at in best]
+    lines.append(f"| parm | {choice.search} | {_spread(parm.score)} | {cost.mean():.3g} |")
+    if choice.figure:
+        curves, dots = [Series("best_of_n", best)], [Dot(f"parm, {choice.search} candidates", parm, "parm")]
+        title = f"A judge's P(yes) against cost, {len(score)} prompts"
+        says = "P(yes) of the chosen image, with 95 % intervals"
+        write_atomic(choice.figure, frontier_svg(curves, dots, title=title, score=says).encode())
     share = _resampled(lambda at: _share(curve[at], of_one[at], score[at], cost[at]), len(score))
     span = f"{share.estimate:.2f} ({share.low:.2f} to {share.high:.2f})"
     lines.append(f"\nparm takes {span} of best_of_n's operations at equal score, {len(score)} prompts")
@@ -120,8 +130,11 @@ def _share(curve: np.ndarray, of_one: np.ndarray, score: np.ndarray, cost: np.nd
     return float(cost.mean() / (needed * of_one.mean()))
 
 
-def _spread(values: np.ndarray) -> str:
-    found = _resampled(lambda at: float(values[at].mean()), len(values))
+def _mean(values: np.ndarray) -> Interval:
+    return _resampled(lambda at: float(values[at].mean()), len(values))
+
+
+def _spread(found: Interval) -> str:
     return f"{found.estimate:.3f} ({found.low:.3f} to {found.high:.3f})"
 
 
@@ -141,7 +154,7 @@ def _words(choice: argparse.Namespace, images: int | None = None) -> list[str]:
     return [
         *("tiny", f"prompts={PROMPTS}", "metadata=null", f"limit={choice.prompts}", f"unit_size={WARM}", "threads=1"),
         *("generator.kind=diffusion", f"generator.options.pipeline={choice.pipeline}", "device=cpu"),
-        f"generator.options.paths_per_pass={choice.batch}",
+        f"generator.options.paths_per_pass={choice.search or choice.batch}",
         f"images_per_prompt={images or choice.batch}",
         f"sampling={{scheduler: ddim, steps: {choice.steps}, guidance_scale: {choice.guidance}, "
         f"height: {choice.side}, width: {choice.side}}}",
@@ -175,6 +188,7 @@ def main() -> None:
     options.add_argument("--repeats", type=int, default=3)
     options.add_argument("--search", type=int, help="candidates")
     options.add_argument("--judge", default="shapes/judge")
+    options.add_argument("--figure", type=Path, help="with --search: an SVG of score against cost")
     options.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
     options.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     choice = options.parse_args()

@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from genloop.checkpoint import swap_folder
+from genloop.config import DType
 from genloop.distributed import World
 from genloop.factories import Resolve
 from genloop.models.diffusion.lora_export import adapted_layers, write_lora
@@ -49,11 +52,14 @@ def train_student_to_checkpoint(
         facts = kohya_facts(keys, objective.data.examples, objective.num_held_out)
         write_lora(keys.out / LORA, lora, base, title=title, training=facts)
     else:
-        _save_pipeline(denoiser.pipeline, keys.out / STUDENT)
+        save_pipeline(denoiser.pipeline, keys.out / STUDENT, dtype=keys.saved_dtype)
 
 
-def _save_pipeline(pipeline: Any, folder: Path) -> None:
-    """A whole folder of diffusers, which appears at once."""
+def save_pipeline(pipeline: Any, folder: Path, *, dtype: DType) -> None:
+    """A whole folder of diffusers with weights of a type, which appears at once."""
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.to(getattr(torch, dtype))
     temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     try:
         pipeline.save_pretrained(temporary, safe_serialization=True)

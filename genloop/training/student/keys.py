@@ -78,6 +78,7 @@ class StudentKeys(Settings):
     dtype: DType = Field(
         "float32", description="of weights beside adapters; half precision needs train.precision of that kind"
     )
+    saved_dtype: DType = Field("float32", description="of the weights in RUN/student, which weights=full writes")
     lora: UnetLora = UnetLora()
     text_lora: TextLora = TextLora()
     lcm: ConsistencySettings = ConsistencySettings()
@@ -150,6 +151,8 @@ class StudentKeys(Settings):
             raise ValueError(f"dtype: {self.dtype} needs weights=lora and train.precision={_HALVES[self.dtype]}")
         if self.weights == "full":
             return
+        if self.saved_dtype != "float32":
+            raise ValueError(f"saved_dtype: {self.saved_dtype} is of a whole pipeline, weights=lora writes adapters")
         check_installed("peft", "train")
         for component, key, settings in self.adapters(base):
             shapes: dict[str, Any] = component_shapes(base.folder, component)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from genloop.checkpoint import load_tensors
+from genloop.checkpoint import load_file, load_tensors
 from genloop.data.shards import Shards
 from genloop.job import parse, run_command
 from jobs import generate, train_student
@@ -52,12 +52,17 @@ def image(out: Path, *words: str) -> bytes:
 @pytest.mark.parametrize("is_xl", [False, True])
 def test_generate_draws_with_what_was_trained(tmp_path: Path, xl: Path, weights: str, is_xl: bool) -> None:
     base = xl if is_xl else ROOT / "ckpts/tiny/sd"
-    run = trained(tmp_path / "run", f"weights={weights}", f"base={base}", "train.lr=0.05")
+    half = ["saved_dtype=float16"] if weights == "full" else []
+    run = trained(tmp_path / "run", f"weights={weights}", f"base={base}", "train.lr=0.05", *half)
     plain, lora = f"generator.options.pipeline={base}", run / "lora/pytorch_lora_weights.safetensors"
     words = [plain, f"generator.options.lora=[{lora}]"]
     if weights == "full":
         words = [f"generator.options.pipeline={run / 'student'}"]
         assert not any("_name_or_path" in path.read_text() for path in run.rglob("student/**/*config.json"))
+        for file in run.rglob("student/**/*.safetensors"):
+            assert {str(value.dtype) for value in load_file(file).values() if value.is_floating_point()} == {
+                "torch.float16"
+            }
     assert image(tmp_path / "trained", *words) != image(tmp_path / "plain", plain)
 
 
@@ -127,6 +132,7 @@ BAD_WORDS = [
     (["lora.rank=0"], "lora.rank"),
     (["dtype=bfloat16"], "dtype: bfloat16 needs"),
     (["dtype=float16", "weights=full", "train.precision=fp16"], "dtype: float16 needs"),
+    (["saved_dtype=float16"], "saved_dtype: float16 "),
 ]
 
 
