@@ -192,6 +192,9 @@ class ResponseScorer(Protocol):
     ) -> list[list[float]]:
         """One text of the user, some answers to it, one image (H, W, 3) uint8 -> the score of each answer, or NaN."""
 
+    def drawn_scores(self, prompts: Sequence[str], drawn: Sequence[Sequence[np.ndarray]]) -> list[list[float]]:
+        """One prompt and some images (H, W, 3) uint8 that were drawn for it -> the score of each image, or NaN."""
+
 
 class Strategy(Protocol):
     """Spends a budget of candidates on each image.

@@ -82,7 +82,8 @@ class Checked:
 
 def check(config: Config) -> Checked:
     """Judges, pairs and question, before anything is loaded or written."""
-    readings = {name: _readings(config, name) for name in config.judges}
+    pairs = open_pairs(config.data)
+    readings = {name: _readings(config, name, pairs) for name in config.judges}
     base = next(iter(config.judges)) if config.base is None else config.base
     if base not in config.judges:
         raise ValueError(f"base: no judge {base!r}{did_you_mean(base, config.judges)} ({', '.join(config.judges)})")
@@ -90,21 +91,22 @@ def check(config: Config) -> Checked:
     if reading not in readings[base]:
         raise ValueError(f"base_reading: {base} is not asked for {reading!r} ({', '.join(readings[base])})")
     wording = read_wording(config.verdicts.question)
-    pairs = open_pairs(config.data)
     return Checked(pairs, pairs.clusters(), readings, wording, (base, reading))
 
 
-def _readings(config: Config, name: str) -> tuple[Reading, ...]:
-    """How a judge is asked; ValueError when it has bad options, or no reading that is wanted."""
+def _readings(config: Config, name: str, pairs: ResponsePairs) -> tuple[Reading, ...]:
+    """How a judge is asked; ValueError when it has bad options, or no reading that is wanted and fits the pairs."""
     settings = config.judges[name]
     try:
         settings.check(resolve)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"judges.{name}: {error}") from None
-    found = tuple(reading for reading in config.readings if reading in settings.maker.readings)
+    is_drawn = any(pair.is_drawn for pair in pairs)
+    wanted = [reading for reading in config.readings if reading == "score" or not is_drawn]
+    found = tuple(reading for reading in wanted if reading in settings.maker.readings)
     if not found:
-        known = ", ".join(settings.maker.readings)
-        raise ValueError(f"readings: judge {name} of kind {settings.kind!r} has none of them ({known})")
+        known, why = ", ".join(settings.maker.readings), "; answers that are images need score" if is_drawn else ""
+        raise ValueError(f"readings: judge {name} of kind {settings.kind!r} has none of them ({known}){why}")
     return found
 
 

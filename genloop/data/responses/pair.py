@@ -12,7 +12,10 @@ from genloop.data.image_reader import UnreadableImage, decode_image
 
 @dataclass(frozen=True, slots=True)
 class ResponsePair:
-    """One row. `best` is the place of the answer that people prefer; ids of published sets are not unique."""
+    """One row. `best` is the place of the answer that people prefer; ids of published sets are not unique.
+
+    Where `is_drawn` the query is a prompt, the answers are images, and their texts are empty.
+    """
 
     id: str
     query: str
@@ -20,6 +23,7 @@ class ResponsePair:
     best: int
     group: str  # accuracies are told for each, and their mean is the macro accuracy
     source: str  # the data set that the question is from
+    is_drawn: bool = False
 
 
 class ResponsePairs:
@@ -32,8 +36,10 @@ class ResponsePairs:
         *,
         where: str,
         left_out: int = 0,
+        drawn_bytes: Callable[[int], Sequence[bytes]] = lambda number: (),
     ) -> None:
         self._pairs, self._image_bytes, self.where, self.left_out = pairs, image_bytes, where, left_out
+        self._drawn_bytes = drawn_bytes
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -44,6 +50,12 @@ class ResponsePairs:
     def __iter__(self) -> Iterator[ResponsePair]:
         return iter(self._pairs)
 
+    def _decoded(self, number: int, data: bytes) -> np.ndarray:
+        try:
+            return decode_image(data)
+        except UnreadableImage as error:
+            raise ValueError(f"{self.where}: row {number}, id {self[number].id}: image: {error}") from None
+
     @cached_property
     def _shas(self) -> list[str | None]:
         images = map(self._image_bytes, range(len(self)))
@@ -52,10 +64,11 @@ class ResponsePairs:
     def image(self, number: int) -> np.ndarray | None:
         """(H, W, 3) uint8 RGB, None for a question without an image; ValueError names the row of a broken one."""
         data = self._image_bytes(number)
-        try:
-            return None if data is None else decode_image(data)
-        except UnreadableImage as error:
-            raise ValueError(f"{self.where}: row {number}, id {self[number].id}: image: {error}") from None
+        return None if data is None else self._decoded(number, data)
+
+    def drawn(self, number: int) -> list[np.ndarray]:
+        """Both answers that are images, (H, W, 3) uint8 RGB; none where they are texts."""
+        return [self._decoded(number, data) for data in self._drawn_bytes(number)]
 
     def image_sha(self, number: int) -> str | None:
         """The sha256 of the image's bytes."""
@@ -64,6 +77,7 @@ class ResponsePairs:
     def images_sha(self) -> str:
         """A sha256 of all images in order."""
         shas = [str(self.image_sha(number)) for number in range(len(self))]
+        shas += [hashlib.sha256(data).hexdigest() for n in range(len(self)) for data in self._drawn_bytes(n)]
         return hashlib.sha256("\n".join(shas).encode()).hexdigest()
 
     def clusters(self) -> np.ndarray:

@@ -3,7 +3,7 @@
 likelihood  log p of each answer after image and question, per token
 pmi         the same minus that without the image: what the image adds, so that fluent answers gain nothing
 verdict     P("1") against P("2") for the next token of a question that shows both answers, in both orders, averaged
-score       P(yes) of each answer by itself
+score       P(yes) of each answer by itself; the only way to ask about answers that are images
 generated   verdicts in words, at a temperature, in orders that alternate; what four parsers read in each is recorded
 
 The first four read nothing from text and draw nothing at random. A row depends on its judge and its pair alone.
@@ -45,6 +45,7 @@ class _Items:
     numbers: Sequence[int]
     pairs: Sequence[ResponsePair]
     images: Sequence[np.ndarray | None]
+    drawn: Sequence[Sequence[np.ndarray]]  # of each pair whose answers are images, both
 
     @property
     def queries(self) -> list[str]:
@@ -59,7 +60,9 @@ def judge_pairs(
     name: str, judge: Any, pairs: ResponsePairs, numbers: Sequence[int], clusters: np.ndarray, asking: Asking
 ) -> list[Row]:
     """The rows of a judge and the pairs of these numbers; `clusters` (N,) of all pairs."""
-    items = _Items(numbers, [pairs[n] for n in numbers], [pairs.image(n) for n in numbers])
+    items = _Items(
+        numbers, [pairs[n] for n in numbers], [pairs.image(n) for n in numbers], [pairs.drawn(n) for n in numbers]
+    )
     rows = [_facts(name, number, pairs[number], int(clusters[number])) for number in numbers]
     for reading, found in _answers(judge, items, asking).items():
         for row, one in zip(rows, found, strict=True):
@@ -127,14 +130,16 @@ def _verdicts(judge: Any, items: _Items) -> list[Row]:
 
 def _scores(judge: Any, items: _Items) -> list[Row]:
     """Scores in [0, 1]; P(the first is better) is the odds that it alone is right. None without an image or answer."""
-    shown = [place for place, image in enumerate(items.images) if image is not None]
+    drawn = [place for place, images in enumerate(items.drawn) if images]
+    shown = [place for place, image in enumerate(items.images) if image is not None and place not in drawn]
     given = judge.scores(
         [items.queries[place] for place in shown],
         [items.responses[place] for place in shown],
         [items.images[place] for place in shown],
     )
+    given += judge.drawn_scores([items.queries[place] for place in drawn], [items.drawn[place] for place in drawn])
     rows: list[Row] = [{"scores": [None, None], "p": None} for _ in items.pairs]
-    for place, (first, second) in zip(shown, given, strict=True):
+    for place, (first, second) in zip([*shown, *drawn], given, strict=True):
         if math.isfinite(first) and math.isfinite(second):
             alone, other = first * (1 - second), second * (1 - first)
             p = alone / (alone + other) if alone + other > 0 else 0.5

@@ -111,14 +111,22 @@ def _card(card: JudgedCard, pairs: ResponsePairs | None) -> dict[str, Any]:
     if pair is not None and (pair.id, pair.best) != (first.id, first.best):
         pair = None  # another file by now
     image = pairs.image(first.number) if pair is not None and pairs is not None else None
+    drawn = pairs.drawn(first.number) if pair is not None and pairs is not None else []
     return {
         "id": first.id,
         "group": first.group,
         "picture": None if image is None else embed_pixels(image),
         "query": pair.query[:TEXT] if pair else "",
         "answers": [
-            {"letter": "AB"[place], "text": _answer(pair, place), "is_better": place == first.best} for place in (0, 1)
+            {
+                "letter": "AB"[place],
+                "text": _answer(pair, place),
+                "picture": embed_pixels(drawn[place]) if drawn else None,
+                "is_better": place == first.best,
+            }
+            for place in (0, 1)
         ],
+        "is_drawn": bool(drawn),
         "said": [_said(row, reading) for row in card.rows for reading in row.readings],
         "written": [_written(row) for row in card.rows if row.generated],
     }

@@ -12,7 +12,7 @@ CLIP's text tower reads 77 tokens: of a longer answer it sees the beginning.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
@@ -23,6 +23,9 @@ from genloop.records import Prompt
 from genloop.rewards.build import build_judge, check_asker, check_judge, judge_fingerprint
 from genloop.rewards.responses.settings import ResponseMaker
 from genloop.rewards.settings import JudgeSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _OUTCOME = "outcome"
 _PLACE = re.compile(r"\{(query|response)\}")
@@ -86,16 +89,27 @@ class ResponseScores:
             for query, answers, image in zip(queries, responses, images, strict=True)
         ]
 
-    def _scores(self, query: str, answers: Sequence[str], image: np.ndarray) -> list[float]:
-        import torch
+    def drawn_scores(self, prompts: Sequence[str], drawn: Sequence[Sequence[np.ndarray]]) -> list[list[float]]:
+        """P(yes) of each image for its prompt, one at a time: images differ in size."""
+        return [
+            [float(self.judge.p_yes(_OUTCOME, [Prompt(0, prompt)], _pixels(image))[0]) for image in images]
+            for prompt, images in zip(prompts, drawn, strict=True)
+        ]
 
-        pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
-        shown = pixels.expand(len(answers), -1, -1, -1)
+    def _scores(self, query: str, answers: Sequence[str], image: np.ndarray) -> list[float]:
+        shown = _pixels(image).expand(len(answers), -1, -1, -1)
         text = self.options.question or self.options.prompt
         filled = [_filled(text, {"query": query, "response": answer}) for answer in answers]
         if self.options.question is None:
             return self.judge.p_yes(_OUTCOME, [Prompt(0, words) for words in filled], shown).tolist()
         return self.judge.p_yes_to(filled, shown).tolist()
+
+
+def _pixels(image: np.ndarray) -> "Tensor":
+    """(H, W, 3) uint8 -> (1, 3, H, W) in [0, 1]"""
+    import torch
+
+    return torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

@@ -1,14 +1,18 @@
 """Judging the judges: rows are resumable and the same from any cut, the page is whole, bad input is refused."""
 
+import json
 from pathlib import Path
 from shutil import rmtree
 
 import pytest
 
+from genloop.data.images import encode_png
 from genloop.job import run_command
 from genloop.reading import read_json
 from genloop.report import write_page
 from genloop.runs.judged import read_judged
+from genloop.shapes.render import render
+from genloop.shapes.response_pairs import draw_pair
 from jobs import evaluate_judges
 from tests.runs import refusal, rows_text
 from tests.unit.report.test_page import page_of
@@ -76,6 +80,35 @@ def test_every_family_of_chat_models_judges_vl_rewardbench_as_it_is_published(tm
     rmtree(tmp_path / "data")
     page = write_page([tmp_path / "run"], tmp_path / "page").read_text()
     assert "data:image/png" not in page and page.count("image missing") == 5  # the verdicts are still there
+
+
+def write_drawn(folder: Path) -> Path:
+    """Prompts of single objects, each with a picture of it and one of another, as Multimodal RewardBench 2 has them."""
+    pairs = [draw_pair(5, number) for number in range(0, 36, 6)]
+    pngs = [encode_png(image) for image in render([scene for _, scene in pairs])]
+    rows = []
+    for number, (row, scene) in enumerate(pairs):
+        other = next(place for place, (_, one) in enumerate(pairs) if one[0].shape != scene[0].shape)
+        answers = {}
+        for letter, png in zip("ab", (pngs[number], pngs[other])[:: 1 - 2 * (number % 2)]):
+            (folder / f"{number}{letter}.png").write_bytes(png)
+            answers[f"response_{letter}"] = {"response_content": [["image", f"{number}{letter}.png"]]}
+        prompt = f"a photo of {row[('first', 'second')[row['better']]]}"
+        rows.append({"id": str(number), "chosen": "AB"[number % 2], "prompt_content": [["text", prompt]], **answers})
+    (folder / "t2i.json").write_text(json.dumps({"pairs": rows}))
+    return folder / "t2i.json"
+
+
+def test_answers_that_are_images_are_scored_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    judge = "{kind: llava, options: {checkpoint: shapes/judge, probability: two_way}}"
+    words = ["tiny", f"data={{path: {write_drawn(tmp_path)}, layout: mmrb2}}", f"out={tmp_path / 'run'}"]
+    assert "readings" in refusal(evaluate_judges, words, tmp_path, capsys)  # a chat model does not score images
+    judges = f"judges={{sees: {{kind: scored, options: {{judge: {judge}}}}}}}"
+    assert run_command(evaluate_judges, [*words, judges]) == 0
+    rows = list(read_judged(tmp_path / "run"))
+    assert [row.readings for row in rows] == [["score"]] * 6 and sum(row.right("score") for row in rows) >= 5
+    page = write_page([tmp_path / "run"], tmp_path / "page").read_text()
+    assert page.count("data:image/png") == 12 and "image missing" not in page
 
 
 BAD = {

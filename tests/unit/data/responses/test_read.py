@@ -86,6 +86,24 @@ def test_pairs_of_texts_of_multimodal_reward_bench_are_read_and_the_others_count
         ("3", 1, "reasoning", "vstar"),
     ]
     assert found.left_out == 1 and found.image(0) is not None and found.image(1) is None
+    assert found.drawn(0) == []
+
+
+def test_answers_that_are_images_are_read_and_count_in_the_digest(tmp_path: Path) -> None:
+    digests = []
+    for light in (1, 2):
+        for name, row in zip("ab", (ROWS[light], ROWS[4])):
+            (tmp_path / f"{name}.png").write_bytes(row["image"])
+        answers = {f"response_{name}": {"response_content": [["image", f"{name}.png"]]} for name in "ab"}
+        row = {"id": "x", "chosen": "A", "prompt_content": [["text", "a dog"]], **answers}
+        (tmp_path / "t2i.json").write_text(json.dumps({"pairs": [row]}))
+        found = open_pairs(ResponseData(path=tmp_path / "t2i.json", layout="mmrb2"))
+        assert found[0].is_drawn and found.image(0) is None and [one.shape[0] for one in found.drawn(0)] == [8, 8]
+        digests.append(found.images_sha())
+        (tmp_path / "a.png").write_bytes(b"")
+    assert digests[0] == digests[1]  # rows 1 and 2 hold the same image
+    with pytest.raises(ValueError, match="image"):
+        found.drawn(0)
 
 
 def test_any_table_is_read_by_the_names_of_its_columns(tmp_path: Path) -> None:
