@@ -40,6 +40,8 @@ _CONTRAST: dict[Intent, tuple[float, float]] = {
     "dark": (0.022, 0.005),
     "bright": (0.085, 0.01),
 }
+Standing = Literal["low", "high", "fine", "unclear"]  # of a feature, by the limits of an intent
+CHECKED = ("brightness", "clip_hi", "clip_lo", "contrast", "cast", "noise", "detail")  # in the order of texts
 CLIPPED = 0.15  # share of clipped pixels beyond which an exposure cannot be repaired
 BLURRED = 0.9  # severity of blur beyond which sharpening does not help
 
@@ -83,6 +85,19 @@ def diagnose(features: Features, intent: Intent = "neutral") -> tuple[Diagnosis,
             evidence.append(_evidence(clipped, getattr(features, clipped), CLIPPED, "above"))
         found.append(Diagnosis(issue=limit.issue, severity=severity, evidence=tuple(evidence)))
     return tuple(found)
+
+
+def standings(features: Features, intent: Intent = "neutral") -> dict[str, Standing]:
+    """Each feature that a limit is about -> where it stands; of clipped shares, whether an exposure can be repaired.
+
+    Detail is unclear under noise, where blur is not looked for.
+    """
+    found: dict[str, Standing] = dict.fromkeys(CHECKED, "fine")
+    for limit in limits(intent):
+        if limit.severity(getattr(features, limit.feature)) is not None:
+            found[limit.feature] = "low" if limit.relation == "below" else "high"
+    found |= {name: "high" for name in ("clip_hi", "clip_lo") if getattr(features, name) > CLIPPED}
+    return found | ({"detail": "unclear"} if found["noise"] == "high" else {})
 
 
 def diagnose_content(wanted: SceneSpec, shown: SceneSpec) -> tuple[Diagnosis, ...]:

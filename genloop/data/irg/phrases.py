@@ -23,8 +23,8 @@ _SENTENCE = re.compile(r"(?<=[.!?])\s+")
 FEATURES = {  # feature -> its name in texts
     "brightness": "brightness",
     "contrast": "contrast",
-    "p1": "shadow level",
-    "p99": "highlight level",
+    "p1": "black point",
+    "p99": "white point",
     "clip_hi": "share of clipped highlights",
     "clip_lo": "share of clipped shadows",
     "saturation": "saturation",

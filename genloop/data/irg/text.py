@@ -21,12 +21,14 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from genloop.data.irg.actions import edit_prompt
+from genloop.data.irg.diagnose import standings
 from genloop.data.irg.phrases import ASPECTS, FEATURES, ISSUE_NAMES, OP_NAMES, PRINTED, SLOTS, choose
 from genloop.data.irg.record import (
     Action,
     Diagnosis,
     Evidence,
     Features,
+    Intent,
     Message,
     Record,
     Round,
@@ -40,8 +42,6 @@ SYSTEM = (
     "that show it, and the actions that repair it, and you answer with a paragraph and a JSON object."
 )
 PREFIXES = ("Instruction: ", "Objects: ", "Taken back: ", "Measured: ")  # of the lines of a user turn
-OBSERVED = ("brightness", "contrast", "saturation", "cast", "detail", "noise")  # some of them open every answer
-NUM_OBSERVED = 3
 _ACROSS, _DOWN = ("left", "center", "right"), ("upper", "middle", "lower")
 _DIRECTIONS = ("the right", "the upper right", "above", "the upper left") + (
     *("the left", "the lower left", "below", "the lower right"),
@@ -79,10 +79,10 @@ def plain_number(value: float) -> str:
     return f"{value:z.4f}".rstrip("0").rstrip(".")
 
 
-def quotes_of(features: Features, names: Sequence[str]) -> str:
-    """ "brightness 0.213, contrast 0.104 and noise level 1.1" """
-    values = ((name, getattr(features, name)) for name in names)
-    return _listed([f"{FEATURES[name]} {quote(name, value)}" for name, value in values if value is not None])
+def checks_of(features: Features, intent: Intent) -> str:
+    """ "brightness 0.213 (low), ... and share of detail 0.312 (fine)": what diagnoses rest on, against its limits"""
+    found = standings(features, intent)
+    return _listed([f"{FEATURES[n]} {quote(n, getattr(features, n))} ({word})" for n, word in found.items()])
 
 
 def objects_of(scene: SceneSpec) -> str:
@@ -120,7 +120,8 @@ def write_texts(record: Record, random: np.random.Generator, split: str) -> Reco
     rounds = []
     for place, one in enumerate(record.rounds):
         before = record.rounds[place - 1] if place else None
-        reasoning, diagnosis = _reasoning(before, one, random, split), _diagnosis(one, random, split)
+        reasoning = _reasoning(before, one, record.intent, random, split)
+        diagnosis = _diagnosis(one, random, split)
         rounds.append(one.model_copy(update={"reasoning_text": reasoning, "diagnosis_text": diagnosis}))
     found = tuple(diagnosis for one in rounds for diagnosis in one.diagnosis)
     texts = {
@@ -251,14 +252,13 @@ def _visual(scene: SceneSpec | None, random: np.random.Generator, split: str) ->
     return f"{composition} " + choose("lighting", random, split).format(**light, exposure=f"{scene.exposure:.2f}")
 
 
-def _reasoning(before: Round | None, one: Round, random: np.random.Generator, split: str) -> str:
-    """What became of the round before, and some of the measurements."""
+def _reasoning(before: Round | None, one: Round, intent: Intent, random: np.random.Generator, split: str) -> str:
+    """What became of the round before, and the measurements against their limits."""
     parts = []
     if before and (moved := _moved(before)):
         template = choose("kept" if before.accepted else "undone", random, split)
         parts.append(template.format(feature=FEATURES[moved[0]], before=moved[1], after=moved[2]))
-    places = sorted(random.choice(len(OBSERVED), NUM_OBSERVED, replace=False).tolist())
-    quotes = quotes_of(one.features, [OBSERVED[place] for place in places])
+    quotes = checks_of(one.features, intent)
     return " ".join([*parts, choose("observation", random, split).format(quotes=quotes)])
 
 
