@@ -20,21 +20,21 @@ from genloop.data.irg.record import DECIMALS, ISSUES, OPS, Issue, Op
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?![\w])")
 _MASK = "#"
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
-FEATURES = {  # feature -> its name in texts
-    "brightness": "brightness",
-    "contrast": "contrast",
+FEATURES = {  # feature -> its name in texts; last those that limits are about, in the order in which answers check them
     "p1": "black point",
     "p99": "white point",
-    "clip_hi": "share of clipped highlights",
-    "clip_lo": "share of clipped shadows",
     "saturation": "saturation",
     "cast_a": "green-red shift",
     "cast_b": "blue-yellow shift",
-    "cast": "colour cast",
     "sharpness": "sharpness",
-    "detail": "share of detail",
-    "noise": "noise level",
     "clip_similarity": "CLIP similarity",
+    "brightness": "brightness",
+    "clip_hi": "share of clipped highlights",
+    "clip_lo": "share of clipped shadows",
+    "contrast": "contrast",
+    "cast": "colour cast",
+    "noise": "noise level",
+    "detail": "share of detail",
 }
 PRINTED = {name: min(places, 3) if places > 2 else 1 for name, places in DECIMALS.items()}  # decimals in texts
 ISSUE_NAMES: dict[Issue, str] = {
@@ -106,6 +106,16 @@ SLOTS = {
             "Measured values are {quotes}.",
         ),
         ("The readings give {quotes}.", "By the instruments there is {quotes}."),
+    ),
+    "standing": Slot(
+        (
+            "By the limits {standings}.",
+            "Against their limits: {standings}.",
+            "The limits say {standings}.",
+            "Compared with the limits that is {standings}.",
+            "Judged by limits, {standings}.",
+        ),
+        ("Going by what is allowed, {standings}.", "Next to the limits: {standings}."),
     ),
     "finding": Slot(
         (

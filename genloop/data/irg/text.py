@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from genloop.data.irg.actions import edit_prompt
-from genloop.data.irg.diagnose import standings
+from genloop.data.irg.diagnose import CHECKED, standings
 from genloop.data.irg.phrases import ASPECTS, FEATURES, ISSUE_NAMES, OP_NAMES, PRINTED, SLOTS, choose
 from genloop.data.irg.record import (
     Action,
@@ -79,10 +79,14 @@ def plain_number(value: float) -> str:
     return f"{value:z.4f}".rstrip("0").rstrip(".")
 
 
-def checks_of(features: Features, intent: Intent) -> str:
-    """ "brightness 0.213 (low), ... and share of detail 0.312 (fine)": what diagnoses rest on, against its limits"""
-    found = standings(features, intent)
-    return _listed([f"{FEATURES[n]} {quote(n, getattr(features, n))} ({word})" for n, word in found.items()])
+def quotes_of(features: Features) -> str:
+    """ "brightness 0.213, ..., share of detail 0.312": what diagnoses rest on, word for word as the user has it"""
+    return ", ".join(f"{FEATURES[name]} {quote(name, getattr(features, name))}" for name in CHECKED)
+
+
+def standings_of(features: Features, intent: Intent) -> str:
+    """ "brightness low, ..., share of detail fine": the same by the limits"""
+    return ", ".join(f"{FEATURES[name]} {word}" for name, word in standings(features, intent).items())
 
 
 def objects_of(scene: SceneSpec) -> str:
@@ -253,13 +257,13 @@ def _visual(scene: SceneSpec | None, random: np.random.Generator, split: str) ->
 
 
 def _reasoning(before: Round | None, one: Round, intent: Intent, random: np.random.Generator, split: str) -> str:
-    """What became of the round before, and the measurements against their limits."""
-    parts = []
+    """The measurements, what the limits say of them, and what became of the round before."""
+    parts = [choose("observation", random, split).format(quotes=quotes_of(one.features))]
+    parts.append(choose("standing", random, split).format(standings=standings_of(one.features, intent)))
     if before and (moved := _moved(before)):
         template = choose("kept" if before.accepted else "undone", random, split)
         parts.append(template.format(feature=FEATURES[moved[0]], before=moved[1], after=moved[2]))
-    quotes = checks_of(one.features, intent)
-    return " ".join([*parts, choose("observation", random, split).format(quotes=quotes)])
+    return " ".join(parts)
 
 
 def _moved(one: Round) -> tuple[str, str, str] | None:

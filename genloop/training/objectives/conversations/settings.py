@@ -50,6 +50,9 @@ class ChatModelShape(Settings):
     num_attention_heads: Width = Field(4)
     num_key_value_heads: Width = Field(4)
     rope_theta: Factor = Field(10000.0, gt=1)
+    initializer_range: Factor = Field(
+        0.02, le=1, description="standard deviation of fresh matrices; narrow models learn faster from 1 / sqrt(width)"
+    )
 
     def check(self) -> None:
         """ValueError for sizes that do not go together."""

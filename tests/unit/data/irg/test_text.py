@@ -3,13 +3,25 @@
 import numpy as np
 import pytest
 
+from genloop.data.irg.actions import execute
+from genloop.data.irg.diagnose import CHECKED, diagnose, limits, standings
+from genloop.data.irg.features import measure
 from genloop.data.irg.phrases import SLOTS, is_held_out, parse, sentences
 from genloop.data.irg.quotes import faithful, quotes
+from genloop.data.irg.record import INTENTS, Action
 from genloop.data.irg.text import read_answer, user_turn, write_texts
 from genloop.data.irg.verify import verify_record
-from tests.worlds.traces import SCENE, trace
+from tests.worlds.traces import SCENE, clean_image, trace
 
+FAULTY = ({"gamma": 3.0}, {"gamma": 0.3}, {"gamma": 1.0})
 KINDS = ("clean", "dark", "undone", "content")
+
+
+def degraded(seed: int) -> np.ndarray:
+    """Dark, bright or as it was, and noisy or blurred."""
+    image = execute(clean_image(seed), Action(op="gamma", params=FAULTY[seed % 3]))
+    noise = np.random.default_rng(seed).normal(0, 20 * (seed % 2), image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("slot", SLOTS)
@@ -58,6 +70,25 @@ def test_no_answer_suggests_what_was_taken_back():
     answers = [message.content for message in record.messages if message.role == "assistant"]
     assert len(answers) == 1 and '"gamma": 1.5' not in answers[0]
     assert "Taken back: a gamma curve (gamma 1.5), brightness" in record.messages[1].content
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_opens_with_the_end_of_what_the_user_measured(kind):
+    record = trace(kind).record
+    for asked, said in zip(record.messages[1::2], record.messages[2::2], strict=True):
+        told = sentences(said.content)[0].removesuffix(".")
+        values = told[told.index("brightness") :]
+        assert asked.content.endswith(f", {values}") and len(quotes(told)) == len(CHECKED)
+
+
+def test_where_features_stand_agrees_with_what_is_diagnosed():
+    for intent in INTENTS:
+        for seed in range(20):
+            features = measure(degraded(seed))
+            found = standings(features, intent)
+            assert list(found) == list(CHECKED)
+            beyond = {limit.feature for limit in limits(intent) if found[limit.feature] in ("low", "high")}
+            assert beyond == {diagnosis.evidence[0].feature for diagnosis in diagnose(features, intent)}
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,8 @@ DIAGNOSED = (*FIRST, "diagnosis", 0)
         (replace((*FIRST, "diagnosis_text"), "gamma 0.39", "gamma 0.5"), "action"),
         (replace((*FIRST, "diagnosis_text"), "a gamma curve", "denoising"), "action"),
         (put((*FIRST, "diagnosis_text"), ""), "text"),
+        (replace((*FIRST, "reasoning_text"), "brightness low", "brightness fine"), "text"),
+        (replace((*FIRST, "reasoning_text"), "noise level fine", "noise level high"), "text"),
         (put((*DIAGNOSED, "issue"), "noise"), "diagnosis"),
         (put((*DIAGNOSED, "issue"), "overexposed"), "diagnosis"),
         (put((*DIAGNOSED, "severity"), 0.1), "diagnosis"),
