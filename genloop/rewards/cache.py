@@ -1,8 +1,9 @@
-"""Answers that nobody pays for twice: a folder of scores and reasons, keyed by content, shared by all workers.
+"""Answers that nobody pays for twice: a folder of scores, reasons and critiques by content, shared by all workers.
 
 A key is the sha256 of everything that an answer depends on: the judge (its kind, options and files), the question and
 its wording, the prompt, the 8-bit pixels. Every process appends to a segment of its own, FOLDER/HOST-PID-RANDOM.scores,
-one line an answer: key, float32 and checksum in hexadecimal; of a reason its words, as JSON, instead of the number.
+one line an answer: key, float32 and checksum in hexadecimal; of a reason its words, as JSON, instead of the number;
+of a critique its JSON, as a text.
 Nothing is locked or rewritten, so that any file system does, and a process that is killed loses the line that it was
 writing. "Could not be judged", NaN or None, is never kept.
 """
@@ -21,6 +22,7 @@ import uuid
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ import numpy as np
 from genloop.data.images import to_uint8
 from genloop.protocols import Judge
 from genloop.reading import parse_json
-from genloop.records import Prompt
+from genloop.records import Critique, Prompt
 from genloop.rewards.questions import Questions
 
 if TYPE_CHECKING:
@@ -162,7 +164,7 @@ class CachedJudge:
     def __getattr__(self, name: str) -> Any:
         """What the judge lacks, this one lacks."""
         found = getattr(self.judge, name)
-        kept = {"p_first": self._p_first, "reasons": self._reasons}
+        kept = {"p_first": self._p_first, "reasons": self._reasons, "critiques": self._critiques}
         kept |= {"p_yes_to": self._p_yes_to, "p_answer_to": self._p_answer_to}
         return kept.get(name, found)
 
@@ -196,6 +198,17 @@ class CachedJudge:
 
         return self._answers(self._keys("reason", prompts, images), ask)
 
+    def _critiques(self, prompts: Sequence[Prompt], images: "Tensor") -> list[Critique]:
+        """One prompt per image (B, 3, H, W) in [0, 1]; a critique with problems is not kept."""
+        judge: Any = self.judge
+
+        def ask(rows: list[int]) -> list[Critique]:
+            return judge.critiques([prompts[row] for row in rows], images[rows])
+
+        rows = zip(prompts, to_uint8(images), strict=True)
+        keys = [self._digest("refine", [one.condition], self._asked(one), image) for one, image in rows]
+        return self._answers(keys, ask, write=_critique_text, read=lambda text: Critique(**parse_json(text)))
+
     def _p_yes_to(self, texts: Sequence[str], images: "Tensor") -> "Tensor":
         """One yes/no question per image (B, 3, H, W) in [0, 1] -> (B,) float32"""
         judge: Any = self.judge
@@ -216,16 +229,23 @@ class CachedJudge:
 
         return _tensor(self._answers(self._free_keys(texts, answers, images), ask), images)
 
-    def _answers(self, keys: Sequence[bytes], ask: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
-        """Keys that are equal are asked for once."""
+    def _answers(
+        self,
+        keys: Sequence[bytes],
+        ask: Callable[[list[int]], Sequence[Any]],
+        *,
+        write: Callable[[Any], Answer | None] = lambda answer: answer,
+        read: Callable[[Any], Any] = lambda answer: answer,
+    ) -> list[Any]:
+        """Keys that are equal are asked for once; `write` and `read` turn answers into what is kept, and back."""
         known = self.store.find(keys)
         rows: dict[bytes, int] = {}
         for row, key in enumerate(keys):
             if known[row] is None:
                 rows.setdefault(key, row)
         fresh = dict(zip(rows, ask(list(rows.values())), strict=True)) if rows else {}
-        self.store.add(fresh)
-        return [fresh[key] if answer is None else answer for key, answer in zip(keys, known)]
+        self.store.add({key: write(answer) for key, answer in fresh.items()})
+        return [fresh[key] if answer is None else read(answer) for key, answer in zip(keys, known)]
 
     def _keys(self, question: str, prompts: Sequence[Prompt], *images: "Tensor") -> list[bytes]:
         """One prompt and one image of each batch (B, 3, H, W) -> 32 bytes."""
@@ -235,7 +255,11 @@ class CachedJudge:
         """-> 32 bytes"""
         questions = getattr(self.judge, "questions", None)
         text = questions.pieces(question, prompt.text) if isinstance(questions, Questions) else []
-        return self._digest(question, text, prompt.metadata() if self.by_metadata else prompt.text, *images)
+        return self._digest(question, text, self._asked(prompt), *images)
+
+    def _asked(self, prompt: Prompt) -> Any:
+        """What answers depend on."""
+        return prompt.metadata() if self.by_metadata else prompt.text
 
     def _free_keys(self, texts: Sequence[str], answers: Sequence[str | None], images: "Tensor") -> list[bytes]:
         """Of questions of any wording; an answer of None stands for P(yes)."""
@@ -253,6 +277,11 @@ class CachedJudge:
 def cached(judge: Judge, store: ScoreStore, fingerprint: str, *, by_metadata: bool = False) -> CachedJudge:
     """`judge` with a memory; `by_metadata`: its answers depend on a prompt's metadata, not on its text alone."""
     return CachedJudge(judge, store, fingerprint, by_metadata=by_metadata)
+
+
+def _critique_text(critique: Critique) -> str | None:
+    """As JSON; None of one with problems."""
+    return None if critique.problems or critique.failed else json.dumps(asdict(critique))
 
 
 def _tensor(answers: Sequence[float], beside: "Tensor") -> "Tensor":

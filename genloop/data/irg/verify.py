@@ -232,7 +232,11 @@ def _round_texts(record: Record, one: Round, where: str) -> Iterator[Problem]:
         if parsed and "issue" in parsed.fields:
             told.append(_ISSUES[parsed.fields["issue"]])
             yield from _finding(one, parsed.fields, where)
-        if parsed and parsed.slot == "standing" and parsed.fields["standings"] != standings_of(one.features, record.intent):
+        if (
+            parsed
+            and parsed.slot == "standing"
+            and parsed.fields["standings"] != standings_of(one.features, record.intent)
+        ):
             yield Problem("text", where, f"told otherwise than by the limits: {sentence}")
         if parsed and parsed.slot == "plan":
             actions.append(parsed.fields["action"])

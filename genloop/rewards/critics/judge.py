@@ -137,6 +137,8 @@ def _sight(prompt: Prompt, image: np.ndarray) -> Sight:
 
 
 def _with_content(critique: Critique, reason: str | None) -> Critique:
+    if reason is None:
+        return replace(critique, problems=[*critique.problems, "the judge did not say whether the content is right"])
     if not reason or critique.failed:
         return critique
     issue = {"issue": CONTENT, "severity": 1.0, "evidence": [{"feature": "judge", "value": reason}]}

@@ -5,12 +5,13 @@ import os
 import signal
 import struct
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from genloop.records import Prompt
+from genloop.records import Critique, Prompt
 from genloop.rewards.cache import ScoreStore, _line, cached
 from genloop.shapes.prompts import prompt_set
 from tests.processes import Worker
@@ -230,3 +231,29 @@ def test_a_cache_that_cannot_be_written_or_read_costs_itself_only(tmp_path, capl
         assert remembering.p_yes("outcome", prompts, images_of(prompts)).tolist() == [1.0] * len(prompts)
     assert judge.num_asked == len(prompts)
     assert caplog.text.count("going on without") == 2  # once for reading, once for writing
+
+
+class Criticising(Brightness):
+    """Finds dark images dark, and cannot say anything about black ones."""
+
+    def critiques(self, prompts, images):
+        self.num_asked += len(prompts)
+        means = images.mean((1, 2, 3)).tolist()
+        issue = [{"issue": "underexposed", "severity": 1 / 3, "evidence": []}]
+        return [
+            Critique({"brightness": mean}, "dark", issue, [], f"{prompt.text} \u00e9", [] if mean else ["black"])
+            for prompt, mean in zip(prompts, means)
+        ]
+
+
+def test_critiques_are_kept_as_they_were_unless_they_had_problems(tmp_path):
+    images = torch.tensor([0.0, 0.25, 0.5])[:, None, None, None].expand(3, 3, 8, 8)
+    first = cached(Criticising(), ScoreStore(tmp_path), "c").critiques(PROMPTS[:3], images)
+    again = Criticising()
+    second = cached(again, ScoreStore(tmp_path), "c").critiques(PROMPTS[:3], images)
+    assert second == first == Criticising().critiques(PROMPTS[:3], images)
+    assert again.num_asked == 1
+    refined = [replace(prompt, detailed_caption="a dark photo") for prompt in PROMPTS[1:3]]
+    cached(again, ScoreStore(tmp_path), "c").critiques(refined, images[1:])
+    assert again.num_asked == 3
+    assert not hasattr(cached(Brightness(), ScoreStore(None), "b"), "critiques")
