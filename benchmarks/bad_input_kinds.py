@@ -8,7 +8,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -371,7 +371,8 @@ def cluster_files(place: Path, chance: random.Random) -> Case:
     return Case(words, [f"{key}" for key in change])
 
 
-KINDS: dict[str, Callable[[Path, random.Random], Case]] = {
+Kind = Callable[[Path, random.Random], Case]
+KINDS: dict[str, Kind] = {
     "configs": configs,
     "preset files": presets,
     "prompt files": prompt_files,
@@ -387,10 +388,12 @@ KINDS: dict[str, Callable[[Path, random.Random], Case]] = {
 }
 
 
-def cases(number: int, seed: int, root: Path) -> Iterator[tuple[int, str, Path, Case]]:
+def cases(
+    number: int, seed: int, root: Path, kinds: Mapping[str, Kind] = KINDS
+) -> Iterator[tuple[int, str, Path, Case]]:
     """(number, kind, folder, case): the kinds in turn, each in a folder of its own."""
     for index in range(number):
-        kind = list(KINDS)[index % len(KINDS)]
+        kind = list(kinds)[index % len(kinds)]
         place = root / f"case-{index}"
         place.mkdir()
-        yield index, kind, place, KINDS[kind](place, random.Random(f"{seed} {index}"))
+        yield index, kind, place, kinds[kind](place, random.Random(f"{seed} {index}"))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.bad_edit_inputs import edit_requests
 from benchmarks.bad_input_kinds import KINDS, Case, cases
 from genloop.environment import cpu_model, package_versions
 from launch.cli import command
@@ -61,7 +62,7 @@ def _tree(place: Path) -> set[tuple[str, int]]:
 def table(outcomes: Sequence[tuple[str, str]]) -> str:
     """Markdown: a row a kind of input."""
     lines = ["| bad | cases | refused | else |", "|---|---|---|---|"]
-    for kind in KINDS:
+    for kind in dict.fromkeys(name for name, _ in outcomes):
         words = collections.Counter(word.partition(":")[0] for name, word in outcomes if name == kind)
         total, good = words.total(), words.pop("refused", 0)
         wrong = ", ".join(f"{number} {word}" for word, number in words.items()) or "-"
@@ -73,12 +74,14 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--cases", type=int, default=300)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--only", default="", help="kinds with this in their name")
     options.add_argument("--show", action="store_true", help="print every refusal")
     choice = options.parse_args()
     os.chdir(ROOT)
     root = Path(tempfile.mkdtemp(prefix="genloop-bad-"))
+    kinds = {name: kind for name, kind in (KINDS | {"edit requests": edit_requests}).items() if choice.only in name}
     began, outcomes = time.monotonic(), []
-    for index, kind, place, case in cases(choice.cases, choice.seed, root):
+    for index, kind, place, case in cases(choice.cases, choice.seed, root, kinds):
         outcome = refused(case, place)
         outcomes.append((kind, outcome))
         if outcome != "refused" or choice.show:

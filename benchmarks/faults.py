@@ -73,6 +73,14 @@ def subjects(root: Path) -> list[Subject]:
             2,
         ),
         Subject(
+            "edit",
+            ("tiny", "steps=1", "unit_size=1", f"requests={DATA.parent / 'flux_edit' / 'requests.jsonl'}"),
+            ("leases/*", "conditions/*", "inputs/*/*", "images/*/samples/*.png", "rows/*"),
+            ("rows", "images", "inputs", "conditions", "checksums"),
+            ("requests", DATA.parent / "flux_edit" / "requests.jsonl"),
+            1,
+        ),
+        Subject(
             "train_grpo", ("tiny", *SHORT), (*saved, "rollouts/*/*", "showo/*"), ("showo",), ("prompts", METADATA), 2
         ),
     ]

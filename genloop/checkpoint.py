@@ -265,6 +265,14 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"{path}: not a PyTorch checkpoint; copy or download it again")
 
 
+def check_gguf(path: Path) -> None:
+    """ValueError when a file does not begin as one of GGUF."""
+    with open(regular_file(path), "rb") as file:
+        start = file.read(4)
+    if start != b"GGUF":
+        raise ValueError(f"{path}: not a GGUF file; download it again")
+
+
 def compare_manifest(
     expected: Mapping[str, Shape], found: Mapping[str, Shape], where: object, config: object = "its config.json"
 ) -> None:

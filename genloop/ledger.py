@@ -258,9 +258,13 @@ class Ledger:
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file of the unit that is being worked on, whole or not at all; LeaseLost when it is another's now."""
+        self.keep(path, data)
+        self.record(path, hashlib.sha256(data).hexdigest())
+
+    def keep(self, path: Path, data: bytes) -> None:
+        """The same of a file that saves other units work: it is in no unit's checksums, whoever comes first."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data, staging=self.staging, ready=self.check_lease)
-        self.record(path, hashlib.sha256(data).hexdigest())
 
     def record(self, path: Path, sha256: str) -> None:
         """A file of the unit is in place, by `write` or otherwise: it is in the unit's checksums."""

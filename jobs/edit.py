@@ -31,7 +31,7 @@ from genloop.hashing import sha256_files
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
 from genloop.models.diffusion.lora import checked_loras, parse_lora
-from genloop.models.flux_edit.config import check_edit_folder, edit_folder
+from genloop.models.flux_edit.config import check_edit_folder, check_transformer_file, edit_folder, is_gguf
 from genloop.models.flux_edit.needs import COMPONENTS, needed
 from genloop.planning import Footprint, Workload
 from genloop.reading import regular_file
@@ -75,7 +75,9 @@ class Config(IndependentConfig, EditKeys):
         (), description="LoRA files of the transformer as FILE:weight: for few steps, with their `steps`, or a style"
     )
     connector: InputPath | None = Field(None, description="connector.pt of a training, in place of the checkpoint's")
-    transformer: InputPath | None = Field(None, description="folder of a transformer, in place of the checkpoint's")
+    transformer: InputPath | None = Field(
+        None, description="folder, .safetensors or .gguf file of a transformer, in place of the checkpoint's"
+    )
     quantise: Literal["none", "int8", "float8"] = Field(
         "none", description="weights of the transformer; float8 is the released turbo"
     )
@@ -107,12 +109,12 @@ def check(config: Config) -> Checked:
     requests = _requests(config)
     for number, request in enumerate(requests, start=1):
         where = f"{config.requests}:{number}: " if config.requests else ""
-        assert request.input_image is not None, "a request was not checked"
-        size = image_size(request.input_image)
-        if size is None:
-            raise ValueError(f"{where}input_image: {request.input_image} is no PNG, JPEG or WebP file")
+        sizes = {key: image_size(path) for key, path in request.files().items()}
+        for key, size in sizes.items():
+            if size is None:
+                raise ValueError(f"{where}{key}: {getattr(request, key)} is no PNG, JPEG or WebP file")
         try:
-            drawn_size(request, *size)
+            drawn_size(request, *(sizes["input_image"] or (0, 0)))
         except ValueError as error:
             raise ValueError(f"{where}{error}") from None
     components = tuple(name for name in COMPONENTS if any(name in needed(request.wish) for request in requests))
@@ -121,9 +123,9 @@ def check(config: Config) -> Checked:
     check_installed("diffusers", "diffusion")
     if any(request.has_line for request in requests):
         check_installed("skimage", "editing")  # lines, and the check against them
-    for key in ("connector", "transformer"):
-        if (path := getattr(config, key)) is not None and not path.exists():
-            raise FileNotFoundError(f"{key}: there is no {path}")
+    if config.connector is not None and not config.connector.exists():
+        raise FileNotFoundError(f"connector: there is no {config.connector}")
+    _check_transformer(config)
     for text in config.lora:
         regular_file(parse_lora(text).file)
     if config.lora:
@@ -131,6 +133,18 @@ def check(config: Config) -> Checked:
     if config.quantise != "none":
         check_installed("torchao", "editing")
     return Checked(requests, folder, components)
+
+
+def _check_transformer(config: Config) -> None:
+    """One in place of the checkpoint's; weights of a GGUF file are small already, and nothing can be added to them."""
+    if config.transformer is None:
+        return
+    check_transformer_file(config.transformer)
+    if is_gguf(config.transformer):
+        check_installed("gguf", "editing")
+        for key in ("lora", "quantise"):
+            if getattr(config, key) not in ((), "none"):
+                raise ValueError(f"{key}: not with a GGUF file as transformer, whose weights are quantised")
 
 
 def _requests(config: Config) -> list[EditKeys]:
@@ -169,7 +183,8 @@ def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> F
         assert request.input_image is not None, "a request was not checked"
         sizes.append(drawn_size(request, *(image_size(request.input_image) or (1, 1))))
     width, height = max(sizes, key=lambda size: size[0] * size[1])
-    room = Room(config.dtype, (width, height), config.slots, config.memory, config.quantise, config.offload)
+    gguf = config.transformer if config.transformer is not None and is_gguf(config.transformer) else None
+    room = Room(config.dtype, (width, height), config.slots, config.memory, config.quantise, config.offload, gguf)
     parts, working = largest_stage(check_edit_folder(checked.folder, checked.components), room, device)
     return Footprint(parts, working, {"images, at most": 3 * width * height * len(checked.images)})
 
@@ -257,7 +272,7 @@ def _edit(
     for index in wanted:
         with note(f"request {index}"):
             prepared.append(prepare(checked.requests[index], models.annotators))
-    conditions = ConditionCache(config.out / "conditions", ledger.write).all_of(prepared, models.encoders)
+    conditions = ConditionCache(config.out / "conditions", ledger.keep).all_of(prepared, models.encoders)
     sink = FolderSink(ledger, unit, read_run(config.out) or {})
     rows: list[GeneratedRow] = []
     for (index, samples), request, condition in zip(wanted.items(), prepared, conditions, strict=True):

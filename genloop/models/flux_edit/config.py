@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from genloop.checkpoint import Shape, read_shapes
+from genloop.checkpoint import Shape, check_gguf, read_header, read_shapes
 from genloop.models.flux_edit.needs import COMPONENTS
 from genloop.reading import read_json_object
 
@@ -95,6 +95,25 @@ def check_edit_folder(folder: Path, components: Iterable[str] = COMPONENTS) -> E
             f"latents have {4 * channels}"
         )
     return EditFolder(folder, wanted, transformer, vae)
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file is said to be GGUF, by its name."""
+    return path.suffix.lower() == ".gguf"
+
+
+def check_transformer_file(path: Path) -> None:
+    """Refuse what is neither a folder nor a file of weights: FileNotFoundError or ValueError."""
+    if not path.exists():
+        raise FileNotFoundError(f"transformer: there is no {path}")
+    if path.is_dir():
+        return
+    if path.suffix.lower() == ".safetensors":
+        read_header(path)
+    elif not is_gguf(path):
+        raise ValueError(f"transformer: {path} is neither a folder nor a .safetensors or .gguf file")
+    else:
+        check_gguf(path)
 
 
 def component_shapes(folder: Path, component: str) -> dict[str, Shape]:

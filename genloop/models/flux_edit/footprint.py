@@ -1,6 +1,7 @@
 """How much memory editing takes, from headers and the meta device: weights by stage, and what a pass works with."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +30,7 @@ class Room(NamedTuple):
     memory: str
     quantised: str
     offload: bool
+    gguf: Path | None = None  # the transformer's weights, which stay as small as in the file
 
 
 def largest_stage(folder: EditFolder, room: Room, device: str) -> tuple[dict[str, int], int]:
@@ -53,6 +55,8 @@ def _weights(folder: EditFolder, name: str, room: Room) -> int:
     shapes = component_shapes(folder.folder, name)
     if name != "transformer":
         return each * sum(map(_count, shapes.values()))
+    if room.gguf is not None:
+        return room.gguf.stat().st_size
     if room.offload:
         return each * max(map(_count, shapes.values()))
     return sum(_count(shape) * (1 if _is_small(key, shape, room) else each) for key, shape in shapes.items())

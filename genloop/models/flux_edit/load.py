@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from genloop.checkpoint import load_archive, swap_folder
-from genloop.models.common.pretrained import load_pretrained
-from genloop.models.flux_edit.config import CONNECTOR, T5_EMBEDDER, WEIGHTS
+from genloop.models.common.pretrained import errors_in_one_line, load_pretrained
+from genloop.models.flux_edit.config import CONNECTOR, T5_EMBEDDER, WEIGHTS, is_gguf
 from genloop.models.flux_edit.controlnet import union_controlnet
 from genloop.models.flux_edit.embedder import Connector, DualContextEmbedder
 from genloop.models.flux_edit.pipelines import Drawer
@@ -93,16 +93,18 @@ def load_transformer(
 ) -> Any:
     """The stock transformer; its `context_embedder` takes image tokens and, with T5's embedder, text tokens.
 
-    `other`: a folder in place of the checkpoint's own.
+    `other`: in place of the checkpoint's own a folder, or one file of weights (safetensors or GGUF) for its config.
     """
-    model = _from_diffusers("FluxTransformer2DModel", other or folder / WEIGHTS["transformer"], dtype, device)
-    return with_dual_embedder(model, text)
+    own = folder / WEIGHTS["transformer"]
+    if other is not None and other.is_file():
+        return with_dual_embedder(_from_file(other, own, dtype, device), text, dtype)
+    return with_dual_embedder(_from_diffusers("FluxTransformer2DModel", other or own, dtype, device), text, dtype)
 
 
 def load_controlnet(folder: Path, *, dtype: torch.dtype, device: str, text: nn.Linear | None) -> Any:
     """The union net, for several controls and rows; it reads tokens with its own embedder and T5's."""
     net = union_controlnet(_from_diffusers("FluxControlNetModel", folder / WEIGHTS["controlnet"], dtype, device))
-    return with_dual_embedder(net, text)
+    return with_dual_embedder(net, text, dtype)
 
 
 def load_vae(folder: Path, *, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
@@ -147,11 +149,11 @@ def load_drawer(
     return Drawer(scheduler, with_own_noise(vae), model, controlnet, device=device)
 
 
-def with_dual_embedder(model: Any, text: nn.Linear | None) -> Any:
+def with_dual_embedder(model: Any, text: nn.Linear | None, dtype: torch.dtype) -> Any:
     """The model with a `DualContextEmbedder` in place of its context_embedder."""
-    own = model.context_embedder
-    other = None if text is None else nn.Linear(text.in_features, text.out_features).to(own.weight)
-    if other is not None and text is not None:
+    own, other = model.context_embedder, None
+    if text is not None:
+        other = nn.Linear(text.in_features, text.out_features).to(own.weight.device, dtype)
         other.load_state_dict(text.state_dict())
     model.context_embedder = DualContextEmbedder(own, other).requires_grad_(False)
     return model
@@ -160,6 +162,17 @@ def with_dual_embedder(model: Any, text: nn.Linear | None) -> Any:
 def _from_diffusers(name: str, folder: Path, dtype: torch.dtype, device: str) -> Any:
     kind = getattr(require("diffusers", "diffusion"), name)
     model = kind.from_pretrained(folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _from_file(file: Path, config: Path, dtype: torch.dtype, device: str) -> Any:
+    """A transformer in one file, by diffusers' names or the original ones; GGUF weights stay as small as they are."""
+    diffusers = require("diffusers", "diffusion")
+    more = {"quantization_config": diffusers.GGUFQuantizationConfig(compute_dtype=dtype)} if is_gguf(file) else {}
+    with errors_in_one_line(file):
+        model = diffusers.FluxTransformer2DModel.from_single_file(
+            str(file), config=str(config), torch_dtype=dtype, local_files_only=True, **more
+        )
     return model.to(device).eval().requires_grad_(False)
 
 

@@ -109,7 +109,7 @@ class Drawer:
         return self._to_model(prompt_embeddings(conditions.picture[None], text))
 
     def _to_model(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.device, self.transformer.dtype)
+        return tensor.to(self.device, self.vae.dtype)  # weights of a smaller transformer have types of their own
 
     def _pipeline(self, mode: Mode) -> Any:
         if mode not in self._pipelines:

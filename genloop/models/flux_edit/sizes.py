@@ -27,9 +27,13 @@ def fitting_size(width: int, height: int, *, max_pixels: int = MAX_PIXELS, multi
     return sides[0], sides[1]
 
 
-def ratio_size(ratio: str, *, scale: float = 1.0) -> tuple[int, int]:
-    """(width, height) of an aspect ratio; `scale` shrinks the sides for small models, to multiples of 16."""
+def ratio_size(ratio: str, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) of an aspect ratio, scaled down to at most `max_pixels`, as near as multiples of 16 allow."""
     if ratio not in RATIOS:
         raise ValueError(f"aspect_ratio: {ratio!r} is not one of {', '.join(RATIOS)}")
-    width, height = (max(MULTIPLE, round(side * scale / MULTIPLE) * MULTIPLE) for side in RATIOS[ratio])
-    return width, height
+    scale = min(1.0, math.sqrt(max_pixels / math.prod(RATIOS[ratio])))
+    for whole in (round, math.floor):
+        width, height = (whole(side * scale / MULTIPLE) * MULTIPLE for side in RATIOS[ratio])
+        if 0 < width * height <= max_pixels:
+            return width, height
+    raise ValueError(f"max_pixels: {max_pixels} is too few for {ratio}: a side needs at least {MULTIPLE}")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,11 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genloop.checkpoint import read_header
 from genloop.models.common.memory import release_memory
 from genloop.models.flux_edit import encode, load
 from genloop.models.flux_edit.encode import Conditions
 from genloop.registry import require
 from genloop.sampling.flux_edit.prepare import PreparedEdit
+
+log = logging.getLogger(__name__)
 
 
 class Encoders:
@@ -88,11 +92,13 @@ class ConditionCache:
         """Of each request, from a file or encoded now; `encoders` is called when something is not there yet."""
         prepared = list(wanted)
         paths = [self.folder / f"{condition_key(one)}.safetensors" for one in prepared]
-        missing = {path: one for path, one in zip(paths, prepared) if not path.is_file()}
+        kept = {path: _read(path) for path in paths}
+        missing = {path: one for path, one in zip(paths, prepared) if kept[path] is None}
         if missing:
-            for path, found in zip(missing, encoders().encode(list(missing.values())), strict=True):
-                self.write(path, _bytes(found))
-        return [_read(path) for path in paths]
+            for path, made in zip(missing, encoders().encode(list(missing.values())), strict=True):
+                self.write(path, _bytes(made))
+                kept[path] = made
+        return [found for path in paths if (found := kept[path]) is not None]
 
 
 def condition_key(prepared: PreparedEdit) -> str:
@@ -120,7 +126,15 @@ def _bytes(conditions: Conditions) -> bytes:
     return bytes(require("safetensors.torch").save(contiguous))
 
 
-def _read(path: Path) -> Conditions:
+def _read(path: Path) -> Conditions | None:
+    """None when there is no file, or one that is torn and has to be made anew."""
+    try:
+        read_header(path)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        log.warning("encoded anew: %s", error)
+        return None
     tensors = require("safetensors.torch").load_file(path)
     rows, columns = tensors["grid"].tolist()
     return Conditions(

@@ -11,7 +11,7 @@ from genloop.data.image_reader import read_image
 from genloop.models.flux_edit.drawing import Control, Drawing, Focus
 from genloop.models.flux_edit.focus import focus_picture
 from genloop.models.flux_edit.needs import has_mask, is_controlled
-from genloop.models.flux_edit.sizes import RATIOS, fitting_size, ratio_size
+from genloop.models.flux_edit.sizes import fitting_size, ratio_size
 from genloop.sampling.flux_edit.requests import EditKeys
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def prepare(request: EditKeys, annotators: "Annotators") -> PreparedEdit:
 def drawn_size(request: EditKeys, width: int, height: int) -> tuple[int, int]:
     """(width, height) of the images of a request for a picture of this size."""
     if request.mode == "variation":
-        ratio = request.aspect_ratio or "1:1"
-        pixels = RATIOS[ratio][0] * RATIOS[ratio][1]
-        return ratio_size(ratio, scale=min(1.0, (request.max_pixels / pixels) ** 0.5))
+        return ratio_size(request.aspect_ratio or "1:1", max_pixels=request.max_pixels)
     try:
         return fitting_size(width, height, max_pixels=request.max_pixels)
     except ValueError as error:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from genloop.ledger import read_rows
 from genloop.models.flux_edit.config import CONNECTOR
 from genloop.report.generated.write import is_generated, write_generated
 from jobs import edit, verify
-from tests.runs import contents, refusal
+from tests.runs import contents, refusal, rows_text
 from tests.unit.models.flux_edit.test_teed import write_teed
 
 ROOT = Path(__file__).parents[3]
@@ -54,9 +55,22 @@ def test_a_page_shows_what_was_given_beside_what_was_drawn(tiny: Path, tmp_path:
 
 
 def test_images_do_not_depend_on_units_or_memory(tiny: Path, tmp_path: Path) -> None:
-    assert run_command(edit, ["tiny", f"out={tmp_path / 'other'}", "unit_size=6", "memory=all"]) == 0
+    assert run_command(edit, ["tiny", f"out={tmp_path / 'other'}", "unit_size=6", "memory=all", "slots=1"]) == 0
     found = contents(tiny, ("images", "inputs"))
     assert len(found) > 10 and found == contents(tmp_path / "other", ("images", "inputs"))
+    assert rows_text(tiny) == rows_text(tmp_path / "other")
+
+
+def test_what_is_encoded_already_changes_nothing_and_what_is_torn_is_encoded_anew(tiny: Path, tmp_path: Path) -> None:
+    """A worker that was killed leaves conditions behind; the checksums of a unit named them only when it made them."""
+    out = tmp_path / "run"
+    shutil.copytree(tiny / "conditions", out / "conditions")
+    torn, other, *_ = sorted((out / "conditions").iterdir())
+    torn.write_bytes(torn.read_bytes()[:40])
+    other.unlink()
+    assert run_command(edit, ["tiny", f"out={out}"]) == 0
+    everything = ("rows", "images", "inputs", "conditions", "checksums")
+    assert contents(out, everything) == contents(tiny, everything)
 
 
 def test_the_guidance_is_one_number_which_the_row_names(tiny: Path) -> None:
@@ -137,6 +151,43 @@ def test_a_request_that_cannot_be_drawn_is_one_line(
     monkeypatch.delenv("CHECKPOINT_DIR", raising=False)
     given = [] if any(word.startswith("input_image") for word in words) else [f"input_image={SCENE}"]
     assert start in refusal(edit, [*ONE, *given, *words, f"out={tmp_path / 'run'}"], tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("flux.gguf", b"GGUF", "gguf is not installed"),
+        ("flux.gguf", b"something", "flux.gguf"),
+        ("flux.bin", b"", "transformer:"),
+        ("flux.safetensors", b"torn", "flux.safetensors"),
+        ("gone.gguf", None, "gone.gguf"),
+    ],
+)
+def test_a_transformer_of_ones_own_is_checked_before_any_work(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    content: bytes | None,
+    what: str,
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)  # as if it were not installed
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    given = [*ONE, f"input_image={SCENE}", f"transformer={tmp_path / name}", f"out={tmp_path / 'run'}"]
+    assert what in refusal(edit, given, tmp_path, capsys)
+
+
+@pytest.mark.parametrize("word", ["quantise=int8", "lora=[flux.safetensors]"])
+def test_nothing_is_added_to_weights_of_a_gguf_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.setattr(edit, "check_installed", lambda *_: None)  # as if gguf were installed
+    (tmp_path / "flux.gguf").write_bytes(b"GGUF")
+    (tmp_path / "flux.safetensors").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    words = [*ONE, f"input_image={SCENE}", "transformer=flux.gguf", word, f"out={tmp_path / 'run'}"]
+    assert word.partition("=")[0] + ":" in refusal(edit, words, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("gone", [CONNECTOR, "flux/vae/config.json", "controlnet", "depth"])

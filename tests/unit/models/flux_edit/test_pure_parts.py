@@ -51,6 +51,11 @@ def test_sizes_are_what_flux_can_draw(size: tuple[int, int]) -> None:
 
 def test_every_aspect_ratio_is_a_size_that_flux_can_draw() -> None:
     assert all(ratio_size(name) == size for name, size in RATIOS.items())
+    for name, most in ((name, most) for name in RATIOS for most in (1200, 12_288, 500_000)):
+        width, height = ratio_size(name, max_pixels=most)
+        assert width % 16 == height % 16 == 0 and 0 < width * height <= most
+    with pytest.raises(ValueError, match="max_pixels"):
+        ratio_size("1:1", max_pixels=255)
     with pytest.raises(ValueError, match="aspect_ratio"):
         ratio_size("5:4")
 
