@@ -59,7 +59,7 @@ def test_the_page_shows_pairs_and_every_table_and_its_bytes_depend_on_the_run_al
     assert pages[0].read_bytes() == pages[1].read_bytes()
     page, shape = pages[0].read_text(), page_of(pages[0])
     assert shape.unbalanced == [] and shape.open == [] and "<script" not in page
-    assert page.count("data:image/png") == 6 and page.index("preferred by people") < page.index("<table>")
+    assert page.count("data:image/png") == 6 and page.index(", the better one") < page.index("<table>")
     for title in ("Accuracy", "Written verdicts", "What else judges go by", "Paired differences", "Judges"):
         assert title in page and title in (tmp_path / "one" / "table.md").read_text()
 
