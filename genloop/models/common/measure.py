@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from genloop.checkpoint import find_weights
@@ -65,9 +64,13 @@ def size_of(model: nn.Module) -> ModelSize:
 
 def weight_bytes(folder: Path) -> int:
     """Bytes of the files of weights in a checkpoint or adapter folder."""
-    adapter = folder / "adapter_model.safetensors"
-    files = [adapter] if adapter.is_file() else find_weights(folder).files
+    files = [adapter_file(folder)] if adapter_file(folder).is_file() else find_weights(folder).files
     return sum(path.stat().st_size for path in files)
+
+
+def adapter_file(folder: Path) -> Path:
+    """The weights in a folder of adapters, as peft names them."""
+    return folder / "adapter_model.safetensors"
 
 
 def count_flops(call: Callable[[], object]) -> int:
@@ -130,8 +133,10 @@ def _plain_tensors(model: nn.Module) -> Iterator[Tensor]:
     """The strided tensors that hold parameters and buffers, scales of quantised ones included."""
     for tensor in (*model.parameters(), *model.buffers()):
         yield from _parts(tensor)
-        if (state := getattr(tensor, "quant_state", None)) is not None:
-            yield from (leaf for leaf in tree_leaves(state.as_dict(packed=True)) if isinstance(leaf, Tensor))
+        state = getattr(tensor, "quant_state", None)
+        while state is not None:  # scales of weights, and with double quantisation those of scales
+            yield from (state.absmax, state.code)
+            state = state.state2
 
 
 def _parts(tensor: Any) -> Iterator[Tensor]:

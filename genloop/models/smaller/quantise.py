@@ -3,6 +3,7 @@
 Quantised are the linear layers of every part but the head; embeddings, norms and convolutions stay as they are.
 """
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +15,10 @@ from genloop.checkpoint import find_weights, load_file
 from genloop.models.common.pretrained import errors_in_one_line
 from genloop.models.qwen.config import CLASSES
 from genloop.models.qwen.load import nf4_config
-from genloop.reading import read_json_object
+from genloop.reading import parse_json, read_json_object
 from genloop.registry import require
+
+_NAMES = "tensor_names"  # of torchao's notes in the header
 
 
 def quantised(folder: Path, kind: str, temporary: Path) -> tuple[dict[str, Any], dict[str, Any], Mapping[str, str]]:
@@ -43,9 +46,17 @@ def quantised(folder: Path, kind: str, temporary: Path) -> tuple[dict[str, Any],
             tensors |= {name: tensor.clone() for name, tensor in load_file(file).items()}
             with require("safetensors").safe_open(str(file), "pt") as opened:
                 notes |= opened.metadata() or {}
-        return tensors, read_json_object(temporary / "config.json"), notes
+        return tensors, read_json_object(temporary / "config.json"), _readable(notes)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _readable(notes: Mapping[str, str]) -> dict[str, str]:
+    """Without names that have no dot, such as InstructBLIP's query_tokens: torchao 0.18 writes and cannot read them."""
+    if _NAMES not in notes:
+        return dict(notes)
+    names = [name for name in parse_json(notes[_NAMES]) if "." in name]
+    return {**notes, _NAMES: json.dumps(names)}
 
 
 def _settings(kind: str) -> Any:

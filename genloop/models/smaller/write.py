@@ -47,11 +47,12 @@ def _files(folder: Path, plan: ReductionPlan) -> dict[str, Any]:
         "tokens": asked.query_tokens,
         "fixed_tile": plan.family.fixed_tile,
     }
-    files: dict[str, Any] = {
-        path.name: reduced_images(read_json_object(path), **size) if path.name in IMAGE_FILES else read_bytes(path)
-        for path in sorted(folder.iterdir())
-        if path.suffix in _COPIED and path.name not in _LEFT_OUT and not path.name.endswith(".index.json")
-    }
+    files: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):  # InstructBLIP has a folder for a tokenizer of its own
+        name = path.relative_to(folder).as_posix()
+        if path.suffix not in _COPIED or name in _LEFT_OUT or name.endswith(".index.json") or name.startswith("."):
+            continue
+        files[name] = reduced_images(read_json_object(path), **size) if name in IMAGE_FILES else read_bytes(path)
     files[NOTES] = {
         "original": {"name": folder.name, "sha256": sha256_tree(folder)},
         "reduction": plan.reduction.model_dump(mode="json", include=set(Reduction.model_fields)),

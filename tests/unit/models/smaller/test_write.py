@@ -17,6 +17,7 @@ from genloop.models.qwen.model import language_of
 from genloop.models.smaller.settings import Reduction, plan_reduction
 from genloop.models.smaller.write import NOTES, write_smaller
 from genloop.reading import read_json_object
+from tests.worlds.tiny_instructblip import instructblip_folder
 from tests.worlds.tiny_qwen import CONFIGS, qwen_folder
 
 SEEING = ("vl", "older vl", "llava")
@@ -109,6 +110,19 @@ def test_smaller_images_are_fewer_tokens_and_places_keep_their_values(deep, tmp_
         )
         places = load_tensors(smaller(tmp_path / "c", tmp_path / "d", image_size=12))[name]
         assert places.shape == (9, 16) and torch.allclose(places, torch.arange(16.0).expand(9, 16), atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+@pytest.mark.parametrize("language", ["vicuna", "flan_t5"])
+def test_an_instructblip_keeps_fewer_query_tokens_in_fewer_bits(tmp_path, language, kind):
+    folder = instructblip_folder(tmp_path / "q", language)
+    out = smaller(folder, tmp_path / "s", query_tokens=3, image_size=16, quantise=kind)
+    before, now = load_talker(folder), load_talker(out)
+    assert (before.pictures.take(IMAGE).num_tokens, now.pictures.take(IMAGE).num_tokens) == (4, 3)
+    assert torch.equal(now.model.query_tokens, before.model.query_tokens[:, :3])
+    places = [talker.model.vision_model.embeddings.position_embedding.shape[1] for talker in (before, now)]
+    assert places == [17, 5] and now.folder.quantised == kind
+    assert isinstance(answer(now, ASKED, [IMAGE], max_new_tokens=2), str)
 
 
 def test_the_same_original_gives_the_same_bytes(tmp_path):
