@@ -5,7 +5,7 @@ Which answer comes first is drawn, so that a place says nothing. Pair i is a fun
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,6 +22,8 @@ from genloop.shapes.scenes import SHAPES, Scene, scene_for
 
 QUERY = "What does the picture show?"
 _PREFIX = "a photo of "
+CHECK = "a photo of {} : done ?"
+Draw = Callable[[int, int, str], tuple[dict[str, object], Scene]]  # seed, number, set of prompts -> row, scene
 T = TypeVar("T")
 
 
@@ -38,11 +40,28 @@ def draw_pair(seed: int, index: int, name: str = "test") -> tuple[dict[str, obje
     return row | {"better": better, "group": tag}, scene_for(prompt, rng)
 
 
-def write_response_pairs(folder: Path, numbers: Sequence[int], *, seed: int = 0, name: str = "test") -> Path:
+def draw_question(seed: int, index: int, name: str = "test") -> tuple[dict[str, object], Scene]:
+    """The same with one answer of the pair inside the question, as `shapes/judge` is asked: yes or no."""
+    row, scene = draw_pair(seed, index, name)
+    is_right = bool(np.random.default_rng([seed, index, 1]).integers(2))
+    asked = row["first" if is_right == (row["better"] == 0) else "second"]
+    changed = {"query": CHECK.format(asked), "first": "yes", "second": "no", "better": int(not is_right)}
+    return row | changed, scene
+
+
+def chat_of_row(row: Mapping[str, object]) -> dict[str, object]:
+    """A row with its image -> a chat that ends with the better answer, as `train_vlm` reads it."""
+    asked = {"role": "user", "content": row["query"], "images": [row["image"]]}
+    return {"messages": [asked, {"role": "assistant", "content": row["second" if row["better"] else "first"]}]}
+
+
+def write_response_pairs(
+    folder: Path, numbers: Sequence[int], *, seed: int = 0, name: str = "test", draw: Draw = draw_pair
+) -> Path:
     """Write FOLDER/pairs.jsonl and a PNG a pair; the same bytes every time. -> the path of the file."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
-    for row, png in _drawn(numbers, seed, name):
+    for row, png in _drawn(numbers, seed, name, draw):
         file = f"{row['id']}.png"
         write_atomic(folder / file, png)
         lines.append(json.dumps(row | {"image": file}))
@@ -50,8 +69,8 @@ def write_response_pairs(folder: Path, numbers: Sequence[int], *, seed: int = 0,
     return folder / "pairs.jsonl"
 
 
-def _drawn(numbers: Sequence[int], seed: int, name: str) -> Iterator[tuple[dict[str, object], bytes]]:
-    pairs = [draw_pair(seed, number, name) for number in numbers]
+def _drawn(numbers: Sequence[int], seed: int, name: str, draw: Draw) -> Iterator[tuple[dict[str, object], bytes]]:
+    pairs = [draw(seed, number, name) for number in numbers]
     for (row, _), image in zip(pairs, render([scene for _, scene in pairs])):
         yield row, encode_png(image)
 
