@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from genloop.report.compression.write import write_compression
 from genloop.report.generated.write import is_generated, write_generated
 from genloop.report.images.run import is_comparison, write_comparison_of
 from genloop.report.judges.write import write_judges
 from genloop.report.page.write import write_report
 from genloop.report.training.write import write_training
 from genloop.runs.judged import is_judging
+from genloop.runs.measured import is_measuring
 from genloop.runs.trainings import is_training
 
 
@@ -22,4 +24,6 @@ def write_page(runs: Sequence[Path], out: Path) -> Path:
         return write_comparison_of(runs[0], out)
     if len(runs) == 1 and is_judging(runs[0]):
         return write_judges(runs[0], out)
+    if len(runs) == 1 and is_measuring(runs[0]):
+        return write_compression(runs[0], out)
     return write_report(runs, out)

@@ -80,6 +80,11 @@ class ChatJudge:
     def __init__(self, talker: "Talker", chats_per_batch: int = 1) -> None:
         self.talker, self.chats_per_batch = talker, chats_per_batch
 
+    @property
+    def network(self) -> Any:
+        """The model, to be measured."""
+        return self.talker.model
+
     def likelihoods(
         self, queries: Sequence[str], responses: Sequence[Sequence[str]], images: Sequence[np.ndarray | None]
     ) -> list[list[Likelihood]]:
