@@ -16,7 +16,7 @@ DEMO := runs/demo
 STUDY := runs/study
 NOT_HERE := not (open_clip or mmdet or tensorboard or gpu or slurm)
 
-.PHONY: help demo study test slow slurm test-gpu audit check format clean
+.PHONY: help demo study test slow slurm test-gpu bench audit check format clean
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1	\2/p' Makefile
 
@@ -56,6 +56,9 @@ $(AUDIT_READY): $(READY)
 
 test-gpu: $(READY) ## the tests that need a GPU, on the GPU of this machine
 	@$(VENV)/bin/python -m pytest -m gpu tests/gpu
+
+bench: $(READY) ## every benchmark of speed in its short form, as one table
+	@$(VENV)/bin/python -m benchmarks.short
 
 audit: $(AUDIT_READY) ## detector and colours against mmdet and open_clip themselves, metrics in TensorBoard
 	@$(AUDIT)/bin/python -m pytest -m "open_clip or mmdet or tensorboard" $$(grep -rlE 'mark\.(open_clip|mmdet|tensorboard)' tests --include='test_*.py')
