@@ -16,11 +16,10 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from benchmarks.showo_decode import describe_machine
 from genloop.environment import git_state
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 class Short(NamedTuple):

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from genloop.config import OneOf, preset_roots
 from genloop.registry import did_you_mean, lookup, not_from_here
 
 
@@ -55,6 +54,8 @@ def import_job(name: str) -> ModuleType:
 
 def presets(job: str) -> dict[str, str]:
     """Name -> first line of the comment at its head, of all presets of a job; those in ./configs first."""
+    from genloop.config import preset_roots  # with pydantic, which takes longer than all that `genloop jobs` does
+
     files = [file for root in reversed(preset_roots()) for file in sorted((root / job).glob("*.yaml"))]
     heads = {file.stem: file.read_text(encoding="utf-8").partition("\n")[0] for file in files}
     return {name: head.removeprefix("#").strip() if head.startswith("#") else "" for name, head in heads.items()}
@@ -103,6 +104,8 @@ def _options(key: str, table: Mapping[str, str], part: str) -> list[str]:
 
 def _parts(model: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, str], str]]:
     """(key, table of its choices, what they are) of every name of a part."""
+    from genloop.config import OneOf
+
     for name, field in model.model_fields.items():
         marks = [mark for mark in field.metadata if isinstance(mark, OneOf)]
         if marks or (name == "kind" and hasattr(model, "table")):

@@ -5,7 +5,6 @@ import argparse
 from genloop import terminal
 from genloop.registry import load
 from launch.catalog import presets, summaries
-from launch.commands.pipeline import runs_to_report
 
 
 def jobs(options: argparse.Namespace) -> int:
@@ -23,7 +22,7 @@ def jobs(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     """Write the page of one or several runs, print its table and where it is -> exit code."""
-    runs = runs_to_report(options.runs)
+    runs = load("launch.commands.pipeline:runs_to_report")(options.runs)
     page = load("genloop.report:write_page")(runs, options.out or options.runs[0] / "report")
     terminal.out(f"{(page.parent / 'table.md').read_text(encoding='utf-8')}\n{page}")
     return 0
