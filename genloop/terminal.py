@@ -4,6 +4,7 @@ Texts come from servers, files and images. Control characters (terminal escape c
 turn the direction of writing are left out, secrets are redacted, lines that are too long for anyone are cut.
 """
 
+import io
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 from genloop.redaction import redact_text
 
 MAX_LINE = 10_000  # characters
+COLUMNS = 100  # of tables
 _ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]")  # of colour, cursor and screen
 _UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _HALVES = re.compile(r"[\ud800-\udfff]")  # of characters: no stream takes them
@@ -27,6 +29,17 @@ def clean(text: str) -> str:
 def out(text: str) -> bool:
     """Print to standard output, as whole lines and at once -> whether somebody still reads it."""
     return _write(sys.stdout, clean(text))
+
+
+def out_markdown(text: str) -> None:
+    """Print Markdown as a terminal shows it: tables laid out in at most COLUMNS characters, without colours."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    page = Console(file=io.StringIO(), width=COLUMNS, color_system=None, legacy_windows=False)
+    with page.capture() as shown:
+        page.print(Markdown(clean(text), hyperlinks=False))
+    out("\n".join(line.rstrip() for line in shown.get().strip("\n").split("\n")))
 
 
 def out_json(value: Any) -> None:

@@ -119,7 +119,7 @@ def _measure(config: Config, checked: Checked) -> None:
     text = markdown(result, names, told)
     write_json(config.out / "agreement.json", as_json(result, names, told))
     write_atomic(config.out / "agreement.md", text.encode())
-    terminal.out(text)
+    terminal.out_markdown(text)
 
 
 def _sources(config: Config) -> list[Source]:

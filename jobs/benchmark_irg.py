@@ -145,7 +145,7 @@ def _conclude(config: Config, checked: Checked, rows: Sequence[Mapping[str, Any]
     write_json(config.out / "summary.json", found)
     write_atomic(config.out / "table.md", text.encode())
     write_atomic(config.out / "index.html", page(found, rows).encode())
-    terminal.out(text)
+    terminal.out_markdown(text)
 
 
 if __name__ == "__main__":

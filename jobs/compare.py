@@ -8,7 +8,8 @@ Reads   two finished runs of `evaluate` (or result files as GenEval writes them)
         images were made and judged. Runs whose conditions differ (guidance, steps, size, seeds, prompts rewritten or
         not), that were judged otherwise, do not cover the same images, or do not say, are refused unless `allow` names
         what differs. allow=all is for everything but the judging, which has to be named.
-Writes  RUN/comparison.md (also printed), RUN/comparison.json with every image whose verdict differs, RUN/forest.svg.
+Writes  RUN/comparison.md (also printed), RUN/comparison.json with every image whose verdict differs, RUN/forest.svg
+        and forest.png.
 Resume  the same command computes it again; the bytes depend on the two evaluations and the config alone.
 """
 
@@ -76,6 +77,7 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path]:
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
+    from genloop.report.figures.canvas import write_figure
     from genloop.report.figures.forest import forest_svg
     from genloop.rundir import write_atomic, write_json
     from genloop.stats.comparison.compare import compare
@@ -89,8 +91,8 @@ def main(config: Config, world: World, checked: Checked) -> None:
     figure = forest_svg(found.changes, f"{names[1]} minus {names[0]}")
     write_json(config.out / "comparison.json", as_json(found, names, conditions))
     write_atomic(config.out / "comparison.md", text.encode())
-    write_atomic(config.out / "forest.svg", figure.encode())
-    terminal.out(text)
+    write_figure(config.out / "forest", figure)
+    terminal.out_markdown(text)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def _conclude(config: Config, checked: Checked, units: Sequence[Unit]) -> None:
     text = markdown(found)
     write_json(config.out / "summary.json", found)
     write_atomic(config.out / "table.md", text.encode())
-    terminal.out(text)
+    terminal.out_markdown(text)
 
 
 if __name__ == "__main__":

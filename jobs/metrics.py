@@ -152,7 +152,7 @@ def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
         write_pairs(what, rows, config.out, config.seed, config.layout)
     text = format_table(rows, lines)
     write_atomic(config.out / "table.md", text.encode())
-    terminal.out(text)
+    terminal.out_markdown(text)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ Reads   runs of `evaluate`; the `generate` runs that their images came from, for
         From three runs on they are also rows of one table: gain over the first and over its control (`controls`), cost
         of the search, and cost of the trainings that a run's checkpoints came from, found by what configs name.
 Writes  OUT/index.html (styles and images inside, no script), OUT/table.md, OUT/table.json; from three runs on
-        OUT/cost.svg, score against cost.
+        OUT/cost.svg and .png, score against cost.
 Resume  the same command draws the page again. Its bytes depend on the run folders alone. A run that is still going
         is shown as far as it is, and marked so.
 """

@@ -6,7 +6,7 @@
 
 Reads   a finished run of `generate` with strategy none or best_of_n; its image tokenizer; the judges named here.
 Writes  RUN/rows/*.jsonl, one line an image: which of its candidates are right, and every judge's scores; when all units
-        are done RUN/curve.json, RUN/table.md (also printed) and RUN/curve.svg: score against k and against cost, with
+        are done RUN/curve.json, RUN/table.md (also printed) and RUN/curve.svg and .png: score against k and cost, with
         95 % bands, and the ceiling of a judge that is always right. Scores that the run recorded are a judge too.
 Resume  the same command; finished units are kept, any number of workers may join or leave. With another `pool` or
         `max_k` nothing is judged again.
@@ -182,6 +182,7 @@ def _judge(
 def _conclude(config: Config) -> None:
     """Write the curve and print its table; workers that end together write the same bytes."""
     from genloop.ledger import read_rows
+    from genloop.report.figures.canvas import write_figure
     from genloop.report.figures.scaling import scaling_svg
     from genloop.rundir import write_atomic, write_json
     from genloop.stats.scaling import scale, table
@@ -189,8 +190,8 @@ def _conclude(config: Config) -> None:
     scaling = scale(list(read_rows(config.out)), config.seed, grouping=config.pool, max_k=config.max_k)
     write_json(config.out / "curve.json", scaling.to_json())
     write_atomic(config.out / "table.md", table(scaling).encode())
-    write_atomic(config.out / "curve.svg", scaling_svg(scaling).encode())
-    terminal.out(table(scaling))
+    write_figure(config.out / "curve", scaling_svg(scaling))
+    terminal.out_markdown(table(scaling))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ Writes  RUN/judge, a checkpoint in the public layout with its tokenizer, questio
         judge.kind=llava loads; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl; at the end RUN/summary.json
         and RUN/table.md: accuracy, AUC pooled and within prompts, calibration by question, step and task, all on val
         and on the conversations of held-out prompts;
-        RUN/reliability.svg: the share of yes against P(yes). With lora.rank also RUN/adapter, the adapters alone
-        as peft reads them; RUN/judge has them merged.
+        RUN/reliability.svg and .png: the share of yes against P(yes). With lora.rank also RUN/adapter, the adapters
+        alone as peft reads them; RUN/judge has them merged.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         follows from the config; one process gives the same bits with and without interruption.
 """
@@ -281,6 +281,7 @@ def conclude(
 ) -> None:
     """Write the checkpoint and what it is worth."""
     from genloop.models.llava.load import save_llava
+    from genloop.report.figures.canvas import write_figure
     from genloop.report.figures.reliability import reliability_svg
 
     summary = summarize_judge(answers, config.seed)
@@ -293,8 +294,8 @@ def conclude(
     write_json(config.out / "summary.json", summary)
     table = format_judge(summary)
     write_atomic(config.out / "table.md", table.encode())
-    write_atomic(config.out / "reliability.svg", reliability_svg(summary["overall"]).encode())
-    terminal.out(table)
+    write_figure(config.out / "reliability", reliability_svg(summary["overall"]))
+    terminal.out_markdown(table)
 
 
 if __name__ == "__main__":

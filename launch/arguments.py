@@ -46,7 +46,12 @@ def parser() -> tuple[Parser, list[str]]:
     _add_watch(commands)
     report = commands.add_parser("report", help="one self-contained HTML file; several runs are compared")
     report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate, or one training")
-    report.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: RUN/report of the first)")
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where to (RUN/report, RUN/report-OTHERS)",
+    )
     report.set_defaults(execute="launch.commands.report:report")
     _add_ckpts(commands)
     completion = commands.add_parser("completion", help="a script that completes commands, jobs, presets and keys")

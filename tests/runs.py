@@ -1,6 +1,7 @@
 """What tests of whole runs share: starting workers, comparing run folders by their bytes, what a refusal is."""
 
 import hashlib
+import re
 import socket
 import subprocess
 import sys
@@ -89,6 +90,12 @@ def refusal(module: ModuleType, words: Sequence[str], place: Path, capsys: "pyte
     assert error.count("\n") == 1, error
     assert sorted(place.rglob("*")) == before
     return error
+
+
+def is_laid_out(shown: str, markdown: str) -> bool:
+    """Whether Markdown is on a terminal of 100 columns as a whole: the same numbers, no line that is too long."""
+    fits = all(len(line) <= 100 for line in shown.splitlines())
+    return fits and sorted(re.findall(r"\d+", shown)) == sorted(re.findall(r"\d+", markdown))
 
 
 def contents(run: Path, folders: Sequence[str] = COMPARED) -> dict[str, str]:

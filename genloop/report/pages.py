@@ -1,5 +1,6 @@
 """Which page a run has."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,15 @@ from genloop.report.training.write import write_training
 from genloop.runs.judged import is_judging
 from genloop.runs.measured import is_measuring
 from genloop.runs.trainings import is_training
+
+
+def default_folder(runs: Sequence[Path]) -> Path:
+    """Where a page goes: RUN/report; of several runs RUN/report-OTHERS of the first, another one for other runs."""
+    if len(runs) == 1:
+        return runs[0] / "report"
+    names = "-".join(run.resolve().name for run in runs[1:])[:60]
+    digest = hashlib.sha256("\0".join(str(run.resolve()) for run in runs[1:]).encode()).hexdigest()[:6]
+    return runs[0] / f"report-{names}-{digest}"
 
 
 def write_page(runs: Sequence[Path], out: Path) -> Path:

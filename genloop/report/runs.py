@@ -165,7 +165,7 @@ def _read_run(folder: Path, number: int, name: str) -> ReportedRun:
         raise ValueError(f"{folder / 'config.yaml'}: does not say where the images are (`images`)")
     images_folder = locate(Path(config["images"]), folder)
     generate = _generate_run(images_folder)
-    records = {row.image: _record(generate, row) for row in read_generated(generate)} if generate else {}
+    records = {row.image: generation_record(generate, row) for row in read_generated(generate)} if generate else {}
     rows = sorted(read_evaluated(folder), key=lambda row: (row.prompt_index, row.sample))
     images = tuple(_image(row, images_folder, records) for row in rows)
     made = _counts(generate) if generate else None
@@ -199,7 +199,8 @@ def _generate_run(images: Path) -> Path | None:
     return images.parent if found is not None and found["job"] in DRAWING_JOBS else None
 
 
-def _record(run: Path, row: GeneratedRow) -> GenerationRecord:
+def generation_record(run: Path, row: GeneratedRow) -> GenerationRecord:
+    """How the image of a row came about."""
     return GenerationRecord(
         strategy=row.strategy,
         grid=row.grid,

@@ -23,6 +23,7 @@ def jobs(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Write the page of one or several runs, print its table and where it is -> exit code."""
     runs = load("launch.commands.pipeline:runs_to_report")(options.runs)
-    page = load("genloop.report:write_page")(runs, options.out or options.runs[0] / "report")
-    terminal.out(f"{(page.parent / 'table.md').read_text(encoding='utf-8')}\n{page}")
+    page = load("genloop.report:write_page")(runs, options.out or load("genloop.report:default_folder")(options.runs))
+    terminal.out_markdown((page.parent / "table.md").read_text(encoding="utf-8"))
+    terminal.out(f"\n{page}")
     return 0

@@ -6,9 +6,12 @@ Figures are as wide as a phone shows them without shrinking their text below 9 p
 
 import io
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from genloop.registry import require
+from genloop.rundir import write_atomic
 from genloop.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -49,9 +52,23 @@ class At(NamedTuple):
     score: Interval
 
 
-def svg(paint: "Callable[[Figure], None]", title: str, height: float) -> str:
-    """A figure `height` inches high as one SVG document. `paint` draws onto the empty figure."""
-    return drawn(paint, title, height, "svg").decode()
+class Svg(str):
+    """A figure as one SVG document; `png` draws it as the bytes of a PNG file."""
+
+    png: Callable[[], bytes]
+
+
+def svg(paint: "Callable[[Figure], None]", title: str, height: float) -> Svg:
+    """A figure `height` inches high. `paint` draws onto the empty figure."""
+    found = Svg(drawn(paint, title, height, "svg").decode())
+    found.png = partial(drawn, paint, title, height, "png")
+    return found
+
+
+def write_figure(path: Path, figure: Svg) -> None:
+    """path.svg and path.png."""
+    write_atomic(path.with_suffix(".svg"), figure.encode())
+    write_atomic(path.with_suffix(".png"), figure.png())
 
 
 def drawn(paint: "Callable[[Figure], None]", title: str, height: float, kind: Kind) -> bytes:

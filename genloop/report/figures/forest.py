@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from genloop.report.figures.canvas import MUTED, PALETTE, plain, svg
+from genloop.report.figures.canvas import MUTED, PALETTE, Svg, plain, svg
 from genloop.report.rendering import minus, signed
 from genloop.stats.comparison.compare import OVERALL, Change
 
@@ -15,7 +15,7 @@ COLORS = {"better": PALETTE[0], "worse": PALETTE[1], "same": MUTED}
 ROW = 0.46  # inches: a line of numbers above the interval
 
 
-def forest_svg(changes: Sequence[Change], title: str) -> str:
+def forest_svg(changes: Sequence[Change], title: str) -> Svg:
     """Tasks and their mean -> an SVG document. Grey: not significant; bars reach as far as is detectable."""
     reach = 105 * max(0.02, *(abs(bound) for change in changes for bound in change.difference))
 

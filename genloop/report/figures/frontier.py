@@ -13,6 +13,7 @@ import numpy as np
 from genloop.report.figures.canvas import (
     MUTED,
     At,
+    Svg,
     add_legend,
     color_of,
     draw_band,
@@ -59,7 +60,7 @@ def frontier_svg(
     title: str,
     cost: str = "operations an image, relative to one image without search",
     score: str = "score in %, with 95 % intervals",
-) -> str:
+) -> Svg:
     """Series of strategies with several budgets and dots of others -> an SVG document.
 
     A grey ribbon joins the points that nothing cheaper beats. ValueError when there is nothing to draw, or a cost of 0.

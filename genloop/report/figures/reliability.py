@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from genloop.report.figures.canvas import MUTED, At, add_legend, color_of, draw_band, svg
+from genloop.report.figures.canvas import MUTED, At, Svg, add_legend, color_of, draw_band, svg
 from genloop.stats.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def reliability_svg(overall: Mapping[str, Mapping[str, Any]], *, title: str = "Calibration of P(yes)") -> str:
+def reliability_svg(overall: Mapping[str, Mapping[str, Any]], *, title: str = "Calibration of P(yes)") -> Svg:
     """{question: its numbers} of `genloop.stats.judges.summary.summarize_judge` -> an SVG document.
 
     One curve a question, on the dashed diagonal where the judge is calibrated; below, the number of answers by bin.

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from genloop.report.figures.canvas import At, add_legend, draw_band, logarithmic_x, svg
+from genloop.report.figures.canvas import At, Svg, add_legend, draw_band, logarithmic_x, svg
 from genloop.stats.scaling import CEILING, Scaling
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def scaling_svg(scaling: Scaling) -> str:
+def scaling_svg(scaling: Scaling) -> Svg:
     """The curves of a scaling_curve run over k and over cost -> an SVG document with two plots of the same scores."""
     unit = "operations" if scaling.cost_unit == "flops" else "generator steps"
 

@@ -14,10 +14,12 @@ from genloop.reading import read_object_or_empty
 from genloop.report.generated.checks import check_means, check_words
 from genloop.report.generated.rounds import refinements
 from genloop.report.heads import Head
+from genloop.report.page.gallery import ImageHistory, history
 from genloop.report.page.pictures import EmbeddedImage, embed
 from genloop.report.page.provenance import config_of, facts_of
 from genloop.report.page.selection import spread
 from genloop.report.rendering import render
+from genloop.report.runs import generation_record
 from genloop.rundir import read_run, write_atomic
 from genloop.runs.generated import DRAWING_JOBS, read_generated
 from genloop.runs.rows import GeneratedRow
@@ -25,6 +27,7 @@ from genloop.stats.markdown import table_head, table_row
 from genloop.stats.resampling import cluster_bootstrap
 
 CARDS, SHOTS, FAILURES = 48, 4, 20  # prompts, images of each, and failed units that are shown
+EXTREMES, CLOSEUPS = 4, 6  # images at the top, best and worst; images whose making is shown
 INPUTS = 6  # of an edited picture: itself, the reference, the mask, two control maps, the focus
 
 
@@ -87,9 +90,11 @@ def _content(folder: Path, found: Sequence[PromptImages], numbers: dict[str, flo
     return {
         "title": f"Images of {name}",
         "lead": f"{made}; {left} of {numbers['units']:.0f} units are left." if left else f"{made}, all units are done.",
+        "extremes": list(_extremes(folder, [row for prompt in found for row in prompt.rows])),
         "cards": [
             (prompt.rows[0].prompt, _label(prompt), list(_shots(folder, prompt)), _notes(prompt)) for prompt in shown
         ],
+        "closeups": list(_closeups(folder, found)),
         "noun": noun,
         "checks": list(check_means([row for prompt in found for row in prompt.rows])),
         "columns": min(SHOTS, max(len(prompt.rows) + _num_inputs(prompt) for prompt in shown)),
@@ -113,6 +118,26 @@ def _shots(folder: Path, prompt: PromptImages) -> Iterator[ShownImage]:
         found = [] if value is None else [f"{row.outcome_question()} {value:.2f}"]
         found += check_words(row.edit) if row.edit else []
         yield ShownImage(embed(folder / row.image), f"{row.prompt}: sample {row.sample}", ", ".join(found))
+
+
+def _extremes(folder: Path, rows: Sequence[GeneratedRow]) -> Iterator[tuple[str, list[tuple[str, ShownImage]]]]:
+    """The images that the judge liked best and least, one a prompt, with their prompts; none where nobody was asked."""
+    scored = sorted(((score, row) for row in rows if (score := _score(row)) is not None), key=lambda pair: pair[0])
+    best = list({row.prompt_index: (score, row) for score, row in scored}.values())  # of a prompt the last: its best
+    worst = list({row.prompt_index: (score, row) for score, row in reversed(scored)}.values())
+    order = {"Best": sorted(best, key=lambda pair: -pair[0]), "Worst": sorted(worst, key=lambda pair: pair[0])}
+    for name, pairs in order.items() if scored else ():
+        shown = [(r, f"{r.outcome_question()} {score:.2f}") for score, r in pairs[:EXTREMES]]
+        yield name, [(r.prompt, ShownImage(embed(folder / r.image), f"{name}: {r.prompt}", text)) for r, text in shown]
+
+
+def _closeups(folder: Path, found: Sequence[PromptImages]) -> Iterator[tuple[str, ImageHistory]]:
+    """(prompt, how its first image came about) of some prompts."""
+    for number, prompt in enumerate(spread(found, CLOSEUPS)):
+        row = prompt.rows[0]
+        made = history(f"path{number}", row.prompt, generation_record(folder, row), folder / row.image, None)
+        if made is not None and (made.frames or made.bars or made.trajectories):
+            yield row.prompt, made
 
 
 def _num_inputs(prompt: PromptImages) -> int:

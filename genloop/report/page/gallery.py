@@ -1,8 +1,9 @@
 """The images of the page: cards with every run's image for a prompt, close-ups of how images came about."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
+from dataclasses import dataclass, replace
+from itertools import islice, zip_longest
+from pathlib import Path
 
 from genloop.data.members import is_there
 from genloop.report.page.costs import Expense, expense
@@ -59,11 +60,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class ImageHistory:
-    """How one run made one image: the filmstrip, and the candidates when there were several."""
+    """How one image was made: the filmstrip, and the candidates when there were several."""
 
     name: str
-    run: ReportedRun
-    image: ReportedImage
+    prompt: str
     picture: EmbeddedImage
     frames: tuple[Frame, ...]
     width: int
@@ -72,6 +72,8 @@ class ImageHistory:
     choice: str
     expense: Expense | None
     trajectories: CandidateTrajectories | None
+    run: ReportedRun | None = None  # None: nobody has judged the image
+    image: ReportedImage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,37 @@ def cards(found: Sequence[Case], limit: int) -> list[Card]:
     return [Card(case, tuple(_gallery_images(case))) for case in spread(found, limit)]
 
 
+def extremes(found: Sequence[Case], limit: int) -> list[tuple[str, list[Card]]]:
+    """The best and the worst cases, one a prompt: by verdicts, then by what the judge said of the chosen images.
+
+    Cases that lack an image file are left out.
+    """
+    groups = {
+        "Best": [case for case in sorted(found, key=_worth, reverse=True) if _worth(case)[0] > 0],
+        "Worst": [case for case in sorted(found, key=_worth) if _worth(case)[0] < 1],
+    }
+    shown = {name: list(islice(_complete(cases), limit)) for name, cases in groups.items()}
+    return [(name, cards) for name, cards in shown.items() if cards]
+
+
+def _complete(found: Sequence[Case]) -> Iterator[Card]:
+    """The cards of the first case of each prompt, of which all images are there."""
+    seen = set()
+    for case in found:
+        if (case.prompt, case.tag) not in seen:
+            card = Card(case, tuple(_gallery_images(case)))
+            if all(shot.picture for shot in card.shots):
+                seen.add((case.prompt, case.tag))
+                yield card
+
+
+def _worth(case: Case) -> tuple[float, float]:
+    """Share of the images that are right; mean P(yes) of those that a judge was asked about."""
+    records = [image.record for _, image in case.images if image.record]
+    asked = [p for record in records if (p := record.p_yes.get(record.chosen)) is not None]
+    return sum(image.correct for _, image in case.images) / len(case.images), sum(asked) / max(1, len(asked))
+
+
 def closeups(found: Sequence[Case], limit: int, unit: float | None) -> list[Closeup]:
     """At most `limit` close-ups of images whose rows say how they came about; `unit` is that of their expenses."""
     recorded = [case for case in found if any(image.record and is_there(image.path) for _, image in case.images)]
@@ -120,14 +153,19 @@ def _gallery_images(case: Case) -> Iterator[GalleryImage]:
 
 
 def _history(name: str, run: ReportedRun, image: ReportedImage, unit: float | None) -> ImageHistory | None:
-    record, picture = image.record, embed(image.path)
-    if record is None or picture is None:
+    found = history(name, image.prompt, image.record, image.path, unit) if image.record else None
+    return replace(found, run=run, image=image) if found else None
+
+
+def history(name: str, prompt: str, record: GenerationRecord, image: Path, unit: float | None) -> ImageHistory | None:
+    """How an image came about; None when its file is missing."""
+    picture = embed(image)
+    if picture is None:
         return None
     rows, columns = record.grid
     return ImageHistory(
         name=name,
-        run=run,
-        image=image,
+        prompt=prompt,
         picture=picture,
         frames=_frames(record),
         width=FRAME_WIDTH,
@@ -135,7 +173,7 @@ def _history(name: str, run: ReportedRun, image: ReportedImage, unit: float | No
         bars=_bars(record),
         choice=_choice(record),
         expense=expense([record], unit),
-        trajectories=trajectories(record, image.path),
+        trajectories=trajectories(record, image),
     )
 
 

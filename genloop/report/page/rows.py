@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from genloop.report.figures.canvas import At
+from genloop.report.figures.canvas import At, Svg
 from genloop.report.figures.frontier import Dot, frontier_svg
 from genloop.report.page.scores import RunComparison, Score
 from genloop.report.runs import ReportedRun
@@ -85,7 +85,7 @@ def as_json(row: MethodRow) -> dict[str, Any]:
     }
 
 
-def cost_svg(rows: Sequence[MethodRow]) -> str | None:
+def cost_svg(rows: Sequence[MethodRow]) -> Svg | None:
     """Score against the cost of search and training on one axis; None where fewer than two rows have a cost."""
     priced = [row for row in rows if row.cost]
     if len(priced) < 2:

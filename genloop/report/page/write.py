@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.report.failures.write import page_name, write_failures
+from genloop.report.figures.canvas import write_figure
 from genloop.report.page import gallery, plans, provenance, rows, scores, tables
 from genloop.report.page.chart import Chart, dot_and_whisker
 from genloop.report.page.costs import Expense, unit_of
@@ -23,6 +24,7 @@ from genloop.stats.intervals import Interval
 from genloop.stats.rates import MARKS, legend
 
 SCORE_TICKS = [(tick / 100, f"{tick} %" if tick == 100 else str(tick)) for tick in (0, 25, 50, 75, 100)]
+NUM_EXTREMES = 3  # best, and worst, images at the top
 MOST_HEADS = 6  # more runs are rows of a table alone, without a card each
 OUTCOMES = {"right": "right", "wrong": "wrong", "mixed": "runs differ"}
 COST_METHOD = (
@@ -32,7 +34,8 @@ COST_METHOD = (
 DIFFERENCE_METHOD = (
     "Runs are compared image by image, prompts being the clusters. Intervals are a paired bootstrap over prompts; p is "
     "that of a sign-flip permutation test over prompts, of a task Holm-corrected for the number of tasks. A difference "
-    "counts as better or worse when p < 0.05."
+    "counts as better or worse when p < 0.05. An interval that lies beyond 0 can belong to a difference that is "
+    "neither: it is that of one task taken alone, while p answers for the number of tasks that were looked at."
 )
 
 
@@ -55,8 +58,8 @@ def write_report(
     """Write index.html, table.md, table.json and a page about each run's failures into `out` -> the path of the page.
 
     `runs` are folders of evaluate; the first is the base of all comparisons, and its report/ the default of `out`.
-    `controls` are pairs of them, (run, its control), that are compared too. From three runs on, cost.svg shows score
-    against cost. ValueError or FileNotFoundError when a run is something else or has no finished unit.
+    `controls` are pairs of them, (run, its control), that are compared too. From three runs on, cost.svg and cost.png
+    show score against cost. ValueError or FileNotFoundError when a run is something else or has no finished unit.
     """
     check_runs(runs, controls)
     found = read_runs(runs)
@@ -76,11 +79,12 @@ def write_report(
         "table.md": tables.markdown(found, columns, comparisons, methods),
         "table.json": json.dumps(numbers, indent=1, ensure_ascii=False) + "\n",
         "index.html": render("page.html.j2", content),
-        **({"cost.svg": figure} if figure else {}),
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         write_atomic(out / name, text.encode())
+    if figure:
+        write_figure(out / "cost", figure)
     for run in found:
         write_failures(run, out, num_shots=num_cards)
     return out / "index.html"
@@ -122,6 +126,7 @@ def _content(
         "contrasts": [ComparisonView(c, _difference_chart(c) if c.differences else None) for c in comparisons],
         "results": tables.RESULTS,
         "cards": cards,
+        "extremes": gallery.extremes(found, NUM_EXTREMES),
         "num_cases": len(found),
         "tags": tags,
         "outcomes": [(name, OUTCOMES[name]) for name in outcomes],

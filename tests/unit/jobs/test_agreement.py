@@ -10,7 +10,7 @@ import pytest
 from genloop.job import run_command
 from genloop.report.audit.sheet import demands
 from jobs import agreement
-from tests.runs import refusal
+from tests.runs import is_laid_out, refusal
 from tests.worlds.annotations import published_row, write_csv
 from tests.worlds.evaluations import verdict_rows, write_evaluation, write_reference
 from tests.worlds.report_runs import Sketch, write_runs
@@ -48,7 +48,7 @@ def words(place, *more):
 def test_it_writes_and_prints_the_agreement(place, capsys):
     assert run_command(agreement, words(place, f"annotations={place / 'a.csv'}", f"other={place / 'b'}")) == 0
     text = (place / "out" / "agreement.md").read_text()
-    assert capsys.readouterr().out == text
+    assert is_laid_out(capsys.readouterr().out, text)
     found = json.loads((place / "out" / "agreement.json").read_text())
     everything = found["tasks"][-1]
     assert everything["agreement"]["estimate"] == everything["kappa"]["estimate"] == 1

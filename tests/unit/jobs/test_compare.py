@@ -9,7 +9,7 @@ import pytest
 
 from genloop.job import run_command
 from jobs import compare
-from tests.runs import refusal
+from tests.runs import is_laid_out, refusal
 from tests.worlds.evaluations import CARD, verdict_rows, write_evaluation, write_reference
 
 RNG = np.random.default_rng(1)
@@ -32,7 +32,7 @@ def words(runs, out, *more):
 def test_it_writes_and_prints_what_it_found(tmp_path, runs, capsys):
     assert run_command(compare, words(runs, tmp_path / "out", "allow=guidance")) == 0
     text = (tmp_path / "out" / "comparison.md").read_text()
-    assert capsys.readouterr().out == text
+    assert is_laid_out(capsys.readouterr().out, text)
     assert "The runs differ in guidance (2.0 / 5.0)." in text
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
     right = [sum(map(sum, side["position"])) / 16 for side in (A, B)]

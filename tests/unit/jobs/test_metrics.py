@@ -17,7 +17,7 @@ from genloop.metrics.features import PixelExtractor, PixelOptions
 from genloop.metrics.makers import METRICS, NEEDS, metric_maker
 from genloop.metrics.set_distances import fid, grouped_moments
 from jobs import metrics
-from tests.runs import ROOT, contents, refusal, start, wait_until
+from tests.runs import ROOT, contents, is_laid_out, refusal, start, wait_until
 from tests.worlds.counting_judges import images_of
 from tests.worlds.image_folders import small_set, write_images
 from tests.worlds.tiny_clip import write_transformers_folder
@@ -70,7 +70,7 @@ def test_distances_between_two_folders_are_those_of_their_features(images, refer
     assert set(found) == {"fid", "fid without bias", "kid", "cmmd", "cmmd without bias"}
     assert (summary["images"], summary["prompts"], summary["reference_images"]) == (36, 12, 20)
     table = (tmp_path / "run" / "table.md").read_text()
-    assert capsys.readouterr().out == table
+    assert is_laid_out(capsys.readouterr().out, table)
     assert "against 20 images; fewer images than the 64 features: compare at equal n only" in table
 
 

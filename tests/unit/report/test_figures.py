@@ -2,7 +2,9 @@
 
 from xml.etree import ElementTree
 
-from genloop.report.figures.canvas import MARKERS, PALETTE, mark_of
+from PIL import Image
+
+from genloop.report.figures.canvas import DPI, MARKERS, PALETTE, WIDTH, mark_of, write_figure
 from genloop.report.figures.scaling import doublings, scaling_svg
 from genloop.stats.scaling import CEILING, scale
 
@@ -13,14 +15,10 @@ def texts(svg: str) -> list[str]:
     return [node.text or "" for node in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
-def test_families_differ_in_marker_and_colour():
-    looks = {str(sorted(mark_of(number).items())) for number in range(2 * len(PALETTE))}
-    assert len(looks) == 2 * len(PALETTE) and len(MARKERS) == len(PALETTE)
-
-
-def test_the_scaling_figure_names_every_judge_and_every_doubling():
+def pool():
+    """The rows of a pool of six prompts."""
     cost = {"generator_steps": 9, "flops": 9e6, "judging": {"oracle": 1e5}}
-    rows = [
+    return [
         {
             "prompt_index": number,
             "sample": 0,
@@ -33,6 +31,21 @@ def test_the_scaling_figure_names_every_judge_and_every_doubling():
         }
         for number in range(6)
     ]
-    found = texts(scaling_svg(scale(rows, 0)))
+
+
+def test_families_differ_in_marker_and_colour():
+    looks = {str(sorted(mark_of(number).items())) for number in range(2 * len(PALETTE))}
+    assert len(looks) == 2 * len(PALETTE) and len(MARKERS) == len(PALETTE)
+
+
+def test_the_scaling_figure_names_every_judge_and_every_doubling():
+    found = texts(scaling_svg(scale(pool(), 0)))
     assert {"oracle", CEILING, "candidates k", "1", "2", "4", "6"} <= set(found)
     assert doublings(1) == [1] and doublings(17) == [1, 2, 4, 8, 17] and doublings(20) == [1, 2, 4, 8, 16, 20]
+
+
+def test_a_figure_is_written_as_svg_and_as_png(tmp_path):
+    write_figure(tmp_path / "curve", scaling_svg(scale(pool(), 0)))
+    assert (tmp_path / "curve.svg").read_text().count("<svg") == 1
+    with Image.open(tmp_path / "curve.png") as image:
+        assert image.size[0] == round(WIDTH * DPI)

@@ -26,8 +26,22 @@ def run(tmp_path_factory):
     return out
 
 
+def section(page: str, name: str) -> str:
+    """The part of a page with an id."""
+    return page.split(f'<section id="{name}"')[1].split("</section>")[0]
+
+
 def test_every_image_is_shown_with_its_score_before_any_number(run, tmp_path):
     page = write_generated(run, tmp_path).read_text()
+    gallery, closeups = section(page, "gallery"), section(page, "closeups")
+    assert (
+        closeups.count('class="path run0"') == 6 and "candidate 0 of 2 chosen" in closeups and 'class="cover"' in page
+    )
+    best, worst = (
+        re.findall(r"<small>outcome (\d\.\d\d)", part) for part in section(page, "extremes").split("Worst</h3>")
+    )
+    assert best == sorted(best, reverse=True) and worst == sorted(worst) and best[0] > worst[0] and len(best) == 4
+    page = gallery + page[page.index('id="figures"') :]
     assert page.count("data:image/png") == 12 == len(re.findall(r"<small>outcome \d\.\d\d</small>", page))
     assert page.index("data:image/png") < page.index('class="big"') and "n = 12 images" in page
     numbers = read_json(tmp_path / "table.json")
@@ -56,7 +70,7 @@ def test_what_failed_is_told_beside_what_is_there(tmp_path):
         with pytest.raises(SystemExit):
             run_command(generate, [*words, own])
     page = write_generated(tmp_path / "run", tmp_path).read_text()
-    assert units.failed and page.count("data:image/png") == units.done > 0
+    assert units.failed and section(page, "gallery").count("data:image/png") == units.done > 0
     assert page.count("ValueError: the image is black") == units.failed
 
 
@@ -75,7 +89,8 @@ def test_guided_generation_is_shown_round_by_round(tmp_path):
     page, shape, numbers = path.read_text(), page_of(path), read_json(tmp_path / "report" / "table.json")
     drawn = numbers["drawings an image after the start"] * numbers["images"]
     assert shape.unbalanced == [] and shape.open == [] and 'id="rounds"' in page
-    assert page.count('class="seen"') == page.count("taken back") + page.count(", kept")
-    assert page.count('class="seen"') == drawn + page.count("<b>start</b>") > drawn > 0
+    rounds = section(page, "rounds")
+    assert rounds.count('class="seen"') == page.count("taken back") + page.count(", kept")
+    assert rounds.count('class="seen"') == drawn + page.count("<b>start</b>") > drawn > 0
     assert page.count('class="features"') == numbers["critiques"] > 3 and numbers["failed critiques"] == 0
     assert 'aria-label="brightness ' in page and "Refined: “a photo of" in page

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from genloop import rundir
-from genloop.report import write_report
+from genloop.report import default_folder, write_report
+from genloop.report.page.write import NUM_EXTREMES
 from tests.worlds.report_runs import CARD, Sketch, write_runs
 
 HOSTILE = '<script>alert("x")</script> & "a" photo\' of </style> {{ 7 * 7 }}'
@@ -167,7 +168,7 @@ def test_missing_and_torn_images_leave_a_gap_and_a_notice(tmp_path: Path) -> Non
     page = page_of(write_report([run]))
     assert "1 of 24 image files are missing" in page.text
     assert page.text.count("image missing") == 2
-    assert len(page.all("img")) == 22
+    assert len(page.all("img")) == 22 + 2 * NUM_EXTREMES
 
 
 def test_images_that_no_decoder_takes_leave_a_gap(tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_images_without_a_generate_run_have_a_gallery_but_no_close_ups(tmp_path:
     run = write_runs(tmp_path, "a", Sketch(num_candidates=3))
     (tmp_path / "a" / "run.json").unlink()
     page = page_of(write_report([run]))
-    assert len(page.all("img")) == 24
+    assert len(page.all("img")) == 24 + 2 * NUM_EXTREMES
     assert "Close-ups" not in page.text
 
 
@@ -201,7 +202,7 @@ def test_images_are_found_when_the_run_folders_have_moved_together(tmp_path: Pat
     config.write_text(config.read_text().replace(str(tmp_path / "old"), "runs"))
     shutil.move(tmp_path / "old", tmp_path / "runs")
     page = page_of(write_report([tmp_path / "runs" / "a-verdicts"]))
-    assert len(page.all("img")) == 24
+    assert len(page.all("img")) == 24 + 2 * NUM_EXTREMES
 
 
 def test_a_moved_run_does_not_take_the_images_of_another_one_of_that_name(
@@ -272,11 +273,29 @@ def test_what_is_not_an_evaluate_run_is_refused_in_one_line(tmp_path: Path, what
 def test_the_gallery_shows_every_task_right_and_wrong(tmp_path: Path) -> None:
     run = write_runs(tmp_path, "a", Sketch(prompts_per_task=30, seed=3))
     page = page_of(write_report([run], num_cards=24))
-    cards = [(a["class"] or "").split() for a in page.all("article") if "card" in (a["class"] or "")]
+    cards = [(a["class"] or "").split() for a in page.all("article") if "tag-" in (a["class"] or "")]
     kinds = {(task, outcome): 0 for task in range(1, 7) for outcome in ("right", "wrong")}
     for _, _, task, outcome in cards:
         kinds[int(task.removeprefix("tag-")), outcome] += 1
     assert set(kinds.values()) == {2}
+
+
+def test_each_set_of_runs_has_a_page_of_its_own(tmp_path: Path) -> None:
+    a, b, c = tmp_path / "a", tmp_path / "x/b", tmp_path / "y/b"
+    pages = [default_folder(runs) for runs in ([a], [a, b], [a, c], [a, b, c])]
+    assert pages[0] == a / "report" and len(set(pages)) == 4 and all(page.parent == a for page in pages)
+    assert default_folder([a, b]) == pages[1]
+
+
+def test_pictures_come_before_tables_the_best_and_the_worst_first(tmp_path: Path) -> None:
+    text = write_report(pair(tmp_path)).read_text()
+    best, worst = text.index("<h3>Best</h3>"), text.index("<h3>Worst</h3>")
+    assert best < worst < text.index('id="gallery"') < text.index("<table>") and text.index("<img") < text.index(
+        "<svg c", best
+    )
+    top = text[best : text.index("</section>", best)].split("<h3>Worst</h3>")
+    assert ["wrong" in part.lower().replace("wrong position", "") for part in top][1]
+    assert "An interval that lies beyond 0 can belong to" in text
 
 
 def test_the_table_holds_the_numbers_of_the_page(tmp_path: Path) -> None:
