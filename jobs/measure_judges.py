@@ -10,7 +10,7 @@ Writes  RUN/rows/*.jsonl, one line a judge: parameters, bytes by dtype, of files
         judged pairs, peak memory. When all units are done RUN/summary.json and RUN/table.md (also printed): medians and
         95th percentiles, accuracy, and the share of the original's that is kept, raw and corrected for chance, with
         intervals paired by pair of answers. pass: the lower bound reaches `goal`; undefined: the original itself is not
-        above chance. RUN/weights.svg, flops.svg, seconds.svg: accuracy against cost; RUN/report, the page.
+        above chance. RUN/weights.svg, flops.svg, seconds.svg (and .png): accuracy against cost; RUN/report, the page.
 Resume  the same command; a judge that was measured is not measured again. Use one worker: others on the same machine
         would be measured with it.
 """
@@ -204,6 +204,7 @@ def _conclude(config: Config, checked: Checked) -> None:
     """Write and print the numbers; workers that end together write the same bytes."""
     from genloop.report.compression.tables import figures, markdown
     from genloop.report.compression.write import write_compression
+    from genloop.report.figures.canvas import write_figure
     from genloop.rundir import write_atomic, write_json
     from genloop.runs.measured import MeasuredJudge
     from genloop.stats.judges.compression import summarize_compression
@@ -216,9 +217,9 @@ def _conclude(config: Config, checked: Checked) -> None:
     text = markdown(found)
     write_atomic(config.out / "table.md", text.encode())
     for name, drawing in figures(found).items():
-        write_atomic(config.out / f"{name}.svg", drawing.encode())
+        write_figure(config.out / name, drawing)
     write_compression(config.out, config.out / "report")
-    terminal.out(text)
+    terminal.out_markdown(text)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from genloop.report.figures.canvas import At
+from genloop.report.figures.canvas import At, Svg
 from genloop.report.figures.frontier import Dot, frontier_svg
 from genloop.stats.intervals import Interval
 from genloop.stats.judges.compression import interval_of
@@ -53,7 +53,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[Table]:
     yield "Judges", ("judge", "what it is", "what was done"), rows
 
 
-def figures(found: Mapping[str, Any]) -> dict[str, str]:
+def figures(found: Mapping[str, Any]) -> dict[str, Svg]:
     """{cost: accuracy against it as an SVG document} of every cost that all judges have."""
     drawn = {}
     for key, words in AXES.items():
