@@ -102,10 +102,17 @@ def _footprint(request: Request, words: Sequence[str]) -> tuple[Footprint | None
                     raise
                 return None, (f"memory is not planned: {job.one_line(error)}",), ()
             if not hasattr(module, "footprint"):
-                return None, (f"memory is not planned: {job.job_name(module)} does not tell",), ()
+                return None, (_untold(job.job_name(module), config),), ()
             found = module.footprint(config, checked, device=_device(config, request), ranks=request.procs)
     fetch = f"memory is from registry shapes; the weights are not there: run `genloop ckpts fetch {' '.join(absent)}`"
     return found, (fetch,) if absent else (), tuple(absent)
+
+
+def _untold(name: str, config: JobConfig) -> str:
+    """Why there is no footprint: a job without a key for a device needs no GPU."""
+    if any(hasattr(config, key) for key in ("device", "train")):
+        return f"memory is not planned: {name} does not tell"
+    return f"no memory of a GPU: {name} works on the CPU alone"
 
 
 def _device(config: JobConfig, request: Request) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from genloop.job import parse
 from genloop.ledger import finished, read_rows
+from launch.catalog import import_job
 from launch.pipelines.drafts import load_pipeline
 from launch.pipelines.folder import read_folders
 from launch.pipelines.stages import resolve_stages
@@ -58,6 +60,16 @@ def test_a_change_gives_another_address_to_what_depends_on_it_alone(tmp_path):
     assert f"source={after['first'].folder}/run.json" in after["second"].words
     again = resolve_stages(load_pipeline(file), folders)
     assert again == list(before.values())
+
+
+def test_a_mapping_of_a_stage_is_merged_into_that_of_its_preset(tmp_path):
+    (tmp_path / "images").mkdir()
+    changes = f"{{images: {tmp_path}/images, metrics: {{pairs: {{size: 64}}}}}}"
+    text = f"out: OUT\nstages: {{m: {{job: metrics, preset: tiny, set: {changes}}}}}\n"
+    (stage,) = resolve_stages(load_pipeline(pipeline_file(tmp_path, text)), {})
+    metrics = parse(import_job("metrics"), list(stage.words)).metrics
+    assert set(metrics) == {"vqa_score", "statistics", "pairs"}
+    assert metrics["pairs"].size == 64 and metrics["statistics"].features.kind == "pixels"
 
 
 def test_another_place_leaves_the_addresses_as_they_are(tmp_path):

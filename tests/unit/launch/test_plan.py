@@ -118,6 +118,11 @@ def test_a_missing_checkpoint_of_unknown_shape_is_named_with_the_command_that_ge
     assert "genloop ckpts fetch sd-1.5" in found["notes"][0]
 
 
+def test_a_job_without_a_device_says_that_it_needs_no_gpu(capsys, tmp_path):
+    found = planned(capsys, "make_shapes", "tiny", f"out={tmp_path}/run", "--vram", "24")["stages"]["make_shapes"]
+    assert found["footprint"] is None and "CPU alone" in found["notes"][0]
+
+
 def test_a_pipeline_is_planned_stage_by_stage(capsys):
     found = planned(capsys, "tiny")
     assert list(found["stages"])[:2] == ["prompts", "generate.1"]
