@@ -1,14 +1,18 @@
-"""Train a chat model on conversations: Qwen2.5, Qwen2.5-VL or LLaVA-OneVision; adapters, four bits, or all weights.
+"""Train a chat model, Qwen, LLaVA-OneVision or InstructBLIP, on conversations or on pairs of answers to compare.
 
     genloop run train_vlm tiny out=runs/vlm-tiny
     genloop run train_vlm irg out=runs/irg-qwen data.irg.shards=runs/build_irg-irg/shards
     torchrun --nproc-per-node 8 -m jobs.train_vlm qwen25_3b_qlora out=runs/qwen data.irg.shards=SHARDS
 
+    genloop run train_vlm tiny_pairs out=runs/judge pairs.loss=verdict
+
 Reads   chats: shards with messages (build_irg writes them: DIR/train, DIR/val), JSONL with images by path, or LLaVA's
-        JSON; a model's folder to start from, or the sizes of a new one, whose tokenizer is trained on the chats.
+        JSON; with objective=pairs two answers to each question, as evaluate_judges reads them; a model's folder to
+        start from, or the sizes of a new one, whose tokenizer is trained on the chats.
 Writes  RUN/supervision.json before the first step: what has a loss, and what was cut or left out; RUN/checkpoints/
         step-*, to resume from; RUN/metrics.jsonl; RUN/adapter, as peft reads it, and with `merged` RUN/merged, or
-        without lora.rank RUN/model: folders of transformers; RUN/summary.json: the held-out loss with intervals.
+        without lora.rank RUN/model: folders of transformers; RUN/summary.json: the held-out loss with intervals, or
+        how many of the held-out pairs are judged rightly, pair by pair in RUN/pairs.jsonl.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         follows from the config; one process gives the same bits with and without interruption.
 """
@@ -32,6 +36,7 @@ from genloop.registry import check_installed
 from genloop.rundir import write_json
 from genloop.training.objectives.conversations.settings import ChatData, ChatModelShape, ChatSettings
 from genloop.training.objectives.conversations.sources import Sides, open_sides
+from genloop.training.objectives.response_pairs.settings import PairSettings
 from genloop.training.settings import LoopSettings, LoraSettings
 
 if TYPE_CHECKING:
@@ -41,13 +46,22 @@ if TYPE_CHECKING:
     from genloop.training.objectives.conversations.held_out import HeldOutChats
     from genloop.training.objectives.conversations.objective import ConversationObjective
     from genloop.training.objectives.conversations.start import Start
+    from genloop.training.objectives.response_pairs.data import PairData
+    from genloop.training.objectives.response_pairs.objective import ResponsePairObjective
+    from genloop.training.objectives.response_pairs.task import PairTask
+    from genloop.training.task import Objective
 
 KIND = "collective"
 log = logging.getLogger(__name__)
 
 
 class Config(JobConfig):
-    data: dict[str, ChatData] = Field(min_length=1, description="data sets, by any name: shards, or a file of chats")
+    objective: Literal["conversations", "pairs"] = Field(
+        "conversations", description="what the assistant says; pairs: which of two answers is better"
+    )
+    data: dict[str, ChatData] = Field(
+        min_length=1, description="data sets, by any name: shards, a file of chats, or pairs of answers"
+    )
     start: Annotated[str | None, LAUNCH] = Field(
         None, description="a model's folder or name, fingerprinted by content; default: a new one of `model`'s sizes"
     )
@@ -60,6 +74,7 @@ class Config(JobConfig):
         description="of what is saved; under train.precision bf16 or fp16 also of frozen weights in training",
     )
     chat: ChatSettings = ChatSettings()
+    pairs: PairSettings = PairSettings()
     lora: LoraSettings = LoraSettings()
     lora_part: Literal["language", "qformer", "vision", "all"] = Field(
         "language",
@@ -72,7 +87,7 @@ class Config(JobConfig):
     projector_lr: Weight | None = Field(0.0, description="of the projector; null: train.lr, 0: frozen")
     qformer_lr: Weight | None = Field(0.0, description="of InstructBLIP's Q-Former; null: train.lr, 0: frozen")
     eval_every: TotalOrNone = Field(0, description="steps between two measurements on held-out chats; 0: at the end")
-    eval_chats: Count = Field(200, description="held-out chats that are measured, at the most")
+    eval_chats: Count = Field(200, description="held-out chats, or pairs, that are measured, at the most")
     train: LoopSettings = LoopSettings()
 
 
@@ -86,15 +101,50 @@ class Checked:
     audit: "Audit"
     held_out: "HeldOutChats | None"
 
+    @property
+    def report(self) -> dict[str, Any]:
+        """What is learned from."""
+        return self.audit.report
 
-def check(config: Config) -> Checked:
-    """Model, adapters and every chat, before anything is written."""
+
+@dataclass(frozen=True)
+class CheckedPairs:
+    """The same of objective=pairs."""
+
+    start: "Start"
+    data: "PairData"
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What is learned from."""
+        return self.data.report
+
+
+def check(config: Config) -> Checked | CheckedPairs:
+    """Model, adapters and every chat or pair, before anything is written."""
+    _check_keys(config)
+    return _check_pairs(config) if config.objective == "pairs" else _check_chats(config)
+
+
+def _check_pairs(config: Config) -> CheckedPairs:
+    from genloop.models.qwen.families import pictures_of
+    from genloop.training.objectives.response_pairs.data import read_pairs
+
+    if config.start is None:
+        raise ValueError("start: objective=pairs needs a model to start from")
+    start, chat = _start(config, None)
+    _check_model(config, start)
+    pictures = pictures_of(chat.folder)
+    how = (chat, pictures, config.chat, config.pairs)
+    return CheckedPairs(start, read_pairs(config.data, *how, most=config.eval_chats, seed=config.seed))
+
+
+def _check_chats(config: Config) -> Checked:
     from genloop.models.qwen.families import pictures_of
     from genloop.training.objectives.conversations.audit import audit
     from genloop.training.objectives.conversations.documents import Documents
     from genloop.training.objectives.conversations.held_out import HeldOutChats
 
-    _check_keys(config)
     sides = open_sides(config.data, config.seed)
     start, chat = _start(config, sides)
     _check_model(config, start)
@@ -131,8 +181,8 @@ def _check_keys(config: Config) -> None:
             raise ValueError("lora.rank: adapters need a model beside them; set `start`, or lora.rank=0")
 
 
-def _start(config: Config, sides: Sides) -> "tuple[Start, Any]":
-    """The model to start from and its chat."""
+def _start(config: Config, sides: Sides | None) -> "tuple[Start, Any]":
+    """The model to start from and its chat; a new one gets a tokenizer of `sides`."""
     import torch
 
     from genloop.models.qwen.config import check_chat_folder
@@ -142,6 +192,7 @@ def _start(config: Config, sides: Sides) -> "tuple[Start, Any]":
     from genloop.training.objectives.conversations.start import Start, new_chat
 
     if config.start is None:
+        assert sides is not None
         digest, files = "", tokenizer_files(sides.texts(), config.model.vocab_size)
         chat = new_chat(config.model, config.chat, files)
     else:
@@ -166,12 +217,17 @@ def _check_model(config: Config, start: "Start") -> None:
             check_adapters(config.adapter, model, config.lora, base=start.digest)
 
 
-def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
-    """Chats and the model to start from."""
-    return {**checked.sides.digests, **({"start": resolve(config.start)} if config.start is not None else {})}
+def inputs(config: Config, checked: Checked | CheckedPairs) -> dict[str, Path | str]:
+    """Chats or the images of pairs, and the model to start from."""
+    from genloop.training.objectives.response_pairs.data import digest_of
+
+    start: dict[str, Path | str] = {"start": resolve(config.start)} if config.start is not None else {}
+    if isinstance(checked, CheckedPairs):
+        return {"images of pairs": digest_of(checked.data.rows.pairs), **start}
+    return {**checked.sides.digests, **start}
 
 
-def main(config: Config, world: World, checked: Checked) -> None:
+def main(config: Config, world: World, checked: Checked | CheckedPairs) -> None:
     import torch
 
     from genloop.training.loop import train
@@ -180,28 +236,32 @@ def main(config: Config, world: World, checked: Checked) -> None:
 
     with training_session(config.out, config.train, world) as device:
         if world.rank == 0:
-            write_json(config.out / "supervision.json", checked.audit.report)
-            terminal.out(lines_of(checked.audit.report))
-        objective, adapted = prepared_objective(config, checked, device, world)
+            write_json(config.out / "supervision.json", checked.report)
+            terminal.out(lines_of(checked.report))
+        model, adapted = prepared_model(config, checked.start, device)
+        objective: Objective[Any, Any]
+        if isinstance(checked, CheckedPairs):
+            before, reference = pair_task(config, checked, world).at_the_start(model)
+            objective = pair_objective(config, checked, model, world, reference)
+        else:
+            objective = objective_of(config, checked, model, world)
         train(objective, config.train, config.out, world, seed=config.seed)
-        model, dtype = objective.model, getattr(torch, config.dtype)
-        sums = checked.held_out.sums(model, world) if checked.held_out is not None else None
+        if isinstance(checked, CheckedPairs):
+            pair_task(config, checked, world).conclude(model, before)
+        else:
+            conclude(config, checked, model, world)
         if world.rank == 0:
-            save(config, checked.start, model, adapted, dtype)
-            conclude(config, checked, sums)
+            save(config, checked.start, model, adapted, getattr(torch, config.dtype))
 
 
-def prepared_objective(
-    config: Config, checked: Checked, device: str, world: World
-) -> "tuple[ConversationObjective, Any]":
-    """The objective with its model, and the adapters when there are some; all that is trained wants gradients."""
+def prepared_model(config: Config, start: "Start", device: str) -> "tuple[ChatModel, Any]":
+    """The model, and its adapters when there are some; all that is trained wants gradients."""
     from genloop.training import parts
 
-    model = checked.start.build(device)
-    adapted = checked.start.adapt(model) if config.lora.rank else None
-    objective = objective_of(config, checked, model, world)
-    parts.choose_trained(model, objective.lr_scale_of, adapted=adapted is not None)
-    return objective, adapted
+    model = start.build(device)
+    adapted = start.adapt(model) if config.lora.rank else None
+    parts.choose_trained(model, parts.lr_scale_of(rates_of(config), config.train.lr), adapted=adapted is not None)
+    return model, adapted
 
 
 def objective_of(config: Config, checked: Checked, model: "ChatModel", world: World) -> "ConversationObjective":
@@ -241,18 +301,44 @@ def objective_of(config: Config, checked: Checked, model: "ChatModel", world: Wo
     )
 
 
+def pair_task(config: Config, checked: CheckedPairs, world: World) -> "PairTask":
+    """What is done with pairs."""
+    from genloop.training.objectives.response_pairs.task import PairTask
+
+    return PairTask(checked.data, config.pairs, config.train, config.out, world, config.seed)
+
+
+def pair_objective(
+    config: Config, checked: CheckedPairs, model: "ChatModel", world: World, reference: Any
+) -> "ResponsePairObjective":
+    """What is trained on where answers are compared."""
+    from genloop.training.parts import lr_scale_of
+
+    return pair_task(config, checked, world).objective(
+        model,
+        reference,
+        batch_size=config.chat.batch_size,
+        lr_scale_of=lr_scale_of(rates_of(config), config.train.lr),
+        evaluate_every=config.eval_every,
+    )
+
+
 def rates_of(config: Config) -> dict[str, float | None]:
     """Learning rates of the parts beside the language model."""
     return {"vision": config.vision_lr, "projector": config.projector_lr, "qformer": config.qformer_lr}
 
 
-def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+def footprint(config: Config, checked: Checked | CheckedPairs, *, device: str, ranks: int) -> Footprint:
     """Two steps on the meta device; weights in four bits are counted as such."""
     from genloop.training.footprint import training_footprint
     from genloop.training.objectives.conversations.start import quantised
 
-    def built() -> "ConversationObjective":
-        return prepared_objective(config, checked, "meta", World())[0]
+    def built() -> "Objective[Any, Any]":
+        model, _ = prepared_model(config, checked.start, "meta")
+        if isinstance(checked, CheckedPairs):
+            nothing = pair_task(config, checked, World()).no_reference()
+            return pair_objective(config, checked, model, World(), nothing)
+        return objective_of(config, checked, model, World())
 
     planned = training_footprint(built, config.train, seed=config.seed, device=device, ranks=ranks)
     return quantised(planned, checked.start.build("meta")) if config.quantise == "nf4" else planned
@@ -268,10 +354,13 @@ def save(config: Config, start: "Start", model: "ChatModel", adapted: Any, dtype
         start.save(start.merged(adapted, config.out / "adapter", dtype), config.out / "merged", dtype)
 
 
-def conclude(config: Config, checked: Checked, sums: Any) -> None:
-    """Write what the model is worth."""
+def conclude(config: Config, checked: Checked, model: "ChatModel", world: World) -> None:
+    """Measure the trained model, called on all ranks; rank 0 writes what it is worth."""
     from genloop.training.objectives.conversations.held_out import summary_of
 
+    sums = checked.held_out.sums(model, world) if checked.held_out is not None else None
+    if world.rank:
+        return
     if sums is None:
         log.warning("nothing is held out: what the model is worth was not measured")
         return

@@ -1,9 +1,12 @@
 """Small InstructBLIPs in folders as transformers publishes them, with Vicuna's and with Flan-T5's language model."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import torch
 
 from genloop.models.qwen.load import build_chat_model, save_chat_model
 from tests.worlds.tiny_qwen import write_chats
@@ -61,19 +64,44 @@ _IMAGES = {
 LETTERS = " abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:;?!'-()[]"
 
 
-def instructblip_folder(folder: Path, language: str = "vicuna", *, words: Iterable[str] = (), seed: int = 0) -> Path:
-    """Write a folder with fresh weights; `words` are tokens of their own beside the letters."""
+def instructblip_folder(
+    folder: Path,
+    language: str = "vicuna",
+    *,
+    words: Iterable[str] = (),
+    seed: int = 0,
+    vision: Mapping[str, Any] = MappingProxyType({}),
+    qformer: Mapping[str, Any] = MappingProxyType({}),
+    text: Mapping[str, Any] = MappingProxyType({}),
+    change: Callable[[Any], None] = lambda model: None,
+) -> Path:
+    """Write a folder with fresh weights; `words` are tokens of their own beside the letters, `change` alters weights."""
     files, num_tokens, num_read = tokenizer_files(language, words)
     config = {
         "model_type": "instructblip",
-        "vision_config": _VISION,
-        "qformer_config": _QFORMER | {"vocab_size": num_read},
-        "text_config": LANGUAGES[language] | {"vocab_size": num_tokens},
+        "vision_config": _VISION | dict(vision),
+        "qformer_config": _QFORMER | {"vocab_size": num_read} | dict(qformer),
+        "text_config": LANGUAGES[language] | {"vocab_size": num_tokens} | dict(text),
         "num_query_tokens": 4,
         "image_token_index": num_tokens - 1,
     }
-    save_chat_model(build_chat_model(config, seed=seed), folder, files)
+    model = build_chat_model(config, seed=seed)
+    change(model)
+    save_chat_model(model, folder, files)
     return folder
+
+
+@torch.no_grad()
+def scale_by_fan_in(model: Any, *, seed: int) -> None:
+    """Draw matrices again at the scale at which models of this width learn: std 1 / sqrt(fan-in), embeddings 0.4."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            continue
+        is_table = ("embed" in name and "patch" not in name) or name == "query_tokens"
+        std = 0.4 if is_table else parameter[0].numel() ** -0.5
+        std *= 0.1 if name.endswith("lm_head.weight") else 1
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) * std)
 
 
 def write_rounds(folder: Path, *, count: int = 6) -> Path:

@@ -38,7 +38,7 @@ class ResponsePairs:
         left_out: int = 0,
         drawn_bytes: Callable[[int], Sequence[bytes]] = lambda number: (),
     ) -> None:
-        self._pairs, self._image_bytes, self.where, self.left_out = pairs, image_bytes, where, left_out
+        self._pairs, self.image_bytes, self.where, self.left_out = pairs, image_bytes, where, left_out
         self._drawn_bytes = drawn_bytes
 
     def __len__(self) -> int:
@@ -58,12 +58,12 @@ class ResponsePairs:
 
     @cached_property
     def _shas(self) -> list[str | None]:
-        images = map(self._image_bytes, range(len(self)))
+        images = map(self.image_bytes, range(len(self)))
         return [None if data is None else hashlib.sha256(data).hexdigest() for data in images]
 
     def image(self, number: int) -> np.ndarray | None:
         """(H, W, 3) uint8 RGB, None for a question without an image; ValueError names the row of a broken one."""
-        data = self._image_bytes(number)
+        data = self.image_bytes(number)
         return None if data is None else self._decoded(number, data)
 
     def drawn(self, number: int) -> list[np.ndarray]:

@@ -50,6 +50,12 @@ class Chat:
             end = len(before) + len(answer)
         return [*found, Piece(whole[end:])]
 
+    def plain(self, text: str) -> str:
+        """A text without special tokens: a blank behind their first letter makes them words."""
+        for special in self.tokenizer.specials:
+            text = text.replace(special, f"{special[:1]} {special[1:]}")
+        return text
+
     def prompt_ids(self, messages: Sequence[ChatTurn]) -> list[int]:
         """The ids that an answer follows; images are one token each."""
         return [token for piece in self.pieces(messages, prompt=True) for token in self.tokenizer.encode(piece.text)]

@@ -92,7 +92,9 @@ class ChatJudge:
         from genloop.models.qwen.likelihood import log_likelihoods
 
         return [
-            log_likelihoods(self.talker, self._messages(query), _shown(image), [self._plain(text) for text in answers])
+            log_likelihoods(
+                self.talker, self._messages(query), _shown(image), [self.talker.chat.plain(text) for text in answers]
+            )
             for query, answers, image in zip(queries, responses, images, strict=True)
         ]
 
@@ -116,13 +118,7 @@ class ChatJudge:
         return written
 
     def _messages(self, query: str) -> list[dict[str, Any]]:
-        return [{"role": "user", "content": self._plain(query)}]
-
-    def _plain(self, text: str) -> str:
-        """A text without special tokens: a blank behind their first letter makes them words."""
-        for special in self.talker.chat.tokenizer.specials:
-            text = text.replace(special, f"{special[:1]} {special[1:]}")
-        return text
+        return [{"role": "user", "content": self.talker.chat.plain(query)}]
 
 
 def _shown(image: np.ndarray | None) -> list[np.ndarray]:

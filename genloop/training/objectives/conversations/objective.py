@@ -59,9 +59,7 @@ class ConversationObjective(Objective[Row, ChatBatch]):
         """The sum over the tokens with a loss."""
         losses, right = token_losses(self.model, batch, self.documents.chat.folder.image_token)
         if self._idle is not None and not batch.pixels:
-            pixels = self._idle.pixels.to(losses.device)
-            questions = [] if self._idle.question is None else [self._idle.question.to(losses.device)]
-            losses = losses + 0 * features_of(self.model, [pixels], [self._idle.grid], questions).sum()
+            losses = losses + 0 * looked_at(self.model, self._idle)
         return Loss(losses.sum(), float(len(batch.targets)), {"accuracy": float(right.sum())})
 
     def after_step(self, step: int) -> Mapping[str, Any] | None:
@@ -71,6 +69,12 @@ class ConversationObjective(Objective[Row, ChatBatch]):
     def lr_scale_of(self, name: str) -> float:
         """The factor on the learning rate of a parameter's part of the model."""
         return self._lr_scale_of(name)
+
+
+def looked_at(model: ChatModel, image: PatchedImage) -> Tensor:
+    """The sum of an image's features: a pass through all layers that see."""
+    questions = [] if image.question is None else [image.question.to(model.device)]
+    return features_of(model, [image.pixels.to(model.device)], [image.grid], questions).sum()
 
 
 def token_losses(model: ChatModel, batch: ChatBatch, image_token: int) -> tuple[Tensor, Tensor]:

@@ -6,38 +6,44 @@ from pydantic import Field, model_validator
 
 from genloop.bounds import Count, Factor, Layers, Share, Total, Width
 from genloop.config import ReadPath, Settings
+from genloop.data.responses.read import ResponseData
 from genloop.models.qwen.config import SYSTEM
 
 
 class ChatData(Settings):
-    """One data set; either shards or a file. Both are fingerprinted by content."""
+    """One data set: shards, or a file of chats, or pairs of answers. All are fingerprinted by content."""
 
     shards: ReadPath | None = Field(None, description="folder of shards with messages, or one that holds train and val")
     chats: ReadPath | None = Field(None, description="chats: JSONL, or LLaVA's conversations (.json)")
     images: ReadPath | None = Field(None, description="folder of the images; default: that of `chats`")
+    pairs: ResponseData | None = Field(None, description="objective=pairs: two answers to each question")
     val_share: Share = Field(0.05, lt=1, description="share of a set without val that is held out")
-    limit: Total | None = Field(None, description="only the first so many chats")
+    limit: Total | None = Field(None, description="only the first so many chats, or pairs")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "ChatData":
-        if (self.shards is None) == (self.chats is None):
-            raise ValueError("needs either shards or chats")
-        if self.shards is not None and self.images is not None:
-            raise ValueError("images belong to chats; shards hold their own")
+        if sum(source is not None for source in (self.shards, self.chats, self.pairs)) != 1:
+            raise ValueError("needs one of shards, chats and pairs")
+        if self.chats is None and self.images is not None:
+            raise ValueError("images belong to chats; shards hold their own, and pairs have a key for them")
         return self
 
 
 class ChatSettings(Settings):
     """How chats become rows of tokens."""
 
-    system: str = Field(SYSTEM, min_length=1, max_length=4096, description="said first where chats say nothing there")
+    system: str = Field(
+        SYSTEM,
+        max_length=4096,
+        description="said first where chats say nothing there; empty: what the chat template says by itself",
+    )
     supervise: Literal["all", "last"] = Field("all", description="turns of the assistant that enter the loss")
     max_length: Count = Field(2048, ge=8, description="tokens of a row, those of images included")
     too_long: Literal["refuse", "drop", "cut"] = Field(
         "refuse", description="a longer chat is refused, left out, or its longest text of the user is cut at its front"
     )
     packing: bool = Field(True, description="several chats in a row, which do not see each other")
-    batch_size: Count = Field(16, description="rows in a step, over all ranks together")
+    batch_size: Count = Field(16, description="rows in a step, or pairs, over all ranks together")
 
 
 class ChatModelShape(Settings):

@@ -33,6 +33,8 @@ def open_sides(data: Mapping[str, ChatData], seed: int) -> Sides:
     """
     sides = Sides()
     for name, one in data.items():
+        if one.pairs is not None:
+            raise ValueError(f"data.{name}.pairs: pairs of answers need objective=pairs")
         key = f"data.{name}.{'shards' if one.shards is not None else 'chats'}"
         try:
             _open(one, key, sides, seed)
