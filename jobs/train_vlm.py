@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from genloop.training.objectives.conversations.held_out import HeldOutChats
     from genloop.training.objectives.conversations.objective import ConversationObjective
     from genloop.training.objectives.conversations.start import Start
-    from genloop.training.objectives.response_pairs.data import PairData
+    from genloop.training.objectives.response_pairs.data import ResponseSides
     from genloop.training.objectives.response_pairs.objective import ResponsePairObjective
     from genloop.training.objectives.response_pairs.task import PairTask
     from genloop.training.task import Objective
@@ -112,7 +112,7 @@ class CheckedPairs:
     """The same of objective=pairs."""
 
     start: "Start"
-    data: "PairData"
+    data: "ResponseSides"
 
     @property
     def report(self) -> dict[str, Any]:
@@ -219,11 +219,9 @@ def _check_model(config: Config, start: "Start") -> None:
 
 def inputs(config: Config, checked: Checked | CheckedPairs) -> dict[str, Path | str]:
     """Chats or the images of pairs, and the model to start from."""
-    from genloop.training.objectives.response_pairs.data import digest_of
-
     start: dict[str, Path | str] = {"start": resolve(config.start)} if config.start is not None else {}
     if isinstance(checked, CheckedPairs):
-        return {"images of pairs": digest_of(checked.data.rows.pairs), **start}
+        return {"images of pairs": checked.data.rows.pairs.images_sha(), **start}
     return {**checked.sides.digests, **start}
 
 

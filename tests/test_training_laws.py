@@ -26,11 +26,12 @@ class Tiny:
     job: ModuleType
     words: tuple[str, ...]
     weights: str
+    preset: str = "tiny"
 
     def arguments(self, run: Path, *more: str) -> list[str]:
         """Five items a step: two ranks get three and two of them."""
         steps = ("train.num_steps=6", "train.save_every=3", "train.log_every=1", "train.warmup_steps=2")
-        return ["tiny", *self.words, *steps, f"out={run}", *more]
+        return [self.preset, *self.words, *steps, f"out={run}", *more]
 
     def run(self, run: Path, *more: str) -> Path:
         assert run_command(self.job, self.arguments(run, *more)) == 0
@@ -42,6 +43,9 @@ TASKS = {
     "masked tokens": Tiny(train_showo, (FIVE,), "showo/pytorch_model.safetensors"),
     "judge": Tiny(train_judge, ("batch.scenes=10", "loss.names=0.5"), "judge/model.safetensors"),
     "conversations": Tiny(train_vlm, ("chat.batch_size=5", "chat.max_length=256"), "model/model.safetensors"),
+    "pairs of answers": Tiny(
+        train_vlm, ("chat.batch_size=5", "merged=false"), "adapter/adapter_model.safetensors", "tiny_pairs"
+    ),
     "preference pairs": Tiny(train_dpo, (FIVE,), "showo/pytorch_model.safetensors"),
     "student": Tiny(train_student, (FIVE,), "lora/pytorch_lora_weights.safetensors"),
     "student of few steps": Tiny(

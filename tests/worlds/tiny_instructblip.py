@@ -75,7 +75,7 @@ def instructblip_folder(
     text: Mapping[str, Any] = MappingProxyType({}),
     change: Callable[[Any], None] = lambda model: None,
 ) -> Path:
-    """Write a folder with fresh weights; `words` are tokens of their own beside the letters, `change` alters weights."""
+    """Write a folder with fresh weights, which `change` may alter; `words` are tokens beside the letters."""
     files, num_tokens, num_read = tokenizer_files(language, words)
     config = {
         "model_type": "instructblip",

@@ -14,6 +14,8 @@ from genloop.rewards.responses.chat import ChatJudge
 from genloop.training.state import checkpoints
 from jobs import train_vlm
 from tests.runs import ROOT, refusal
+from tests.worlds.response_pairs import WORDS, write_pairs
+from tests.worlds.tiny_instructblip import instructblip_folder
 
 PAIRS = Path("configs/data/shapes/responses/pairs.jsonl")
 LOSSES = ("bradley_terry", "dpo", "verdict")
@@ -32,6 +34,17 @@ def runs(tmp_path_factory) -> dict[str, Path]:
         words = ["tiny_pairs", f"pairs.loss={loss}", "train.num_steps=6", "train.save_every=3", "train.lr=0.02"]
         assert run_command(train_vlm, [*words, f"out={place / loss}"]) == 0
     return {loss: place / loss for loss in LOSSES}
+
+
+def test_the_committed_model_and_pairs_are_what_their_builders_make(tmp_path):
+    made = {
+        Path("ckpts/tiny/instructblip"): instructblip_folder(tmp_path / "model", words=WORDS),
+        PAIRS.parent: write_pairs(tmp_path / "pairs").parent,
+    }
+    for committed, folder in made.items():
+        names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        assert names == {path.relative_to(committed) for path in committed.rglob("*") if path.is_file()}
+        assert all((folder / name).read_bytes() == (committed / name).read_bytes() for name in names)
 
 
 def rows_of(run: Path) -> list[dict]:

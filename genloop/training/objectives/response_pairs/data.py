@@ -1,6 +1,5 @@
 """The pairs of a training: read, cut into folds, and found fit for the model before anything is written."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +14,15 @@ from genloop.training.objectives.conversations.audit import Audit, audit
 from genloop.training.objectives.conversations.settings import ChatData, ChatSettings
 from genloop.training.objectives.response_pairs.folds import folds_of, joined, shuffled
 from genloop.training.objectives.response_pairs.held_out import HeldOutPairs
-from genloop.training.objectives.response_pairs.rows import PairRows
+from genloop.training.objectives.response_pairs.rows import ResponseRows
 from genloop.training.objectives.response_pairs.settings import PairSettings
 
 
 @dataclass(frozen=True, eq=False)
-class PairData:
+class ResponseSides:
     """`rows` holds all pairs; `kept` are the places of those that are trained on."""
 
-    rows: PairRows
+    rows: ResponseRows
     kept: list[int]
     held_out: HeldOutPairs
     audit: Audit
@@ -54,12 +53,6 @@ def open_all(data: Mapping[str, ChatData]) -> ResponsePairs:
     return joined(found) if len(found) > 1 else found[0]
 
 
-def digest_of(pairs: ResponsePairs) -> str:
-    """Of the images, which may lie anywhere."""
-    names = [pairs.image_sha(number) or "" for number in range(len(pairs))]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
 def read_pairs(
     data: Mapping[str, ChatData],
     chat: Chat,
@@ -69,7 +62,7 @@ def read_pairs(
     *,
     most: int,
     seed: int,
-) -> PairData:
+) -> ResponseSides:
     """Every pair tokenised once; at the most `most` held-out ones are measured. ValueError in one line."""
     if settings.fold >= settings.num_folds:
         raise ValueError(f"pairs.fold: {settings.fold}, but pairs.num_folds={settings.num_folds} counts from 0")
@@ -81,7 +74,7 @@ def read_pairs(
     best = np.array([pair.best for pair in pairs])
     if settings.shuffle_labels:
         best = np.where(is_held_out, best, shuffled(best, seed))
-    rows = PairRows(pairs, best, chat, pictures, chats, settings.loss)
+    rows = ResponseRows(pairs, best, chat, pictures, chats, settings.loss)
     found = audit(rows.documents)
     fits = np.bincount(found.kept // 2, minlength=len(pairs)) == 2
     kept, measured = ((fits & side).nonzero()[0] for side in (~is_held_out, is_held_out))
@@ -89,4 +82,4 @@ def read_pairs(
         raise ValueError(f"data: {len(kept)} pairs to train on and {len(measured)} held out are not too long")
     measured = measured[np.linspace(0, len(measured) - 1, min(most, len(measured))).round().astype(int)]
     held_out = HeldOutPairs(rows, measured.tolist(), pairs.clusters()[measured].tolist())
-    return PairData(rows, kept.tolist(), held_out, found, folds)
+    return ResponseSides(rows, kept.tolist(), held_out, found, folds)

@@ -19,12 +19,12 @@ from genloop.stats.intervals import Interval
 from genloop.stats.resampling import cluster_bootstrap, paired_bootstrap
 from genloop.training.loading import mapped
 from genloop.training.objectives.response_pairs.objective import side_means
-from genloop.training.objectives.response_pairs.rows import PairRows
+from genloop.training.objectives.response_pairs.rows import ResponseRows
 from genloop.training.reductions import sum_over_ranks
 
 
 @torch.no_grad()
-def scores_of(model: ChatModel, rows: PairRows, places: Sequence[int], rows_per_forward: int) -> np.ndarray:
+def scores_of(model: ChatModel, rows: ResponseRows, places: Sequence[int], rows_per_forward: int) -> np.ndarray:
     """Pairs by their places -> means of log p (n, C, 2), float32, by a model as it is."""
 
     def compute(part: Sequence[int]) -> Any:
@@ -42,7 +42,7 @@ def scores_of(model: ChatModel, rows: PairRows, places: Sequence[int], rows_per_
 class HeldOutPairs:
     """Places of the pairs that are measured; clusters (n,) are those about one image."""
 
-    rows: PairRows
+    rows: ResponseRows
     places: list[int]
     clusters: list[int]
 

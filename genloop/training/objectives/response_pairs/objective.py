@@ -21,19 +21,19 @@ from genloop.models.qwen.images import PatchedImage
 from genloop.models.qwen.model import ChatModel
 from genloop.training.objectives.conversations.objective import looked_at, token_losses
 from genloop.training.objectives.preference.losses import pair_terms
-from genloop.training.objectives.response_pairs.rows import PairRows, SideBatch
+from genloop.training.objectives.response_pairs.rows import ResponseRows, SideBatch
 from genloop.training.task import Loss, Objective, Plan
 
 
 @dataclass(frozen=True, eq=False)
-class PairBatch:
+class ResponseBatch:
     """Some pairs, and what the model at the start says of them."""
 
     sides: SideBatch
     reference: Tensor  # (U, C, 2)
 
 
-class ResponsePairObjective(Objective[int, PairBatch]):
+class ResponsePairObjective(Objective[int, ResponseBatch]):
     """`kept`: places of the pairs that are trained on; `reference` (N, C, 2): means at the start, or zeros."""
 
     model: ChatModel
@@ -41,7 +41,7 @@ class ResponsePairObjective(Objective[int, PairBatch]):
     def __init__(
         self,
         model: ChatModel,
-        rows: PairRows,
+        rows: ResponseRows,
         kept: Sequence[int],
         reference: np.ndarray,
         *,
@@ -64,11 +64,11 @@ class ResponsePairObjective(Objective[int, PairBatch]):
         items = [int(self.kept[number]) for number in self._order.rows(step, self._batch_size)]
         return Plan(items, float(len(items)))
 
-    def load(self, items: Sequence[int], plan: Plan[int]) -> PairBatch:
+    def load(self, items: Sequence[int], plan: Plan[int]) -> ResponseBatch:
         """Read and tokenise some pairs."""
-        return PairBatch(self.rows.sides(items), torch.from_numpy(self.reference[list(items)]))
+        return ResponseBatch(self.rows.sides(items), torch.from_numpy(self.reference[list(items)]))
 
-    def loss(self, batch: PairBatch) -> Loss:
+    def loss(self, batch: ResponseBatch) -> Loss:
         """The sum over the pairs."""
         means = side_means(self.model, self.rows, batch.sides)  # (U, C, 2)
         factor = batch.sides.num_tokens.view_as(means) if self.rows.loss == "dpo" else torch.ones_like(means)
@@ -93,7 +93,7 @@ class ResponsePairObjective(Objective[int, PairBatch]):
         return self._lr_scale_of(name)
 
 
-def side_means(model: ChatModel, rows: PairRows, batch: SideBatch) -> Tensor:
+def side_means(model: ChatModel, rows: ResponseRows, batch: SideBatch) -> Tensor:
     """-> means of log p over the tokens of each side (U, C, 2), the right side first; float32, with gradient."""
     losses, _ = token_losses(model, batch.chats, rows.documents.chat.folder.image_token)
     sums = torch.zeros_like(batch.num_tokens).index_add(0, batch.sides, -losses)

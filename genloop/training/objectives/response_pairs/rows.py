@@ -67,7 +67,7 @@ class SideBatch:
     num_tokens: Tensor  # (S,) float32
 
 
-class PairRows:
+class ResponseRows:
     """The documents of pairs, laid out for a loss."""
 
     def __init__(

@@ -13,7 +13,7 @@ from genloop.models.qwen.model import ChatModel
 from genloop.rundir import write_atomic, write_json
 from genloop.training.objectives.preference.reference import Key, stored
 from genloop.training.objectives.response_pairs import held_out
-from genloop.training.objectives.response_pairs.data import PairData
+from genloop.training.objectives.response_pairs.data import ResponseSides
 from genloop.training.objectives.response_pairs.objective import ResponsePairObjective
 from genloop.training.objectives.response_pairs.settings import PairSettings
 from genloop.training.precision import Precision
@@ -24,7 +24,7 @@ from genloop.training.settings import LoopSettings
 class PairTask:
     """What is trained on, and where its numbers go."""
 
-    data: PairData
+    data: ResponseSides
     settings: PairSettings
     train: LoopSettings
     run: Path

@@ -12,11 +12,11 @@ from genloop.models.qwen.generate import Talker, load_talker
 from genloop.models.qwen.likelihood import log_likelihoods
 from genloop.rewards.responses.wording import VERDICTS, short_question
 from genloop.training.objectives.conversations.settings import ChatData, ChatSettings
-from genloop.training.objectives.response_pairs.data import PairData, read_pairs
+from genloop.training.objectives.response_pairs.data import ResponseSides, read_pairs
 from genloop.training.objectives.response_pairs.folds import folds_of, joined
 from genloop.training.objectives.response_pairs.held_out import is_right, preferences, scores_of
 from genloop.training.objectives.response_pairs.objective import ResponsePairObjective
-from genloop.training.objectives.response_pairs.rows import ORDERS, PairRows
+from genloop.training.objectives.response_pairs.rows import ORDERS, ResponseRows
 from genloop.training.objectives.response_pairs.settings import PairSettings
 from genloop.training.task import Plan
 from tests.worlds.response_pairs import QUERIES, WORDS, write_pairs
@@ -48,14 +48,14 @@ def data_of(path: Path, **keys) -> dict[str, ChatData]:
     return {"shapes": ChatData(pairs=ResponseData(path=path, layout="columns"), **keys)}
 
 
-def read(place: Path, talker: Talker, loss: str = "bradley_terry", **keys) -> PairData:
+def read(place: Path, talker: Talker, loss: str = "bradley_terry", **keys) -> ResponseSides:
     settings = PairSettings(**{"loss": loss, "num_folds": 3} | keys)
     chats = ChatSettings(system="", packing=False)
     data = data_of(place / "pairs.jsonl")
     return read_pairs(data, talker.chat, talker.pictures, chats, settings, most=99, seed=0)
 
 
-def means(talker: Talker, rows: PairRows, place: int, loss: str) -> list[list[float]]:
+def means(talker: Talker, rows: ResponseRows, place: int, loss: str) -> list[list[float]]:
     """What a judge says of the right and of the wrong side of each contrast: sums of log p, and numbers of tokens."""
     pair, image = rows.pairs[place], rows.pairs.image(place)
     right, wrong = pair.responses[pair.best], pair.responses[1 - pair.best]
@@ -127,7 +127,7 @@ def test_folds_are_even_where_groups_are_small_and_refused_where_they_are_few():
     assert np.ptp(np.bincount(folds_of(groups, 5, 0))) == 0
     assert (folds_of(groups, 5, 0) == folds_of(groups, 5, 0)).all()
     assert (folds_of(groups, 5, 0) != folds_of(groups, 5, 1)).any()
-    with pytest.raises(ValueError, match="pairs.num_folds"):
+    with pytest.raises(ValueError, match=r"pairs\.num_folds"):
         folds_of(np.zeros(9, dtype=np.int64), 2, 0)
 
 
