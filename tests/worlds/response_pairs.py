@@ -1,4 +1,7 @@
-"""Pairs of answers about drawn scenes of the embedded world: what an image shows, right and with one word wrong."""
+"""Pairs of answers about single objects of the embedded world, right and with one word wrong.
+
+Unlike those of genloop.shapes.response_pairs they are asked in 256 ways, so that folds can hold questions out.
+"""
 
 import hashlib
 import json
@@ -8,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from genloop.data.images import encode_png
+from genloop.data.responses.columns import ColumnNames
 from genloop.records import COLORS
 from genloop.shapes.prompts import pool
 from genloop.shapes.render import render
@@ -21,6 +25,9 @@ _ASKED = (
 )
 QUERIES = tuple(" ".join(parts) for parts in product(*_ASKED))  # 256: folds hold out questions too
 WORDS = tuple(dict.fromkeys([*"\n".join(QUERIES).replace(".", " ").replace(",", " ").split(), "A", *SHAPES, *COLORS]))
+
+
+COLUMNS = ColumnNames(first="first", second="second", better="better")
 
 
 def write_pairs(folder: Path, *, count: int = 24, num_queries: int = len(QUERIES), seed: int = 0) -> Path:
@@ -38,12 +45,9 @@ def write_pairs(folder: Path, *, count: int = 24, num_queries: int = len(QUERIES
         other = [one for one in COLORS if one != color] if rng.integers(2) else [one for one in SHAPES if one != shape]
         wrong = str(other[int(rng.integers(len(other)))])
         wrong_pair = (wrong, shape) if wrong in COLORS else (color, wrong)
-        row = {
-            "image": f"{number:04d}.png",
-            "query": QUERIES[asked],
-            "chosen": f"A {color} {shape}.",
-            "rejected": "A {} {}.".format(*wrong_pair),
-        }
-        lines.append(json.dumps(row))
+        answers = [f"A {color} {shape}.", "A {} {}.".format(*wrong_pair)]
+        better = int(rng.integers(2))
+        row = {"image": f"{number:04d}.png", "query": QUERIES[asked], "first": answers[better]}
+        lines.append(json.dumps(row | {"second": answers[1 - better], "better": better}))
     (folder / "pairs.jsonl").write_text("\n".join(lines) + "\n")
     return folder / "pairs.jsonl"

@@ -14,7 +14,7 @@ from genloop.rewards.responses.chat import ChatJudge
 from genloop.training.state import checkpoints
 from jobs import train_vlm
 from tests.runs import ROOT, refusal
-from tests.worlds.response_pairs import WORDS, write_pairs
+from tests.worlds.response_pairs import COLUMNS, WORDS, write_pairs
 from tests.worlds.tiny_instructblip import instructblip_folder
 
 PAIRS = Path("configs/data/shapes/responses/pairs.jsonl")
@@ -53,7 +53,10 @@ def rows_of(run: Path) -> list[dict]:
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_comes_out_judges_as_it_was_measured(runs, loss):
-    pairs, judge = open_pairs(ResponseData(path=PAIRS, layout="columns")), ChatJudge(load_talker(runs[loss] / "merged"))
+    pairs, judge = (
+        open_pairs(ResponseData(path=PAIRS, layout="columns", columns=COLUMNS)),
+        ChatJudge(load_talker(runs[loss] / "merged")),
+    )
     summary, rows = json.loads((runs[loss] / "summary.json").read_text()), rows_of(runs[loss])
     assert summary["pairs"] == len(rows) == 8 and "in-domain" in summary["split"]
     right = [row["p"] > 0.5 for row in rows]
@@ -63,7 +66,8 @@ def test_what_comes_out_judges_as_it_was_measured(runs, loss):
         found = [pairs[row["row"]] for row in rows]
         images = [pairs.image(row["row"]) for row in rows]
         said = judge.likelihoods([pair.query for pair in found], [pair.responses for pair in found], images)
-        assert [a.mean > b.mean for a, b in said] == right  # the first answer is the better one
+        chosen = [both[pair.best].mean > both[1 - pair.best].mean for both, pair in zip(said, found)]
+        assert chosen == right
 
 
 @pytest.mark.parametrize("loss", ["dpo", "verdict"])

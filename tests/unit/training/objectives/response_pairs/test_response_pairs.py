@@ -19,12 +19,12 @@ from genloop.training.objectives.response_pairs.objective import ResponsePairObj
 from genloop.training.objectives.response_pairs.rows import ORDERS, ResponseRows
 from genloop.training.objectives.response_pairs.settings import PairSettings
 from genloop.training.task import Plan
-from tests.worlds.response_pairs import QUERIES, WORDS, write_pairs
+from tests.worlds.response_pairs import COLUMNS, QUERIES, WORDS, write_pairs
 from tests.worlds.tiny_instructblip import instructblip_folder
 from tests.worlds.tiny_qwen import qwen_folder
 
 FAMILIES = ("vicuna", "flan_t5", "vl", "llava")
-PLACES = [0, 3]
+PLACES = [0, 3, 8]
 BETA = 0.7
 
 
@@ -45,7 +45,7 @@ def talker(request, place) -> Talker:
 
 
 def data_of(path: Path, **keys) -> dict[str, ChatData]:
-    return {"shapes": ChatData(pairs=ResponseData(path=path, layout="columns"), **keys)}
+    return {"shapes": ChatData(pairs=ResponseData(path=path, layout="columns", columns=COLUMNS), **keys)}
 
 
 def read(place: Path, talker: Talker, loss: str = "bradley_terry", **keys) -> ResponseSides:
@@ -76,11 +76,12 @@ def _said(talker: Talker, query: str, image: np.ndarray, answers):
 @pytest.mark.parametrize("loss", ["bradley_terry", "dpo", "verdict"])
 def test_the_loss_is_the_one_of_the_paper_computed_from_a_judges_likelihoods(place, talker, loss):
     rows = read(place, talker, loss).rows
+    assert {rows.pairs[number].best for number in PLACES} == {0, 1}
     reference = np.zeros((len(rows), rows.contrasts, 2), np.float32)
     if loss == "dpo":
-        reference[PLACES] = np.random.default_rng(0).normal(size=(2, 1, 2))
-    objective = ResponsePairObjective(talker.model, rows, PLACES, reference, beta=BETA, batch_size=2, seed=0)
-    found = objective.loss(objective.load(PLACES, Plan(PLACES, 2.0)))
+        reference[PLACES] = np.random.default_rng(0).normal(size=(3, 1, 2))
+    objective = ResponsePairObjective(talker.model, rows, PLACES, reference, beta=BETA, batch_size=3, seed=0)
+    found = objective.loss(objective.load(PLACES, Plan(PLACES, 3.0)))
     expected = []
     for number in PLACES:
         for contrast, sides in enumerate(means(talker, rows, number, loss)):
@@ -89,7 +90,7 @@ def test_the_loss_is_the_one_of_the_paper_computed_from_a_judges_likelihoods(pla
             else:
                 right, wrong = (p / n for p, n in sides)
             expected.append(np.log1p(np.exp(-BETA * (right - wrong))) / rows.contrasts)
-    assert float(found.total.detach()) == pytest.approx(sum(expected), abs=2e-4) and found.weight == 2
+    assert float(found.total.detach()) == pytest.approx(sum(expected), abs=2e-4) and found.weight == 3
     gradients = torch.autograd.grad(found.total, [talker.model.get_output_embeddings().weight])
     assert gradients[0].abs().sum() > 0
 
@@ -113,7 +114,7 @@ def test_no_question_and_no_image_is_in_two_folds(tmp_path, seed):
         line["image"] = f"{int(rng.integers(30)):04d}.png"
         line["query"] = QUERIES[int(rng.integers(60))].upper() + " "
     file.write_text("\n".join(map(json.dumps, lines)))
-    pairs = open_pairs(ResponseData(path=file, layout="columns"))
+    pairs = open_pairs(ResponseData(path=file, layout="columns", columns=COLUMNS))
     folds = folds_of(pairs.leak_groups(), 3, seed)
     for key in ("image", "query"):
         found: dict[str, set[int]] = {}
@@ -132,7 +133,9 @@ def test_folds_are_even_where_groups_are_small_and_refused_where_they_are_few():
 
 
 def test_data_sets_with_an_image_in_common_share_its_fold(place, tmp_path):
-    parts = [open_pairs(ResponseData(path=write_pairs(tmp_path / name), layout="columns")) for name in "ab"]
+    parts = [
+        open_pairs(ResponseData(path=write_pairs(tmp_path / name), layout="columns", columns=COLUMNS)) for name in "ab"
+    ]
     both = joined(parts)
     folds = folds_of(both.leak_groups(), 3, 0)
     assert len(both) == 48 and (folds[:24] == folds[24:]).all()
