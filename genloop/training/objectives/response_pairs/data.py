@@ -46,6 +46,8 @@ def open_all(data: Mapping[str, ChatData]) -> ResponsePairs:
             pairs = open_pairs(one.pairs)
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f"data.{name}.pairs: {error}") from None
+        if pairs.drawn(0):
+            raise ValueError(f"data.{name}.pairs: its answers are images; objective=pairs compares texts")
         if one.limit is not None and one.limit < len(pairs):
             first = [pairs[number] for number in range(one.limit)]
             pairs = ResponsePairs(first, pairs.image_bytes, where=pairs.where, left_out=pairs.left_out)
