@@ -57,7 +57,6 @@ LANGUAGES: dict[str, dict[str, Any]] = {
 }
 _IMAGES = {
     "image_processor_type": "BlipImageProcessor",
-    "size": {"height": 32, "width": 32},
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
@@ -73,10 +72,11 @@ def instructblip_folder(
     vision: Mapping[str, Any] = MappingProxyType({}),
     qformer: Mapping[str, Any] = MappingProxyType({}),
     text: Mapping[str, Any] = MappingProxyType({}),
+    side: int = 32,
     change: Callable[[Any], None] = lambda model: None,
 ) -> Path:
     """Write a folder with fresh weights, which `change` may alter; `words` are tokens beside the letters."""
-    files, num_tokens, num_read = tokenizer_files(language, words)
+    files, num_tokens, num_read = tokenizer_files(language, words, side)
     config = {
         "model_type": "instructblip",
         "vision_config": _VISION | dict(vision),
@@ -113,7 +113,7 @@ def write_rounds(folder: Path, *, count: int = 6) -> Path:
     return folder / "rounds.jsonl"
 
 
-def tokenizer_files(language: str, words: Iterable[str] = ()) -> tuple[dict[str, bytes], int, int]:
+def tokenizer_files(language: str, words: Iterable[str] = (), side: int = 32) -> tuple[dict[str, bytes], int, int]:
     """-> {name: content} of both tokenizers and the processor, and how many tokens both have."""
     import tempfile
 
@@ -133,7 +133,10 @@ def tokenizer_files(language: str, words: Iterable[str] = ()) -> tuple[dict[str,
     letters = [letter for letter in LETTERS.lower() if letter.strip()]
     read = list(dict.fromkeys([*read, *letters, *(f"##{letter}" for letter in letters)]))
     questions = BertTokenizer(vocab={token: number for number, token in enumerate(read)})
-    files = {"preprocessor_config.json": _json(_IMAGES), "processor_config.json": _json({"num_query_tokens": 4})}
+    files = {
+        "preprocessor_config.json": _json(_IMAGES | {"size": {"height": side, "width": side}}),
+        "processor_config.json": _json({"num_query_tokens": 4}),
+    }
     with tempfile.TemporaryDirectory() as place:
         for name, saved in (("", tokenizer), ("qformer_tokenizer/", questions)):
             saved.save_pretrained(f"{place}/{name}")
