@@ -14,24 +14,16 @@ Resume  the same command goes on from the newest checkpoint, also with another n
         timesteps and noise follow from the config; one process gives the same bits with and without interruption.
 """
 
-import logging
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from ckpts.resolve import resolve
 from genloop.config import JobConfig
 from genloop.distributed import World
-from genloop.job import loading, run
+from genloop.job import run
 from genloop.planning import Footprint
-from genloop.rundir import write_json
 from genloop.training.student.keys import StudentData, StudentKeys
 
-if TYPE_CHECKING:
-    from genloop.training.objectives.student.base import StudentObjective
-
 KIND = "collective"
-log = logging.getLogger(__name__)
 
 
 class Config(StudentKeys, JobConfig):
@@ -49,57 +41,16 @@ def inputs(config: Config, checked: StudentData) -> dict[str, Path | str]:
 
 
 def main(config: Config, world: World, checked: StudentData) -> None:
-    from genloop.training.session import training_session
-    from genloop.training.student.build import bucket_table
-    from genloop.training.student.finish import train_student_to_checkpoint
+    from genloop.training.student.start import train_student
 
-    with training_session(config.out, config.train, world) as device:
-        if world.rank == 0:
-            table = bucket_table(config, checked)
-            write_json(config.out / "buckets.json", table)
-            shown = (f"{row['width']}x{row['height']}: {row['samples']} samples" for row in table)
-            log.info("buckets: %s", ", ".join(shown))
-        with loading():  # images that do not decode
-            objective, adapted = objective_of(config, checked, world, device)
-        train_student_to_checkpoint(objective, adapted, config, world, resolve=resolve, device=device)
+    train_student(config, world, checked, resolve=resolve, name="student")
 
 
 def footprint(config: Config, checked: StudentData, *, device: str, ranks: int) -> Footprint:
     """Two steps on the meta device; the caches are counted, not computed."""
-    import torch
+    from genloop.training.student.start import student_footprint
 
-    from genloop.models.diffusion.load import empty_diffusion
-    from genloop.training.footprint import training_footprint
-    from genloop.training.student.build import blank_data, build_objective, build_student, cache_bytes
-
-    data = blank_data(config, checked)
-
-    def build() -> "StudentObjective":
-        dtype = getattr(torch, config.dtype)
-        denoiser = empty_diffusion(checked.base, grid=config.preview_grid(checked.base), dtype=dtype)
-        student, _ = build_student(config, denoiser, checked)
-        return build_objective(config, student, data, World(0, ranks))
-
-    found = training_footprint(build, config.train, seed=config.seed, device=device, ranks=ranks)
-    return replace(found, disk={**found.disk, "cache": cache_bytes(config, data)})
-
-
-def objective_of(
-    config: Config, checked: StudentData, world: World, device: str
-) -> "tuple[StudentObjective, dict[str, Any]]":
-    """What is trained, its caches full, and its adapters by component when it has some."""
-    import torch
-
-    from genloop.models.diffusion.load import load_diffusion
-    from genloop.training.student.build import build_objective, build_student, fill_caches, put_away
-
-    grid, dtype = config.preview_grid(checked.base), getattr(torch, config.dtype)
-    denoiser = load_diffusion(checked.base, grid=grid, dtype=dtype, device=device)
-    data = fill_caches(config, denoiser, checked, world)
-    student, adapted = build_student(config, denoiser, checked)
-    if not config.guards.has_images:
-        put_away(denoiser, student)
-    return build_objective(config, student, data, world), adapted
+    return student_footprint(config, checked, device=device, ranks=ranks)
 
 
 if __name__ == "__main__":

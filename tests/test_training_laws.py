@@ -14,7 +14,7 @@ import pytest
 
 from genloop.job import PREPARED, parse, prepare, run_command
 from genloop.training.state import checkpoints
-from jobs import train_dpo, train_judge, train_showo, train_student, train_tokenizer, train_vlm
+from jobs import train_diffusion, train_dpo, train_judge, train_showo, train_student, train_tokenizer, train_vlm
 from tests.runs import ROOT, start, wait_until
 from tests.worlds.ranks import on_two_ranks
 
@@ -60,6 +60,9 @@ TASKS = {
         train_student,
         (FIVE, "objective=dpo", "dpo.rejected=configs/data/diffusion/rejected", "dpo.beta=500", "drop_captions=0"),
         "lora/pytorch_lora_weights.safetensors",
+    ),
+    "small diffusion model": Tiny(
+        train_diffusion, (FIVE, "train.ema=0.9"), "pipeline/unet/diffusion_pytorch_model.safetensors"
     ),
     # without the entropy term, which looks at all rows of a pass together
     "tokenizer": Tiny(train_tokenizer, (FIVE, "loss.entropy=0", "num_scenes=0"), "tokenizer/pytorch_model.safetensors"),

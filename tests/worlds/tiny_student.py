@@ -11,6 +11,7 @@ from PIL import Image
 from genloop.config import load_config
 from genloop.data.shards import Sample, Shards, write_shard
 from genloop.distributed import World
+from genloop.training.student.start import objective_of
 from jobs import train_student
 from tests.runs import ROOT
 
@@ -21,7 +22,7 @@ def build(preset: str, out: Path, *words: str) -> Any:
     """The objective of a preset, its caches full."""
     file = ROOT / f"configs/train_student/{preset}.yaml"
     config = load_config(train_student.Config, file, [f"out={out}", *words])
-    objective, _ = train_student.objective_of(config, train_student.check(config), World(0, 1, 0), "cpu")
+    objective, _ = objective_of(config, train_student.check(config), World(0, 1, 0), "cpu")
     return objective
 
 

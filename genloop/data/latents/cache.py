@@ -29,7 +29,8 @@ Arrays = dict[str, np.ndarray]
 def latent_key(example: Example, vae: str, kept: str) -> str:
     """The key of an example's latent; `vae`: the sha256 of its weights and configuration."""
     crop = [*example.crop.scaled, example.crop.left, example.crop.top, *example.crop.size]
-    return _digest("latent", example.key, example.image, crop, vae, kept)
+    mirrored = ["mirrored"] if example.is_mirrored else []
+    return _digest("latent", example.key, example.image, crop, vae, kept, *mirrored)
 
 
 def text_key(caption: str | None, encoders: str) -> str:

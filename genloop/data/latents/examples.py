@@ -8,7 +8,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from genloop.data.arrays import CAPTION, read_caption
 from genloop.data.image_reader import UnreadableImage, decode_image
 from genloop.data.images import SUFFIXES, decoding_errors, open_image
 from genloop.data.latents.buckets import Crop, Size, crop_of, cut
+from genloop.data.latents.mirror import mirrored_caption
 from genloop.data.shards import Sample, Shards
 
 FIELDS = tuple(suffix.removeprefix(".") for suffix in SUFFIXES)  # of images; the first that a sample has is taken
@@ -30,16 +31,25 @@ class Example:
     caption: str  # sha256
     crop: Crop
     original: Size
+    is_mirrored: bool = False
 
 
 class CaptionedImages:
-    """All samples of some shards; `captions` holds each text once, by its sha256."""
+    """All samples of some shards; `captions` holds each text once, by its sha256.
 
-    def __init__(self, shards: Shards, sizes: Sequence[Size], *, needs_captions: bool = True) -> None:
+    With `mirror` they are followed by the mirror images of those whose captions allow it, as if in shards of their own.
+    """
+
+    def __init__(
+        self, shards: Shards, sizes: Sequence[Size], *, needs_captions: bool = True, mirror: bool = False
+    ) -> None:
         """needs_captions False: a sample without one has the empty caption."""
         self.shards, self.captions, self._needs_captions = shards, dict[str, str](), needs_captions
         self.examples = [self._read(position, sizes) for position in range(len(shards))]
         self.shard_of = np.repeat(np.arange(len(shards.sizes)), shards.sizes)
+        self.source = np.arange(len(shards))  # of every example, the position of its sample
+        if mirror:
+            self._add_mirrored()
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -53,13 +63,25 @@ class CaptionedImages:
 
     def pixels(self, position: int) -> np.ndarray:
         """(h, w, 3) uint8: the crop of an image; ValueError names a sample whose image does not decode."""
-        sample = self.shards.read(position, FIELDS)
+        sample, example = self.shards.read(int(self.source[position]), FIELDS), self.examples[position]
         field = _field(sample)
         try:
             image = decode_image(sample.fields[field])
         except UnreadableImage as error:
             raise ValueError(f"{sample.name}: {field}: {error}") from None
-        return cut(image, self.examples[position].crop)
+        found = cut(image, example.crop)
+        return found[:, ::-1] if example.is_mirrored else found
+
+    def _add_mirrored(self) -> None:
+        texts = [mirrored_caption(self.captions[example.caption]) for example in self.examples]
+        positions = [position for position, text in enumerate(texts) if text is not None]
+        for position in positions:
+            text, example = str(texts[position]), self.examples[position]
+            digest = sha256(text.encode())
+            self.captions[digest] = text
+            self.examples.append(replace(example, caption=digest, is_mirrored=True))
+        self.source = np.concatenate([self.source, self.source[positions]])
+        self.shard_of = np.concatenate([self.shard_of, len(self.shards.sizes) + self.shard_of[positions]])
 
     def _read(self, position: int, sizes: Sequence[Size]) -> Example:
         sample = self.shards.read(position, (CAPTION, *FIELDS))

@@ -14,12 +14,13 @@ from genloop.metrics.makers import Line, ScoreMaker, Tools
 from genloop.metrics.paired.pixels import Pixels
 from genloop.metrics.paired.table import INFINITE, NAMES, Compute, PairMetric, pair_metrics
 from genloop.metrics.scores import mean_line
+from genloop.models.perceptual.config import LEAST_SIDE
 from genloop.models.perceptual.load import load_dists, load_lpips, needed
 from genloop.registry import did_you_mean
 
 LEARNT = {  # by networks whose weights are given
-    "lpips": PairMetric(None, "lower", 0.0, INFINITE, 0.0, min_side=32),
-    "dists": PairMetric(None, "lower", -1.0, 2.0, 0.0, min_side=32),
+    "lpips": PairMetric(None, "lower", 0.0, INFINITE, 0.0, min_side=LEAST_SIDE),
+    "dists": PairMetric(None, "lower", -1.0, 2.0, 0.0, min_side=LEAST_SIDE),
 }
 _ALL = (*NAMES, *LEARNT)
 _PIXELS_AT_A_TIME = 1 << 15  # their intermediate values stay in a cache

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from genloop.checkpoint import Shape, read_shapes
+from genloop.models.unet.config import STOCK, UNETS
 from genloop.reading import read_json_object
 
 INDEX = "model_index.json"
@@ -25,6 +26,7 @@ class DiffusionFolder(NamedTuple):
     unet: dict[str, Any]  # config.json
     vae: dict[str, Any]
     scheduler: dict[str, Any]
+    is_fresh: bool = False  # whether `unet` is of sizes of one's own, instead of the one that is in the folder
 
     @property
     def factor(self) -> int:
@@ -108,6 +110,10 @@ def _check_sizes(folder: Path, unet: dict[str, Any], vae: dict[str, Any]) -> Non
         for key in keys:
             if not config.get(key):
                 raise ValueError(f"{folder / part / 'config.json'}: {key} is missing")
+    if (kind := unet.get("_class_name", STOCK)) not in UNETS:
+        raise ValueError(
+            f"{folder / UNET / 'config.json'}: _class_name is {kind!r}, expected one of {', '.join(UNETS)}"
+        )
     if unet["in_channels"] != vae["latent_channels"]:
         raise ValueError(
             f"{folder}: the UNet takes {unet['in_channels']} channels, latents of the VAE have "

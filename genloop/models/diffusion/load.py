@@ -15,6 +15,7 @@ from genloop.models.diffusion.config import COMPONENTS, INDEX, TOKENIZERS, UNET,
 from genloop.models.diffusion.denoiser import Condition
 from genloop.models.diffusion.lora import LoraFile
 from genloop.models.diffusion.lora_export import diffusers_settings, diffusers_tensors, read_lora
+from genloop.models.unet.build import empty_unet, unet_class
 from genloop.reading import read_json_object
 from genloop.registry import require
 
@@ -77,14 +78,19 @@ class PipelineDenoiser:
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """See `Denoiser.decode`."""
-        vae, config = self.pipeline.vae, self.pipeline.vae.config
-        scaled = latents.to(vae.dtype) / config.scaling_factor
-        if mean := getattr(config, "latents_mean", None):
-            spread = torch.tensor(config.latents_std, device=scaled.device, dtype=scaled.dtype).view(1, -1, 1, 1)
-            scaled = scaled * spread + scaled.new_tensor(mean).view(1, -1, 1, 1)
-        elif shift := getattr(config, "shift_factor", None):
-            scaled = scaled + shift
-        return (vae.decode(scaled, return_dict=False)[0].float() / 2 + 0.5).clamp(0, 1)
+        return (decode_latents(self.pipeline.vae, latents) / 2 + 0.5).clamp(0, 1)
+
+
+def decode_latents(vae: Any, latents: Tensor) -> Tensor:
+    """(B, C, h, w) clean latents -> (B, 3, H, W) float32, about [-1, 1], through which gradients flow."""
+    config, scaled = vae.config, latents.to(vae.dtype) / vae.config.scaling_factor
+    if mean := getattr(config, "latents_mean", None):
+        spread = torch.tensor(config.latents_std, device=scaled.device, dtype=scaled.dtype).view(1, -1, 1, 1)
+        scaled = scaled * spread + scaled.new_tensor(mean).view(1, -1, 1, 1)
+    elif shift := getattr(config, "shift_factor", None):
+        scaled = scaled + shift
+    decoded: Tensor = vae.decode(scaled, return_dict=False)[0].float()
+    return decoded
 
 
 def added_conditions(conditions: Sequence[Condition], size: tuple[int, int]) -> dict[str, Any]:
@@ -102,13 +108,18 @@ def load_diffusion(
     dtype: torch.dtype = torch.float32,
     vae_dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    unet: Any = None,
 ) -> PipelineDenoiser:
-    """The pipeline in a folder, its adapters added to its weights; only safetensors are read."""
+    """The pipeline in a folder, its adapters added to its weights; only safetensors are read.
+
+    unet: one with weights, in the place of the folder's.
+    """
     pipeline_class = getattr(require("diffusers", "diffusion"), folder.pipeline)
+    unet_class(folder.unet)  # diffusers takes classes of others from modules that are imported, and imports none
     index = read_json_object(folder.folder / INDEX)
-    unused = {name: None for name in _UNUSED if name in index}
+    given = {name: None for name in _UNUSED if name in index} | ({} if unet is None else {UNET: unet})
     pipe = pipeline_class.from_pretrained(
-        folder.folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, **unused
+        folder.folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, **given
     )
     add_loras(pipe, folder, loras)
     for name in COMPONENTS[folder.pipeline]:
@@ -125,11 +136,13 @@ def empty_diffusion(
     index, parts = read_json_object(folder.folder / INDEX), dict[str, Any]()
     with torch.device("meta"):
         for name in COMPONENTS[folder.pipeline]:
-            component = getattr(transformers if name in TOKENIZERS else diffusers, index[name][1])
-            if name in TOKENIZERS:
+            if name == UNET:
+                parts[name] = empty_unet(folder.unet)
+            elif name in TOKENIZERS:
+                component = getattr(transformers, index[name][1])
                 parts[name] = component(component.config_class.from_pretrained(folder.folder / name))
             else:
-                parts[name] = component.from_config(folder.unet if name == UNET else folder.vae)
+                parts[name] = getattr(diffusers, index[name][1]).from_config(folder.vae)
             parts[name].eval().requires_grad_(False)
             parts[name].to(torch.float32 if name == "vae" else dtype)
     unused = {name: None for name in _UNUSED if name in index}

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from genloop.models.unet.config import STOCK
 from genloop.registry import require
 
 _LAYER = re.compile(r"(down_blocks|up_blocks)\.(\d+)\.(resnets|attentions)\.(\d+)(.*)")
@@ -23,6 +24,8 @@ def kept_layers(
 
     ValueError, which begins with `key`, for layers that are not there or cannot be left out.
     """
+    if (kind := unet.get("_class_name", STOCK)) != STOCK:
+        raise ValueError(f"{key}: layers are left out of a {STOCK}, the base has a {kind}")
     number = unet.get("layers_per_block", 2)
     if not isinstance(number, int):
         raise ValueError(f"{key}: the UNet has layers_per_block={number}, blocks of one size are needed")

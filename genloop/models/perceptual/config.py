@@ -66,6 +66,7 @@ VGG16 = Network(
     2,
 )
 NETWORKS = {"alexnet": ALEXNET, "vgg16": VGG16}
+LEAST_SIDE = 32  # pixels of an image, of which the last stage has a place left
 DISTS_CHANNELS = (3, *VGG16.channels)  # the image itself is the first feature
 DISTS_SHAPES: dict[str, Shape] = {name: (1, sum(DISTS_CHANNELS), 1, 1) for name in ("alpha", "beta")}
 

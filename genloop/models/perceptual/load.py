@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 HEADS = ("lpips", "dists")
 
 
-def needed(name: str, files: Mapping[str, Path]) -> dict[str, Path]:
+def needed(name: str, files: Mapping[str, Path], *, key: str = "weights") -> dict[str, Path]:
     """The files of one distance, out of {alexnet, vgg16, lpips, dists: file}; ValueError or FileNotFoundError.
 
-    Shapes are compared, values are not read.
+    Shapes are compared, values are not read. `key`: of the config, under which they are named.
     """
-    heads = _given(name, name, files)
+    heads = _given(name, name, files, key)
     backbone = network_of(read_file_shapes(heads), heads) if name == "lpips" else "vgg16"
-    found = {name: heads, backbone: _given(name, backbone, files)}
+    found = {name: heads, backbone: _given(name, backbone, files, key)}
     if name == "dists":
         check_shapes(read_file_shapes(heads), DISTS_SHAPES, heads)
     check_shapes(read_file_shapes(found[backbone]), NETWORKS[backbone].shapes(), found[backbone])
@@ -53,12 +53,12 @@ def load_dists(files: Mapping[str, Path], device: str) -> "Dists":
     return Dists(_read(files["vgg16"], VGG16.shapes(), device), _read(files["dists"], DISTS_SHAPES, device))
 
 
-def _given(name: str, key: str, files: Mapping[str, Path]) -> Path:
-    if key not in files:
-        raise ValueError(f"weights.{key}: {name} needs this file, which genloop does not ship (docs/metrics.md)")
-    if not files[key].is_file():
-        raise FileNotFoundError(f"weights.{key}: no file {files[key]}")
-    return files[key]
+def _given(name: str, part: str, files: Mapping[str, Path], key: str) -> Path:
+    if part not in files:
+        raise ValueError(f"{key}.{part}: {name} needs this file, which genloop does not ship (docs/metrics.md)")
+    if not files[part].is_file():
+        raise FileNotFoundError(f"{key}.{part}: no file {files[part]}")
+    return files[part]
 
 
 def _read(path: Path, shapes: Mapping[str, Shape], device: str) -> "dict[str, Tensor]":

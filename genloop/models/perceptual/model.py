@@ -15,6 +15,7 @@ from genloop.models.perceptual.config import DISTS_CHANNELS, VGG16, Network, lpi
 _LPIPS_MEAN, _LPIPS_STD = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
 _DISTS_MEAN, _DISTS_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of images in [0, 1]
 _C = 1e-6
+_ZERO = 1e-20  # rounded away beside any feature; where all are 0 the root has a gradient
 Pool = Callable[[Tensor, int], Tensor]
 Distance = Callable[[Tensor], Tensor]  # of a pair (2, 3, H, W) in [0, 1]
 
@@ -28,11 +29,12 @@ class Lpips:
 
     def distances(self, candidates: np.ndarray, references: np.ndarray) -> np.ndarray:
         """Images (B, H, W, 3) uint8 twice -> (B,) float64"""
-        return _pairwise(self._distance, self.heads[0].device, candidates, references)
+        return _pairwise(self.distance, self.heads[0].device, candidates, references)
 
-    def _distance(self, pair: Tensor) -> Tensor:
+    def distance(self, pair: Tensor) -> Tensor:
+        """A pair (2, 3, H, W) in [0, 1] -> a scalar, with a gradient"""
         features = stages(self.network, self.backbone, _standardised(2 * pair - 1, _LPIPS_MEAN, _LPIPS_STD), max_pool)
-        units = [one / (one.square().sum(dim=1, keepdim=True).sqrt() + 1e-10) for one in features]
+        units = [one / ((one.square().sum(dim=1, keepdim=True) + _ZERO).sqrt() + 1e-10) for one in features]
         parts = [
             ((one[0] - one[1]).square() * head).sum(dim=0).mean() for one, head in zip(units, self.heads, strict=True)
         ]

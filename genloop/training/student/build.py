@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from genloop.models.diffusion.config import COMPONENTS, TOKENIZERS, UNET, Diffus
 from genloop.models.diffusion.load import PipelineDenoiser
 from genloop.models.diffusion.pruning import kept_layers, prune_unet, source_name
 from genloop.models.diffusion.student import Student, Teacher, encode_pixels
+from genloop.models.unet.build import unet_class
 from genloop.reading import read_json_object
-from genloop.registry import lookup, require
+from genloop.registry import lookup
 from genloop.training.adapters import add_adapters
 from genloop.training.objectives.student import OBJECTIVES
 from genloop.training.objectives.student.base import StudentObjective
@@ -55,15 +56,15 @@ def build_student(keys: Any, denoiser: PipelineDenoiser, checked: StudentData) -
 def _with_teacher(settings: FeatureLossSettings, denoiser: PipelineDenoiser, checked: StudentData) -> Teacher:
     """The UNet to learn from; the pipeline's own is made smaller where the settings say so."""
     whole, found = denoiser.pipeline.unet, checked.extras.teacher
-    kept = kept_layers(checked.base.unet, settings.down, settings.up, mid=settings.mid)
+    names: Callable[[str], str] = str
     if settings.prunes:
+        kept = kept_layers(checked.base.unet, settings.down, settings.up, mid=settings.mid)
         denoiser.pipeline.register_modules(unet=prune_unet(whole, kept, mid=settings.mid))
+        names = partial(source_name, kept=kept)
     if found is None:
-        return Teacher(whole.requires_grad_(False), partial(source_name, kept=kept))
-    unet = require("diffusers", "diffusion").UNet2DConditionModel.from_pretrained(
-        found.folder / UNET, local_files_only=True, use_safetensors=True
-    )
-    return Teacher(unet.to(denoiser.device).eval().requires_grad_(False), partial(source_name, kept=kept))
+        return Teacher(whole.requires_grad_(False), names)
+    unet = unet_class(found.unet).from_pretrained(found.folder / UNET, local_files_only=True, use_safetensors=True)
+    return Teacher(unet.to(denoiser.device).eval().requires_grad_(False), names)
 
 
 def put_away(denoiser: PipelineDenoiser, student: Student) -> None:
@@ -76,7 +77,7 @@ def put_away(denoiser: PipelineDenoiser, student: Student) -> None:
 def build_objective(keys: Any, student: Student, data: LearningData, world: World) -> StudentObjective:
     """The objective that `keys.objective` names; some samples are held out when there is a validation loss."""
     kind = lookup(OBJECTIVES, keys.objective, "objective")
-    found: StudentObjective = kind(student, data, keys, held_out(keys, len(data.examples)), world)
+    found: StudentObjective = kind(student, data, keys, held_out(keys, len(data.examples.shards)), world)
     return found
 
 

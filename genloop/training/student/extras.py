@@ -44,6 +44,8 @@ def extra_inputs(keys: Any, extras: Extras, resolve: Resolve) -> dict[str, Path 
         found["dpo.rejected"] = extras.rejected.shards.digest()
     if extras.teacher is not None:
         found["features.teacher"] = resolve(keys.features.teacher)
+    if keys.objective == "perceptual" and keys.perceptual.lpips:
+        found |= {f"perceptual.weights.{name}": path for name, path in keys.perceptual.weights.given().items()}
     return found
 
 

@@ -23,14 +23,21 @@ from genloop.training.loop import train
 from genloop.training.objectives.student.base import StudentObjective
 from genloop.training.student.facts import kohya_facts
 
-LORA, STUDENT = "lora", "student"
+LORA = "lora"
 _SOURCE = "_name_or_path"
 
 
 def train_student_to_checkpoint(
-    objective: StudentObjective, adapted: Mapping[str, Any], keys: Any, world: World, *, resolve: Resolve, device: str
+    objective: StudentObjective,
+    adapted: Mapping[str, Any],
+    keys: Any,
+    world: World,
+    *,
+    resolve: Resolve,
+    device: str,
+    name: str,
 ) -> None:
-    """adapted: by component what `build_student` gave; without any the whole pipeline is written."""
+    """adapted: by component what `build_student` gave; without any the whole pipeline is written, to RUN/`name`."""
     denoiser = objective.model.denoiser
     tables = partial(scheduler_table, objective.model.base.scheduler, keys.sampling.scheduler)
     objective.guard = guard_over(
@@ -52,7 +59,7 @@ def train_student_to_checkpoint(
         facts = kohya_facts(keys, objective.data.examples, objective.num_held_out)
         write_lora(keys.out / LORA, lora, base, title=title, training=facts)
     else:
-        save_pipeline(denoiser.pipeline, keys.out / STUDENT, dtype=keys.saved_dtype)
+        save_pipeline(denoiser.pipeline, keys.out / name, dtype=keys.saved_dtype)
 
 
 def save_pipeline(pipeline: Any, folder: Path, *, dtype: DType) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from genloop.bounds import Count, CountOrNone, Factor, Share, TotalOrNone, Width
-from genloop.config import LAUNCH, DType, ReadPath, Settings
+from genloop.config import ADDED, LAUNCH, DType, ReadPath, Settings
 from genloop.data.latents.buckets import bucket_sizes
 from genloop.data.latents.examples import CaptionedImages
 from genloop.data.shards import Shards
@@ -26,7 +26,12 @@ from genloop.sampling.diffusion.settings import DiffusionSampling
 from genloop.sampling.diffusion.tables import check_scheduler
 from genloop.training.guards.settings import GuardSettings
 from genloop.training.objectives.student import OBJECTIVES
-from genloop.training.objectives.student.settings import ConsistencySettings, FeatureLossSettings, ImagePairSettings
+from genloop.training.objectives.student.settings import (
+    ConsistencySettings,
+    FeatureLossSettings,
+    ImagePairSettings,
+    PerceptualSettings,
+)
 from genloop.training.settings import LoraSettings, TrainSettings
 from genloop.training.student.extras import Extras, extra_inputs, extras_of
 
@@ -84,9 +89,13 @@ class StudentKeys(Settings):
     lcm: ConsistencySettings = ConsistencySettings()
     dpo: ImagePairSettings = ImagePairSettings()
     features: FeatureLossSettings = FeatureLossSettings()
+    perceptual: PerceptualSettings = PerceptualSettings()
     resolution: Width | None = Field(None, description="pixels on a side of a square; null: as the base was trained")
     bucket_step: Width = Field(64, description="sides of buckets are multiples of it, in pixels")
     latents: Literal["mode", "sample"] = Field("mode", description="of the VAE's answer: its mode, or a draw a step")
+    mirror: Annotated[bool, ADDED] = Field(
+        False, description="also learn mirror images, left and right exchanged in captions that allow it"
+    )
     drop_captions: Share = Field(0.1, description="share of captions dropped, for guidance")
     shuffle_captions: bool = Field(
         False, description="deal the captions out to other images by chance: the control of a training"
@@ -102,7 +111,7 @@ class StudentKeys(Settings):
         """Base, adapters, sizes and samples; ValueError, FileNotFoundError or MissingPackage of one line."""
         self.train.check()
         self.guards.check(resolve)
-        base = check_diffusion_folder(resolve(self.base))
+        base = self.base_folder(resolve)
         check_schedule(base.scheduler)
         check_installed("diffusers", "diffusion")
         self._check_adapters(base)
@@ -114,10 +123,16 @@ class StudentKeys(Settings):
         lookup(OBJECTIVES, self.objective, "objective").check(self, base)
         side = self.side(base)
         sizes = bucket_sizes(side, self.bucket_step)
-        examples = CaptionedImages(Shards(self.shards), sizes)
-        if self.val_every and self.val_rows >= len(examples):
-            raise ValueError(f"val_rows: {self.val_rows} of {len(examples)} samples leaves none to train on")
+        if self.mirror and self.objective == "dpo":
+            raise ValueError("mirror: pairs of objective=dpo are not mirrored; leave it out")
+        examples = CaptionedImages(Shards(self.shards), sizes, mirror=self.mirror)
+        if self.val_every and self.val_rows >= (number := len(examples.shards)):
+            raise ValueError(f"val_rows: {self.val_rows} of {number} samples leaves none to train on")
         return StudentData(base, examples, extras_of(self, base, examples, sizes, resolve))
+
+    def base_folder(self, resolve: Resolve) -> DiffusionFolder:
+        """The pipeline as it is trained; ValueError or FileNotFoundError for what is none."""
+        return check_diffusion_folder(resolve(self.base))
 
     def side(self, base: DiffusionFolder) -> int:
         """The resolution in pixels; ValueError for one that is no multiple of what it has to be."""

@@ -40,6 +40,7 @@ def evaluation(images: Path, out: Path) -> list[str]:
         ("generate", [*SMALL, *JUDGED]),
         ("train_showo", ["train.num_steps=2"]),
         ("train_student", ["train.num_steps=2"]),
+        ("train_diffusion", ["train.num_steps=2"]),
         ("train_judge", BATCH),
         ("train_vlm", ["train.num_steps=2"]),
         ("train_grpo", GROUPS),

@@ -58,6 +58,7 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
 
     model: Student
     held_out_parts: ClassVar[tuple[str, ...]] = ()  # of `row_losses`: what is measured on held-out rows too
+    decodes: ClassVar[bool] = False  # whether losses look at pixels, so that the VAE is needed in every step
 
     @classmethod
     def check(cls, keys: Any, base: DiffusionFolder) -> None:
@@ -68,8 +69,8 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
         self.model, self.data, self.keys, self.world = model, data, keys, world
         self.seed, self.batch_size = keys.seed, keys.train.batch_size
         self.after_every = keys.val_every if held_out else 0
-        self._held_out, kept = list(held_out), np.ones(len(data.examples), dtype=bool)
-        kept[self._held_out] = False
+        self._held_out = list(held_out)
+        kept = ~np.isin(data.examples.source, self._held_out)  # neither them nor their mirror images
         rows = np.flatnonzero(kept)
         self._order = self._order_of(rows)
         self._captioned = np.arange(len(kept))  # by position: the one whose caption it has

@@ -1,11 +1,12 @@
 """Config keys of objectives of a student. No torch."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from genloop.bounds import CountOrNone, Factor, Repeats, Weight
-from genloop.config import LAUNCH, ReadPath, Settings
+from genloop.bounds import CountOrNone, Factor, Repeats, Share, Weight, Width
+from genloop.config import ADDED, LAUNCH, ReadPath, Settings
 
 
 class ConsistencySettings(Settings):
@@ -55,3 +56,36 @@ class FeatureLossSettings(Settings):
     def prunes(self) -> bool:
         """Whether the student is smaller than the base."""
         return bool(self.down or self.up) or not self.mid
+
+
+class PerceptualWeights(Settings):
+    """Files that are not shipped, as published; fingerprinted by content."""
+
+    lpips: ReadPath | None = Field(None, description="linear heads of the package lpips, alex or vgg")
+    alexnet: ReadPath | None = Field(None, description="torchvision's AlexNet, for heads of alex")
+    vgg16: ReadPath | None = Field(None, description="torchvision's VGG-16, for heads of vgg")
+
+    def given(self) -> dict[str, Path]:
+        """Those that are there, by their keys."""
+        return {key: value for key in type(self).model_fields if (value := getattr(self, key)) is not None}
+
+
+class PerceptualSettings(Settings):
+    """objective=perceptual: factors of distances between decoded images, beside 1 of the error of the output."""
+
+    vae: Annotated[Weight, ADDED] = Field(1.0, description="features of the VAE's own encoder")
+    pyramid: Annotated[Weight, ADDED] = Field(0.0, description="features of random convolutions")
+    ms_ssim: Annotated[Weight, ADDED] = Field(0.0, description="1 - MS-SSIM of luma")
+    lpips: Annotated[Weight, ADDED] = Field(0.0, description="LPIPS, with its files in `weights`")
+    weights: PerceptualWeights = PerceptualWeights()
+    min_signal: Annotated[Share, ADDED] = Field(
+        0.2, description="rows whose share of signal abar is below are not decoded; those above weigh abar"
+    )
+    crop: Annotated[Width | None, ADDED] = Field(
+        None, description="cells on a side of the square of a latent that is decoded, placed by chance; null: all of it"
+    )
+
+    def factors(self) -> dict[str, float]:
+        """Of the distances that count."""
+        found = {name: float(getattr(self, name)) for name in ("vae", "pyramid", "ms_ssim", "lpips")}
+        return {name: factor for name, factor in found.items() if factor > 0}

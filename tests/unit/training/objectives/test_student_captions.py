@@ -11,6 +11,7 @@ from genloop.job import parse
 from genloop.models.diffusion.config import check_diffusion_folder
 from genloop.models.diffusion.load import load_diffusion
 from genloop.training.objectives.student.base import StudentObjective
+from genloop.training.student.start import objective_of
 from jobs import train_student
 from tests.runs import ROOT
 from tests.worlds.tiny_diffusion import write_pipeline
@@ -24,7 +25,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def objective(out: Path, *words: str) -> StudentObjective:
     few = ["tiny", "parts=[unet,text_encoder]", "weights=full", "drop_captions=0", f"out={out}", "train.batch_size=16"]
     config = parse(train_student, [*few, *words])
-    return train_student.objective_of(config, train_student.check(config), World(), "cpu")[0]
+    return objective_of(config, train_student.check(config), World(), "cpu")[0]
 
 
 def spoken(student: StudentObjective, steps: Sequence[int]) -> list[str | None]:

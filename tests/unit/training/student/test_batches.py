@@ -11,6 +11,7 @@ from genloop.distributed import World
 from genloop.job import parse
 from genloop.models.diffusion.student import encode_pixels
 from genloop.training.objectives.student.base import StudentObjective
+from genloop.training.student import start
 from jobs import train_student
 from tests.runs import ROOT
 from tests.worlds.captioned_images import write_images
@@ -25,7 +26,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def objective_of(out: Path, shards: Path, *words: str) -> StudentObjective:
     config = parse(train_student, ["tiny", f"out={out}", f"shards={shards}", "train.batch_size=3", *words])
-    return train_student.objective_of(config, train_student.check(config), World(), "cpu")[0]
+    return start.objective_of(config, train_student.check(config), World(), "cpu")[0]
 
 
 def test_shuffled_rows_keep_their_own_latent_and_caption(

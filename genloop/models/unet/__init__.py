@@ -1,0 +1,1 @@
+"""A UNet of residual blocks with depthwise convolutions, in diffusers' own frame."""
