@@ -168,7 +168,7 @@ def markdown(out: Path, seeds: Sequence[int], command: str) -> str:
         for arm in ARMS
     }
     arms = [arm for arm in ARMS if found[arm]]
-    config = read_json(out / f"train-{arms[0]}-{min(found[arms[0]])}/run.json")["config"]
+    config = read_json(out / f"train-{arms[0]}-{min(found[arms[0]])}/run.json")["keys"]
     versions = ", ".join(f"{name} {version}" for name, version in package_versions().items())
     told = ", ".join(f"{arm} (`{' '.join(ARMS[arm])}`)" for arm in arms)
     cost_rows = (f"| {arm} | {costs(out / f'train-{arm}-{min(found[arm])}/pipeline')} |" for arm in arms)
