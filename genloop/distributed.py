@@ -1,6 +1,7 @@
 """Ranks, devices, process groups and stop requests. Without launcher variables every job is a single process.
 
-SIGTERM and SIGUSR2 ask for a clean stop: the worker gives its unit back (or saves its step) and exits with 75.
+SIGTERM, SIGUSR2 and a first Ctrl-C ask for a clean stop: the worker gives its unit back (or saves its step) and exits
+with 75. A second Ctrl-C does not wait for the step.
 """
 
 import ctypes
@@ -17,12 +18,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from genloop import terminal
 from genloop.rundir import BadInput
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from torch.distributed import Store
 
 EXIT_STOPPED = 75
+STOPPING = "genloop: stopping after this step; again to kill"
 _listening: "list[World]" = []  # whose `stop_signals` is open
 BEAT = "GENLOOP_BEAT"  # set by the launcher: the file whose time says when this worker last reached a safe point
 _BEAT_SECONDS = 1.0
@@ -51,6 +56,7 @@ class World:
     local_rank: int = 0
     master: tuple[str, int] | None = None  # host and port where rank 0 listens, as far as the launcher says
     _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+    _steps: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "World":
@@ -97,21 +103,43 @@ class World:
         if self.stop_requested():
             raise StopRequested
 
+    def step(self) -> None:
+        """A step of work within a unit begins: counted for the status, and a safe point as in `check_stop`."""
+        self._steps[0] += 1
+        self.check_stop()
+
+    @property
+    def steps(self) -> int:
+        """How many steps this worker has begun."""
+        return self._steps[0]
+
     @contextmanager
     def stop_signals(self) -> Iterator[None]:
-        """Turn SIGTERM, SIGUSR2 and, below torchrun, SIGQUIT into stop requests in the body (main thread only)."""
+        """Turn SIGTERM, SIGUSR2 and, below torchrun, SIGQUIT into stop requests in the body (main thread only).
+
+        So does a first Ctrl-C, which is answered at once; a second one is a KeyboardInterrupt.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         chosen = [signal.SIGTERM, signal.SIGUSR2, *([signal.SIGQUIT] if "TORCHELASTIC_RUN_ID" in os.environ else [])]
         _listening.append(self)
         before = {number: signal.signal(number, lambda *_: self.request_stop()) for number in chosen}
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupted)
         try:
             yield
         finally:
             _listening.remove(self)
             for number, previous in before.items():
                 signal.signal(number, previous)
+
+    def _interrupted(self, number: int, frame: "FrameType | None") -> None:
+        """Ctrl-C."""
+        if self._stop.is_set():
+            signal.default_int_handler(number, frame)
+        terminal.err_at_once(STOPPING)
+        self.request_stop()
 
 
 def stop_requested() -> bool:

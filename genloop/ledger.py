@@ -379,6 +379,7 @@ class Ledger:
             "unit": asdict(self._unit) if self._unit else None,
             "items": self._items,
             "items_in_unit": self._in_unit,
+            "steps": self.world.steps,
             "units": self._done,
             "started": self._started,
             "updated": time.time(),

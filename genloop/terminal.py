@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import Any, TextIO
 
 from genloop.redaction import redact_text
@@ -29,6 +30,12 @@ def clean(text: str) -> str:
 def out(text: str) -> bool:
     """Print to standard output, as whole lines and at once -> whether somebody still reads it."""
     return _write(sys.stdout, clean(text))
+
+
+def err_at_once(text: str) -> None:
+    """Write to standard error past its stream, as a signal handler may: the stream may be in the middle of a text."""
+    with suppress(OSError):
+        os.write(2, f"{clean(text)}\n".encode())
 
 
 def out_markdown(text: str) -> None:

@@ -205,7 +205,7 @@ class PathSource:
     def _sampler(self) -> "Sampler[Any]":
         """The one that the source run drew with."""
         device = choose_device(self._made.device, self._world)
-        return build_generator(self._made, resolve, device, before_step=self._world.check_stop)
+        return build_generator(self._made, resolve, device, before_step=self._world.step)
 
     @cached_property
     def _masked(self) -> int:

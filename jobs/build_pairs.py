@@ -285,7 +285,7 @@ def _pairing(config: Config, checked: Checked, world: World, device: str) -> Pai
         return PlainPairing(
             checked.source, criterion, config.rule, config.most_pairs, config.seed, looks, checked.rated
         )
-    sampler: Any = build_generator(checked.made, resolve, device, before_step=world.check_stop)
+    sampler: Any = build_generator(checked.made, resolve, device, before_step=world.step)
     return LocalisedPairing(
         checked.source,
         criterion,

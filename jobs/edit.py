@@ -305,7 +305,7 @@ def _draw(
         prepared.drawing,
         conditions,
         slots=config.slots,
-        before_step=world.check_stop,
+        before_step=world.step,
     )
     search = config.search
     strategy = strategy_class(search.strategy)(sampler, models.judge, search.n, search.options)

@@ -195,7 +195,7 @@ def _kept_at_the_end(config: Config, each: float, paths: int, kept: Any) -> int:
 def _load(config: Config, given: GivenFolder | None, world: World) -> "tuple[Sampler[Any], Strategy]":
     """The sampler, and the search over it with its judge when it asks one."""
     search, device = config.search, choose_device(config.device, world)
-    sampler = build_generator(config, resolve, device, before_step=world.check_stop)
+    sampler = build_generator(config, resolve, device, before_step=world.step)
     if given:
         start = load(config.generator.mode(config.mode.kind))
         sampler, drawn = start(

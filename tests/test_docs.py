@@ -1,5 +1,6 @@
 """The documents say what is: examples run as they stand, the table of layers is the law's, links lead somewhere."""
 
+import importlib
 import json
 import os
 import re
@@ -12,7 +13,7 @@ import pytest
 
 from geneval.detectors.tables import DETECTORS
 from genloop.data.prompts import caption, read_metadata
-from genloop.job import run_command
+from genloop.job import parse, run_command
 from genloop.ledger import read_rows
 from genloop.records import COLORS, RELATIONS, TAGS
 from genloop.rewards import JUDGES
@@ -191,6 +192,20 @@ def test_commands_that_documents_and_manuals_show_name_jobs_and_presets_that_are
     own = {Path(path).stem for path in examples()}
     assert len(shown) > 5
     assert [(job, preset) for job, preset in shown if job not in own and not _preset(job, preset).is_file()] == []
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/coming-from.md"])
+def test_commands_for_newcomers_are_accepted_as_they_stand(document: str) -> None:
+    """Jobs, presets, keys and values; what a command reads need not be there."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    commands = re.findall(r"`genloop run ([^`]+)`", text) + re.findall(r"^genloop run (.+?)(?: {3,}.*)?$", text, re.M)
+    for command in commands:
+        job, *words = command.split()
+        options = [word for number, word in enumerate(words) if "--procs" in words[max(0, number - 1) : number + 1]]
+        given = [word for word in words if word not in {*options, "--help"}]
+        if "--help" not in words:
+            parse(importlib.import_module(f"jobs.{job}"), given)
+    assert len(commands) >= 5
 
 
 def _preset(job: str, preset: str) -> Path:

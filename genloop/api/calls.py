@@ -26,7 +26,7 @@ import jobs.generate
 from ckpts.resolve import resolve
 from genloop import job
 from genloop.config import parse_settings
-from genloop.distributed import World, choose_device
+from genloop.distributed import StopRequested, World, choose_device
 from genloop.reading import parse_json, read_json_object, read_utf8
 from genloop.rewards.build import build_judge
 from genloop.rewards.settings import JudgeSettings
@@ -154,8 +154,11 @@ def _run(module: ModuleType, preset: str | Path | None, folder: Path, keys: Mapp
     config = job.parse(module, words)
     job.check_devices(config)
     prepared = job.prepare(module, config)
-    with contextlib.redirect_stdout(io.StringIO()):
-        is_over = job.carry_out(module, config, World(), prepared.checked)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            is_over = job.carry_out(module, config, World(), prepared.checked)
+    except StopRequested:
+        raise KeyboardInterrupt from None
     if not is_over:
         raise RuntimeError(
             f"{folder}: some of its units are in the hands of other workers; call again when they are done"

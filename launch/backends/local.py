@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from genloop import terminal
-from genloop.distributed import end_with_parent
+from genloop.distributed import STOPPING, end_with_parent
 from genloop.environment import imports_alike
 from genloop.lease import living
 from genloop.ledger import unsettled
@@ -216,6 +216,8 @@ def supervise(
             if culprit is not None:  # an agent is ending its workers already
                 _ask_to_stop(child for child in children if child is not culprit)
                 deadline = time.monotonic() + GRACE
+        if requests.count > seen and not seen:
+            terminal.err(STOPPING)
         if requests.count > seen:
             _signal(children, signal.SIGKILL) if seen else _ask_to_stop(children)
             seen, deadline = requests.count, min(deadline, time.monotonic() + STOP_GRACE)

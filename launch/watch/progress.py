@@ -69,7 +69,7 @@ def table(state: RunState) -> "RenderableType":
     workers = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("worker", "state", "unit"):
         workers.add_column(column)
-    for column in ("items", "items/s", "last sign"):
+    for column in ("steps", "items", "items/s", "last sign"):
         workers.add_column(column, justify="right")
     for worker in state.workers:
         style = "red" if worker.state in {"lost", "failed"} else "" if worker.alive else "dim"
@@ -77,6 +77,7 @@ def table(state: RunState) -> "RenderableType":
             str(worker.rank),
             clean(worker.state),
             clean(worker.unit or ""),
+            str(worker.work_steps or ""),
             str(worker.items),
             f"{worker.rate:.2g}",
         )

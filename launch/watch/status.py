@@ -30,6 +30,7 @@ class WorkerState:
     units: int
     rate: float  # items a second
     silent: float  # seconds since its last sign of life
+    work_steps: int = 0  # within units, of a job that counts them
 
     @property
     def alive(self) -> bool:
@@ -138,6 +139,7 @@ def lines(state: RunState) -> list[str]:
         f"  worker {worker.rank}: {worker.state}"
         + (f" on unit {worker.unit}" if worker.unit else "")
         + f", {worker.items} items, {worker.rate:.2g} items/s"
+        + (f", {worker.work_steps} steps" if worker.work_steps else "")
         + (f", silent for {duration(worker.silent)}" if worker.state == "lost" else "")
         for worker in state.workers
     ]
@@ -161,6 +163,8 @@ def totals(state: RunState) -> str:
     if state.units:
         share = 100 * state.units_done // state.units
         parts += [f"{state.units_done}/{state.units} units ({share} %)", f"{state.items_done}/{state.items} items"]
+    if state.state == "running" and (work := sum(worker.work_steps for worker in state.workers if worker.alive)):
+        parts.append(f"{work} steps")
     if state.steps:
         parts += [f"step {state.steps.done}/{state.steps.total}", f"loss {state.steps.loss:.4g}"]
     if state.rate:
@@ -233,6 +237,7 @@ def _workers(run: Path) -> Iterator[WorkerState]:
             units=status["units"],
             rate=status["items"] / max(status["updated"] - status["started"], 1e-3),
             silent=silent,
+            work_steps=status.get("steps", 0),
         )
 
 

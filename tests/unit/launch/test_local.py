@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from genloop.distributed import STOPPING
 from genloop.ledger import finished, read_rows
 from launch.backends.local import Child, StopRequests, supervise
 from tests.processes import Worker
@@ -85,6 +86,21 @@ def test_bad_input_is_refused_once_before_any_worker_starts(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("procs", ["1", "2"])
+def test_ctrl_c_is_answered_at_once_and_a_second_one_does_not_wait_for_the_step(tmp_path, procs):
+    out = tmp_path / "run"
+    command = launch(COUNT, f"out={out}", "limit=4", "hang_at=2", "--procs", procs)
+    wait_until(lambda: finished(out))
+    assert command.stderr is not None
+    time.sleep(0.5)  # the unit that hangs has begun
+    command.send_signal(signal.SIGINT)
+    while STOPPING not in command.stderr.readline():
+        pass
+    assert command.poll() is None  # it waits for a step that never ends
+    command.send_signal(signal.SIGINT)
+    assert command.wait(timeout=300) == 75 and workers_of(out) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 @pytest.mark.parametrize("procs", ["1", "2"])
 def test_a_request_to_stop_leaves_no_lease_and_exits_75(tmp_path, procs, number):
@@ -96,6 +112,8 @@ def test_a_request_to_stop_leaves_no_lease_and_exits_75(tmp_path, procs, number)
     _, errors = command.communicate(timeout=300)
     assert command.returncode == 75, errors
     assert "with work left" in errors
+    if number == signal.SIGINT:
+        assert errors.count(STOPPING) == 1
     assert list((out / "leases").iterdir()) == []
     assert len(finished(out)) < 200
 

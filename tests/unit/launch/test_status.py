@@ -105,6 +105,21 @@ def test_units_of_different_sizes_count_with_their_own_items(tmp_path):
     assert (state.items, state.items_done) == (4 * 1026, 4 * 514 + 5)
 
 
+def test_steps_within_a_unit_are_progress_before_an_image_is_finished(tmp_path):
+    out, world = tmp_path / "run", World()
+    config = parse(counting_job, [f"out={out}", "limit=2"])
+    prepare(counting_job, config)
+    with Ledger.of(config, [Unit("00000", 0, 2)], world) as ledger:
+        for _ in ledger.claims():
+            for _ in range(7):
+                world.step()
+            ledger._write_status("working")
+            state = read_state(out)
+            break
+    assert state.items_done == 0 and "0/2 items, 7 steps" in totals(state)
+    assert lines(state)[1].endswith("7 steps")
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="is not a run folder"):
         read_state(tmp_path)
