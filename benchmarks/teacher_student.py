@@ -24,14 +24,22 @@ from genloop.rundir import write_atomic
 from launch.pipelines.folder import is_done
 
 PIPELINE = "teacher_student"
-ARMS = ("base", "control", "student", "teacher")
+ARMS = ("base", "control", "student", "lora-control", "lora", "teacher")
 CONTRASTS = [
     ("student", "control", "> 0"),
     ("student", "base", "> 0"),
     ("control", "base", ""),
+    ("lora", "lora-control", "> 0"),
+    ("lora", "base", "> 0"),
+    ("student", "lora", ""),
     ("teacher", "student", ""),
 ]
-COMPARED = {"over-base": "base", "over-control": "control"}
+COMPARED = {  # rows of `pairs`: whose images come nearer to the teacher's, and than whose
+    "student-over-base": ("student", "base"),
+    "student-over-control": ("student", "control"),
+    "lora-over-base": ("lora", "base"),
+    "lora-over-control": ("lora", "lora-control"),
+}
 
 
 def markdown(study: Study, seeds: Sequence[int], command: str) -> str:
@@ -48,8 +56,9 @@ def markdown(study: Study, seeds: Sequence[int], command: str) -> str:
         "",
         f"{cpu_model()}, {versions}. Arms are rows of `configs/pipelines/{study.pipeline}.yaml`, measured on "
         f"{num_prompts} prompts of {num_sentences} sentences, none of which the student was trained on, with the same "
-        "noise for all arms. `base` is the student before, `control` took the same steps on the same images with "
-        "shuffled captions. Scores are means of the six tasks in %, judged by the exact detector; differences are in "
+        "noise for all arms. `base` is the student before; `student` trained all weights of its UNet, `lora` adapters; "
+        "their controls took the same steps on the same images with shuffled captions. Scores are means of the six "
+        "tasks in %, judged by the exact detector; differences are in "
         "points, paired by image, with 95 % intervals of a bootstrap over prompts and seeds, then each seed alone.",
         "",
         "| arm | score, mean of the seeds | each seed (95 % over prompts) | CPU-minutes of training and its data |",
@@ -63,8 +72,8 @@ def markdown(study: Study, seeds: Sequence[int], command: str) -> str:
         "How much nearer the student's images are to the teacher's of the same prompt and noise; merits, more is "
         "better. Share: 0 is the teacher with another seed, 1 are equal images. BCa intervals over prompts.",
         "",
-        "| seed | metric | over | n | gain (95 % interval) | share (95 % interval) |",
-        "|---|---|---|---|---|---|",
+        "| seed | whose | metric | over | n | gain (95 % interval) | share (95 % interval) |",
+        "|---|---|---|---|---|---|---|",
         *_pair_lines(study, seeds),
         "",
         f"CPU-minutes of all runs together: {minutes(everything):.0f}.",
@@ -79,12 +88,12 @@ def _pair_lines(study: Study, seeds: Sequence[int]) -> Iterator[str]:
             if name == "pairs" and row in COMPARED and is_done(study.out, stage):
                 for one in read_json(stage.folder / "pairs" / "table.json"):
                     if one["over"] == "baseline":
-                        yield _pair_line(seed, COMPARED[row], one)
+                        yield _pair_line(seed, *COMPARED[row], one)
 
 
-def _pair_line(seed: int, over: str, one: Mapping[str, Any]) -> str:
+def _pair_line(seed: int, whose: str, over: str, one: Mapping[str, Any]) -> str:
     gain, share = (_spanned(found) for found in (one["gain"]["difference"], one["normalised"]))
-    return f"| {seed} | {one['metric']} | {over} | {one['gain']['prompts']} | {gain} | {share} |"
+    return f"| {seed} | {whose} | {one['metric']} | {over} | {one['gain']['prompts']} | {gain} | {share} |"
 
 
 def _spanned(found: Mapping[str, float | None]) -> str:

@@ -58,7 +58,7 @@ TASKS = {
     ),
     "image preference": Tiny(
         train_student,
-        (FIVE, "objective=dpo", "dpo.rejected=configs/data/diffusion/rejected", "dpo.beta=500", "drop_captions=0"),
+        (FIVE, "objective=dpo", "dpo.rejected=configs/data/diffusion/rejected", "dpo.beta=50", "drop_captions=0"),
         "lora/pytorch_lora_weights.safetensors",
     ),
     "small diffusion model": Tiny(

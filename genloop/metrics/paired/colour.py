@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NUM_DOMINANT = 5
 _PALETTE_SIDE = 32  # pixels of the copy whose colours are grouped
 _ROUNDS = 12  # of k-means
+_BLOCK = 1 << 14  # pixels whose differences are computed together: fewer calls weigh more than a smaller cache
 _POW25_7 = 25.0**7
 _NEARLY_OPPOSITE = 1e-3  # 1 + the cosine between hues, below which cross / sqrt(reach) loses digits
 _C30, _S30, _C6, _S6, _C63, _S63 = (float(f(np.deg2rad(angle))) for angle in (30, 6, 63) for f in (np.cos, np.sin))
@@ -43,7 +44,7 @@ def delta_e(candidates: Pixels, references: Pixels) -> np.ndarray:
     """Mean CIEDE2000 of pixels at the same place."""
     ours, theirs = (side.lab.reshape(3, -1) for side in (candidates, references))
     found = np.empty(ours.shape[1])
-    for block in blocks(len(found)):
+    for block in blocks(len(found), _BLOCK):
         found[block] = ciede2000(ours[:, block], theirs[:, block])
     return found.reshape(len(candidates.images), -1).mean(axis=1)
 

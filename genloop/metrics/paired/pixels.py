@@ -53,7 +53,7 @@ class Pixels:
         mean = lab.mean(axis=2)
         centred = lab - mean[..., None]
         squares = centred * centred
-        third = (squares * centred).mean(axis=2)
+        third = np.einsum("cbp,cbp->cb", squares, centred) / lab.shape[2]
         return np.concatenate([mean, np.sqrt(squares.mean(axis=2)), np.cbrt(third)]).T
 
     @cached_property
@@ -84,7 +84,7 @@ def _bins(planes: np.ndarray) -> np.ndarray:
 
 @cache
 def _bin_tables() -> tuple[np.ndarray, np.ndarray]:
-    """64 hue bin by [spread, sector + 255], 8 saturation bin + value bin by [spread, value], both flat"""
+    """64 hue bin by [spread, sector + 255], 8 saturation bin + value bin by [spread, value], both flat and small"""
     spread, divisor = np.arange(256)[:, None], np.maximum(np.arange(256), 1)
     of_value = np.rint((255 << 12) / divisor).astype(np.int64)  # 12 bits behind the point
     of_spread = np.rint((180 << 12) / (6.0 * divisor)).astype(np.int64)
@@ -92,4 +92,4 @@ def _bin_tables() -> tuple[np.ndarray, np.ndarray]:
     hue = np.where(hue < 0, hue + 180, hue)
     saturation = np.minimum((spread * of_value + 2048) >> 12, 255)  # above only where no colour is
     rest = (saturation >> 5) * 8 + (np.arange(256) >> 5)
-    return (hue * 8 // 180 * 64).ravel(), rest.ravel()
+    return (hue * 8 // 180 * 64).astype(np.int16).ravel(), rest.astype(np.int16).ravel()

@@ -162,12 +162,13 @@ def _hashes(pixels: Pixels) -> np.ndarray:
 
 def _laplacian_variance(luma: "Tensor") -> np.ndarray:
     """(B, H, W) -> (B,); the image is mirrored at its edges, which are not repeated. Sums of whole numbers: exact."""
-    around = np.pad(luma.numpy(), ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    whole = luma.numpy().astype(np.int16)
+    around = np.pad(whole, ((0, 0), (1, 1), (1, 1)), mode="reflect")
     found = around[:, :-2, 1:-1] + around[:, 2:, 1:-1]
     found += around[:, 1:-1, :-2]
     found += around[:, 1:-1, 2:]
-    found -= 4 * luma.numpy()
-    flat = found.reshape(len(found), -1)
+    found -= 4 * whole
+    flat = found.reshape(len(found), -1).astype(np.float64)
     squares, mean = np.einsum("bp,bp->b", flat, flat) / flat.shape[1], flat.sum(axis=1) / flat.shape[1]
     return squares - mean * mean
 

@@ -39,6 +39,6 @@ def test_what_is_done_is_told(tmp_path: Path) -> None:
     text = markdown(study, [0, 1], "command")
     assert all(f"\n| {arm} |" in text for arm in ARMS)
     assert "| student - control | > 0 | **+" in text
-    for side in ("base", "control"):
-        assert f"| 0 | ssim | {side} | 8 | +0.250 (+0.125 to +0.500) | +0.750 |" in text
-    assert text.count("| ssim |") == 2
+    for whose, side in COMPARED.values():
+        assert f"| 0 | {whose} | ssim | {side} | 8 | +0.250 (+0.125 to +0.500) | +0.750 |" in text
+    assert text.count("| ssim |") == len(COMPARED)
