@@ -93,9 +93,19 @@ def searched(choice: argparse.Namespace, root: Path) -> list[str]:
     """Score and operations an image of best_of_n and parm -> lines of a table and what it says."""
     from jobs import generate, metrics
 
-    runs, judge = {}, ["judge.kind=llava", f"judge.options.checkpoint={choice.judge}"]
+    runs, judge = {}, ["judge.kind=llava", f"judge.options.checkpoint={choice.judge}", "judge.options.dtype=float32"]
+    everything = PROMPTS.read_text("utf-8").splitlines()
+    spread = [
+        everything[place * len(everything) // choice.prompts] for place in range(choice.prompts)
+    ]  # over the tasks
+    (root / "prompts.txt").write_text("\n".join(spread) + "\n", "utf-8")
     for strategy in ("best_of_n", "parm"):
-        words = [*_words(choice, images=1), f"search.strategy={strategy}", f"search.n={choice.search}"]
+        words = [
+            *_words(choice, images=1),
+            f"prompts={root / 'prompts.txt'}",
+            f"search.strategy={strategy}",
+            f"search.n={choice.search}",
+        ]
         words += [*judge, f"out={root / strategy}"]
         assert run_command(generate, words) == 0
         runs[strategy] = list(read_generated(root / strategy))
