@@ -25,7 +25,6 @@ from tests.worlds.tiny_instructblip import instructblip_folder, scale_by_fan_in
 ARMS = {"trained": (), "control": ("pairs.shuffle_labels=true",)}
 VISION = {"hidden_size": 48, "intermediate_size": 96, "image_size": 24, "patch_size": 4}
 QFORMER = {"hidden_size": 48, "intermediate_size": 96, "encoder_hidden_size": 48}
-QFORMER_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 TEXT = {"hidden_size": 64, "intermediate_size": 128}
 STEPS = 800
 KEYS = (
@@ -53,7 +52,7 @@ def run_arm(out: Path, pairs: Path, arm: str, seed: int) -> None:
     """One training, unless it is there."""
     start, run = out / f"start-{seed}", out / f"{arm}-{seed}"
     if not start.is_dir():
-        parts = {"vision": VISION, "qformer": QFORMER | QFORMER_DROPOUT, "text": TEXT, "side": 24}
+        parts = {"vision": VISION, "qformer": QFORMER, "text": TEXT, "side": 24}
         instructblip_folder(start, words=WORDS, seed=seed, change=partial(scale_by_fan_in, seed=seed), **parts)
     if not (run / "pairs.jsonl").is_file():
         words = [f"data.shapes.pairs.path={pairs}", f"start={start}", f"seed={seed}", f"out={run}", *KEYS, *ARMS[arm]]

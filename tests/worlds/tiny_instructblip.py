@@ -27,6 +27,8 @@ _QFORMER = {
     "intermediate_size": 32,
     "cross_attention_frequency": 2,
     "encoder_hidden_size": 16,
+    "hidden_dropout_prob": 0.0,  # dropout is keyed by the pass: with it losses depend on the number of ranks
+    "attention_probs_dropout_prob": 0.0,
 }
 LANGUAGES: dict[str, dict[str, Any]] = {
     "vicuna": {
