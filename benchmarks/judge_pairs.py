@@ -1,6 +1,6 @@
 """Whether a judge learns from pairs of answers: a tiny InstructBLIP with fresh weights, beside a control.
 
-    python -m benchmarks.judge_pairs --out runs/judge-pairs              # three seeds, about 25 CPU-minutes
+    python -m benchmarks.judge_pairs --out runs/judge-pairs              # three seeds, about 9 CPU-minutes
     python -m benchmarks.judge_pairs --out runs/judge-pairs --seeds 0    # one of them
 
 2,400 pairs about drawn objects: what the image shows, and the same with another colour or shape, asked in 256 ways.
@@ -91,7 +91,7 @@ def right(chance: float) -> float:
 
 
 def words(found: Interval) -> str:
-    return f"{100 * found.estimate:+.1f} % ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
+    return f"{100 * found.estimate:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
 if __name__ == "__main__":
