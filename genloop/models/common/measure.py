@@ -75,8 +75,7 @@ def adapter_file(folder: Path) -> Path:
 
 def count_flops(call: Callable[[], object]) -> int:
     """Operations of one call. Its tensors may be on the meta device."""
-    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # torch knows those of GPUs alone
-    counter = FlopCounterMode(display=False, custom_mapping={attention: _attention_flops})
+    counter = FlopCounterMode(display=False, custom_mapping=_formulas())
     with counter:
         call()
     return int(counter.get_total_flops())
@@ -122,6 +121,18 @@ def _count(parameter: Tensor) -> int:
     """Numbers that a parameter stands for, however they are packed."""
     state = getattr(parameter, "quant_state", None)  # of bitsandbytes
     return int(torch.Size(state.shape).numel()) if state is not None else parameter.numel()
+
+
+def _formulas() -> dict[Any, Any]:
+    """What torch does not know: attention on CPUs, products with weights that bitsandbytes has packed."""
+    found = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
+    packed = [getattr(torch.ops.bitsandbytes, name, None) for name in ("gemm_4bit", "gemv_4bit")]  # None: not imported
+    return found | {operator: _packed_flops for operator in packed if operator is not None}
+
+
+def _packed_flops(given: Sequence[int], packed: Sequence[int], shape: Sequence[int], *_: Any, **__: Any) -> int:
+    """Shapes (..., I) and, of what the packed weights stand for, (O, I)."""
+    return 2 * math.prod(given) * shape[0]
 
 
 def _attention_flops(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: Any, **__: Any) -> int:

@@ -28,9 +28,14 @@ def test_parts_of_one_storage_are_told_apart():
     assert size_of(model).num_bytes == 128
 
 
-def test_four_bits_change_bytes_and_not_parameters(tmp_path):
+def test_four_bits_change_bytes_and_neither_parameters_nor_operations(tmp_path):
     folder = check_chat_folder(qwen_folder(tmp_path / "q"))
-    full, packed = (size_of(load_chat_model(folder, nf4=nf4)) for nf4 in (False, True))
+    models = [load_chat_model(folder, nf4=nf4) for nf4 in (False, True)]
+    full, packed = map(size_of, models)
+    for ids in (torch.arange(3, 12)[None], torch.tensor([[5]])):
+        with torch.inference_mode():
+            counts = [count_flops(lambda model=model, ids=ids: model(input_ids=ids)) for model in models]
+        assert counts[0] == counts[1] > 0
     assert full.parameters == packed.parameters and set(full.bytes_by_dtype) == {"float32"}
     assert packed.bytes_by_dtype["uint8"] > 0 and packed.num_bytes < full.num_bytes
     assert abs(weight_bytes(folder.folder) - full.num_bytes) < 8192  # the header
