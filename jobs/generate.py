@@ -7,11 +7,12 @@
     genloop run generate tiny_shards out=runs/s
     genloop run generate inpaint_tiny out=runs/i
     genloop run generate extrapolate_tiny out=runs/e
+    genloop run generate restyle_tiny out=runs/y mode.options.strength=0.5
     torchrun --nproc-per-node 8 -m jobs.generate showo_256 out=runs/d prompts=prompts.txt
 
 Reads   a prompt file (and its GenEval metadata), the generator's checkpoints (of Show-o: also its image tokenizer);
-        a judge's checkpoint when the strategy asks one; with mode.kind=inpaint or extrapolate folders of images and
-        masks, the i-th file by name for line i.
+        a judge's checkpoint when the strategy asks one; with mode.kind=inpaint, extrapolate or restyle folders of
+        images and masks, the i-th file by name for line i.
 Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads), or with images=shards one
         WebDataset shard a unit, RUN/shards/00002.tar: png, txt, and json with all that made the image;
         RUN/rows/*.jsonl, one line an image: tokens, scores and way of all candidates, the chosen one, its sha256, what
@@ -19,7 +20,9 @@ Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval r
         candidate, a column a step at which a judge was asked. With text=detailed_caption the generator reads the
         rewritten prompt that a line of metadata holds beside the original one; judges and evaluations go on seeing the
         original. Rows, PNGs and metadata.jsonl then hold both. Inpainting keeps the tokens around the hole and can be
-        searched as any image; extrapolation makes larger images, mode.options.directions=[right,up], without a search.
+        searched as any image, and so can restyling, which draws a diffusion model's image from a given one that is
+        noised to mode.options.strength; extrapolation makes larger images, mode.options.directions=[right,up], without
+        a search.
         An image with NaN, or a black one unless refuse_black=false, is a failure of its unit that names its prompt.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image depends on the
         config and its prompt's line alone: not on workers, slots or restarts.
@@ -92,7 +95,7 @@ class Checked:
 
 def check(config: Config) -> Checked:
     """Prompts, names, given images and checkpoint headers, before anything is loaded or written."""
-    config.search.check(config.sampling.num_steps)
+    config.search.check(config.mode.num_steps(config.sampling.num_steps))
     questions = config.search.questions
     classes = judge_classes(config.judge) if questions else None
     prompts = read_prompts(config.prompts, config.metadata, limit=config.limit, classes=classes, text=config.text)

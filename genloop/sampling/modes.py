@@ -1,4 +1,4 @@
-"""What images are drawn from: a text alone, an image with a hole, or an image that is to grow; and answers. No torch.
+"""What images are drawn from: a text alone, an image to restyle, to fill or to grow; and answers. No torch.
 
 H, W = pixels. A generator's maker says which modes it has, see `GeneratorMaker.modes`.
 """
@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Protocol
 import numpy as np
 from pydantic import Field
 
-from genloop.bounds import Count, CountOrNone, Factor, Repeats
+from genloop.bounds import Count, CountOrNone, Factor, Repeats, Share
 from genloop.config import ADDED, InputPath, Settings
 from genloop.factories import PartSettings
 from genloop.records import Seed
@@ -73,10 +73,31 @@ class ExtrapolateMode:
         overlap: CountOrNone = Field(0, description="so many more tokens a direction, from as many fewer at the border")
 
 
+class RestyleMode:
+    """Images that are noised in part and drawn from there: their layout stays, their look follows the text."""
+
+    class Options(Settings):
+        """A folder as for inpainting; images are scaled to fill the size that is drawn, and cropped to their middle."""
+
+        images: InputPath = Field(description="folder of images, one a prompt")
+        strength: Share = Field(0.8, gt=0, description="share of the noise and of the steps; 1: nothing is left of it")
+
+        def num_steps(self, steps: int) -> int:
+            """The last ones of a schedule of `steps`, rounded down as diffusers has it; ValueError for none."""
+            taken = int(self.strength * steps)
+            if not taken:
+                raise ValueError(
+                    f"mode.options.strength: {self.strength:g} of {steps} steps is less than one; "
+                    "raise it or sampling.steps"
+                )
+            return taken
+
+
 _MODES = {
     TEXT: "genloop.sampling.modes:TextMode",
     "inpaint": "genloop.sampling.modes:InpaintMode",
     "extrapolate": "genloop.sampling.modes:ExtrapolateMode",
+    "restyle": "genloop.sampling.modes:RestyleMode",
 }
 
 
@@ -87,3 +108,7 @@ class ModeSettings(PartSettings):
     part: ClassVar = "mode"
 
     kind: Annotated[str, ADDED] = Field(TEXT, description=", ".join(_MODES))
+
+    def num_steps(self, steps: int) -> int:
+        """How many of a schedule's steps a path takes; ValueError where that is none."""
+        return self.options.num_steps(steps) if isinstance(self.options, RestyleMode.Options) else steps

@@ -49,9 +49,14 @@ def crop_of(image: Size, sizes: Sequence[Size]) -> Crop:
     """
     aspect = math.log(image.width / image.height)
     size = min(sizes, key=lambda s: (abs(math.log(s.width / s.height) - aspect), -s.width * s.height))
-    scale = max(size.width / image.width, size.height / image.height)
-    if scale > 1:
+    if image.width < size.width or image.height < size.height:
         raise ValueError(f"{image} pixels are fewer than the {size} of its bucket; lower `resolution`, or leave it out")
+    return middle_of(image, size)
+
+
+def middle_of(image: Size, size: Size) -> Crop:
+    """The middle of an image, scaled so that it fills `size`."""
+    scale = max(size.width / image.width, size.height / image.height)
     scaled = Size(max(size.width, round(image.width * scale)), max(size.height, round(image.height * scale)))
     return Crop(scaled, (scaled.width - size.width) // 2, (scaled.height - size.height) // 2, size)
 

@@ -1,6 +1,6 @@
 """What stands behind generator=diffusion: its config keys, what it needs, how it is loaded. No torch until loading."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
@@ -42,6 +42,7 @@ class DiffusionGenerator(GeneratorMaker):
 
     Options = DiffusionOptions
     Sampling = DiffusionSampling
+    modes: ClassVar[Mapping[str, str]] = {"restyle": "genloop.sampling.diffusion.restyle:restyling"}
     corrects: ClassVar[bool] = False
 
     @classmethod

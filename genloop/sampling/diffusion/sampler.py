@@ -60,19 +60,21 @@ class DiffusionSampler:
         self._conditions: weakref.WeakValueDictionary[str, Condition] = weakref.WeakValueDictionary()
         self._unconditional = model.encode(settings.negative_prompt) if settings.is_guided else None
 
-    def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed]) -> DiffusionState:
-        """One row for each (prompt, seed) pair: Gaussian noise."""
-        rows, start = len(prompts), self._table(self.num_steps).levels.start
-        latents = start * self._noise(seeds, [0] * rows, [0] * rows, "latents")
+    def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed], given: Tensor | None = None) -> DiffusionState:
+        """One row for each (prompt, seed) pair: Gaussian noise, or `given` clean latents (B, C, h, w) that are noised.
+
+        A path takes the last `num_steps` of the schedule; given latents are noised to where those begin.
+        """
+        rows, latents = len(prompts), self._begun(seeds, given)
         return DiffusionState(
             latents=latents,
-            guess=latents,
+            guess=latents if given is None else given,
             known=torch.full_like(latents, torch.nan),
             seeds=tuple(seeds),
             conditions=tuple(self._condition(prompt.condition) for prompt in prompts),
             steps=(0,) * rows,
             lengths=(self.num_steps,) * rows,
-            horizons=(self.num_steps,) * rows,
+            horizons=(self.settings.num_steps,) * rows,
             rounds=(0,) * rows,
             guidance=(1.0,) * rows,
             follows=(False,) * rows,
@@ -98,7 +100,7 @@ class DiffusionSampler:
 
         The strength of image-to-image is `num_steps` / steps; the other cells end as they are.
         """
-        horizon, rows = max(self.num_steps, num_steps), len(state)
+        horizon, rows = max(self.settings.num_steps, num_steps), len(state)
         marked = drop.to(state.latents.device).view(rows, 1, *self.grid)
         rounds = tuple(number + 1 for number in state.rounds)
         levels, place = self._table(horizon).levels, horizon - num_steps
@@ -126,7 +128,7 @@ class DiffusionSampler:
         """Image-to-image with other texts: noise in `cells` (B, n), or everywhere, of `strength` of the steps."""
         if cells is None:
             cells = torch.ones(len(state), self.grid[0] * self.grid[1], dtype=torch.bool)
-        again = self.remask(state, cells, max(1, math.ceil(strength * self.num_steps)))
+        again = self.remask(state, cells, max(1, math.ceil(strength * self.settings.num_steps)))
         conditions = tuple(self._condition(prompt.condition) for prompt in prompts)
         return replace(again, conditions=conditions, guidance=(guidance,) * len(state))
 
@@ -168,10 +170,11 @@ class DiffusionSampler:
 
         Minus the mean squared error of x0 over channels and three keyed noises at the middle of the schedule.
         """
-        place, rows = self.num_steps // 2, len(state)
-        again = replace(state, steps=(0,) * rows, lengths=(self.num_steps - place,) * rows, follows=(False,) * rows)
-        again = replace(again, horizons=(self.num_steps,) * rows)
-        columns, levels = self._columns(again), self._table(self.num_steps).levels
+        horizon, rows = self.settings.num_steps, len(state)
+        place = horizon // 2
+        again = replace(state, steps=(0,) * rows, lengths=(horizon - place,) * rows, follows=(False,) * rows)
+        again = replace(again, horizons=(horizon,) * rows)
+        columns, levels = self._columns(again), self._table(horizon).levels
         error = torch.zeros_like(state.guess)
         for probe in range(PROBES):
             noise = self._noise(state.seeds, [probe] * rows, state.rounds, "confidence")
@@ -217,16 +220,26 @@ class DiffusionSampler:
         drawn = [self.noise(seed, shape, step=step, round=number, purpose=purpose) for seed, step, number in keys]
         return torch.stack(drawn).to(self.model.device)
 
+    def _begun(self, seeds: Sequence[Seed], given: Tensor | None) -> Tensor:
+        """Latents (B, C, h, w) before the first step."""
+        none, horizon = [0] * len(seeds), self.settings.num_steps
+        levels, place = self._table(horizon).levels, horizon - self.num_steps
+        noise = self._noise(seeds, none, none, "latents")
+        if given is None:
+            return levels.start * noise
+        return levels.alpha_in[place].item() * given + levels.sigma_in[place].item() * noise
+
     def _branched(self, state: DiffusionState, seed: Seed) -> DiffusionState:
         """One row with another seed."""
         (place,), (number,) = state.places, state.rounds
         other = replace(state, seeds=(seed,))
         if seed == state.seeds[0] or state.steps == state.lengths:
             return other
+        if number == 0 and state.steps[0] == 0:
+            given = state.guess if place else None
+            latents = self._begun([seed], given)
+            return replace(other, latents=latents, guess=latents if given is None else given)
         table = self._table(state.horizons[0])
-        if number == 0 and place == 0:
-            latents = table.levels.start * self._noise([seed], [0], [0], "latents")
-            return replace(other, latents=latents, guess=latents)
         if table.draws:
             return other
         noise = self._noise([seed], [place], [number], "branch")

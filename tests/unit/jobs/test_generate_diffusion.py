@@ -81,6 +81,16 @@ def test_a_pipeline_is_searched_like_any_generator(tmp_path: Path, judge: list[s
     assert all(row["cost"]["flops_without_search"] > 1e6 for row in read_rows(tmp_path / "wide"))
 
 
+def test_images_are_restyled_by_a_search_that_judges_in_between(tmp_path: Path, judge: list[str]) -> None:
+    words = ["restyle_tiny", "limit=2", "generator.options.pipeline=ckpts/tiny/sd", "search={}", *judge]
+    words += ["mode.options.strength=0.7", "sampling.steps=5", *SEARCHES["parm"]]
+    assert run_command(generate, [*words, f"out={tmp_path / 'wide'}"]) == 0
+    assert run_command(generate, [*words, "slots=1", f"out={tmp_path / 'narrow'}"]) == 0
+    assert contents(tmp_path / "wide") == contents(tmp_path / "narrow")
+    assert {(row["given"], row["num_steps"]) for row in read_rows(tmp_path / "wide")} == {("0.png", 3), ("1.png", 3)}
+    assert run_command(verify, [f"run={tmp_path / 'wide'}", f"out={tmp_path / 'checked'}"]) == 0
+
+
 def _edit(file: Path, **values: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | values))
 

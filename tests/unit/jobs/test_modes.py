@@ -1,4 +1,4 @@
-"""`generate` from images (inpaint, extrapolate) and `answer`: equal bytes however they run, and what is refused."""
+"""`generate` from given images and `answer`: equal bytes however they run, and what is refused."""
 
 import json
 import shutil
@@ -22,6 +22,7 @@ IMAGES, MASKS = PROMPTS / "shapes_images", PROMPTS / "shapes_masks"
 TINY = {
     "inpaint": (generate, "inpaint_tiny"),
     "extrapolate": (generate, "extrapolate_tiny"),
+    "restyle": (generate, "restyle_tiny"),
     "answer": (answer, "tiny"),
 }
 FASTER = ["sampling.steps=6"]
@@ -125,6 +126,7 @@ def broken_inputs(folder: Path, what: str) -> None:
 
 
 HERE = ["mode.options.images={}/images", "mode.options.masks={}/masks", "limit=null", "prompts={}/prompts.txt"]
+RESTYLED = ["mode.options.images={}/images", "limit=null", "prompts={}/prompts.txt"]
 BAD: dict[str, tuple[ModuleType, str, str, list[str], str]] = {
     "an image that is missing": (generate, "inpaint_tiny", "missing", HERE, "2 images for 3 lines"),
     "an image that is torn": (generate, "inpaint_tiny", "torn", HERE, "images/1.png: "),
@@ -138,6 +140,33 @@ BAD: dict[str, tuple[ModuleType, str, str, list[str], str]] = {
     "no direction": (generate, "extrapolate_tiny", "", ["mode.options.directions=[]"], "mode.options.directions"),
     "too much overlap": (generate, "extrapolate_tiny", "", ["mode.options.overlap=3"], "overlap is 3, expected 0 to 2"),
     "a search that grows": (generate, "extrapolate_tiny", "", ["search.strategy=best_of_n"], "search.strategy: "),
+    "an image that is torn, to restyle": (generate, "restyle_tiny", "torn", RESTYLED, "images/1.png: "),
+    "fewer images than prompts to restyle": (generate, "restyle_tiny", "missing", RESTYLED, "2 images for 3 lines"),
+    "no strength": (generate, "restyle_tiny", "", ["mode.options.strength=0"], "mode.options.strength"),
+    "too much strength": (generate, "restyle_tiny", "", ["mode.options.strength=1.01"], "mode.options.strength"),
+    "strength of no step": (generate, "restyle_tiny", "", ["mode.options.strength=0.1"], "mode.options.strength"),
+    "a mask to restyle": (generate, "restyle_tiny", "", [f"mode.options.masks={MASKS}"], "mode.options.masks"),
+    "a step that is not walked": (
+        generate,
+        "restyle_tiny",
+        "",
+        ["search.strategy=parm", "search.options.at=4", "judge.kind=shapes_oracle"],
+        "search.options.at",
+    ),
+    "a generator that restyles nothing": (
+        generate,
+        "tiny",
+        "",
+        ["mode.kind=restyle", f"mode.options.images={IMAGES}"],
+        "'showo' has no mode 'restyle'",
+    ),
+    "a generator that fills nothing": (
+        generate,
+        "tiny_diffusion",
+        "",
+        ["mode.kind=inpaint", f"mode.options.images={IMAGES}", f"mode.options.masks={MASKS}"],
+        "'diffusion' has no mode 'inpaint' (text, restyle)",
+    ),
     "an unknown key": (generate, "inpaint_tiny", "", ["mode.options.mask=x"], "did you mean 'masks'?"),
     "another generator": (
         generate,
