@@ -93,8 +93,8 @@ def machine(device: str, folder: Path, *, compiled: bool) -> Iterator[Row]:
     """Versions, the state of TensorFloat-32, and that nothing needs CUDA's toolkit."""
     nccl = ".".join(map(str, torch.cuda.nccl.version())) if device == "cuda" else "none"
     yield Row("torch, CUDA, NCCL", f"{torch.__version__}, {torch.version.cuda}, {nccl}")
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    yield Row("matrix products of float32 in TensorFloat-32", str(tf32), "False", not tf32)
+    kept = torch.backends.cuda.matmul.fp32_precision
+    yield Row("matrix products of float32 are made in", kept, "not tf32", kept != "tf32")
     compiler = shutil.which("nvcc")
     require("deepspeed", "train")
     yield Row("deepspeed imports; CUDA's toolkit is not needed", f"nvcc: {compiler or 'not here'}", "imports", True)

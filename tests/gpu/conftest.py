@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from genloop.models.common.precision import strict_float32
 from tests.runs import ROOT
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The device under test. Matrix products in full float32: TensorFloat-32 has three digits."""
+    """The device under test. Products in full float32: TensorFloat-32 has three digits."""
     monkeypatch.chdir(ROOT)
     torch.set_num_threads(1)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    yield request.param
+    with strict_float32(request.param):
+        yield request.param
 
 
 @pytest.fixture

@@ -63,9 +63,13 @@ def tiny_config(
 
 @lru_cache
 def tiny_showo(config: ShowOConfig | None = None) -> ShowO:
-    """Random weights, large enough that rows, texts and steps differ. One thread: more only wait for each other."""
+    """Random weights, large enough that rows, texts and steps differ. One thread: more only wait for each other.
+
+    One for all tests, which may learn with it although the first one that asked was not to.
+    """
     torch.set_num_threads(1)
-    return build_showo(config or tiny_config(), seed=5, text_tokenizer=LetterTokenizer()).eval()
+    with torch.inference_mode(mode=False):
+        return build_showo(config or tiny_config(), seed=5, text_tokenizer=LetterTokenizer()).eval()
 
 
 def pixels_of(model: ShowO) -> GreyTokenizer:

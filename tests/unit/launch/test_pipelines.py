@@ -16,6 +16,7 @@ from tests.runs import ROOT, genloop, start_command, wait_until, workers_of
 
 COUNT = "tests.worlds.counting_job"
 FILES = sorted((ROOT / "configs/pipelines").glob("*.yaml"))
+OWN_DATA = {"judge_sweep": ["vars.pairs=configs/data/responses/pairs.jsonl"]}  # what a user has to bring
 THREE = f"""
 out: OUT
 vars: {{limit: 4, slow: 0.0}}
@@ -43,8 +44,9 @@ def pipeline_file(folder: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_every_shipped_pipeline_can_be_planned(file):
-    stages = resolve_stages(load_pipeline(str(file)), {})
+def test_every_shipped_pipeline_can_be_planned(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    stages = resolve_stages(load_pipeline(str(file), OWN_DATA.get(file.stem, [])), {})
     assert stages and len({stage.address for stage in stages}) == len({stage.folder for stage in stages})
 
 

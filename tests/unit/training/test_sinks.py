@@ -81,7 +81,7 @@ def test_an_unknown_sink_is_refused(name, tmp_path, monkeypatch, capsys):
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     monkeypatch.setitem(sinks.SINKS, "gone", "tests.unit.training.test_sinks:Gone")
-    with pytest.raises(MissingPackage, match=r"\.\[sinks\]"):
+    with pytest.raises(MissingPackage, match=r"\[sinks\]"):
         check_sinks(["gone"])
 
 
