@@ -55,6 +55,12 @@ SHORT = {
     ),
     "image_metrics": Short("--pairs 64", r"all \|.*\| ([\d.]+)", "x scikit-image and ImageHash, one pair a time", "10"),
     "teacher": Short("--repeats 1 --prompts 8", r"draws ([\d.]+) x", "x a plain loop of diffusers", "1"),
+    "edit": Short(
+        "--out runs/edit-benchmark --rounds 1 --requests 2 --images 4 --steps 4",
+        r"\| (edit|stages|encoded) \| [\d.]+ \| ([\d.]+)",
+        "x a plain loop of the stock pipelines",
+        "1",
+    ),
     "irg_verify": Short(
         "--traces 5000 --distinct 100 --changed 200", r"([\d,]+) a CPU-minute", "traces a CPU-minute", "100,000"
     ),
