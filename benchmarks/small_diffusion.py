@@ -41,7 +41,7 @@ ARMS = {
     "perceptual": ("objective=perceptual", "model.channels=[48]", "perceptual.vae=4"),
 }
 CONTRASTS = (("depthwise", "stock"), ("perceptual", "depthwise"))
-TASKS = "weights=[2,1,0,0,0,0]"  # single_object and two_object
+TASKS = "task_weights=[2,1,0,0,0,0]"  # single_object and two_object
 NUM_PROMPTS, NUM_SCENES, KID_SCENES = 100, 256, 1024
 TIMESTEPS = (100, 300, 500, 700, 900)
 MEASURES = {
@@ -63,7 +63,7 @@ def prepare(out: Path, seeds: Sequence[int], steps: int) -> None:
 
 def train(out: Path, arm: str, seed: int, steps: int, run: Path) -> None:
     """One training."""
-    words = (f"base={out}/fresh-{seed}/pipeline", f"shards={out}/scenes/shards", f"cache={out}/cache", f"seed={seed}")
+    words = (f"start={out}/fresh-{seed}/pipeline", f"shards={out}/scenes/shards", f"cache={out}/cache", f"seed={seed}")
     few = (f"train.num_steps={steps}", "train.batch_size=16", "train.warmup_steps=50")
     _job(train_diffusion, "shapes", run, *words, *few, *ARMS[arm])
 

@@ -164,7 +164,7 @@ def _words(choice: argparse.Namespace, images: int | None = None) -> list[str]:
     return [
         *("tiny", f"prompts={PROMPTS}", "metadata=null", f"limit={choice.prompts}", f"unit_size={WARM}", "threads=1"),
         *("generator.kind=diffusion", f"generator.options.pipeline={choice.pipeline}", "device=cpu"),
-        f"generator.options.paths_per_pass={choice.search or choice.batch}",
+        f"generator.options.paths_per_forward={choice.search or choice.batch}",
         f"images_per_prompt={images or choice.batch}",
         f"sampling={{scheduler: ddim, steps: {choice.steps}, guidance_scale: {choice.guidance}, "
         f"height: {choice.side}, width: {choice.side}}}",

@@ -29,7 +29,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 
-from genloop.bounds import Count, Seconds, Seed, Total
+from genloop.bounds import Count, Seconds, Seed, Threads, Total
+from genloop.meanings import AUTO, THREADS
 from genloop.reading import MAX_YAML_BYTES, parse_json, parse_yaml, read_utf8
 from genloop.redaction import REDACTED, holds_redacted, redact
 from genloop.registry import did_you_mean
@@ -52,6 +53,7 @@ def shipped(path: Path) -> Path:
 
 InputPath = Annotated[Path, INPUT, AfterValidator(shipped)]
 ReadPath = Annotated[Path, LAUNCH, AfterValidator(shipped)]
+ReadPaths = Annotated[tuple[Annotated[Path, AfterValidator(shipped)], ...], LAUNCH]
 
 
 def _named(value: Any) -> Any:
@@ -99,8 +101,32 @@ class IndependentConfig(JobConfig):
     )
 
 
-class PromptConfig(IndependentConfig):
-    """Keys of every independent job that walks a prompt file."""
+class DeviceKeys(Settings):
+    """Where an independent job computes; a training says it in its `train` keys."""
+
+    device: Device = Field("auto", description=AUTO)
+
+
+class ComputeKeys(DeviceKeys):
+    """The same, and on how many cores."""
+
+    threads: Threads = Field(1, description=THREADS)
+
+
+class HeldOutKeys(Settings):
+    """Prompts that must not come up where something is learned from."""
+
+    held_out: ReadPaths = Field(
+        description="prompt files of evaluations, whose prompts are refused here; [] for none; fingerprinted by content"
+    )
+
+    def held_out_inputs(self) -> dict[str, Path]:
+        """The files, for the fingerprint."""
+        return {f"held_out.{number}": path for number, path in enumerate(self.held_out)}
+
+
+class PromptKeys(Settings):
+    """Keys of every job that draws images for prompts."""
 
     prompts: InputPath = Field(description="prompt file, one prompt a line, or a metadata file (.jsonl)")
     metadata: InputPath | None = Field(None, description="GenEval metadata, one JSON object a line")

@@ -1,12 +1,12 @@
 """Measure how well an evaluator agrees with people, or make the sheet on which people say what they see.
 
-    genloop run agreement votes rows=runs/sdv2-verdicts annotations=annotations_sdv2.csv out=runs/sdv2-agreement
-    genloop run agreement votes rows=[runs/x,runs/y] annotations=[x.csv,y.csv] other=[runs/x2,runs/y2] out=runs/all
-    genloop run agreement audit rows=runs/a-verdicts out=runs/a-audit
-    genloop run agreement votes rows=runs/a-verdicts annotations=runs/a-audit/audit.csv out=runs/a-agreement
+    genloop run agreement votes runs=runs/sdv2-verdicts annotations=annotations_sdv2.csv out=runs/sdv2-agreement
+    genloop run agreement votes runs=[runs/x,runs/y] annotations=[x.csv,y.csv] other=[runs/x2,runs/y2] out=runs/all
+    genloop run agreement audit runs=runs/a-verdicts out=runs/a-audit
+    genloop run agreement votes runs=runs/a-verdicts annotations=runs/a-audit/audit.csv out=runs/a-agreement
 
 Reads   finished runs of `evaluate`, or result files as GenEval writes them; people's answers as CSV: GenEval's
-        published annotations (one file for each entry of `rows`, in the same order), their consensus, or filled audit
+        published annotations (one file for each entry of `runs`, in the same order), their consensus, or filled audit
         sheets (several people's sheets of one run add up). `other`: a second evaluator's verdicts on the same images.
 Writes  RUN/agreement.md (also printed) and RUN/agreement.json: agreement, Cohen's kappa, precision and recall by task,
         agreement by how divided people were, and the difference of two evaluators. With sheet=N instead of annotations
@@ -26,6 +26,7 @@ from genloop.bounds import Count
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
+from genloop.meanings import RESAMPLES
 from genloop.runs.evaluations import Evaluation, content_of, read_evaluation
 from genloop.stats.agreement.votes import SHEET, Rule, check_votes
 
@@ -43,11 +44,11 @@ Paths = Annotated[list[Path], LAUNCH, BeforeValidator(_listed)]
 
 
 class Config(JobConfig):
-    rows: Paths = Field(min_length=1, description="runs of evaluate or result files; read by content")
+    runs: Paths = Field(min_length=1, description="runs of evaluate or result files; read by content")
     other: Paths = Field([], description="a second evaluator's verdicts on the same images, in the same order")
     annotations: Paths = Field([], description="CSV files of people's answers")
     rule: Rule = Field("loose", description="loose: more objects than asked for are fine, but when counting; strict")
-    num_resamples: Count = Field(4000, ge=100, description="draws of the bootstraps")
+    num_resamples: Count = Field(4000, ge=100, description=RESAMPLES)
     sheet: Count | None = Field(None, description="make an audit sheet of so many images instead")
 
 
@@ -71,12 +72,12 @@ def check(config: Config) -> Checked:
     """All files, and that they belong together, before anything is written."""
     if (config.sheet is None) == (not config.annotations):
         raise ValueError("give either annotations=[CSV,...] to measure, or sheet=N to make an audit sheet")
-    if config.sheet is not None and (len(config.rows) != 1 or config.rows[0].is_file()):
-        raise ValueError("sheet: needs `rows` to be one run of evaluate, whose images can be shown")
+    if config.sheet is not None and (len(config.runs) != 1 or config.runs[0].is_file()):
+        raise ValueError("sheet: needs `runs` to be one run of evaluate, whose images can be shown")
     if config.sheet is not None:
         from genloop.report.audit.sheet import draw
 
-        draw(config.rows[0], config.sheet, config.seed)
+        draw(config.runs[0], config.sheet, config.seed)
     images: list[AnnotatedImage] = []
     facts: dict[str, int] = {}
     for source in _sources(config):
@@ -89,7 +90,7 @@ def check(config: Config) -> Checked:
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """Verdicts and answers, wherever they lie."""
     found = {f"annotations.{number}": path for number, path in enumerate(config.annotations)}
-    for key in ("rows", "other"):
+    for key in ("runs", "other"):
         for number, path in enumerate(getattr(config, key)):
             found |= content_of(path, f"{key}.{number}")
     return found
@@ -101,7 +102,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
     if config.sheet is not None:
         from genloop.report.audit.sheet import write_sheet
 
-        terminal.out(str(write_sheet(config.rows[0], config.out, config.sheet, config.seed)))
+        terminal.out(str(write_sheet(config.runs[0], config.out, config.sheet, config.seed)))
     else:
         _measure(config, checked)
 
@@ -112,8 +113,8 @@ def _measure(config: Config, checked: Checked) -> None:
     from genloop.stats.agreement.measure import agreement
     from genloop.stats.agreement.tables import as_json, markdown
 
-    short = short_names([*config.rows, *config.other])
-    names = [", ".join(part) for part in (short[: len(config.rows)], short[len(config.rows) :]) if part]
+    short = short_names([*config.runs, *config.other])
+    names = [", ".join(part) for part in (short[: len(config.runs)], short[len(config.runs) :]) if part]
     told = {"rule": config.rule, **checked.facts}
     result = agreement(checked.images, config.seed, num_resamples=config.num_resamples)
     text = markdown(result, names, told)
@@ -124,19 +125,19 @@ def _measure(config: Config, checked: Checked) -> None:
 
 def _sources(config: Config) -> list[Source]:
     """Rows, the second evaluator's rows and answers that belong together; ValueError when they do not fit."""
-    if config.other and len(config.other) != len(config.rows):
-        raise ValueError(f"other: found {len(config.other)} for {len(config.rows)} `rows`; they go together in order")
+    if config.other and len(config.other) != len(config.runs):
+        raise ValueError(f"other: found {len(config.other)} for {len(config.runs)} `runs`; they go together in order")
     if not config.annotations:
         return []
-    others: list[Path | None] = [*config.other] or [None] * len(config.rows)
-    if len(config.rows) == 1 and all(check_votes(path) == SHEET for path in config.annotations):
-        return [Source(config.rows[0], others[0], config.annotations)]
-    if len(config.annotations) != len(config.rows):
+    others: list[Path | None] = [*config.other] or [None] * len(config.runs)
+    if len(config.runs) == 1 and all(check_votes(path) == SHEET for path in config.annotations):
+        return [Source(config.runs[0], others[0], config.annotations)]
+    if len(config.annotations) != len(config.runs):
         raise ValueError(
-            f"annotations: found {len(config.annotations)} files for {len(config.rows)} `rows`; each model's images "
+            f"annotations: found {len(config.annotations)} files for {len(config.runs)} `runs`; each model's images "
             "have their own file, in the same order"
         )
-    return [Source(*parts[:2], [parts[2]]) for parts in zip(config.rows, others, config.annotations)]
+    return [Source(*parts[:2], [parts[2]]) for parts in zip(config.runs, others, config.annotations)]
 
 
 def _label(source: Source, config: Config) -> "tuple[list[AnnotatedImage], dict[str, int]]":

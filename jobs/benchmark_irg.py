@@ -1,7 +1,7 @@
 """Measure critics on held-out traces: what they see, quote and repair; and guided generation at equal compute.
 
     genloop run benchmark_irg tiny out=runs/irg-scores
-    genloop run benchmark_irg tiny shards=runs/irg out=runs/s \
+    genloop run benchmark_irg tiny source=runs/irg out=runs/s \
         critics="{rules: rules, tuned: {kind: qwen, options: {checkpoint: FOLDER}}}" base=tuned
     genloop run benchmark_irg tiny out=runs/s guided=runs/refine pool=runs/best_of_8 refined=runs/refined_prompts
 
@@ -26,12 +26,13 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop import terminal
-from genloop.bounds import Repeats, Share, Threads
-from genloop.config import Device, IndependentConfig, InputPath
+from genloop.bounds import Repeats, Share
+from genloop.config import ComputeKeys, IndependentConfig, InputPath
 from genloop.data.irg.corpus import Corpus
 from genloop.distributed import World, choose_device
 from genloop.job import loading, note, run
 from genloop.ledger import Ledger, count, plan_units, rows_of_units
+from genloop.meanings import BASE, ROUNDS, TRACES
 from genloop.reading import json_object
 from genloop.registry import did_you_mean
 from genloop.rewards.critics.settings import CriticSettings, ImageCritic, build_critic
@@ -39,20 +40,18 @@ from genloop.rewards.critics.settings import CriticSettings, ImageCritic, build_
 KIND = "independent"
 
 
-class Config(IndependentConfig):
-    shards: InputPath = Field(description="run of build_irg, or folder of shards")
+class Config(ComputeKeys, IndependentConfig):
+    source: InputPath = Field(description=TRACES)
     split: str = Field("test", description="of which traces")
     critics: dict[str, CriticSettings] = Field(
         {"rules": CriticSettings(kind="rules")}, min_length=1, description="{name: critic}"
     )
-    base: str = Field("rules", description="name of the critic that the others are compared with")
-    rounds: Repeats = Field(3, description="in which a critic's actions are executed, at most")
-    target: Share = Field(0.95, description="composite from which on an image is good enough")
-    guided: InputPath | None = Field(None, description="finished run of generate with search.strategy=refine")
-    pool: InputPath | None = Field(None, description="finished run of generate with search.strategy=best_of_n")
+    base: str | None = Field(None, description=BASE)
+    rounds: Repeats = Field(3, description=ROUNDS)
+    accept: Share = Field(0.95, description="composite from which on an image is good enough")
+    guided: InputPath | None = Field(None, description="finished run of generate by search.strategy=refine")
+    pool: InputPath | None = Field(None, description="finished run of generate by search.strategy=best_of_n")
     refined: InputPath | None = Field(None, description="finished run of generate from refined prompts")
-    device: Device = Field("auto", description="auto: the GPU when there is one")
-    threads: Threads = Field(1, description="CPU threads of a worker")
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,14 @@ class Checked:
 
 def check(config: Config) -> Checked:
     """Critics, shards and runs, before anything is loaded or written."""
-    if config.base not in config.critics:
+    if config.base is not None and config.base not in config.critics:
         raise ValueError(f"base: no critic {config.base!r}{did_you_mean(config.base, config.critics)}")
     for name, settings in config.critics.items():
         try:
             settings.check(resolve)
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"critics.{name}: {error}") from None
-    return Checked(Corpus(config.shards, config.split), _guided(config))
+    return Checked(Corpus(config.source, config.split), _guided(config))
 
 
 def _guided(config: Config) -> Mapping[str, Any] | None:
@@ -138,7 +137,7 @@ def _conclude(config: Config, checked: Checked, rows: Sequence[Mapping[str, Any]
     from genloop.report.irg.benchmark import markdown, page
     from genloop.rundir import write_atomic, write_json
 
-    found = summarize(rows, config.base, config.target, config.seed)
+    found = summarize(rows, config.base or next(iter(config.critics)), config.accept, config.seed)
     if checked.guided is not None:
         found["guided"] = checked.guided
     text = markdown(found)

@@ -3,11 +3,11 @@
     genloop run build_irg tiny out=runs/irg
     genloop run build_irg irg out=runs/irg --procs 2
     genloop run build_irg irg num_traces=1000000 unit_size=1000 out=runs/irg-million --procs 32
-    genloop run build_irg irg source=folder images=photos license=CC0-1.0 prompts=photos.jsonl out=runs/photos
-    genloop run build_irg irg source=run images=runs/generate license=CC0-1.0 out=runs/irg-run
+    genloop run build_irg irg kind=folder images=photos license=CC0-1.0 prompts=photos.jsonl out=runs/photos
+    genloop run build_irg irg kind=run images=runs/generate license=CC0-1.0 out=runs/irg-run
 
-Reads   nothing (source=scenes: the embedded world, drawn with light, material and depth of field); or `images`: a
-        folder of images (source=folder), of WebDataset shards (shards), or a finished run of `generate` (run). With
+Reads   nothing (kind=scenes: the embedded world, drawn with light, material and depth of field); or `images`: a
+        folder of images (kind=folder), of WebDataset shards (shards), or a finished run of `generate` (run). With
         `similarity` a CLIP encoder.
 Writes  RUN/shards/{train,val,test}/00000.tar + index: json (genloop/data/irg/record.py), 0.png, 1.png, ..., txt;
         RUN/rows/*.jsonl, one line a trace, or why an image was refused. At the end RUN/summary.json: counts, how often
@@ -28,8 +28,8 @@ import numpy as np
 from pydantic import Field
 
 from ckpts.resolve import resolve
-from genloop.bounds import Count, Repeats, Share, Threads, Total
-from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
+from genloop.bounds import Count, Repeats, Share, Total
+from genloop.config import LAUNCH, ComputeKeys, IndependentConfig, InputPath
 from genloop.data.irg.plan import FaultShares
 from genloop.data.pictures import Picture, find_images, find_pictures, has_shards
 from genloop.data.shards import Sample, Shards, write_sides
@@ -37,6 +37,7 @@ from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
 from genloop.job import loading, note, plain, run
 from genloop.ledger import Ledger, count, plan_units, rows_of_units
+from genloop.meanings import ROUNDS, VAL_SHARE
 from genloop.planning import Workload
 from genloop.reading import json_object
 from genloop.records import Prompt
@@ -55,13 +56,13 @@ KIND = "independent"
 SCENE_LICENCE = "CC0-1.0"
 
 
-class Config(IndependentConfig):
+class Config(ComputeKeys, IndependentConfig):
     num_traces: Total = Field(4000, description="traces; images of a source are used in turn")
-    source: Literal["scenes", "folder", "shards", "run"] = Field("scenes", description="where clean images come from")
+    kind: Literal["scenes", "folder", "shards", "run"] = Field("scenes", description="where clean images come from")
     images: Annotated[Path | None, LAUNCH] = Field(
         None, description="folder of images, of shards, or a run of generate; fingerprinted by content"
     )
-    prompts: InputPath | None = Field(None, description="file of prompts of the images in a folder or in shards")
+    prompts: InputPath | None = Field(None, description="their prompts, where the folder does not hold them")
     instruction: str | None = Field(None, min_length=1, max_length=2000, description="of images without a prompt")
     own_faults: Literal["leave_out", "keep"] = Field(
         "leave_out", description="images in which the rules find something before any fault is put in"
@@ -69,13 +70,13 @@ class Config(IndependentConfig):
     license: str | None = Field(None, min_length=1, max_length=200, description="of the images; scenes are CC0-1.0")
     resolution: Annotated[int, Field(ge=32, le=2048)] = Field(128, description="(longer) side of an image, pixels")
     faults: FaultShares = FaultShares()
-    max_rounds: Repeats = Field(4, le=16, description="rounds of a trace that may act")
+    rounds: Repeats = Field(4, le=16, description=ROUNDS)
     similarity: JudgeSettings | None = Field(None, description="kind clip_score: stores clip_similarity as a feature")
-    val_share: Share = Field(0.05, lt=1, description="share of the scenes or images that are kept for validation")
-    test_share: Share = Field(0.1, lt=1, description="share that is kept for tests, with templates of its own")
-    unit_size: Count = Field(250, description="traces in a unit, which has a shard for each split")
-    device: Device = Field("auto", description="of the encoder; auto: the GPU when there is one")
-    threads: Annotated[Threads, LAUNCH] = Field(1, description="CPU threads of a worker")
+    val_share: Share = Field(0.05, lt=1, description=VAL_SHARE)
+    test_share: Share = Field(
+        0.1, lt=1, description="share of the data that is kept for tests, with templates of its own"
+    )
+    unit_size: Count = Field(250, description="traces in one unit of work, which has a shard for each split")
 
 
 @dataclass(frozen=True)
@@ -93,30 +94,30 @@ def check(config: Config) -> Checked:
         raise ValueError("test_share: val_share and test_share add up to 1 or more; nothing is left to train on")
     if config.similarity is not None:
         check_judge(config.similarity, resolve, ["outcome"])
-    if config.source == "scenes":
+    if config.kind == "scenes":
         given = [key for key in ("images", "prompts", "instruction", "license") if getattr(config, key) is not None]
         if given:
             raise ValueError(f"{given[0]}: drawn scenes need none; leave it out, or choose another source")
         return Checked()
     if config.images is None:
-        raise ValueError(f"images: source={config.source} needs one")
+        raise ValueError(f"images: kind={config.kind} needs one")
     if config.license is None:
         raise ValueError(f"license: name that of the images in {config.images}; the corpus is under it too")
     return _check_images(config, config.images)
 
 
 def _check_images(config: Config, folder: Path) -> Checked:
-    if config.source == "run":
+    if config.kind == "run":
         check_generated(folder, "images")
         folder = image_folder(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"images: no such folder: {folder}")
-    if config.source != "run" and has_shards(folder) != (config.source == "shards"):
+    if config.kind != "run" and has_shards(folder) != (config.kind == "shards"):
         raise ValueError(
             f"images: {folder} holds {'shards' if has_shards(folder) else 'no shards'}; is it a folder "
-            f"for source={'shards' if has_shards(folder) else 'folder'}?"
+            f"for kind={'shards' if has_shards(folder) else 'folder'}?"
         )
-    by_prompt = config.source != "folder" or config.prompts is not None
+    by_prompt = config.kind != "folder" or config.prompts is not None
     pictures = find_pictures(folder, config.prompts) if by_prompt else find_images(folder)
     lacking = [picture.image for picture in pictures if picture.prompt is None]
     if lacking and config.instruction is None:
@@ -168,7 +169,7 @@ class TraceMaker:
 
         self._config, self._world = config, world
         self._source = _source(config, checked)
-        self._loop = Loop(compare_images, config.max_rounds, _similarity(config, world))
+        self._loop = Loop(compare_images, config.rounds, _similarity(config, world))
         self._made_by = _generator(config, self._source.name)
 
     def samples(self, items: range, rows: list[dict[str, Any]], ledger: Ledger) -> Iterator[tuple[str, Sample]]:
@@ -239,7 +240,7 @@ def _source(config: Config, checked: Checked) -> "SceneTraces | PhotographTraces
     from genloop.data.irg.photographs import PhotographTraces
 
     return PhotographTraces(
-        name=config.source,
+        name=config.kind,
         folder=checked.folder,
         pictures=checked.pictures,
         instruction=config.instruction,
@@ -271,7 +272,7 @@ def _generator(config: Config, name: str) -> "Generator":
     """Provenance: what a trace depends on beside its number."""
     from genloop.data.irg.record import Generator
 
-    keys = ("resolution", "faults", "max_rounds", "similarity")
+    keys = ("resolution", "faults", "rounds", "similarity")
     known = json.dumps({key: plain(config)[key] for key in keys}, sort_keys=True)
     return Generator(name=name, seed=config.seed, params_sha=hashlib.sha256(known.encode()).hexdigest())
 
@@ -286,7 +287,7 @@ def _conclude(config: Config, rows: Sequence[dict[str, Any]], shards: Sequence[d
     leaks = leakage(row for row in rows if "refused" not in row)
     write_atomic(config.out / "duplicates.jsonl", b"".join(map(json_line, leaks.duplicates)))
     license = config.license or SCENE_LICENCE
-    source, people = about_source(config.source, config.resolution)
+    source, people = about_source(config.kind, config.resolution)
     about = about_corpus(source, license, config.seed, config.val_share, config.test_share)
     summary = summarize(rows) | {"leakage": leaks.summary}
     write_atomic(config.out / "datasheet.md", datasheet(summary, about).encode())

@@ -7,10 +7,10 @@
 
 Reads   a finished run of `generate` (best with strategy none or best_of_n) and the weights it was made with. Every
         candidate that was drawn from the start is replayed from its seed to the end, must meet the recorded tokens,
-        and is judged by detector and colours: `outcome` of the final image; at each of `steps` the `potential` of the
-        preview (the share of `completions` continuations that end right; the first is the path itself) and its
+        and is judged by detector and colours: `outcome` of the final image; at each of `preview_steps` the `potential` of the
+        preview (the share of `continuations` continuations that end right; the first is the path itself) and its
         `clarity` (the share of them whose verdict the preview already has; with clarity_threshold 1 or 0). And, of the
-        embedded world, `scenes` drawn scenes in pairs that differ in one slot, with labels of every cell. And
+        embedded world, `num_scenes` drawn scenes in pairs that differ in one slot, with labels of every cell. And
         `conversations` about images, as published with ORM and PARM (LLaVA's JSON): each answer of yes or no is a
         label; what is asked, and about which prompt, is told by the wording in `questions`. Others are counted.
 Writes  RUN/shards/train and RUN/shards/val (schema: genloop/data/judge/examples.py), split by sentence;
@@ -40,7 +40,7 @@ from geneval.settings import (
     evaluator_inputs,
 )
 from genloop.bounds import Count, Repeats, Share, Total, TotalOrNone
-from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
+from genloop.config import LAUNCH, DeviceKeys, IndependentConfig, InputPath
 from genloop.data.judge.conversation_examples import LabelledFile, read_labelled
 from genloop.data.judge.examples import split_of, to_sample
 from genloop.data.judge.shards import pairs_of, read_sides
@@ -50,6 +50,7 @@ from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
 from genloop.job import note, run
 from genloop.ledger import Ledger, count
+from genloop.meanings import GENERATED, SLOTS, VAL_SHARE
 from genloop.models.common.image_tokenizers import check_image_tokenizer
 from genloop.records import Seed
 from genloop.rewards.questions import read_questions
@@ -66,19 +67,19 @@ if TYPE_CHECKING:
 KIND = "independent"
 
 
-class Config(IndependentConfig, EvaluatorKeys):
-    source: Annotated[Path | None, LAUNCH] = Field(None, description="run of generate, fingerprinted by content")
-    steps: list[Repeats] = Field([], description="decoding steps after which the preview is an example too")
-    completions: Repeats = Field(1, description="continuations of each preview that say what it can become")
+class Config(DeviceKeys, IndependentConfig, EvaluatorKeys):
+    source: Annotated[Path | None, LAUNCH] = Field(None, description=GENERATED)
+    preview_steps: list[Repeats] = Field([], description="decoding steps after which the preview is an example too")
+    continuations: Repeats = Field(1, description="continuations of each preview that say what it can become")
     clarity_threshold: Share | None = Field(
         None, description="clarity is 1 from this share of agreeing continuations, else 0; null: the share"
     )
     detector: DetectorSettings = DetectorSettings(kind="shapes")
     colors: ColorSettings = ColorSettings(kind="shapes")
-    cells: bool = Field(
+    with_cells: bool = Field(
         False, description="keep shape and colour of every cell too, as far as the detector shapes knows"
     )
-    scenes: TotalOrNone = Field(0, multiple_of=2, description="drawn scenes of the embedded world, in pairs")
+    num_scenes: TotalOrNone = Field(0, multiple_of=2, description="drawn scenes of the embedded world, in pairs")
     conversations: InputPath | None = Field(None, description="a LLaVA conversation file (JSON) with answers yes or no")
     conversation_images: Annotated[Path | None, LAUNCH] = Field(
         None, description="folder that the conversations' image names are below, fingerprinted by their sizes"
@@ -87,14 +88,13 @@ class Config(IndependentConfig, EvaluatorKeys):
         None, description="questions file with the wording of the conversations; null: the released one"
     )
     spoilt: Share = Field(0.0, description="share of the scenes that are spoilt as generated images are")
-    val_share: Share = Field(0.1, lt=1, description="share of the sentences that are kept for validation")
-    most_pairs: Count = Field(32, description="ranking pairs of one sentence, for each question")
-    device: Device = Field("auto", description="of the detector: the GPU when there is one")
-    unit_size: Count = Field(8, description="prompts in a unit")
-    scenes_per_unit: Count = Field(512, ge=2, multiple_of=2)
-    conversations_per_unit: Count = Field(512)
+    val_share: Share = Field(0.1, lt=1, description=VAL_SHARE)
+    max_pairs: Count = Field(32, description="pairs of one prompt, at most; here for each question")
+    unit_size: Count = Field(8, description="prompts in one unit of work")
+    scenes_per_unit: Count = Field(512, ge=2, multiple_of=2, description="drawn scenes in one unit of work")
+    conversations_per_unit: Count = Field(512, description="conversations in one unit of work")
     limit: Total | None = Field(None, description="only the first so many prompts of the source")
-    paths_per_batch: Annotated[Count, LAUNCH] = Field(64, description="paths replayed side by side")
+    slots: Annotated[Count, LAUNCH] = Field(64, description=SLOTS)
 
 
 @dataclass(frozen=True)
@@ -109,21 +109,21 @@ class Checked:
 def check(config: Config) -> Checked:
     """Names, the source run and the conversations, before anything is written."""
     known = check_evaluator(config, resolve)
-    if config.cells and config.detector.kind != "shapes":
+    if config.with_cells and config.detector.kind != "shapes":
         raise ValueError(f"cells: only the detector shapes knows cells, not {config.detector.kind!r}; set cells=false")
     if config.conversations is None and config.conversation_images is not None:
         raise ValueError("conversation_images: there are no conversations about them; name their file")
     labelled = _read_labelled(config)
-    if config.source is None and not config.scenes and labelled is None:
+    if config.source is None and not config.num_scenes and labelled is None:
         raise ValueError(
-            "source: is null, scenes is 0 and conversations is null; there is nothing to make examples from"
+            "source: is null, num_scenes is 0 and conversations is null; there is nothing to make examples from"
         )
     if config.source is None:
         return Checked(None, None, labelled)
     source = read_generated_run(config.source, config.limit)
     made = read_generator(source.folder)
     last = made.sampling.num_steps - 1
-    if bad := [step for step in config.steps if step > last]:
+    if bad := [step for step in config.preview_steps if step > last]:
         raise ValueError(f"steps: {bad[0]} is not between 1 and {last}, the steps before the last of {config.source}")
     check_prompts_of(config.source, source.prompts, config, known)
     return Checked(source, made, labelled)
@@ -186,7 +186,7 @@ def _sources(config: Config, world: World, checked: Checked) -> list[Source]:
     if checked.source is not None and checked.made is not None:
         found.append(PathSource(config, world, checked.source, checked.made, labeller))
     split = (config.seed, config.val_share)
-    found.append(SceneSource(config.scenes // 2, config.scenes_per_unit // 2, *split, config.spoilt, labeller))
+    found.append(SceneSource(config.num_scenes // 2, config.scenes_per_unit // 2, *split, config.spoilt, labeller))
     if checked.labelled:
         found.append(ConversationSource(checked.labelled, *split, config.conversations_per_unit))
     return found
@@ -230,18 +230,18 @@ class PathSource:
 
         config, sampler, labeller = self._config, self._sampler, self._labeller()
         paths = list(self._paths(items))
-        for start in range(0, len(paths), config.paths_per_batch):
+        for start in range(0, len(paths), config.slots):
             self._world.check_stop()
-            part = paths[start : start + config.paths_per_batch]
+            part = paths[start : start + config.slots]
             with note(f"prompts {', '.join(sorted({repr(path.prompt.text) for path in part}))}"):
-                walked = replay(sampler, part, config.steps, branches=config.completions - 1, key=config.seed)
+                walked = replay(sampler, part, config.preview_steps, branches=config.continuations - 1, key=config.seed)
             keys = [(path.prompt, path.seed) for path in part]
             images = {step: to_uint8(preview) for step, preview in walked.previews.items()}
             images[sampler.num_steps] = to_uint8(walked.final)
             others = {step: [to_uint8(end) for end in ends] for step, ends in walked.branches.items()}
-            seen = cells_of(images.values(), labeller) if config.cells else {}
+            seen = cells_of(images.values(), labeller) if config.with_cells else {}
             for example, pixels in label_paths(labeller, keys, images, others, config.clarity_threshold):
-                named = replace(example, cells=CELL_NAMES) if config.cells else example
+                named = replace(example, cells=CELL_NAMES) if config.with_cells else example
                 sample = to_sample(named, encode_png(pixels), seen.get(pixels.tobytes()))
                 yield split_of(example.prompt.text, config.seed, config.val_share), sample
 
@@ -251,7 +251,7 @@ def _conclude(config: Config, checked: Checked) -> None:
     from genloop.data.judge.datasheet import datasheet, tally
 
     examples = read_sides(config.out / "shards")
-    pairs = pairs_of(examples, config.seed, most=config.most_pairs)
+    pairs = pairs_of(examples, config.seed, most=config.max_pairs)
     lines = [json_line({"split": split, **asdict(pair)}) for split, found in pairs.items() for pair in found]
     write_atomic(config.out / "pairs.jsonl", b"".join(lines))
     tallies = tally(examples)
@@ -267,8 +267,8 @@ def _about(config: Config, checked: Checked) -> dict[str, list[str]]:
     """What the datasheet says beside its counts."""
     from genloop.data.judge import datasheet
 
-    split = datasheet.about_split(config.seed, config.val_share, config.most_pairs)
-    scenes = datasheet.about_scenes(config.scenes, config.spoilt) if config.scenes else {}
+    split = datasheet.about_split(config.seed, config.val_share, config.max_pairs)
+    scenes = datasheet.about_scenes(config.num_scenes, config.spoilt) if config.num_scenes else {}
     source, made = checked.source, checked.made
     if source is None or made is None:
         return {**scenes, **split}
@@ -287,7 +287,12 @@ def _about(config: Config, checked: Checked) -> dict[str, list[str]]:
     )
     rules = json.dumps(config.options.model_dump())
     judged = f"`{config.detector.kind}`, colours `{config.colors.kind}`, rules `{rules}`"
-    return {**paths, **datasheet.about_labels(judged, config.completions, config.clarity_threshold), **scenes, **split}
+    return {
+        **paths,
+        **datasheet.about_labels(judged, config.continuations, config.clarity_threshold),
+        **scenes,
+        **split,
+    }
 
 
 def _licence(name: str) -> str:

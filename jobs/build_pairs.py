@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from ckpts.resolve import resolve
 from geneval.settings import (
@@ -37,7 +37,7 @@ from geneval.settings import (
     evaluator_inputs,
 )
 from genloop.bounds import Count, Repeats, Share, Weight, Width
-from genloop.config import LAUNCH, Device, IndependentConfig, InputPath, Settings, shipped
+from genloop.config import LAUNCH, DeviceKeys, HeldOutKeys, IndependentConfig, InputPath, Settings
 from genloop.data.pairs.pair import CodeSpace
 from genloop.data.pairs.published import PublishedPair, PublishedPairing, read_published, sizes_of
 from genloop.data.pairs.rules import Criterion, Rule, Signal
@@ -47,6 +47,7 @@ from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
 from genloop.job import loading, note, plain, run
 from genloop.ledger import Ledger, count, plan_units, rows_of_units
+from genloop.meanings import GENERATED, SLOTS, VAL_SHARE
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.planning import Footprint, Workload
 from genloop.reading import json_object
@@ -78,24 +79,21 @@ class ReopenSettings(Settings):
     continuations: Repeats = Field(1, description="how often each image is reopened")
 
 
-class Config(IndependentConfig, EvaluatorKeys):
-    source: Annotated[Path | None, LAUNCH] = Field(None, description="run of generate, fingerprinted by content")
+class Config(DeviceKeys, HeldOutKeys, IndependentConfig, EvaluatorKeys):
+    source: Annotated[Path | None, LAUNCH] = Field(None, description=GENERATED)
     published: InputPath | None = Field(
         None, description="or a file of JSON lines {prompt, chosen: path, rejected: path}"
     )
     images: Annotated[Path | None, LAUNCH] = Field(
-        None, description="folder that its paths are below, fingerprinted by sizes; null: the folder of the file"
+        None, description="of `published`: folder of its images, fingerprinted by sizes; null: that of the file"
     )
-    tokenizer: Annotated[str, LAUNCH] = Field("magvitv2", description="image tokenizer that encodes its images")
-    resolution: Width = Field(256, description="side that its images are resized and cropped to, pixels")
-    held_out: Annotated[tuple[Annotated[Path, AfterValidator(shipped)], ...], LAUNCH] = Field(
-        description="prompt files that models are evaluated on, none of which may come up here; [] for none"
-    )
+    tokenizer: Annotated[str, LAUNCH] = Field("magvitv2", description=f"of `published`; {TOKENIZER}")
+    resolution: Width = Field(256, description="of `published`: pixels on a side of its images, resized and cropped")
     kind: Literal["plain", "localised"] = Field("plain", description="whole images, or images reopened on their way")
     signal: Signal = Field("judge", description="what says which image is better; both: the verdict and the score")
     rule: Rule = Field("best_worst", description="kind=plain: best with worst and so on, or all beyond `min_margin`")
     min_margin: Weight = Field(0.0, description="scores of a pair differ by more")
-    most_pairs: Count = Field(4, description="pairs of one prompt")
+    max_pairs: Count = Field(4, description="pairs of one prompt, at most")
     balance: bool = Field(False, description="as many pairs of every task as the task with the fewest has")
     judge: JudgeSettings | None = Field(None, description="asked for the outcome; null: scores that the source records")
     verdicts: Annotated[Path | None, LAUNCH] = Field(
@@ -105,11 +103,10 @@ class Config(IndependentConfig, EvaluatorKeys):
     detector: DetectorSettings = DetectorSettings(kind="shapes")
     colors: ColorSettings = ColorSettings(kind="shapes")
     reopen: ReopenSettings = ReopenSettings()
-    val_share: Share = Field(0.1, lt=1, description="share of the sentences that are kept for validation")
-    pairs_per_shard: Count = Field(4096)
-    unit_size: Count = Field(32, description="prompts in a unit")
-    device: Device = Field("auto", description="auto: the GPU when there is one")
-    paths_per_batch: Annotated[Count, LAUNCH] = Field(64, description="images drawn, decoded and judged side by side")
+    val_share: Share = Field(0.1, lt=1, description=VAL_SHARE)
+    pairs_per_shard: Count = Field(4096, description="pairs in one shard")
+    unit_size: Count = Field(32, description="prompts in one unit of work")
+    slots: Annotated[Count, LAUNCH] = Field(64, description=SLOTS)
 
     @property
     def asks_judge(self) -> bool:
@@ -218,7 +215,7 @@ def _read_verdicts(config: Config, source: GeneratedRun) -> dict[Place, bool] | 
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """The source's digest and rows, verdicts, whoever is asked; of published pairs images and tokenizer."""
-    found: dict[str, Path | str] = {f"held_out.{number}": path for number, path in enumerate(config.held_out)}
+    found: dict[str, Path | str] = {**config.held_out_inputs()}
     if checked.source is None:
         return found | {"images": sizes_of(checked.published), "tokenizer": resolve(config.tokenizer)}
     found |= {"source": checked.source.digest, "source.rows": checked.source.folder / "rows"}
@@ -249,7 +246,7 @@ def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> F
             pairing.pair_up(checked.prompts[:1])
         elif pairing.label:
             rows = [(prompt, row) for prompt in checked.prompts for row in pairing.source.rows[prompt.index]]
-            prompts, images = zip(*rows[: config.paths_per_batch], strict=True)
+            prompts, images = zip(*rows[: config.slots], strict=True)
             codes = np.stack([unpack_tokens(row.tokens) for row in images])
             if isinstance(pairing, LocalisedPairing):
                 steps = np.stack([unpack_tokens(row.revealed_at) for row in images])
@@ -282,17 +279,15 @@ def _pairing(config: Config, checked: Checked, world: World, device: str) -> Pai
     criterion = Criterion(config.signal, config.min_margin)
     if config.kind == "plain":
         looks = ImageLabels(config, checked.made, world, device) if config.asks_judge or config.asks_detector else None
-        return PlainPairing(
-            checked.source, criterion, config.rule, config.most_pairs, config.seed, looks, checked.rated
-        )
+        return PlainPairing(checked.source, criterion, config.rule, config.max_pairs, config.seed, looks, checked.rated)
     sampler: Any = build_generator(checked.made, resolve, device, before_step=world.step)
     return LocalisedPairing(
         checked.source,
         criterion,
-        most=config.most_pairs,
+        most=config.max_pairs,
         seed=config.seed,
         label=ImageLabels(config, checked.made, world, device, sampler.tokenizer),
-        redraw=Reopening(sampler, config.seed, config.reopen.steps, config.paths_per_batch),
+        redraw=Reopening(sampler, config.seed, config.reopen.steps, config.slots),
         first=config.reopen.first,
         last=config.reopen.last,
         continuations=config.reopen.continuations,
@@ -308,7 +303,7 @@ class ImageLabels:
     ) -> None:
         from geneval.labels import Labeller
 
-        self._batch, self._check_stop, self._device = config.paths_per_batch, world.check_stop, device
+        self._batch, self._check_stop, self._device = config.slots, world.check_stop, device
         options = made.generator.options
         self._tokenizer = tokenizer or load_image_tokenizer(
             resolve(options.tokenizer), options.tokenizer_class, device=device, dtype=options.tokenizer_dtype
@@ -388,7 +383,7 @@ def _about(config: Config, checked: Checked) -> dict[str, list[str]]:
         file = f"The pairs of `{config.published}`, images resized (bicubic) and cropped to {config.resolution} pixels."
         return {"Source": [file, codes]} | split
     made = {"Source": [f"A run of generate with the fingerprint `{checked.source.digest}`.", codes]}
-    keys = ["kind", "signal", "min_margin", "most_pairs", "balance"]
+    keys = ["kind", "signal", "min_margin", "max_pairs", "balance"]
     keys += ["reopen"] if config.kind == "localised" else ["rule"]
     keys += ["judge"] if config.asks_judge else []
     keys += ["detector", "colors", "options"] if config.asks_detector else []

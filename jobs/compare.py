@@ -25,6 +25,7 @@ from genloop.bounds import Count, CountOrNone
 from genloop.config import LAUNCH, JobConfig
 from genloop.distributed import World
 from genloop.job import run
+from genloop.meanings import INTERVALS, RESAMPLES
 from genloop.runs.evaluations import Evaluation, content_of, read_evaluation
 from genloop.stats.comparison.regime import Differing
 from genloop.stats.rates import Kind
@@ -42,8 +43,8 @@ class Config(JobConfig):
     allow: Annotated[list[str], LAUNCH, BeforeValidator(_listed)] = Field(
         [], description="conditions that may differ; all: every one but those of the judging"
     )
-    intervals: Kind = Field("bootstrap", description="of each run's own scores: as in evaluate")
-    num_resamples: Count = Field(4000, ge=100, description="draws of the bootstraps")
+    intervals: Kind = Field("bootstrap", description=INTERVALS)
+    num_resamples: Count = Field(4000, ge=100, description=RESAMPLES)
     num_flips: Annotated[CountOrNone, LAUNCH] = Field(20, description="changed prompts shown in the table")
 
 

@@ -1,8 +1,8 @@
 """Write a smaller form of a judge: weights in 8 or 4 bits, fewer layers, smaller images, fewer query tokens.
 
     genloop run compress_judge tiny out=runs/smaller
-    genloop run compress_judge nf4 judge=llava-onevision-hf out=runs/judge-nf4
-    genloop run compress_judge layers judge=qwen2.5-vl-7b-instruct out=runs/layers
+    genloop run compress_judge nf4 checkpoint=llava-onevision-hf out=runs/judge-nf4
+    genloop run compress_judge layers checkpoint=qwen2.5-vl-7b-instruct out=runs/layers
     genloop run train_vlm qwen25_vl_lora start=runs/layers/judge out=runs/layers-lora merged=true
 
 Reads   a folder of Qwen2-VL, Qwen2.5-VL, LLaVA-OneVision or InstructBLIP as published, with full weights.
@@ -34,7 +34,7 @@ KIND = "independent"
 
 
 class Config(JobConfig, Reduction):
-    judge: Annotated[str, LAUNCH] = Field(description="folder or name of a checkpoint, fingerprinted by content")
+    checkpoint: Annotated[str, LAUNCH] = Field(description="folder or name of a checkpoint, fingerprinted by content")
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Checked:
 
 def check(config: Config) -> Checked:
     """Family and sizes, from config.json and headers, before anything is loaded or written."""
-    folder = resolve(config.judge)
+    folder = resolve(config.checkpoint)
     plan = plan_reduction(folder, config)
     read_shapes(folder)
     if not find_weights(folder).is_safetensors:
-        raise ValueError(f"judge: {folder} holds weights as .bin files; use safetensors")
+        raise ValueError(f"checkpoint: {folder} holds weights as .bin files; use safetensors")
     if package := PACKAGES.get(config.quantise):
         check_installed(package, "qlora")
     return Checked(folder, plan)
@@ -59,7 +59,7 @@ def check(config: Config) -> Checked:
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """The original's content enters the fingerprint."""
-    return {"judge": checked.folder}
+    return {"checkpoint": checked.folder}
 
 
 def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> "Footprint":

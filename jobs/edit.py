@@ -24,12 +24,13 @@ from pydantic import AfterValidator, Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Count
-from genloop.config import LAUNCH, Device, DType, IndependentConfig, InputPath
+from genloop.config import LAUNCH, DeviceKeys, DType, IndependentConfig, InputPath
 from genloop.data.image_reader import image_size
 from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_files
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
+from genloop.meanings import SLOTS
 from genloop.models.diffusion.lora import checked_loras, parse_lora
 from genloop.models.flux_edit.config import check_edit_folder, check_transformer_file, edit_folder, is_gguf
 from genloop.models.flux_edit.needs import COMPONENTS, needed
@@ -57,10 +58,11 @@ KIND = "independent"
 STRATEGIES = ("none", "best_of_n")  # an image is drawn in one step: nothing can be cut or corrected on the way
 
 
-class Config(IndependentConfig, EditKeys):
+class Config(DeviceKeys, IndependentConfig, EditKeys):
     requests: InputPath | None = Field(None, description="a work list; its keys go before those of the config")
     checkpoint: Annotated[str | None, LAUNCH] = Field(
-        None, description="folder in the published layout, or a name of `ckpts`; fingerprinted by content"
+        None,
+        description="folder in the published layout, or a name of `ckpts`; null: CHECKPOINT_DIR; fingerprinted by content",
     )
     search: SearchSettings = SearchSettings()
     judge: JudgeSettings = JudgeSettings()
@@ -81,8 +83,7 @@ class Config(IndependentConfig, EditKeys):
     quantise: Literal["none", "int8", "float8"] = Field(
         "none", description="weights of the transformer; float8 is the released turbo"
     )
-    slots: Annotated[Count, LAUNCH] = Field(4, description="candidates of a request that are drawn side by side")
-    device: Annotated[Device, LAUNCH] = "auto"
+    slots: Annotated[Count, LAUNCH] = Field(4, description=SLOTS)
 
 
 @dataclass(frozen=True)

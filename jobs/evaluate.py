@@ -3,7 +3,7 @@
     genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts
     genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts --procs 2
     genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts format=reference
-    genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts masks=true
+    genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts with_masks=true
     genloop run evaluate geneval images=IMAGES out=runs/b expect.prompts=geneval expect.images_per_prompt=4
     genloop run evaluate geneval canary=only out=runs/canary
 
@@ -14,10 +14,10 @@ Writes  RUN/rows/*.jsonl, one line an image: verdict, reasons, detections; when 
         RUN/summary.txt (also printed) and RUN/card.json: all that decided the result. RUN/canary.json: what the
         detector and the colour classifier answered to pictures whose answers are known, before anything was judged.
         With format=reference the summary is the one that GenEval's own script prints, and RUN/results.jsonl holds
-        the rows in its form. With masks=true RUN/rows hold the masks of the classes that prompts name. canary=record
+        the rows in its form. with_masks=true: the RUN/rows hold the masks of the classes that prompts name. canary=record
         notes the answers beside the checkpoints; only the canary is run then.
 Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its image,
-        the detector, the options and `masks` alone. An image that does not decode counts as wrong and is listed.
+        the detector, the options and `with_masks` alone. An image that does not decode counts as wrong and is listed.
 """
 
 import logging
@@ -41,11 +41,12 @@ from geneval.settings import (
 )
 from genloop import terminal
 from genloop.bounds import Count, Threads, Total
-from genloop.config import LAUNCH, Device, IndependentConfig
+from genloop.config import LAUNCH, ComputeKeys, IndependentConfig
 from genloop.data.image_reader import ImageReader
 from genloop.distributed import World, choose_device
 from genloop.job import loading, run
 from genloop.ledger import Ledger, count, finished, plan_units
+from genloop.meanings import DECODERS, IMAGES, INTERVALS
 from genloop.planning import Footprint, Workload
 from genloop.records import Unit
 from genloop.runs.generated import image_folder, units_to_make
@@ -58,10 +59,8 @@ KIND = "independent"
 log = logging.getLogger(__name__)
 
 
-class Config(IndependentConfig, EvaluatorKeys):
-    images: Annotated[str | None, LAUNCH] = Field(
-        None, description="image folder, or a run of generate; fingerprinted by content"
-    )
+class Config(ComputeKeys, IndependentConfig, EvaluatorKeys):
+    images: Annotated[str | None, LAUNCH] = Field(None, description=IMAGES)
     layout: Layout = Field("samples", description="00017/samples/0000.png and more, or one 00017/final.png")
     expect: ExpectSettings = ExpectSettings()
     canary: Annotated[Literal["check", "off", "only", "record"], LAUNCH] = Field(
@@ -70,19 +69,15 @@ class Config(IndependentConfig, EvaluatorKeys):
     unknown_classes: Annotated[Literal["refuse", "absent"], LAUNCH] = Field(
         "refuse", description="classes that the detector does not know: an error, or never found (as in GenEval)"
     )
-    intervals: Annotated[Kind, LAUNCH] = Field(
-        "bootstrap", description="of the summary; tasks of fewer than 50 prompts have Wilson's; wilson: all tasks"
-    )
+    intervals: Annotated[Kind, LAUNCH] = Field("bootstrap", description=INTERVALS)
     format: Annotated[Literal["genloop", "reference"], LAUNCH] = Field(
         "genloop", description="reference: rows and summary as GenEval's own scripts print them"
     )
-    masks: bool = Field(False, description="rows keep the masks of the prompts' classes too; decides nothing")
+    with_masks: bool = Field(False, description="rows keep the masks of the prompts' classes too; decides nothing")
     limit: Total | None = Field(None, description="only the first so many prompt folders")
     unit_size: Count = Field(32, description="images in one unit of work")
-    images_per_batch: Annotated[Count, LAUNCH] = Field(8, description="images a detector gets in one call")
-    device: Device = Field("auto", description="auto: the GPU when there is one")
-    threads: Threads = Field(1, description="CPU threads of a worker")
-    decoders: Annotated[Threads, LAUNCH] = Field(4, description="threads that decode images ahead of the detector")
+    images_per_batch: Annotated[Count, LAUNCH] = Field(8, description="images that are handed on at once")
+    decoders: Annotated[Threads, LAUNCH] = Field(4, description=DECODERS)
 
     @field_validator("images")
     @classmethod
@@ -153,7 +148,7 @@ def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> F
             evaluator = build_evaluator(config, resolve, "meta")
         reader.start([sample.image for sample in samples])
         pixels = reader.take([sample.image for sample in samples])
-        judge_samples(samples, pixels, evaluator, masks=config.masks, seen=lambda images: None)
+        judge_samples(samples, pixels, evaluator, masks=config.with_masks, seen=lambda images: None)
     return Footprint(tracker.parts, tracker.peak - sum(tracker.parts.values()))
 
 
@@ -244,7 +239,7 @@ def _judge(
         pixels = reader.take([sample.image for sample in batch])
         if start + len(batch) == len(samples):
             reader.go_on(ahead)
-        rows += judge_samples(batch, pixels, evaluator, masks=config.masks, seen=seen)
+        rows += judge_samples(batch, pixels, evaluator, masks=config.with_masks, seen=seen)
     return rows
 
 

@@ -27,13 +27,14 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop import terminal
-from genloop.bounds import Count, Repeats, Share, Threads, Weight
-from genloop.config import Device, IndependentConfig, InputPath, Settings
+from genloop.bounds import Count, Repeats, Share, Weight
+from genloop.config import ComputeKeys, IndependentConfig, InputPath, Settings
 from genloop.data.responses.pair import ResponsePairs
 from genloop.data.responses.read import ResponseData, open_pairs
 from genloop.distributed import World, choose_device
 from genloop.job import loading, note, run
 from genloop.ledger import Ledger, count, plan_units, rows_of_units
+from genloop.meanings import BASE
 from genloop.records import Unit, Writing
 from genloop.registry import did_you_mean
 from genloop.rewards.responses.settings import Reading, ResponseJudgeSettings
@@ -54,7 +55,7 @@ class Verdicts(Settings):
     )
 
 
-class Config(IndependentConfig):
+class Config(ComputeKeys, IndependentConfig):
     data: ResponseData = Field(description="pairs of answers, of which people prefer one")
     judges: dict[str, ResponseJudgeSettings] = Field(min_length=1, description="{name: judge}")
     readings: list[Reading] = Field(
@@ -63,10 +64,8 @@ class Config(IndependentConfig):
         description="ways to ask; of each judge those that it has",
     )
     verdicts: Verdicts = Verdicts()
-    base: str | None = Field(None, description="name of the judge that the others are compared with; null: the first")
+    base: str | None = Field(None, description=BASE)
     base_reading: Reading | None = Field(None, description="of `base`; null: the first that it has")
-    device: Device = Field("auto", description="auto: the GPU when there is one")
-    threads: Threads = Field(1, description="CPU threads of a worker")
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from genloop.data.shards import Sample, write_sides
 from genloop.distributed import World
 from genloop.job import run
 from genloop.ledger import Ledger, Unit, count, plan_units, rows_of_units
+from genloop.meanings import TRACES
 from genloop.planning import Workload
 from genloop.reading import json_object, parse_json, read_utf8
 from genloop.rundir import write_json
@@ -44,13 +45,13 @@ FormatName = Literal["shards", "genref", "irg", "verl", "chat", "csv"]
 
 
 class Config(IndependentConfig):
-    source: InputPath = Field(description="run of build_irg or of this job, or a folder of traces")
+    source: InputPath = Field(description=f"{TRACES}, or of another format")
     source_format: FormatName = Field("shards", description="what the source is written in")
     format: FormatName = Field("shards", description="what is written")
     split: Literal["train", "val", "test"] | None = Field(None, description="only traces of this split; null: all")
     duplicates: bool = Field(True, description="false: leave out what SOURCE/duplicates.jsonl lists")
     license: str | None = Field(None, min_length=1, max_length=200, description="of a source that names none")
-    unit_size: Count = Field(250, description="traces in a unit, which has a file, or a shard for each split")
+    unit_size: Count = Field(250, description="traces in one unit of work, which has a file, or a shard for each split")
 
 
 @dataclass(frozen=True)

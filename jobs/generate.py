@@ -13,7 +13,7 @@
 Reads   a prompt file (and its GenEval metadata), the generator's checkpoints (of Show-o: also its image tokenizer);
         a judge's checkpoint when the strategy asks one; with mode.kind=inpaint, extrapolate or restyle folders of
         images and masks, the i-th file by name for line i.
-Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads), or with images=shards one
+Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads), or with format=shards one
         WebDataset shard a unit, RUN/shards/00002.tar: png, txt, and json with all that made the image;
         RUN/rows/*.jsonl, one line an image: tokens, scores and way of all candidates, the chosen one, its sha256, what
         it cost. Each PNG says in a text chunk how it was made. With previews=judged RUN/paths/00017/0000.png: a row a
@@ -43,7 +43,7 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Repeats
-from genloop.config import ADDED, LAUNCH, PromptConfig
+from genloop.config import ADDED, LAUNCH, IndependentConfig, PromptKeys
 from genloop.data.given import GivenFolder
 from genloop.data.prompts import Text, read_prompts
 from genloop.distributed import World, choose_device
@@ -59,7 +59,7 @@ from genloop.rundir import append_metrics, read_run
 from genloop.runs.provenance import CHUNK, image_chunk
 from genloop.runs.recording import generated_row
 from genloop.runs.rows import GeneratedRow
-from genloop.runs.sinks import SINKS, Images, ImageSink
+from genloop.runs.sinks import SINKS, Format, ImageSink
 from genloop.sampling.build import build_generator, check_generator, check_mode, warn_of_cuts
 from genloop.sampling.modes import TEXT, GivenImage, ModeSettings
 from genloop.sampling.settings import GeneratorKeys
@@ -72,13 +72,13 @@ log = logging.getLogger(__name__)
 KIND = "independent"
 
 
-class Config(PromptConfig, GeneratorKeys):
+class Config(PromptKeys, IndependentConfig, GeneratorKeys):
     text: Text = Field("prompt", description="what the generator reads: the prompt, or its metadata's detailed_caption")
     mode: ModeSettings = ModeSettings()
     images_per_prompt: Repeats = Field(4, description="samples of each prompt; each is searched for on its own")
     search: SearchSettings = SearchSettings()
     judge: JudgeSettings = JudgeSettings()
-    images: Annotated[Images, ADDED] = Field("folder", description="GenEval's folder, or a WebDataset shard a unit")
+    format: Annotated[Format, ADDED] = Field("folder", description="GenEval's folder, or a WebDataset shard a unit")
     refuse_black: Annotated[bool, LAUNCH] = Field(
         True, description="a black image is a failure, as one with NaN always is; false where prompts may ask for it"
     )
@@ -138,7 +138,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
             work = work or _load(config, given, world)  # a finished run loads nothing
             with ledger.working(unit):
                 began = time.monotonic()
-                sink = SINKS[config.images](ledger, unit, fingerprint)
+                sink = SINKS[config.format](ledger, unit, fingerprint)
                 rows = _generate(config, prompts[unit.start : unit.stop], *work, sink, world)
                 sink.close()
                 if given:

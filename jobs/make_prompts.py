@@ -6,7 +6,7 @@
     genloop run make_prompts shapes_search out=runs/search
     genloop run make_prompts geneval out=runs/learn seed=44 without=[runs/prompts/generation_prompts.txt]
     genloop run make_prompts dogs out=runs/dogs
-    genloop run make_prompts dogs out=runs/own source=file file=captions.csv column=caption split_by=[breed]
+    genloop run make_prompts dogs out=runs/own kind=file file=captions.csv column=caption split_by=[breed]
 
 Reads   nothing, a text, CSV or TSV file (`file`), or prompt files whose sentences are left out.
 Writes  RUN/generation_prompts.txt, one prompt a line; RUN/evaluation_metadata.jsonl, one JSON object a line. The
@@ -20,11 +20,11 @@ Resume  the same command writes the same bytes again.
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from genloop import terminal
 from genloop.bounds import CountOrNone
-from genloop.config import ADDED, LAUNCH, InputPath, JobConfig, shipped
+from genloop.config import ADDED, InputPath, JobConfig, ReadPaths
 from genloop.data.grammar import Grammar, Prompts, Split, deal, draw, read_sentences, without, write_splits
 from genloop.data.prompts import left_out, write_prompts
 from genloop.distributed import World
@@ -37,7 +37,7 @@ KIND = "independent"
 
 
 class Config(JobConfig):
-    source: Literal[
+    kind: Literal[
         "geneval",
         "shapes_train",
         "shapes_test",
@@ -51,33 +51,33 @@ class Config(JobConfig):
         100, description="prompts of each task, before duplicates are dropped; of a grammar in all"
     )
     repeat: bool = Field(False, description="go through the sentences of a small task again, up to num_prompts")
-    without: Annotated[tuple[Annotated[Path, AfterValidator(shipped)], ...], LAUNCH, ADDED] = Field(
+    without: Annotated[ReadPaths, ADDED] = Field(
         (), description="prompt files whose sentences are left out, so that the rest can be learned from"
     )
 
     grammar: Annotated[Grammar | None, ADDED] = Field(
-        None, description="of source=grammar: `templates`, sentences with {slots}, and `slots`, the values of each"
+        None, description="of kind=grammar: `templates`, sentences with {slots}, and `slots`, the values of each"
     )
     file: Annotated[InputPath | None, ADDED] = Field(
-        None, description="of source=file: one prompt a line, or a .csv or .tsv file with a header"
+        None, description="of kind=file: one prompt a line, or a .csv or .tsv file with a header"
     )
     column: Annotated[str, ADDED] = Field("prompt", description="the column of a .csv or .tsv file that holds prompts")
     split_by: Annotated[tuple[str, ...], ADDED] = Field(
         (), description="slots or columns; each combination of their values is in one split only"
     )
-    split: Annotated[Split, ADDED] = Field(Split(), description="shares of train, val and eval")
+    shares: Annotated[Split, ADDED] = Field(Split(), description="shares of train, val and eval")
 
 
 def check(config: Config) -> Prompts:
     """A set of the embedded world cannot be empty; GenEval's always has its single objects, and no sentence twice."""
-    if config.source not in ("geneval", "file") and config.num_prompts < 1:
-        raise ValueError(f"num_prompts: must be at least 1 for {config.source}, found {config.num_prompts}")
-    if config.source == "geneval" and config.repeat:
+    if config.kind not in ("geneval", "file") and config.num_prompts < 1:
+        raise ValueError(f"num_prompts: must be at least 1 for {config.kind}, found {config.num_prompts}")
+    if config.kind == "geneval" and config.repeat:
         raise ValueError("repeat: GenEval's generator drops repeated prompts; use a set of the embedded world")
     for key, wanted in (("grammar", config.grammar), ("file", config.file)):
-        if config.source == key and wanted is None:
-            raise ValueError(f"{key}: needs a value with source={key}")
-    if config.source not in ("grammar", "file"):
+        if config.kind == key and wanted is None:
+            raise ValueError(f"{key}: needs a value with kind={key}")
+    if config.kind not in ("grammar", "file"):
         left_out(_draw(config), config.without)
         return {}
     found = _split(config)
@@ -103,21 +103,21 @@ def main(config: Config, world: World, checked: Prompts) -> None:
 
 
 def _split(config: Config) -> Prompts:
-    if config.file is not None and config.source == "file":
+    if config.file is not None and config.kind == "file":
         rows = read_sentences(config.file, config.column, config.split_by)
-        return deal(rows, config.split_by, config.split, config.seed)
+        return deal(rows, config.split_by, config.shares, config.seed)
     assert config.grammar is not None
-    return draw(config.grammar, config.split_by, config.split, config.num_prompts, config.seed)
+    return draw(config.grammar, config.split_by, config.shares, config.num_prompts, config.seed)
 
 
 def _draw(config: Config) -> "list[Prompt]":
-    if config.source == "geneval":
+    if config.kind == "geneval":
         from geneval.prompts import generate
 
         return generate(config.seed, config.num_prompts)
     from genloop.shapes.prompts import prompt_set
 
-    return prompt_set(config.source.removeprefix("shapes_"), config.seed, config.num_prompts, repeat=config.repeat)
+    return prompt_set(config.kind.removeprefix("shapes_"), config.seed, config.num_prompts, repeat=config.repeat)
 
 
 if __name__ == "__main__":

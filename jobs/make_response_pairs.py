@@ -1,7 +1,7 @@
 """Draw scenes of the embedded world with a right and a wrong answer about each, for evaluate_judges and train_vlm.
 
     genloop run make_response_pairs tiny out=runs/pairs
-    genloop run make_response_pairs shapes out=runs/pairs-train prompts=learn num_pairs=2000
+    genloop run make_response_pairs shapes out=runs/pairs-train prompt_set=learn num_pairs=2000
     genloop run evaluate_judges tiny data.path=runs/pairs/pairs/pairs.jsonl out=runs/judges
 
 Reads   nothing. Pair i is a function of (seed, i) and the set of prompts alone; learn and learn_test share no prompt.
@@ -24,7 +24,7 @@ KIND = "independent"
 
 class Config(JobConfig):
     num_pairs: Count = Field(240, description="scenes, spread evenly over GenEval's six tasks")
-    prompts: Literal["train", "test", "learn", "learn_test"] = Field(
+    prompt_set: Literal["train", "test", "learn", "learn_test"] = Field(
         "learn_test", description="set of prompts that scenes are drawn for; learn and learn_test share none"
     )
     question: Literal["what", "whether"] = Field(
@@ -47,7 +47,7 @@ def main(config: Config, world: World, checked: None) -> None:
         return
     draw = draw_pair if config.question == "what" else draw_question
     folder = config.out / "pairs"
-    file = write_response_pairs(folder, range(config.num_pairs), seed=config.seed, name=config.prompts, draw=draw)
+    file = write_response_pairs(folder, range(config.num_pairs), seed=config.seed, name=config.prompt_set, draw=draw)
     chats = [json_line(chat_of_row(json_object(line))) for line in read_bytes(file).splitlines()]
     write_atomic(folder / "chats.jsonl", b"".join(chats))
 

@@ -4,7 +4,7 @@
     genloop run make_shapes shapes out=runs/shapes-data --procs 2
 
 Reads   an image tokenizer (for `codes.npy`), unless tokenizer is null.
-Writes  RUN/shards/00000.tar + its index, one shard a unit: txt, json, codes.npy and (images=true) png;
+Writes  RUN/shards/00000.tar + its index, one shard a unit: txt, json, codes.npy and (with_images=true) png;
         RUN/text_tokenizer/, the world's word-level tokenizer; RUN/rows/*.jsonl, one line a shard.
 Resume  the same command; finished shards are kept, any number of workers may join or leave. A shard depends on the
         config alone and its bytes are reproducible.
@@ -22,6 +22,7 @@ from genloop.data.shards import write_shard
 from genloop.distributed import World
 from genloop.job import run
 from genloop.ledger import Ledger, plan_units
+from genloop.meanings import THREADS, TOKENIZER
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.records import TAGS
 
@@ -30,25 +31,23 @@ KIND = "independent"
 
 class Config(IndependentConfig):
     num_samples: Total = Field(65536, description="captioned scenes")
-    unit_size: Count = Field(4096, description="samples in a shard")
-    weights: list[Weight] = Field([1.0] * len(TAGS), description="how often each of the six tasks is drawn")
-    tokenizer: Annotated[str | None, LAUNCH] = Field(
-        "shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder; fingerprinted by content"
-    )
-    images: bool = Field(False, description="keep the pixels, as PNG")
-    threads: Annotated[Threads, LAUNCH] = Field(1, description="CPU threads of a worker")
+    unit_size: Count = Field(4096, description="samples in one unit of work, which is a shard")
+    task_weights: list[Weight] = Field([1.0] * len(TAGS), description="how often each of the six tasks is drawn")
+    tokenizer: Annotated[str | None, LAUNCH] = Field("shapes/tokenizer", description=TOKENIZER)
+    with_images: bool = Field(False, description="keep the pixels, as PNG")
+    threads: Threads = Field(1, description=THREADS)
 
 
 def check(config: Config) -> Path | None:
     """Weights and tokenizer, before anything is written -> the folder of the tokenizer, if one is used."""
-    if len(config.weights) != len(TAGS) or sum(config.weights) == 0:
-        raise ValueError(f"weights: needs {len(TAGS)} numbers >= 0, not all 0, found {config.weights}")
+    if len(config.task_weights) != len(TAGS) or sum(config.task_weights) == 0:
+        raise ValueError(f"task_weights: needs {len(TAGS)} numbers >= 0, not all 0, found {config.task_weights}")
     if config.tokenizer is not None:
         folder = resolve(config.tokenizer)
         check_image_tokenizer(folder)
         return folder
-    if not config.images:
-        raise ValueError("tokenizer: is null and images is false; the shards would hold captions only")
+    if not config.with_images:
+        raise ValueError("tokenizer: is null and with_images is false; the shards would hold captions only")
     return None
 
 
@@ -74,8 +73,8 @@ def main(config: Config, world: World, checked: Path | None) -> None:
                     config.seed,
                     range(unit.start, unit.stop),
                     tokenizer,
-                    weights=config.weights,
-                    pixels=config.images,
+                    weights=config.task_weights,
+                    pixels=config.with_images,
                 )
                 path = config.out / "shards" / f"{unit.name}.tar"
                 index = write_shard(path, samples, staging=ledger.staging, ready=ledger.check_lease)

@@ -27,8 +27,8 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop import terminal
-from genloop.bounds import CountOrNone, Repeats, Share, Threads
-from genloop.config import LAUNCH, Device, IndependentConfig
+from genloop.bounds import CountOrNone, Repeats, Share
+from genloop.config import LAUNCH, ComputeKeys, IndependentConfig
 from genloop.distributed import World, choose_device
 from genloop.job import loading, note, run
 from genloop.ledger import Ledger, count, plan_units, rows_of_units
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 KIND = "independent"
 
 
-class Config(IndependentConfig):
+class Config(ComputeKeys, IndependentConfig):
     runs: Annotated[list[Path], LAUNCH] = Field(
         min_length=1, description="runs of evaluate_judges, fingerprinted by their rows"
     )
@@ -61,8 +61,6 @@ class Config(IndependentConfig):
     repeats: Repeats = Field(20, description="pairs that are timed")
     flops_pairs: Repeats = Field(4, description="pairs whose operations are counted")
     unit_size: Annotated[int, Field(ge=1, le=1)] = Field(1, description="judges in one unit of work")
-    device: Device = Field("auto", description="auto: the GPU when there is one")
-    threads: Threads = Field(1, description="CPU threads of a worker")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Reads   images in GenEval's layout, or in one folder with a file of prompts (doc
         weights, a judge, a reference: another folder of images, a run that kept its statistics, or an .npz of them.
 Writes  RUN/rows/*.jsonl, one line an image: its scores; RUN/features/METRIC/*.npy, a unit each; when all units are done
         RUN/statistics/METRIC.npz, RUN/summary.json and RUN/table.md (also printed); of pairs RUN/pairs/index.html
-        and table.md, .csv, .tex and .json: pictures, gains over the other sides. layout=published: the same as
+        and table.md, .csv, .tex and .json: pictures, gains over the other sides. format=published: the same as
         RUN/pairs/published/{sdxl_images,weakmodel_images,metrics,visualization,...} (docs/metrics.md).
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image that does not
         decode has no scores and is listed.
@@ -27,10 +27,11 @@ from pydantic import Field, ValidationInfo, field_validator
 from ckpts.resolve import resolve
 from genloop import terminal
 from genloop.bounds import Count, Threads, Total
-from genloop.config import LAUNCH, Device, IndependentConfig, InputPath
+from genloop.config import LAUNCH, ComputeKeys, IndependentConfig, InputPath
 from genloop.distributed import World, choose_device
 from genloop.job import loading, note, run
 from genloop.ledger import Ledger, count, plan_units
+from genloop.meanings import CACHE, DECODERS, IMAGES
 from genloop.metrics.makers import ANY_QUESTION, METRICS, Metrics, Tools, metric_maker
 from genloop.metrics.measurement import Measurement, Work, measure
 from genloop.metrics.statistics import has_statistics
@@ -43,29 +44,28 @@ from genloop.runs.generated import image_folder
 KIND = "independent"
 
 
-class Config(IndependentConfig):
-    images: Annotated[Path, LAUNCH] = Field(description="folder of images, or a run of generate; fingerprinted")
+class Config(ComputeKeys, IndependentConfig):
+    images: Annotated[Path, LAUNCH] = Field(description=IMAGES)
     prompts: InputPath | None = Field(None, description="their prompts, where the folder does not hold them")
     metrics: Metrics = Field(description=f"{{metric: its options}}; {', '.join(METRICS)}, module:class")
     reference: Annotated[Path | None, LAUNCH] = Field(
-        None, description="what distances go to: folder of images, run with statistics, or .npz; fingerprinted"
+        None,
+        description="what distances go to: folder of images, run with statistics, or .npz; fingerprinted by content",
     )
     floor: Annotated[Path | None, LAUNCH] = Field(
-        None, description="for pairs: the reference's generator with another seed; fingerprinted"
+        None, description="for pairs: the reference's generator with another seed; fingerprinted by content"
     )
     baseline: Annotated[Path | None, LAUNCH] = Field(
-        None, description="for pairs: what the images are to be better than; fingerprinted"
+        None, description="for pairs: what the images are to be better than; fingerprinted by content"
     )
-    layout: Annotated[Literal["page", "published"], LAUNCH] = Field(
+    format: Annotated[Literal["page", "published"], LAUNCH] = Field(
         "page", description="published: also the folders of the published tool, for pairs"
     )
     judge: JudgeSettings = JudgeSettings()
     limit: Total | None = Field(None, description="only the first so many images, of the reference too")
     unit_size: Count = Field(32, description="images in one unit of work")
-    feature_cache: Annotated[Path | None, LAUNCH] = Field(None, description="folder of features that runs share")
-    device: Device = Field("auto", description="auto: the GPU when there is one")
-    threads: Threads = Field(1, description="CPU threads of a worker")
-    decoders: Annotated[Threads, LAUNCH] = Field(4, description="threads that decode images")
+    cache: Annotated[Path | None, LAUNCH] = Field(None, description=CACHE)
+    decoders: Annotated[Threads, LAUNCH] = Field(4, description=DECODERS)
 
     @field_validator("images", "reference", "floor", "baseline")
     @classmethod
@@ -90,7 +90,7 @@ def check(config: Config) -> Measurement:
         config.seed,
     )
     what.check()
-    check_cache(config.feature_cache, "feature_cache")
+    check_cache(config.cache, "cache")
     for name in what.needs("judge"):
         maker: Any = metric_maker(name)
         questions = maker.questions(what.scores[name])
@@ -130,7 +130,7 @@ def _load(config: Config, what: Measurement, world: World) -> Work:
     with loading():
         device = choose_device(config.device, world)
         judge = cache(lambda: build_judge(config.judge, resolve, device))  # only if a metric asks for it
-        return what.load(Tools(resolve, device, judge), config.feature_cache)
+        return what.load(Tools(resolve, device, judge), config.cache)
 
 
 def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
@@ -149,7 +149,7 @@ def _conclude(config: Config, what: Measurement, units: Sequence[Unit]) -> None:
     if what.needs("pairs"):
         from genloop.report.images.write import write_pairs
 
-        write_pairs(what, rows, config.out, config.seed, config.layout)
+        write_pairs(what, rows, config.out, config.seed, config.format)
     text = format_table(rows, lines)
     write_atomic(config.out / "table.md", text.encode())
     terminal.out_markdown(text)

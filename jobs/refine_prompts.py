@@ -22,12 +22,13 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop import terminal
-from genloop.bounds import CountOrNone, Threads
-from genloop.config import Device, IndependentConfig, InputPath
+from genloop.bounds import CountOrNone
+from genloop.config import ComputeKeys, IndependentConfig, InputPath
 from genloop.data.prompts import METADATA_FILE, PROMPTS_FILE
 from genloop.distributed import World, choose_device
 from genloop.job import loading, note, run
 from genloop.ledger import Ledger, count, plan_units, rows_of_units
+from genloop.meanings import GENERATED
 from genloop.reading import json_object
 from genloop.records import Prompt
 from genloop.rewards.critics.settings import CriticSettings, ImageCritic, Sight, build_critic
@@ -37,12 +38,10 @@ from genloop.runs.rows import GeneratedRow
 KIND = "independent"
 
 
-class Config(IndependentConfig):
-    source: InputPath = Field(description="finished run of generate")
+class Config(ComputeKeys, IndependentConfig):
+    source: InputPath = Field(description=GENERATED)
     sample: CountOrNone = Field(0, description="which image of each prompt the critic looks at")
     critic: CriticSettings = CriticSettings(kind="rules")
-    device: Device = Field("auto", description="auto: the GPU when there is one")
-    threads: Threads = Field(1, description="CPU threads of a worker")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Best-of-k for every k from one pool of candidates: what a judge makes of a larger budget, and what it leaves.
 
     genloop run generate tiny out=runs/pool search.strategy=best_of_n search.n=8
-    genloop run scaling_curve shapes run=runs/pool out=runs/pool-curve
-    genloop run scaling_curve shapes run=runs/pool out=runs/pool-curve judges.oracle.kind=shapes_oracle --procs 2
+    genloop run scaling_curve shapes source=runs/pool out=runs/pool-curve
+    genloop run scaling_curve shapes source=runs/pool out=runs/pool-curve judges.oracle.kind=shapes_oracle --procs 2
 
 Reads   a finished run of `generate` with strategy none or best_of_n; its image tokenizer; the judges named here.
 Writes  RUN/rows/*.jsonl, one line an image: which of its candidates are right, and every judge's scores; when all units
@@ -22,11 +22,12 @@ from pydantic import Field
 from ckpts.resolve import resolve
 from geneval.settings import EvaluatorKeys, build_evaluator, check_evaluator, evaluator_inputs
 from genloop import terminal
-from genloop.bounds import Count, Threads
-from genloop.config import LAUNCH, Device, IndependentConfig, read_yaml
+from genloop.bounds import Count
+from genloop.config import LAUNCH, ComputeKeys, IndependentConfig, read_yaml
 from genloop.distributed import World, choose_device
 from genloop.job import note, run
 from genloop.ledger import Ledger, count, plan_units
+from genloop.meanings import GENERATED, TOKENIZER
 from genloop.rewards.settings import JudgeSettings
 from genloop.sampling.build import read_generator
 from genloop.stats.scaling import CEILING, Grouping, pools_of
@@ -40,18 +41,18 @@ if TYPE_CHECKING:
 KIND = "independent"
 
 
-class Config(IndependentConfig, EvaluatorKeys):
-    run: Annotated[Path, LAUNCH] = Field(description="run of generate; fingerprinted by content")
-    tokenizer: Annotated[str | None, LAUNCH] = Field(None, description="image tokenizer; by default that of the run")
+class Config(ComputeKeys, IndependentConfig, EvaluatorKeys):
+    source: Annotated[Path, LAUNCH] = Field(description=GENERATED)
+    tokenizer: Annotated[str | None, LAUNCH] = Field(None, description=f"{TOKENIZER}; null: that of the run")
     judges: dict[str, JudgeSettings] = Field({}, description="judges to ask for the outcome, by the name to show")
-    device: Device = Field("auto", description="auto: the GPU when there is one")
     pool: Annotated[Grouping, LAUNCH] = Field(
         "prompt", description="a pool is all candidates of a prompt, or an image's"
     )
-    max_k: Annotated[Count | None, LAUNCH] = Field(None, description="the largest k; by default the smallest pool")
+    max_k: Annotated[Count | None, LAUNCH] = Field(
+        None, description="the largest k; null: as many as the smallest pool has"
+    )
     unit_size: Count = Field(32, description="images in one unit of work")
-    candidates_per_batch: Annotated[Count, LAUNCH] = Field(256, description="candidates decoded side by side")
-    threads: Threads = Field(1, description="CPU threads of a worker")
+    images_per_batch: Annotated[Count, LAUNCH] = Field(256, description="images that are handed on at once")
 
 
 class Parts(NamedTuple):
@@ -79,15 +80,15 @@ def check(config: Config) -> Checked:
     from genloop.rewards.build import check_judge, judge_classes
     from genloop.runs.pools import check_tokens, read_pool_rows, read_prompts_of, recorded_judge
 
-    rows = read_pool_rows(config.run)[: config.limit]
-    known, recorded = set(check_evaluator(config, resolve)), _recorded_name(config.run)
+    rows = read_pool_rows(config.source)[: config.limit]
+    known, recorded = set(check_evaluator(config, resolve)), _recorded_name(config.source)
     for name, settings in config.judges.items():
         if name == CEILING or (name == recorded and recorded_judge(rows[0])):
             raise ValueError(f"judges.{name}: that name is taken by scores of the run; use another one")
         check_judge(settings, resolve, ["outcome"])
         known &= set(judge_classes(settings) or known)
-    prompts = read_prompts_of(config.run, rows, classes=known)
-    tokenizer = resolve(config.tokenizer or read_generator(config.run).generator.options.tokenizer)
+    prompts = read_prompts_of(config.source, rows, classes=known)
+    tokenizer = resolve(config.tokenizer or read_generator(config.source).generator.options.tokenizer)
     check_tokens(rows, check_image_tokenizer(tokenizer))
     smallest = min(
         sum(len(row.candidates) for row in pool)
@@ -100,7 +101,7 @@ def check(config: Config) -> Checked:
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """The run's rows, the tokenizer and the judges' files, whose content enters the fingerprint."""
-    found = {"run": config.run / "rows", "tokenizer": checked.tokenizer} | evaluator_inputs(config, resolve)
+    found = {"source": config.source / "rows", "tokenizer": checked.tokenizer} | evaluator_inputs(config, resolve)
     for name, settings in config.judges.items():
         found |= settings.inputs(resolve, f"judges.{name}")
     return found
@@ -115,7 +116,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
             parts = parts or _load(config, checked.tokenizer, world)  # a finished run loads nothing
             with ledger.working(unit):
                 found: list[dict[str, Any]] = []
-                for batch in _batches(rows[unit.start : unit.stop], config.candidates_per_batch):
+                for batch in _batches(rows[unit.start : unit.stop], config.images_per_batch):
                     world.check_stop()
                     with note("prompts " + ", ".join(f"{row.prompt_index} {row.prompt!r}" for row in batch)):
                         found += _judge(batch, checked.prompts, parts, checked.recorded)

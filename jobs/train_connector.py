@@ -6,7 +6,7 @@
 Reads   WebDataset shards with png, jpg, jpeg or webp, captions are not needed; a Qwen2vl-Flux in the published layout.
 Writes  RUN/connector.pt, as published; with parts=[connector, transformer] also RUN/transformer; both are given to
         `edit` by its keys of that name. RUN/cache, latents and image tokens, computed once; RUN/checkpoints/step-*, to
-        resume from; RUN/metrics.jsonl, with val_every also val_loss of held-out pictures from step 0 on.
+        resume from; RUN/metrics.jsonl, with eval_every also val_loss of held-out pictures from step 0 on.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch,
         times and noise follow from the config; one process gives the same bits with and without interruption.
 """
@@ -25,6 +25,7 @@ from genloop.data.latents.examples import CaptionedImages
 from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import loading, run
+from genloop.meanings import EVAL_EVERY, SHARDS, START, VAL_SHARE
 from genloop.models.flux_edit.config import EditFolder, check_edit_folder, edit_folder
 from genloop.registry import check_installed
 from genloop.training.settings import TrainSettings
@@ -37,17 +38,15 @@ COMPONENTS = ("qwen", "connector", "clip", "vae", "transformer")
 
 
 class Config(JobConfig):
-    shards: ReadPath = Field(description="folder of shards; their content enters the fingerprint")
-    checkpoint: Annotated[str | None, LAUNCH] = Field(
-        None, description="what is trained: a folder in the published layout, or a name of `ckpts`"
-    )
+    shards: ReadPath = Field(description=SHARDS)
+    start: Annotated[str | None, LAUNCH] = Field(None, description=f"{START}; null: CHECKPOINT_DIR")
     new: bool = Field(False, description="begin with a new connector in place of the checkpoint's")
     parts: tuple[Literal["connector", "transformer"], ...] = Field(("connector",), description="what learns")
     resolution: Width = Field(512, description="pixels along the side of a square that is cut out of each picture")
     image_tokens: Repeats = Field(256, description="of a picture, about")
-    guidance: Weight = Field(1.0, description="guidance scale that the transformer is told")
-    val_share: Share = Field(0.02, lt=1, description="share of the pictures that is held out, the last ones")
-    val_every: CountOrNone = Field(0, description="steps between two validation losses; 0: none")
+    guidance_scale: Weight = Field(1.0, description="guidance scale that the transformer is told")
+    val_share: Share = Field(0.02, lt=1, description=VAL_SHARE)
+    eval_every: CountOrNone = Field(0, description=EVAL_EVERY)
     train: TrainSettings = TrainSettings()
 
 
@@ -64,7 +63,7 @@ def check(config: Config) -> Checked:
     config.train.check()
     if "connector" not in config.parts:
         raise ValueError("parts: the connector learns in any case")
-    folder = check_edit_folder(resolve(str(edit_folder(config.checkpoint))), COMPONENTS)
+    folder = check_edit_folder(resolve(str(edit_folder(config.start))), COMPONENTS)
     multiple = 2 * folder.factor
     if config.resolution % multiple:
         raise ValueError(f"resolution: {config.resolution} is not a multiple of {multiple}")
@@ -77,7 +76,7 @@ def check(config: Config) -> Checked:
 
 
 def _num_held_out(config: Config, pictures: int) -> int:
-    return round(config.val_share * pictures) if config.val_every else 0
+    return round(config.val_share * pictures) if config.eval_every else 0
 
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
@@ -114,7 +113,7 @@ def objective_of(config: Config, checked: Checked, world: World, device: str) ->
     transformer = load.load_transformer(folder, dtype=torch.float32, device=device, text=None)
     transformer.requires_grad_("transformer" in config.parts)
     connector.requires_grad_(True)
-    model = ConnectedFlux(connector, transformer, pooled_empty_text(folder), guidance=config.guidance).to(device)
+    model = ConnectedFlux(connector, transformer, pooled_empty_text(folder), guidance=config.guidance_scale).to(device)
     tokens = config.resolution // (2 * checked.folder.factor)
     return FlowMatching(
         model,
@@ -124,7 +123,7 @@ def objective_of(config: Config, checked: Checked, world: World, device: str) ->
         seed=config.seed,
         batch_size=config.train.batch_size,
         num_held_out=_num_held_out(config, len(pictures)),
-        val_every=config.val_every,
+        eval_every=config.eval_every,
         world=world,
     )
 

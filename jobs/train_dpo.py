@@ -33,6 +33,7 @@ from genloop.data.pairs.shards import PairShards
 from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import loading, run
+from genloop.meanings import SLOTS
 from genloop.models.common.image_tokenizers import load_image_tokenizer
 from genloop.models.showo.config import ShowOConfig
 from genloop.planning import Footprint
@@ -65,7 +66,7 @@ class Config(StartKeys, PreferenceSettings, JobConfig):
     )
     judge: JudgeSettings = Field(JudgeSettings(), description="judge_guidance=reinforce or released: who scores images")
     sampling: SamplingConfig = Field(SamplingConfig(), description="how its images, and those of guards, are drawn")
-    slots: Count = Field(32, description="images that a rank draws side by side")
+    slots: Count = Field(32, description=SLOTS)
     train: TrainSettings = TrainSettings()
 
 

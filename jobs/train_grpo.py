@@ -20,16 +20,17 @@ Resume  the same command goes on from the newest checkpoint, also with another n
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Count
-from genloop.config import LAUNCH, InputPath, JobConfig, shipped
+from genloop.config import HeldOutKeys, JobConfig, PromptKeys
 from genloop.data.prompts import check_held_out, read_prompts
 from genloop.distributed import World
 from genloop.job import loading, run
+from genloop.meanings import SLOTS
 from genloop.models.common.image_tokenizers import load_image_tokenizer
 from genloop.planning import Footprint
 from genloop.records import Prompt
@@ -46,15 +47,10 @@ if TYPE_CHECKING:
 KIND = "collective"
 
 
-class Config(StartKeys, JobConfig, GroupPolicySettings):
-    prompts: InputPath = Field(description="what to draw: prompt file, one prompt a line, or a metadata file (.jsonl)")
-    metadata: InputPath | None = Field(None, description="GenEval metadata, one JSON object a line")
-    held_out: Annotated[tuple[Annotated[Path, AfterValidator(shipped)], ...], LAUNCH] = Field(
-        description="prompt files of evaluations, none of whose prompts may be trained on; fingerprinted by content"
-    )
+class Config(HeldOutKeys, PromptKeys, StartKeys, JobConfig, GroupPolicySettings):
     judge: JudgeSettings = Field(JudgeSettings(), description="who scores the images, by its answer to `outcome`")
     sampling: SamplingConfig = Field(SamplingConfig(), description="how images are drawn")
-    slots: Count = Field(32, description="images that a rank draws side by side")
+    slots: Count = Field(32, description=SLOTS)
     train: LoopSettings = LoopSettings()
 
     @property
@@ -110,8 +106,7 @@ def _check_keys(config: Config) -> None:
 
 def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     """Checkpoints, held-out prompts and what the reward reads enter the fingerprint by content."""
-    held_out = {f"held_out.{number}": path for number, path in enumerate(config.held_out)}
-    return config.start_inputs(resolve) | held_out | config.judge.inputs(resolve, "judge")
+    return config.start_inputs(resolve) | config.held_out_inputs() | config.judge.inputs(resolve, "judge")
 
 
 def main(config: Config, world: World, checked: Checked) -> None:

@@ -32,6 +32,7 @@ from genloop.data.judge.conversations import Conversation, check_images, read_co
 from genloop.data.judge.examples import QUESTIONS
 from genloop.distributed import World
 from genloop.job import run
+from genloop.meanings import EVAL_EVERY, START_OR_NEW
 from genloop.models.llava.config import LlavaConfig, check_llava_folder
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.planning import Footprint
@@ -58,12 +59,12 @@ class Config(JobConfig):
     data: dict[str, DataConfig] = Field(
         min_length=1, description="data sets, by any name: shards with a weight, or conversations with their images"
     )
-    start: Annotated[str | None, LAUNCH] = Field(
-        None, description="a judge to go on from, fingerprinted by content; default: a new one of `model`'s shape"
+    start: Annotated[str | None, LAUNCH] = Field(None, description=START_OR_NEW)
+    questions: InputPath | None = Field(
+        None, description="questions file; null: that of `start`, else the released one"
     )
-    questions: InputPath | None = Field(None, description="questions file; default: that of `start`, else the released")
     model: ModelShape = ModelShape()
-    dtype: Literal["float32", "bfloat16"] = Field(
+    saved_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="of the saved judge, which is measured as it is saved; under train.precision bf16 or fp16 also of "
         "frozen weights in training. bfloat16 sets train.precision=bf16 where that is not given",
@@ -73,13 +74,13 @@ class Config(JobConfig):
     vision_lr: Weight | None = Field(None, description="of the vision tower; null: train.lr, 0: frozen")
     projector_lr: Weight | None = Field(None, description="of the projector; null: train.lr, 0: frozen")
     lora: LoraSettings = LoraSettings()
-    eval_every: TotalOrNone = Field(0, description="steps between two measurements on val; 0: at the end only")
+    eval_every: TotalOrNone = Field(0, description=EVAL_EVERY)
     train: LoopSettings = LoopSettings()
 
     @model_validator(mode="after")
     def _train_in_the_dtype_of_the_judge(self) -> "Config":
-        """Presets with `dtype: bfloat16` compute in it, as before `train.precision` was a key."""
-        if self.dtype == "float32" or "precision" in self.train.model_fields_set:
+        """Presets with `saved_dtype: bfloat16` compute in it, as before `train.precision` was a key."""
+        if self.saved_dtype == "float32" or "precision" in self.train.model_fields_set:
             return self
         return self.model_copy(update={"train": self.train.model_copy(update={"precision": "bf16"})})
 
@@ -175,7 +176,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
         if adapted is not None and world.rank == 0:
             save_adapters(adapted, config.out / "adapter")
         judge = merge_adapters(adapted) if adapted is not None else model
-        parts.cast_parameters(judge, getattr(torch, config.dtype))  # what is measured is what is saved
+        parts.cast_parameters(judge, getattr(torch, config.saved_dtype))  # what is measured is what is saved
         answers = held_out.answers(judge, world)
         if world.rank == 0:
             conclude(config, checked, judge, tokenizer, answers)
@@ -212,7 +213,7 @@ def build(config: Config, checked: Checked, device: str) -> "tuple[Llava, LlavaT
     from genloop.models.llava.load import build_llava, load_llava
     from genloop.training.initialization import scale_judge
 
-    dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.dtype)
+    dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.saved_dtype)
     if checked.start is not None and checked.start_tokenizer is not None:
         return load_llava(checked.start, dtype=dtype, device=device), checked.start_tokenizer
     tokenizer = _world_tokenizer(config, checked.questions)

@@ -24,6 +24,7 @@ from genloop.data.arrays import check_codes
 from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import loading, run
+from genloop.meanings import SHARDS, START_OR_NEW, TOKENIZER
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo.config import PhiDims, ShowOConfig, check_showo_folder
 from genloop.planning import Footprint
@@ -52,14 +53,10 @@ class ModelShape(Settings):
 
 
 class Config(JobConfig):
-    shards: ReadPath = Field(description="folder of shards; their content enters the fingerprint")
-    tokenizer: Annotated[str, LAUNCH] = Field(
-        "shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder; fingerprinted by content"
-    )
+    shards: ReadPath = Field(description=SHARDS)
+    tokenizer: Annotated[str, LAUNCH] = Field("shapes/tokenizer", description=TOKENIZER)
     text_tokenizer: InputPath | None = Field(None, description="folder; default: that of `start`")
-    start: Annotated[str | None, LAUNCH] = Field(
-        None, description="a Show-o to go on from, fingerprinted by content; default: a new one of `model`'s shape"
-    )
+    start: Annotated[str | None, LAUNCH] = Field(None, description=START_OR_NEW)
     model: ModelShape = ModelShape()
     drop_captions: Share = Field(0.1, description="share of captions dropped, for guidance")
     labels: Literal["image_and_ends", "image"] = Field(

@@ -5,7 +5,7 @@
     genloop run train_tokenizer magvit2 out=runs/magvit2 --procs 2
     genloop run train_tokenizer vae out=runs/vae
 
-Reads   kind=patches: nothing. The others: WebDataset shards with png (make_shapes images=true writes them).
+Reads   kind=patches: nothing. The others: WebDataset shards with png (make_shapes with_images=true writes them).
 Writes  RUN/tokenizer, a checkpoint folder; kind=autoencoder_kl: RUN/vae, one of diffusers' AutoencoderKL;
         RUN/survival.json, what encode and decode leave of fresh scenes; what is trained also has
         RUN/checkpoints/step-*, to resume from, and RUN/metrics.jsonl.
@@ -25,6 +25,7 @@ from genloop.data.image_reader import check_images
 from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import run
+from genloop.meanings import SHARDS
 from genloop.models.magvit2.config import MagvitConfig
 from genloop.planning import Footprint
 from genloop.registry import check_installed
@@ -68,7 +69,7 @@ class Config(JobConfig):
     kind: Literal["patches", "magvit2", "autoencoder_kl"] = Field(
         "patches", description="an enumerated codebook, a trained MAGVIT-v2, or the VAE of a diffusion model"
     )
-    shards: ReadPath | None = Field(None, description="folder of shards with png, if kind is no patches")
+    shards: ReadPath | None = Field(None, description=SHARDS)
     model: ModelShape = Field(ModelShape(), description="for kind=magvit2")
     loss: ReconstructionWeights = Field(ReconstructionWeights(), description="for kind=magvit2")
     autoencoder: AutoencoderSettings = Field(AutoencoderSettings(), description="for kind=autoencoder_kl")

@@ -31,6 +31,7 @@ from genloop.config import LAUNCH, InputPath, JobConfig
 from genloop.distributed import World
 from genloop.hashing import sha256_tree
 from genloop.job import run
+from genloop.meanings import EVAL_EVERY, START_OR_NEW
 from genloop.planning import Footprint
 from genloop.registry import check_installed
 from genloop.rundir import write_json
@@ -62,14 +63,12 @@ class Config(JobConfig):
     data: dict[str, ChatData] = Field(
         min_length=1, description="data sets, by any name: shards, a file of chats, or pairs of answers"
     )
-    start: Annotated[str | None, LAUNCH] = Field(
-        None, description="a model's folder or name, fingerprinted by content; default: a new one of `model`'s sizes"
-    )
+    start: Annotated[str | None, LAUNCH] = Field(None, description=START_OR_NEW)
     model: ChatModelShape = ChatModelShape()
     quantise: Literal["none", "nf4"] = Field(
         "none", description="nf4: the frozen weights in four bits with double quantisation; needs lora.rank and `start`"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    saved_dtype: Literal["float32", "bfloat16", "float16"] = Field(
         "float32",
         description="of what is saved; under train.precision bf16 or fp16 also of frozen weights in training",
     )
@@ -86,7 +85,7 @@ class Config(JobConfig):
     vision_lr: Weight | None = Field(0.0, description="of the vision tower; null: train.lr, 0: frozen")
     projector_lr: Weight | None = Field(0.0, description="of the projector; null: train.lr, 0: frozen")
     qformer_lr: Weight | None = Field(0.0, description="of InstructBLIP's Q-Former; null: train.lr, 0: frozen")
-    eval_every: TotalOrNone = Field(0, description="steps between two measurements on held-out chats; 0: at the end")
+    eval_every: TotalOrNone = Field(0, description=EVAL_EVERY)
     eval_chats: Count = Field(200, description="held-out chats, or pairs, that are measured, at the most")
     train: LoopSettings = LoopSettings()
 
@@ -201,7 +200,7 @@ def _start(config: Config, sides: Sides | None) -> "tuple[Start, Any]":
         chat = chat_of(check_chat_folder(folder), config.chat.system)
         if chat.folder.quantised != "none":
             raise ValueError(f"start: the weights of {folder} are {chat.folder.quantised}; name those it was made from")
-    dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.dtype)
+    dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.saved_dtype)
     how = (config.quantise, config.lora, config.lora_part, config.adapter, config.seed, dtype)
     return Start(chat.folder, digest, files, *how), chat
 
@@ -249,7 +248,7 @@ def main(config: Config, world: World, checked: Checked | CheckedPairs) -> None:
         else:
             conclude(config, checked, model, world)
         if world.rank == 0:
-            save(config, checked.start, model, adapted, getattr(torch, config.dtype))
+            save(config, checked.start, model, adapted, getattr(torch, config.saved_dtype))
 
 
 def prepared_model(config: Config, start: "Start", device: str) -> "tuple[ChatModel, Any]":

@@ -38,7 +38,7 @@ class ClipOptions(ClipSource):
     )
     crop: bool = Field(True, description="cut the image to the object's box")
     precision: Precision = Field("float32", description="autocast_float16: as GenEval computes on a GPU")
-    crops_per_batch: Annotated[Count, LAUNCH] = Field(64, ge=8, description="crops in one forward pass of a GPU")
+    crops_per_forward: Annotated[Count, LAUNCH] = Field(64, ge=8, description="crops in one forward pass of a GPU")
 
 
 class ClipColorMaker(ClipUser, PartMaker):
@@ -51,6 +51,6 @@ class ClipColorMaker(ClipUser, PartMaker):
         """On `device`."""
         from geneval.colors.zero_shot import ClipColors
 
-        rows, precision = options.crops_per_batch, options.precision
+        rows, precision = options.crops_per_forward, options.precision
         embedder = load_clip_source(options, resolve, device, rows_per_forward=rows, precision=precision)
         return ClipColors(embedder, background=options.background, to_box=options.crop)

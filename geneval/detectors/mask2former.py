@@ -36,7 +36,7 @@ class Mask2FormerOptions(Settings):
     preprocess: Preprocess | None = Field(
         None, description="pixels as mmdet 3.x or 2.x prepares them; null: as the checkpoint says, else mmdet3"
     )
-    pixels_per_batch: Annotated[Total | None, LAUNCH] = Field(
+    pixels_per_forward: Annotated[Total | None, LAUNCH] = Field(
         None, description="padded pixels in one forward pass; null: one image on the CPU, 8 of 800 x 800 on a GPU"
     )
 
@@ -81,7 +81,7 @@ class Mask2FormerMaker(PartMaker):
         return Mask2FormerDetector(
             load_mask2former(folder, device=device),
             Preparation(options.preprocess or said.preprocess, said.scale),
-            pixels_per_batch=options.pixels_per_batch,
+            pixels_per_forward=options.pixels_per_forward,
         )
 
 

@@ -2,7 +2,7 @@
 
 Images are never padded further than on their own, since padding reaches every answer. When memory runs out the batches
 are halved and the same images are tried again. On a GPU the last bits of an image may depend on how many share a pass;
-`pixels_per_batch=1` rules that out.
+`pixels_per_forward=1` rules that out.
 """
 
 from collections.abc import Sequence
@@ -31,11 +31,13 @@ class Mask2FormerDetector:
 
     classes: Sequence[str] = OBJECT_NAMES
 
-    def __init__(self, network: Mask2Former, preparation: Preparation, *, pixels_per_batch: int | None = None) -> None:
+    def __init__(
+        self, network: Mask2Former, preparation: Preparation, *, pixels_per_forward: int | None = None
+    ) -> None:
         self.network, self.preparation = network, preparation
         self.device = next(network.parameters()).device
         default = _ON_A_GPU if kind_of(self.device) == "cuda" else 1
-        self.budget = Budget(pixels_per_batch or default, "pixels_per_batch")
+        self.budget = Budget(pixels_per_forward or default, "pixels_per_forward")
 
     @property
     def one_by_one(self) -> bool:

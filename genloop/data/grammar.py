@@ -89,7 +89,7 @@ class Split(Settings):
         """0..number-1 cut into one range a split, those without a share left out."""
         shares = {name: getattr(self, name) for name in SPLITS if getattr(self, name) > 0}
         if not shares:
-            raise ValueError("split: every share is 0; give train, val or eval a share")
+            raise ValueError("shares: every share is 0; give train, val or eval a share")
         ends = np.cumsum(list(shares.values())) / sum(shares.values()) * number
         edges = [0, *(int(end + 0.5) for end in ends[:-1]), number]
         return {name: range(*edges[place : place + 2]) for place, name in enumerate(shares)}
@@ -244,5 +244,5 @@ def _first_new(sentences: Iterator[SplitPrompt], number: int, seen: set[str]) ->
 
 def _none_empty(found: Prompts, what: str) -> Prompts:
     if empty := [name for name, rows in found.items() if not rows]:
-        raise ValueError(f"split.{empty[0]}: nothing is left for it of {what}; give it a larger share, or 0 for none")
+        raise ValueError(f"shares.{empty[0]}: nothing is left for it of {what}; give it a larger share, or 0 for none")
     return found

@@ -15,11 +15,11 @@ EXCHANGEABLE = ("none", "best_of_n")  # strategies that finish every candidate, 
 
 def read_pool_rows(run: Path) -> list[GeneratedRow]:
     """The rows of a finished `generate` run whose candidates make pools; ValueError otherwise."""
-    check_generated(run, "run")
+    check_generated(run, "source")
     rows = list(read_generated(run))
     for strategy in {row.strategy for row in rows}.difference(EXCHANGEABLE):
         raise ValueError(
-            f"run: strategy {strategy!r} of {run} treats candidates unlike each other; a pool needs a run of "
+            f"source: strategy {strategy!r} of {run} treats candidates unlike each other; a pool needs a run of "
             f"{' or '.join(EXCHANGEABLE)}"
         )
     return rows
@@ -31,7 +31,7 @@ def check_tokens(rows: Sequence[GeneratedRow], num_codes: int) -> None:
         for candidate in (one for one in row.candidates if one.cut_at is None):
             if (largest := candidate.unpacked().max()) >= num_codes:
                 raise ValueError(
-                    f"run: prompt {row.prompt_index}, sample {row.sample}, candidate {candidate.candidate}: tokens up "
+                    f"source: prompt {row.prompt_index}, sample {row.sample}, candidate {candidate.candidate}: tokens up "
                     f"to {largest}, the tokenizer has {num_codes} codes"
                 )
 

@@ -1,7 +1,7 @@
 """Where `generate` puts the images of a unit: a folder in GenEval's layout, or one WebDataset shard a unit.
 
-    images=folder   RUN/images/00017/samples/0000.png, and RUN/images/00017/metadata.jsonl
-    images=shards   RUN/shards/00002.tar with samples 00017_0000: png, txt (the prompt), json (all that made the image);
+    format=folder   RUN/images/00017/samples/0000.png, and RUN/images/00017/metadata.jsonl
+    format=shards   RUN/shards/00002.tar with samples 00017_0000: png, txt (the prompt), json (all that made the image);
                     its row calls the image shards/00002.tar/00017_0000.png, as genloop/data/members.py reads it
 
 The png is the same in both. A shard's bytes depend on the config alone: not on workers, kills, or what was done before.
@@ -19,7 +19,7 @@ from genloop.records import Prompt, Unit
 from genloop.runs.provenance import image_chunk, keys_below, regime_of
 from genloop.runs.rows import GeneratedRow
 
-Images = Literal["folder", "shards"]
+Format = Literal["folder", "shards"]
 
 
 class ImageSink(ABC):
@@ -92,7 +92,7 @@ class ShardSink(ImageSink):
         self.ledger.record(path, index.sha256)
 
 
-SINKS: dict[Images, type[ImageSink]] = {"folder": FolderSink, "shards": ShardSink}
+SINKS: dict[Format, type[ImageSink]] = {"folder": FolderSink, "shards": ShardSink}
 
 
 def _key(prompt_index: int, sample: int) -> str:

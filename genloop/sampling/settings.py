@@ -11,9 +11,10 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 from pydantic import Field, PlainValidator, ValidationInfo, model_validator
 
-from genloop.bounds import Count, Threads
-from genloop.config import LAUNCH, Device, Settings, parse_options
+from genloop.bounds import Count
+from genloop.config import LAUNCH, ComputeKeys, Settings, parse_options
 from genloop.factories import Maker, PartSettings, Resolve
+from genloop.meanings import SLOTS
 from genloop.protocols import Sampler
 from genloop.sampling import GENERATORS
 from genloop.sampling.maskgit.settings import SamplingConfig
@@ -89,17 +90,15 @@ def _parse_sampling(given: Any, info: ValidationInfo) -> Settings:
     return parse_options(model, {} if isinstance(given, Settings) and not isinstance(given, model) else given)
 
 
-class GeneratorKeys(Settings):
+class GeneratorKeys(ComputeKeys):
     """Config keys of jobs that draw images."""
 
     generator: GeneratorSettings = GeneratorSettings()
     sampling: Annotated[Any, PlainValidator(_parse_sampling)] = Field(
         SamplingConfig(), validate_default=True, description="how images are drawn: keys of the kind of generator"
     )
-    device: Device = Field("auto", description="auto: the GPU when there is one")
-    slots: Annotated[Count, LAUNCH] = Field(64, description="paths decoded side by side")
+    slots: Annotated[Count, LAUNCH] = Field(64, description=SLOTS)
     rows_per_forward: Annotated[Count, LAUNCH] = Field(256, description="rows in one forward pass, two a path")
-    threads: Threads = Field(1, description="CPU threads of a worker")
 
     @model_validator(mode="before")
     @classmethod

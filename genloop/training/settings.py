@@ -18,6 +18,7 @@ from genloop.bounds import (
     Weight,
 )
 from genloop.config import LAUNCH, Device, Settings
+from genloop.meanings import AUTO
 from genloop.registry import check_installed, did_you_mean
 from genloop.training.sinks import SINKS, check_sinks
 
@@ -31,9 +32,9 @@ class LoopSettings(Settings):
     schedule: Literal["cosine", "linear", "constant"] = Field(
         "cosine", description="how the learning rate falls to its end; constant: not at all"
     )
-    warmup_steps: TotalOrNone = Field(100)
+    warmup_steps: TotalOrNone = Field(100, description="steps in which the learning rate rises from 0")
     weight_decay: Weight = Field(0.01, description="on matrices only")
-    betas: tuple[Share, Share] = (0.9, 0.98)
+    betas: tuple[Share, Share] = Field((0.9, 0.98), description="decays of Adam's two moving averages")
     grad_clip: Factor = Field(1.0, description="largest norm of the gradient")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of matrix products (autocast); trained weights and moments are float32 in any case"
@@ -61,7 +62,7 @@ class LoopSettings(Settings):
         description="what is sharded over the ranks: 1 moments, 2 gradients too, 3 weights too; 1 and 2 need deepspeed",
     )
     threads: Threads = Field(1, description="CPU threads of a rank")
-    device: Device = "auto"
+    device: Device = Field("auto", description=AUTO)
     timeout: Annotated[Seconds, LAUNCH] = Field(1800, description="seconds that a rank waits for the others")
 
     def check(self) -> None:
@@ -82,8 +83,8 @@ class TrainSettings(LoopSettings):
 class ReconstructionWeights(Settings):
     """Weights of the terms of an image tokenizer's loss; the reconstruction counts 1."""
 
-    commitment: Weight = Field(0.1)
-    entropy: Weight = Field(0.05)
+    commitment: Weight = Field(0.1, description="of the distance of latents from their codes")
+    entropy: Weight = Field(0.05, description="of the entropy that keeps all codes in use")
     temperature: Factor = Field(0.1, description="of the soft codes in the entropy term")
 
 

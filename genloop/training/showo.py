@@ -8,6 +8,7 @@ from pydantic import Field
 from genloop.config import LAUNCH, Settings
 from genloop.distributed import World
 from genloop.factories import Resolve
+from genloop.meanings import START, TEXT_TOKENIZER, TOKENIZER
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.common.text import FileTokenizer, check_text_tokenizer
 from genloop.models.showo.config import ShowOConfig, check_showo_folder
@@ -23,13 +24,9 @@ ADAPTED = "showo.model."  # where adapters may be: the transformer's layers, not
 class StartKeys(Settings):
     """Config keys of a training that goes on from a Show-o."""
 
-    start: Annotated[str, LAUNCH] = Field("shapes/showo", description="the Show-o to train, fingerprinted by content")
-    tokenizer: Annotated[str, LAUNCH] = Field(
-        "shapes/tokenizer", description="image tokenizer: a name of `ckpts` or a folder; fingerprinted by content"
-    )
-    text_tokenizer: Annotated[str | None, LAUNCH] = Field(
-        None, description="text tokenizer, if `start` has none: a name or a folder, fingerprinted by content"
-    )
+    start: Annotated[str, LAUNCH] = Field("shapes/showo", description=START)
+    tokenizer: Annotated[str, LAUNCH] = Field("shapes/tokenizer", description=TOKENIZER)
+    text_tokenizer: Annotated[str | None, LAUNCH] = Field(None, description=TEXT_TOKENIZER)
     lora: LoraSettings = LoraSettings()
     guards: GuardSettings = GuardSettings()
 

@@ -29,8 +29,8 @@ def chain(golden: RewardSet, item: int) -> Chain:
     return TextPiece(before), image_piece(golden.image(item)), TextPiece(behind)
 
 
-def logits_of(golden: RewardSet, chains: list[Chain], tokens_per_batch: int = 16384) -> list[torch.Tensor]:
-    runner = PieceRunner(golden.model, golden.config, "pad", tokens_per_batch, 10**9)
+def logits_of(golden: RewardSet, chains: list[Chain], tokens_per_forward: int = 16384) -> list[torch.Tensor]:
+    runner = PieceRunner(golden.model, golden.config, "pad", tokens_per_forward, 10**9)
 
     def finish(segments: list[Segment]) -> list[torch.Tensor]:
         return list(next_logits(golden.model, segments))
@@ -81,7 +81,7 @@ def test_answers_in_pieces_equal_the_recorded_ones(golden: RewardSet) -> None:
 @pytest.mark.parametrize("golden", SETS, ids=name_of)
 def test_an_answer_has_the_same_bits_alone_and_in_a_batch(golden: RewardSet) -> None:
     chains = [chain(golden, item) for item in range(golden.num_items)]
-    together, alone = logits_of(golden, chains), logits_of(golden, chains, tokens_per_batch=1)
+    together, alone = logits_of(golden, chains), logits_of(golden, chains, tokens_per_forward=1)
     assert all(torch.equal(a, b) for a, b in zip(together, alone))
 
 

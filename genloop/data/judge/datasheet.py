@@ -110,13 +110,13 @@ def about_scenes(num_scenes: int, spoilt: float) -> dict[str, list[str]]:
     }
 
 
-def about_split(seed: int, val_share: float, most_pairs: int) -> dict[str, list[str]]:
+def about_split(seed: int, val_share: float, max_pairs: int) -> dict[str, list[str]]:
     """How examples are split and pairs balanced."""
     return {
         "Split and balance": [
             f"- A sentence is in val when a hash of it and the seed {seed} is below {val_share}, scenes included.",
             "- Ranking pairs (pairs.jsonl) are images of one sentence at one step whose labels differ: of a sentence",
-            f"  at most {most_pairs} for each question, then of every task as many as the task with the fewest has; a",
+            f"  at most {max_pairs} for each question, then of every task as many as the task with the fewest has; a",
             "  hash of the pair decides which. Examples are not thinned out: training draws tasks in equal shares.",
         ]
     }

@@ -82,7 +82,7 @@ def check_schedule(config: Mapping[str, Any]) -> None:
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in PREDICTIONS or "beta_schedule" not in config:
         raise ValueError(
-            f"base: its scheduler is a {config.get('_class_name')} with prediction_type {prediction!r}; trained are "
+            f"start: its scheduler is a {config.get('_class_name')} with prediction_type {prediction!r}; trained are "
             f"networks that predict {' or '.join(PREDICTIONS)} under a schedule of betas"
         )
 

@@ -18,7 +18,7 @@ UNETS = {  # names in config.json and model_index.json -> where the class is
 class UnetSizes(Settings):
     """Which UNet is trained. The frame is that of diffusers: levels that halve the latent, attention to the text."""
 
-    kind: Literal["depthwise", "stock", "base"] = Field(
+    kind: Literal["depthwise", "stock", "start"] = Field(
         "depthwise",
         description="residual blocks with depthwise convolutions, diffusers' own, or the base's UNet goes on",
     )

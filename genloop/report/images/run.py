@@ -35,7 +35,7 @@ def write_comparison_of(run: Path, out: Path) -> Path:
     rows = list(read_rows(run))
     if not rows:
         raise ValueError(f"{run} has no finished unit yet, there is nothing to report")
-    return write_comparison(what, names[0], rows, out, config.get("seed", 0), config.get("layout", "page"))
+    return write_comparison(what, names[0], rows, out, config.get("seed", 0), config.get("format", "page"))
 
 
 def _measurement(config: dict[str, Any], run: Path) -> Measurement:

@@ -35,7 +35,7 @@ def write_comparison(
 ) -> Path:
     """Write index.html and table.md, .csv, .tex and .json of one metric of pairs -> the page.
 
-    `layout=published` adds the folders of genloop/report/images/published.py.
+    `format=published` adds the folders of genloop/report/images/published.py.
     """
     readable = [row for row in rows if "reference" not in row and not row["problem"]]
     options: Any = what.metrics[name]

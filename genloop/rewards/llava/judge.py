@@ -48,7 +48,7 @@ class LlavaJudge:
         *,
         probability: Probability = "raw",
         tiling: Tiling = "pad",
-        tokens_per_batch: int = 8192,
+        tokens_per_forward: int = 8192,
         cache_bytes: int = 2 * 10**9,
         generation: Mapping[str, Any] | None = None,
         calibration: Calibration | None = None,
@@ -57,7 +57,7 @@ class LlavaJudge:
         self.config = llava_config(model)
         self.yes, self.no = tokenizer.word_id("yes"), tokenizer.word_id("no")
         self.model = model.eval()
-        self._runner = PieceRunner(self.model, self.config, tiling, tokens_per_batch, cache_bytes)
+        self._runner = PieceRunner(self.model, self.config, tiling, tokens_per_forward, cache_bytes)
         self._warp = _warpers(generation or {})
         self._calibration = calibration or {}
 

@@ -38,7 +38,7 @@ class LlavaOptions(Settings):
     )
     tiling: Literal["pad", "anyres"] = Field("pad", description="one padded tile, or tiles at the image's own size")
     dtype: DType = Field("float32", description="of the weights; probabilities are computed in float32")
-    tokens_per_batch: Annotated[Total, LAUNCH] = Field(8192, description="positions in one forward pass")
+    tokens_per_forward: Annotated[Total, LAUNCH] = Field(8192, description="positions in one forward pass")
     cache_gb: Annotated[Weight, LAUNCH] = Field(
         2.0, description="GB of keys and values of images that were asked about"
     )
@@ -95,7 +95,7 @@ class LlavaJudgeMaker(JudgeMaker):
             read_questions(_questions_file(options, folder)),
             probability=options.probability,
             tiling=options.tiling,
-            tokens_per_batch=options.tokens_per_batch,
+            tokens_per_forward=options.tokens_per_forward,
             cache_bytes=int(options.cache_gb * 1e9),
             generation=generation_of(folder) if options.probability == "processed" else None,
             calibration=read_calibration(folder) if options.calibrated else None,

@@ -89,11 +89,11 @@ class PieceRunner:
     """Computes the last segment of chains."""
 
     def __init__(
-        self, model: Llava, config: LlavaConfig, tiling: Tiling, tokens_per_batch: int, cache_bytes: int
+        self, model: Llava, config: LlavaConfig, tiling: Tiling, tokens_per_forward: int, cache_bytes: int
     ) -> None:
         self.model, self.config, self.tiling = model, config, tiling
         self.cache = SegmentCache(cache_bytes)
-        self.budget = Budget(tokens_per_batch, "tokens_per_batch", self.cache.clear)
+        self.budget = Budget(tokens_per_forward, "tokens_per_forward", self.cache.clear)
 
     def run(
         self, chains: Sequence[Chain], finish: Callable[[list[Segment]], list[R]], *, keep_last: bool = False

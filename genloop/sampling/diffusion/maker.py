@@ -30,7 +30,7 @@ class DiffusionOptions(Settings):
     )
     dtype: DType = Field("float32", description="of UNet and text encoders")
     vae_dtype: DType = Field("float32", description="of the VAE; that of SDXL overflows in float16")
-    paths_per_pass: Count = Field(
+    paths_per_forward: Count = Field(
         1,
         le=256,
         description="on a CPU: paths in each pass, filled up where there are fewer; numbers differ by rounding",
@@ -102,7 +102,7 @@ class DiffusionGenerator(GeneratorMaker):
             sampling,
             rows_per_forward=runtime.rows_per_forward,
             slots=runtime.slots,
-            paths_per_pass=options.paths_per_pass,
+            paths_per_forward=options.paths_per_forward,
             before_step=runtime.before_step,
         )
 

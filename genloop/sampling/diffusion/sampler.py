@@ -1,7 +1,7 @@
 """Diffusion with classifier-free guidance, walked step by step. B = rows, C, h, w = a latent, n = h w cells.
 
 A row depends on its prompt, its Seed and the settings alone. On a CPU each path runs by itself, its guided pair in one
-pass, or in passes that always have `paths_per_pass` paths, so that this holds to the last bit; on a GPU kernels may
+pass, or in passes that always have `paths_per_forward` paths, so that this holds to the last bit; on a GPU kernels may
 differ with the shape of a batch.
 """
 
@@ -40,7 +40,7 @@ class DiffusionSampler:
         *,
         rows_per_forward: int = 256,
         slots: int = 64,
-        paths_per_pass: int = 1,
+        paths_per_forward: int = 1,
         before_step: Callable[[], None] = lambda: None,
         noise: Callable[..., Tensor] = gaussian,
     ) -> None:
@@ -50,7 +50,7 @@ class DiffusionSampler:
         branches = 2 if settings.is_guided else 1
         self.flops_per_step = branches * model.flops_per_pass
         self.flops_per_decode = model.flops_per_decode
-        self._paths = paths_per_pass if kind_of(model.device) == "cpu" else 0  # 0: passes of any size
+        self._paths = paths_per_forward if kind_of(model.device) == "cpu" else 0  # 0: passes of any size
         if self._paths > 1:
             check_passes(model, self._paths, is_guided=settings.is_guided)
         self._budget = Budget(self._paths or max(1, rows_per_forward // branches), "rows_per_forward")

@@ -90,14 +90,14 @@ class FlowMatching(Objective[FlowItem, FlowRows]):
         seed: int,
         batch_size: int,
         num_held_out: int,
-        val_every: int,
+        eval_every: int,
         world: World,
     ) -> None:
         """sizes: pictures of each shard, the last `num_held_out` of which are for the validation loss alone."""
         self.model, self.read, self.grid, self.world = model, read, grid, world
         self.seed, self.batch_size, self.num_held_out = seed, batch_size, num_held_out
         self.num_learned = sum(sizes) - num_held_out
-        self.after_every = val_every if num_held_out else 0
+        self.after_every = eval_every if num_held_out else 0
         self._order = Order([self.num_learned], seed)
 
     def plan(self, step: int) -> Plan[FlowItem]:

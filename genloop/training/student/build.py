@@ -83,7 +83,7 @@ def build_objective(keys: Any, student: Student, data: LearningData, world: Worl
 
 def held_out(keys: Any, num_samples: int) -> list[int]:
     """The positions of `val_rows` samples, keyed by the seed."""
-    if not keys.val_every:
+    if not keys.eval_every:
         return []
     return sorted(np.random.default_rng([keys.seed, 5]).permutation(num_samples)[: keys.val_rows].tolist())
 

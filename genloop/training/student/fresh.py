@@ -15,18 +15,16 @@ class DiffusionKeys(StudentKeys):
 
     model: UnetSizes = UnetSizes()
     objective: str = Field("perceptual", description="perceptual, sft, or another one of train_student")
-    weights: Literal["lora", "full"] = Field(
-        "full", description="adapters for model.kind=base, or all weights of `parts`"
-    )
+    weights: Literal["lora", "full"] = Field("full", description="adapters, or all weights of `parts`")
 
     def base_folder(self, resolve: Resolve) -> DiffusionFolder:
         """The base with the UNet that is trained."""
-        base = check_diffusion_folder(resolve(self.base))
-        if self.model.kind == "base":
+        base = check_diffusion_folder(resolve(self.start))
+        if self.model.kind == "start":
             return base
         if self.weights != "full":
-            raise ValueError(f"weights: {self.weights} needs model.kind=base, a UNet that has been trained before")
+            raise ValueError(f"weights: {self.weights} needs model.kind=start, a UNet that has been trained before")
         if self.objective in ("dpo", "lcm"):
-            raise ValueError(f"objective: {self.objective} needs model.kind=base, a UNet that has been trained before")
+            raise ValueError(f"objective: {self.objective} needs model.kind=start, a UNet that has been trained before")
         self.model.check()
         return base._replace(unet=self.model.unet_config(base.unet), is_fresh=True)

@@ -13,6 +13,7 @@ from genloop.data.latents.buckets import bucket_sizes
 from genloop.data.latents.examples import CaptionedImages
 from genloop.data.shards import Shards
 from genloop.factories import Resolve
+from genloop.meanings import CACHE, EVAL_EVERY, SHARDS, START, TARGETS
 from genloop.models.diffusion.config import (
     UNET,
     DiffusionFolder,
@@ -42,19 +43,15 @@ _HALVES = {"bfloat16": "bf16", "float16": "fp16"}  # types, as train.precision c
 class UnetLora(LoraSettings):
     """Adapters of the UNet, by default at its attention."""
 
-    rank: CountOrNone = Field(16, ge=1)
-    targets: tuple[str, ...] = Field(
-        ("to_q", "to_k", "to_v", "to_out.0"), description="layers that get one, by the end of their name"
-    )
+    rank: CountOrNone = Field(16, ge=1, description="of the matrices of an adapter")
+    targets: tuple[str, ...] = Field(("to_q", "to_k", "to_v", "to_out.0"), description=TARGETS)
 
 
 class TextLora(LoraSettings):
     """Adapters of the text encoders, whose layers have names of their own."""
 
-    rank: CountOrNone = Field(16, ge=1)
-    targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "out_proj"), description="layers that get one, by the end of their name"
-    )
+    rank: CountOrNone = Field(16, ge=1, description="of the matrices of an adapter")
+    targets: tuple[str, ...] = Field(("q_proj", "k_proj", "v_proj", "out_proj"), description=TARGETS)
 
 
 class StudentData(NamedTuple):
@@ -68,15 +65,9 @@ class StudentData(NamedTuple):
 class StudentKeys(Settings):
     """Which pipeline learns what from which images."""
 
-    base: Annotated[str, LAUNCH] = Field(
-        description="the pipeline to train: a folder of diffusers or a name of `ckpts`; fingerprinted by content"
-    )
-    shards: ReadPath = Field(
-        description="folder of shards with txt and png, jpg, jpeg or webp; fingerprinted by content"
-    )
-    cache: Annotated[Path | None, LAUNCH] = Field(
-        None, description="folder of latents and text embeddings, which runs may share; null: RUN/cache"
-    )
+    start: Annotated[str, LAUNCH] = Field(description=START)
+    shards: ReadPath = Field(description=SHARDS)
+    cache: Annotated[Path | None, LAUNCH] = Field(None, description=CACHE)
     objective: str = Field("sft", description=f"{', '.join(OBJECTIVES)}, module:class")
     weights: Literal["lora", "full"] = Field("lora", description="adapters, or all weights of `parts`")
     parts: tuple[Part, ...] = Field(("unet",), min_length=1, description="what is trained; text_encoder: both of SDXL")
@@ -102,7 +93,7 @@ class StudentKeys(Settings):
     )
     snr_gamma: Factor | None = Field(5.0, description="min-SNR weights of timesteps; null: all weigh the same")
     val_rows: Count = Field(64, description="samples that are held out for the validation loss")
-    val_every: TotalOrNone = Field(0, description="steps between two validation losses; 0: none, nothing is held out")
+    eval_every: TotalOrNone = Field(0, description=EVAL_EVERY)
     sampling: DiffusionSampling = Field(DiffusionSampling(), description="how the images of `guards` are drawn")
     train: TrainSettings = TrainSettings()
     guards: GuardSettings = GuardSettings()
@@ -126,19 +117,19 @@ class StudentKeys(Settings):
         if self.mirror and self.objective == "dpo":
             raise ValueError("mirror: pairs of objective=dpo are not mirrored; leave it out")
         examples = CaptionedImages(Shards(self.shards), sizes, mirror=self.mirror)
-        if self.val_every and self.val_rows >= (number := len(examples.shards)):
+        if self.eval_every and self.val_rows >= (number := len(examples.shards)):
             raise ValueError(f"val_rows: {self.val_rows} of {number} samples leaves none to train on")
         return StudentData(base, examples, extras_of(self, base, examples, sizes, resolve))
 
     def base_folder(self, resolve: Resolve) -> DiffusionFolder:
         """The pipeline as it is trained; ValueError or FileNotFoundError for what is none."""
-        return check_diffusion_folder(resolve(self.base))
+        return check_diffusion_folder(resolve(self.start))
 
     def side(self, base: DiffusionFolder) -> int:
         """The resolution in pixels; ValueError for one that is no multiple of what it has to be."""
         if self.bucket_step % base.multiple:
             raise ValueError(
-                f"bucket_step: {self.bucket_step} is not a multiple of {base.multiple}, as {self.base} needs"
+                f"bucket_step: {self.bucket_step} is not a multiple of {base.multiple}, as {self.start} needs"
             )
         rows, columns = base.grid(None, None)
         side = self.resolution or math.isqrt(rows * columns) * base.factor
@@ -153,7 +144,7 @@ class StudentKeys(Settings):
 
     def student_inputs(self, resolve: Resolve, checked: StudentData) -> dict[str, Path | str]:
         """What enters the fingerprint by content."""
-        found: dict[str, Path | str] = {"base": resolve(self.base), "shards": checked.examples.shards.digest()}
+        found: dict[str, Path | str] = {"start": resolve(self.start), "shards": checked.examples.shards.digest()}
         return found | extra_inputs(self, checked.extras, resolve) | self.guards.inputs(resolve)
 
     def adapters(self, base: DiffusionFolder) -> Iterator[tuple[str, str, LoraSettings]]:

@@ -42,7 +42,7 @@ def place(tmp_path):
 
 
 def words(place, *more):
-    return [f"rows={place / 'a'}", f"out={place / 'out'}", "num_resamples=200", *more]
+    return [f"runs={place / 'a'}", f"out={place / 'out'}", "num_resamples=200", *more]
 
 
 def test_it_writes_and_prints_the_agreement(place, capsys):
@@ -65,7 +65,7 @@ def test_several_models_and_genevals_own_rows_are_taken_together(place):
         run_command(
             agreement,
             [
-                f"rows=[{place / 'a'},{theirs}]",
+                f"runs=[{place / 'a'},{theirs}]",
                 f"annotations=[{place / 'a.csv'},{more}]",
                 f"out={place / 'out'}",
                 "num_resamples=100",
@@ -80,7 +80,7 @@ def test_several_models_and_genevals_own_rows_are_taken_together(place):
 
 def test_an_audit_sheet_is_balanced_blind_and_comes_back(tmp_path):
     run = write_runs(tmp_path, "a", Sketch(prompts_per_task=5, seed=3))
-    made = [f"rows={run}", "sheet=12", f"out={tmp_path / 'audit'}"]
+    made = [f"runs={run}", "sheet=12", f"out={tmp_path / 'audit'}"]
     assert run_command(agreement, made) == 0
     page, sheet = ((tmp_path / "audit" / name).read_bytes() for name in ("audit.html", "audit.csv"))
     assert run_command(agreement, made) == 0
@@ -93,7 +93,7 @@ def test_an_audit_sheet_is_balanced_blind_and_comes_back(tmp_path):
     for row in rows:
         row["answer"] = "yes"
     filled = write_csv(tmp_path / "filled.csv", rows)
-    assert run_command(agreement, [f"rows={run}", f"annotations={filled}", f"out={tmp_path / 'out'}"]) == 0
+    assert run_command(agreement, [f"runs={run}", f"annotations={filled}", f"out={tmp_path / 'out'}"]) == 0
     found = json.loads((tmp_path / "out" / "agreement.json").read_text())
     assert found["tasks"][-1]["images"] == 12 and found["tasks"][-1]["human"]["estimate"] == 1
     assert found["tasks"][-1]["agreement"] == found["tasks"][-1]["machine"]
@@ -102,7 +102,7 @@ def test_an_audit_sheet_is_balanced_blind_and_comes_back(tmp_path):
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "two\nlines"])
 def test_no_cell_of_an_audit_sheet_is_a_formula(tmp_path, text):
     run = write_runs(tmp_path, "a", Sketch(prompts_per_task=1, texts={i: f"{text} {i}" for i in range(6)}))
-    assert run_command(agreement, [f"rows={run}", "sheet=6", f"out={tmp_path / 'audit'}"]) == 0
+    assert run_command(agreement, [f"runs={run}", "sheet=6", f"out={tmp_path / 'audit'}"]) == 0
     page = (tmp_path / "audit" / "audit.html").read_text()
     cells = json.loads(re.findall(r'type="application/json">(.*?)</script>', page)[0])["rows"]
     with open(tmp_path / "audit" / "audit.csv", newline="") as file:
@@ -110,7 +110,7 @@ def test_no_cell_of_an_audit_sheet_is_a_formula(tmp_path, text):
     for cell in (*(cell for row in rows for cell in row.values()), *(cell for row in cells for cell in row)):
         assert not str(cell).startswith(("=", "+", "-", "@", "\t", "\r"))
     filled = write_csv(tmp_path / "filled.csv", [row | {"answer": "yes"} for row in rows])
-    assert run_command(agreement, [f"rows={run}", f"annotations={filled}", f"out={tmp_path / 'out'}"]) == 0
+    assert run_command(agreement, [f"runs={run}", f"annotations={filled}", f"out={tmp_path / 'out'}"]) == 0
 
 
 def test_another_seed_draws_other_images(tmp_path):
@@ -118,7 +118,7 @@ def test_another_seed_draws_other_images(tmp_path):
     sheets = set()
     for seed in (0, 1):
         out = tmp_path / f"audit{seed}"
-        assert run_command(agreement, [f"rows={run}", "sheet=6", f"seed={seed}", f"out={out}"]) == 0
+        assert run_command(agreement, [f"runs={run}", "sheet=6", f"seed={seed}", f"out={out}"]) == 0
         sheets.add((out / "audit.csv").read_text())
     assert len(sheets) == 2
 
@@ -129,7 +129,7 @@ def test_a_browser_does_not_take_the_answers_of_one_sheet_for_those_of_another(t
     for seed in (0, 1, 1):
         run = write_runs(tmp_path / f"{len(kept)}{seed}", "a", Sketch(prompts_per_task=1, seed=seed))
         out = tmp_path / f"audit{len(kept)}{seed}"
-        assert run_command(agreement, [f"rows={run}", "sheet=6", f"out={out}"]) == 0
+        assert run_command(agreement, [f"runs={run}", "sheet=6", f"out={out}"]) == 0
         page = (out / "audit.html").read_text()
         assert 'key = "audit " + sheet.digest' in page
         kept.add(re.search(r'"digest": "(\w{16})"', page)[1])

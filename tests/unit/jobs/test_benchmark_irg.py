@@ -28,7 +28,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(corpus: Path, out: Path, *more: str) -> list[str]:
     majority = f"{{kind: majority, options: {{shards: {corpus}, empty: false}}}}"
-    return ["tiny", f"shards={corpus}", f"out={out}", f"critics={{rules: rules, majority: {majority}}}", *more]
+    return ["tiny", f"source={corpus}", f"out={out}", f"critics={{rules: rules, majority: {majority}}}", *more]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_guided_generation_is_compared_at_equal_compute(corpus: Path, tmp_path: 
 
 
 BAD = {
-    "no shards": (["shards=configs"], "configs"),
+    "no shards": (["source=configs"], "configs"),
     "no such split": (["split=dev"], "dev"),
     "no such base": (["base=rule"], "base"),
     "no such critic": (["critics.x=rule"], "critics.x"),

@@ -92,7 +92,7 @@ def test_images_of_every_mode_become_upright_rgb(tmp_path):
     picture.save(folder / "turned.jpg", exif=turned)
     photograph().resize((12, 12)).save(folder / "small.png")
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n what is left")
-    words = ["tiny", "source=folder", f"images={folder}", "license=CC-BY-4.0", "instruction=blocks", "num_traces=7"]
+    words = ["tiny", "kind=folder", f"images={folder}", "license=CC-BY-4.0", "instruction=blocks", "num_traces=7"]
     assert run_command(build_irg, [*words, f"out={tmp_path / 'run'}"]) == 0
     rows = list(read_rows(tmp_path / "run"))
     refused = [row["refused"] for row in rows if "refused" in row]
@@ -116,7 +116,7 @@ def test_shards_bring_their_instructions(tmp_path):
     photograph().save(picture)
     sample = Sample("a", {"jpg": picture.read_bytes(), "txt": b"grey blocks on a wall"})
     write_shard(tmp_path / "shards" / "00000.tar", [sample])
-    words = ["tiny", "source=shards", f"images={tmp_path / 'shards'}", "license=CC0-1.0", "num_traces=2"]
+    words = ["tiny", "kind=shards", f"images={tmp_path / 'shards'}", "license=CC0-1.0", "num_traces=2"]
     assert run_command(build_irg, [*words, f"out={tmp_path / 'run'}"]) == 0
     made = [record_of(sample) for sample in samples_of(tmp_path / "run")]
     assert {record.instruction for record in made} == {"grey blocks on a wall"} and len(made) == 2
@@ -126,17 +126,17 @@ def test_shards_bring_their_instructions(tmp_path):
 @pytest.mark.parametrize(
     ("words", "key"),
     [
-        (["source=folder"], "images"),
-        (["source=folder", "images={there}", "instruction=x"], "license"),
-        (["source=folder", "images={there}", "license=CC0-1.0"], "instruction"),
-        (["source=shards", "images={there}", "license=CC0-1.0"], "images"),
-        (["source=folder", "images={none}", "license=CC0-1.0"], "images"),
-        (["source=run", "images={there}", "license=CC0-1.0"], "images"),
+        (["kind=folder"], "images"),
+        (["kind=folder", "images={there}", "instruction=x"], "license"),
+        (["kind=folder", "images={there}", "license=CC0-1.0"], "instruction"),
+        (["kind=shards", "images={there}", "license=CC0-1.0"], "images"),
+        (["kind=folder", "images={none}", "license=CC0-1.0"], "images"),
+        (["kind=run", "images={there}", "license=CC0-1.0"], "images"),
         (["license=CC0-1.0"], "license"),
         (["faults.clean=0.1"], "faults.clean"),
         (["faults.clean=0.9", "faults.content=0.2"], "faults"),
         (["val_share=0.6", "test_share=0.4"], "test_share"),
-        (["source=folder", "images={there}", "license=x", "instruction="], "instruction"),
+        (["kind=folder", "images={there}", "license=x", "instruction="], "instruction"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_made(tmp_path, capsys, words, key):
@@ -151,14 +151,14 @@ def test_a_shard_with_an_empty_instruction_is_named(tmp_path, capsys):
     picture = tmp_path / "one.png"
     photograph().save(picture)
     write_shard(tmp_path / "shards" / "00000.tar", [Sample("k7", {"png": picture.read_bytes(), "txt": b"  "})])
-    words = ["tiny", "source=shards", f"images={tmp_path / 'shards'}", "license=CC0-1.0", f"out={tmp_path / 'run'}"]
+    words = ["tiny", "kind=shards", f"images={tmp_path / 'shards'}", "license=CC0-1.0", f"out={tmp_path / 'run'}"]
     assert "k7" in refusal(build_irg, words, tmp_path, capsys)
 
 
 def test_generated_images_are_traced_with_the_prompts_of_their_run(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert run_command(generate, ["tiny", "sampling.steps=3", "limit=2", f"out={tmp_path / 'made'}"]) == 0
-    words = ["tiny", "source=run", f"images={tmp_path / 'made'}", "license=CC0-1.0", "num_traces=4", "own_faults=keep"]
+    words = ["tiny", "kind=run", f"images={tmp_path / 'made'}", "license=CC0-1.0", "num_traces=4", "own_faults=keep"]
     assert run_command(build_irg, [*words, f"out={tmp_path / 'run'}"]) == 0
     rows = list(read_rows(tmp_path / "run"))
     assert len(rows) == 4 and [row for row in rows if "refused" in row] == []
@@ -215,7 +215,7 @@ def test_images_with_faults_of_their_own_are_left_out_or_kept(tmp_path, choice, 
     (tmp_path / "photos").mkdir()
     photograph().point(lambda level: level // 5).save(tmp_path / "photos" / "a.png")
     photograph().save(tmp_path / "photos" / "b.png")
-    words = ["tiny", "source=folder", f"images={tmp_path / 'photos'}", "license=CC0-1.0", "instruction=blocks"]
+    words = ["tiny", "kind=folder", f"images={tmp_path / 'photos'}", "license=CC0-1.0", "instruction=blocks"]
     words += ["num_traces=2", "faults.clean=1", "faults.content=0", "faults.double=0", "faults.irreversible=0"]
     assert run_command(build_irg, [*words, f"own_faults={choice}", f"out={tmp_path / 'run'}"]) == 0
     assert [row.get("kind", "refused") for row in read_rows(tmp_path / "run")] == kinds
@@ -224,7 +224,7 @@ def test_images_with_faults_of_their_own_are_left_out_or_kept(tmp_path, choice, 
 def test_a_source_without_any_usable_image_fails_with_the_first_reason(tmp_path, capsys):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.png").write_bytes(b"no image")
-    words = ["tiny", "source=folder", f"images={tmp_path / 'photos'}", "license=CC0-1.0", "instruction=x"]
+    words = ["tiny", "kind=folder", f"images={tmp_path / 'photos'}", "license=CC0-1.0", "instruction=x"]
     with pytest.raises(SystemExit) as caught:
         run_command(build_irg, [*words, "num_traces=2", f"out={tmp_path / 'run'}"])
     assert caught.value.code == 1 and "a.png: not a PNG" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from tests.runs import ROOT, contents, refusal, start
 from tests.worlds.conversation_files import published
 
 FOLDERS = ("rows", "shards")
-WORDS = ["tiny", "steps=[2,5]", "completions=3", "unit_size=2", "paths_per_batch=5", "val_share=0.4", "cells=true"]
+WORDS = ["tiny", "preview_steps=[2,5]", "continuations=3", "unit_size=2", "slots=5", "val_share=0.4", "with_cells=true"]
 MADE = ["tiny", "limit=6", "sampling.steps=8", "sampling.preview=argmax", "sampling.order=object_first"]
 
 
@@ -124,7 +124,7 @@ def test_the_datasheet_counts_what_is_there(built):
 
 
 def test_any_number_of_workers_gives_the_same_bytes(source, built, tmp_path):
-    words = [*WORDS, "paths_per_batch=3", f"source={source}", f"out={tmp_path / 'run'}"]
+    words = [*WORDS, "slots=3", f"source={source}", f"out={tmp_path / 'run'}"]
     workers = [start("build_judge_data", *words, rank=rank, world_size=2) for rank in range(2)]
     said = [worker.communicate() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
@@ -183,10 +183,10 @@ def test_a_path_that_ends_otherwise_is_named(source, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["steps=[8]"], "steps: 8 is not between 1 and 7"),
-        (["steps=[0]"], "steps.0: input should be greater than or equal to 1"),
+        (["preview_steps=[8]"], "steps: 8 is not between 1 and 7"),
+        (["preview_steps=[0]"], "steps.0: input should be greater than or equal to 1"),
         (["detector=shape"], "did you mean 'shapes'?"),
-        (["scenes=3"], "scenes: input should be a multiple of 2"),
+        (["num_scenes=3"], "scenes: input should be a multiple of 2"),
         (["val_share=1.0"], "val_share: input should be less than 1"),
         (["clarity_threshold=2"], "clarity_threshold: input should be less than or equal to 1"),
     ],
@@ -213,7 +213,7 @@ def test_bad_sources_are_refused(source, built, tmp_path, capsys):
         path.write_text(path.read_text() + line)
     assert re.search(r"torn/rows/00000.jsonl:\d+: not a row \(", error(f"source={tmp_path / 'torn'}"))
     assert "foreign/rows/00000.jsonl" in error(f"source={tmp_path / 'foreign'}")
-    assert "there is nothing to make examples from" in error("scenes=0")
+    assert "there is nothing to make examples from" in error("num_scenes=0")
     assert "is not a run folder" in error(f"source={tmp_path / 'empty'}")
     assert "is a run of build_judge_data, not of generate" in error(f"source={built}")
     assert "is unfinished (1 units are left)" in error(f"source={tmp_path / 'unfinished'}")

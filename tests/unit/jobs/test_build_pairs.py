@@ -28,7 +28,7 @@ from tests.test_laws import kill_in_the_middle
 FOLDERS = ("rows", "shards")
 HELD_OUT = "held_out=[configs/prompts/shapes_heldout/generation_prompts.txt]"
 MADE = ["tiny", "sampling.steps=9"]
-REOPENED = ["tiny", "kind=localised", "reopen.last=7", "reopen.first=2", "reopen.continuations=2", "most_pairs=9"]
+REOPENED = ["tiny", "kind=localised", "reopen.last=7", "reopen.first=2", "reopen.continuations=2", "max_pairs=9"]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def verdicts(found: list[Pair]) -> list[tuple[float, float]]:
 
 
 def test_chosen_is_right_and_rejected_wrong_and_both_are_images_of_the_source(sources, tmp_path):
-    found = pairs(build(tmp_path / "run", f"source={sources['best_of_n']}", "most_pairs=9"))
+    found = pairs(build(tmp_path / "run", f"source={sources['best_of_n']}", "max_pairs=9"))
     assert found and verdicts(found) == [(1.0, 0.0)] * len(found)
     assert all(pair.verdicts == (True, False) and pair.margin == 1 for pair in found)
     drawn = {
@@ -129,7 +129,7 @@ def test_both_sides_of_a_localised_pair_share_what_was_fixed_before_it_was_reope
 
 
 def test_any_number_of_workers_and_any_batch_give_the_same_bytes(sources, localised, tmp_path):
-    words = [*REOPENED, f"source={sources['none']}", f"out={tmp_path / 'run'}", "paths_per_batch=3"]
+    words = [*REOPENED, f"source={sources['none']}", f"out={tmp_path / 'run'}", "slots=3"]
     workers = [start("build_pairs", *words, rank=rank, world_size=2) for rank in range(2)]
     said = [worker.communicate() for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0], said
@@ -183,7 +183,7 @@ def test_the_summary_counts_what_is_there(localised):
 
 
 def test_the_planned_peak_is_enough_for_the_run_and_little_more(sources, tmp_path):
-    command = ["tiny", f"source={sources['none']}", "unit_size=12", "paths_per_batch=24", f"out={tmp_path / 'run'}"]
+    command = ["tiny", f"source={sources['none']}", "unit_size=12", "slots=24", f"out={tmp_path / 'run'}"]
     config = parse(build_pairs, [*command, "kind=localised", "reopen.last=4"])
     prepared = prepare(build_pairs, config, World())
     with Tracker() as measured:

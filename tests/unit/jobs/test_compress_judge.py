@@ -33,7 +33,7 @@ def test_the_tiny_preset_makes_a_judge_that_answers_and_is_not_trained_on(tmp_pa
 @pytest.mark.parametrize(
     ("words", "key"),
     [
-        (["judge=nowhere"], "nowhere"),
+        (["checkpoint=nowhere"], "nowhere"),
         (["quantise=none", "image_size=null"], "quantise: "),
         (["quantise=int4"], "quantise: "),
         (["text_layers=1"], "text_layers: "),
@@ -41,7 +41,7 @@ def test_the_tiny_preset_makes_a_judge_that_answers_and_is_not_trained_on(tmp_pa
         (["vision_layers=9"], "vision_layers: "),
         (["image_size=4096"], "image_size: "),
         (["query_tokens=16"], "query_tokens: "),
-        (["judge=shapes/showo"], "model_type"),
+        (["checkpoint=shapes/showo"], "model_type"),
         (["leave_out=first"], "leave_out: "),
     ],
 )
@@ -53,5 +53,5 @@ def test_a_torn_file_of_weights_is_refused(tmp_path, capsys):
     folder = qwen_folder(tmp_path / "q", "vl")
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
-    words = ["tiny", f"judge={folder}", f"out={tmp_path / 'run'}"]
+    words = ["tiny", f"checkpoint={folder}", f"out={tmp_path / 'run'}"]
     assert "model.safetensors" in refusal(compress_judge, words, tmp_path, capsys)

@@ -159,7 +159,7 @@ def test_the_report_labels_it_and_shows_no_differences(verdicts: dict[str, Path]
 
 
 def test_what_the_generator_read_can_be_replayed(runs: dict[str, Path], tmp_path: Path) -> None:
-    words = ["tiny", "scenes=0", "steps=[2]", f"source={runs['rewritten']}", f"out={tmp_path / 'data'}"]
+    words = ["tiny", "num_scenes=0", "preview_steps=[2]", f"source={runs['rewritten']}", f"out={tmp_path / 'data'}"]
     assert run_command(build_judge_data, words) == 0
     assert sum(row["samples"] for row in read_rows(tmp_path / "data")) == 3 * 2 * 2 * 2
 

@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("folder") / "run"
-    assert run_command(generate, [*WORDS, "images=folder", f"out={out}"]) == 0
+    assert run_command(generate, [*WORDS, "format=folder", f"out={out}"]) == 0
     return out
 
 
@@ -141,7 +141,12 @@ def test_what_learns_from_a_run_reads_the_same_prompts(
 def test_a_judge_learns_from_a_run_in_shards(run: Path, folder: Path, tmp_path: Path) -> None:
     outs = [tmp_path / "a", tmp_path / "b"]
     for place, out in zip((run, folder), outs):
-        assert run_command(build_judge_data, ["tiny", "scenes=0", f"source={place}", "steps=[1]", f"out={out}"]) == 0
+        assert (
+            run_command(
+                build_judge_data, ["tiny", "num_scenes=0", f"source={place}", "preview_steps=[1]", f"out={out}"]
+            )
+            == 0
+        )
     assert len(list((outs[0] / "shards").rglob("*.tar"))) == len(list((outs[1] / "shards").rglob("*.tar"))) > 0
 
 

@@ -9,7 +9,7 @@ from genloop.job import run_command
 from genloop.reading import json_object, read_json
 from jobs import make_prompts
 
-WORDS = ["source=grammar", "split_by=[breed,place]", "num_prompts=40"]
+WORDS = ["kind=grammar", "split_by=[breed,place]", "num_prompts=40"]
 GRAMMAR = (
     "grammar={templates: ['a {breed} {place}, {light}'], slots: {breed: [pug, boxer, corgi], "
     "place: [in a park, on a beach, at home, in snow], light: [dusk, noon, dawn, night]}}"
@@ -54,11 +54,11 @@ def test_a_table_is_split_by_its_columns(tmp_path, suffix, comma):
     file = tmp_path / f"dogs{suffix}"
     file.write_text("\n".join(["n,text,colour", *lines]).replace(",", comma))
     words = [
-        "source=file",
+        "kind=file",
         f"file={file}",
         "column=text",
         "split_by=[colour]",
-        "split={train: 0.4, val: 0.3, eval: 0.3}",
+        "shares={train: 0.4, val: 0.3, eval: 0.3}",
     ]
     assert run_command(make_prompts, ["tiny", *words, f"out={tmp_path / 'run'}"]) == 0
     found = rows(tmp_path / "run")
@@ -70,13 +70,12 @@ def test_a_table_is_split_by_its_columns(tmp_path, suffix, comma):
 def test_the_lines_of_a_text_file_are_split_one_by_one(tmp_path):
     (tmp_path / "in.txt").write_text("".join(f"dog {n % 10}\n" for n in range(20)))
     assert (
-        run_command(make_prompts, ["tiny", "source=file", f"file={tmp_path / 'in.txt'}", f"out={tmp_path / 'run'}"])
-        == 0
+        run_command(make_prompts, ["tiny", "kind=file", f"file={tmp_path / 'in.txt'}", f"out={tmp_path / 'run'}"]) == 0
     )
     found = {split: read_prompts(tmp_path / "run" / f"{split}.txt") for split in ("train", "val", "eval")}
     assert {split: len(prompts) for split, prompts in found.items()} == {"train": 8, "val": 1, "eval": 1}
-    words = ["tiny", "source=file", f"file={tmp_path / 'in.txt'}", f"without=[{tmp_path / 'run' / 'val.txt'}]"]
-    assert run_command(make_prompts, [*words, "split={train: 1, val: 0, eval: 0}", f"out={tmp_path / 'rest'}"]) == 0
+    words = ["tiny", "kind=file", f"file={tmp_path / 'in.txt'}", f"without=[{tmp_path / 'run' / 'val.txt'}]"]
+    assert run_command(make_prompts, [*words, "shares={train: 1, val: 0, eval: 0}", f"out={tmp_path / 'rest'}"]) == 0
     assert len(rows(tmp_path / "rest")) == 9 and not (tmp_path / "rest" / "val.txt").exists()
 
 
@@ -91,15 +90,15 @@ def test_the_lines_of_a_text_file_are_split_one_by_one(tmp_path):
         ([GRAMMAR.replace("noon", "dusk")], "grammar.slots.light"),
         ([GRAMMAR, "split_by=[bred]"], "split_by"),
         ([GRAMMAR, "split_by=[]"], "split_by"),
-        ([GRAMMAR, "split={val: 0.001}"], "split.val"),
-        ([GRAMMAR, "num_prompts=1"], "split.val"),
-        ([GRAMMAR, "split={train: 0, val: 0, eval: 0}"], "split"),
+        ([GRAMMAR, "shares={val: 0.001}"], "shares.val"),
+        ([GRAMMAR, "num_prompts=1"], "shares.val"),
+        ([GRAMMAR, "shares={train: 0, val: 0, eval: 0}"], "split"),
         ([], "grammar"),
-        (["source=file"], "file"),
-        (["source=file", "file=FILE.csv", "column=name"], "column"),
-        (["source=file", "file=FILE.csv", "split_by=[breed]"], "split_by"),
-        (["source=file", "file=FILE.csv", "split_by=[]", "split={train: 0, val: 0}"], "FILE.csv:3"),
-        (["source=file", "file=FILE.txt"], "split_by"),
+        (["kind=file"], "file"),
+        (["kind=file", "file=FILE.csv", "column=name"], "column"),
+        (["kind=file", "file=FILE.csv", "split_by=[breed]"], "split_by"),
+        (["kind=file", "file=FILE.csv", "split_by=[]", "shares={train: 0, val: 0}"], "FILE.csv:3"),
+        (["kind=file", "file=FILE.txt"], "split_by"),
     ],
 )
 def test_what_cannot_be_split_is_refused(tmp_path, capsys, words, key):

@@ -32,13 +32,13 @@ def test_pairs_and_chats_say_the_same_and_follow_from_the_config(tmp_path, quest
 def test_what_is_learned_and_what_is_tested_share_no_scene_in_words(tmp_path):
     right = {}
     for name in ("learn", "learn_test"):
-        words = ["tiny", "question=what", "num_pairs=120", f"prompts={name}", f"out={tmp_path / name}"]
+        words = ["tiny", "question=what", "num_pairs=120", f"prompt_set={name}", f"out={tmp_path / name}"]
         assert run_command(make_response_pairs, words) == 0
         rows = map(json.loads, (tmp_path / name / "pairs" / "pairs.jsonl").read_text().splitlines())
         right[name] = {row["second" if row["better"] else "first"] for row in rows}
     assert len(right["learn"]) > 40 and not right["learn"] & right["learn_test"]
 
 
-@pytest.mark.parametrize(("word", "key"), [("num_pairs=0", "num_pairs: "), ("prompts=heldout", "prompts: ")])
+@pytest.mark.parametrize(("word", "key"), [("num_pairs=0", "num_pairs: "), ("prompt_set=heldout", "prompt_set: ")])
 def test_bad_words_are_refused(tmp_path, capsys, word, key):
     assert key in refusal(make_response_pairs, ["tiny", word, f"out={tmp_path / 'run'}"], tmp_path, capsys)

@@ -170,7 +170,7 @@ def test_clip_measures_texts_and_sets(images, reference, tmp_path):
 
 
 def test_features_that_were_made_before_are_found_again(images, tmp_path, monkeypatch):
-    words = [f"images={images}", "metrics.statistics.features=pixels", f"feature_cache={tmp_path / 'cache'}"]
+    words = [f"images={images}", "metrics.statistics.features=pixels", f"cache={tmp_path / 'cache'}"]
     run(tmp_path / "a", *words)
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").iterdir()}
     run(tmp_path / "b", *words)

@@ -23,7 +23,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     drawn = ["limit=4", "images_per_prompt=2", "sampling.steps=2"]
     for name, seed, preset in (("student", 0, "tiny"), ("teacher", 1, "tiny_shards")):
         assert run_command(generate, [preset, *drawn, f"seed={seed}", f"out={root / name}"]) == 0
-    words = [f"images={root / 'student'}", f"reference={root / 'teacher'}", f"out={root / 'run'}", "layout=published"]
+    words = [f"images={root / 'student'}", f"reference={root / 'teacher'}", f"out={root / 'run'}", "format=published"]
     assert run_command(metrics, [*words, *PAIRED]) == 0
     return root
 

@@ -84,10 +84,10 @@ def test_a_feature_cache_is_a_folder(images, tmp_path, capsys, is_link):
     words = [
         f"images={images}",
         "metrics.statistics.features=pixels",
-        f"feature_cache={cache}",
+        f"cache={cache}",
         f"out={tmp_path / 'x'}",
     ]
-    assert f"feature_cache: {cache} is a file or a broken link" in refusal(metrics, words, tmp_path, capsys)
+    assert f"cache: {cache} is a file or a broken link" in refusal(metrics, words, tmp_path, capsys)
     with pytest.raises(ValueError, match=r"^judge\.cache: "):
         check_judge(JudgeSettings(cache=cache), Path)
 

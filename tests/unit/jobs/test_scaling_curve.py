@@ -31,7 +31,7 @@ def pool(tmp_path_factory):
 
 
 def words(run: Path, out: Path, *more: str) -> list[str]:
-    return ["shapes", f"run={run}", f"out={out}", *more]
+    return ["shapes", f"source={run}", f"out={out}", *more]
 
 
 def run(pool: Path, out: Path, *more: str) -> Path:
@@ -126,7 +126,7 @@ def test_a_repeated_sentence_is_another_pool_of_the_same_cluster(tmp_path):
     assert (summary["pools"], summary["prompts"]) == (12, 10)
 
 
-@pytest.mark.parametrize("more", [("unit_size=1",), ("unit_size=7", "candidates_per_batch=8")])
+@pytest.mark.parametrize("more", [("unit_size=1",), ("unit_size=7", "images_per_batch=8")])
 def test_units_and_batches_change_nothing(pool, tmp_path, more):
     base, other = run(pool, tmp_path / "base"), run(pool, tmp_path / "other", *more)
     assert list(read_rows(base)) == list(read_rows(other))
@@ -197,4 +197,4 @@ def test_tokens_that_are_no_codes_of_the_tokenizer_are_refused_with_their_row(tm
 def test_another_pool_needs_another_run_folder(pool, tmp_path, capsys):
     out = run(pool, tmp_path / "run")
     other = write_pool(tmp_path / "pool", PROMPTS, RIGHT)
-    assert "another content of `run`" in refusal(scaling_curve, words(other, out), tmp_path, capsys)
+    assert "another content of `source`" in refusal(scaling_curve, words(other, out), tmp_path, capsys)

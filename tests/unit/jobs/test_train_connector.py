@@ -72,8 +72,8 @@ def test_edit_draws_with_what_was_trained(trained: Path, tmp_path: Path) -> None
         (["resolution=24"], "resolution:"),
         (["parts=[transformer]"], "parts:"),
         (["resolution=4096"], "fewer"),
-        (["checkpoint=nowhere"], "nowhere"),
-        (["val_share=0.99", "val_every=5", "shards=nowhere"], "nowhere"),
+        (["start=nowhere"], "nowhere"),
+        (["val_share=0.99", "eval_every=5", "shards=nowhere"], "nowhere"),
     ],
 )
 def test_bad_input_is_one_line(

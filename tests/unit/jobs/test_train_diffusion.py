@@ -14,7 +14,7 @@ FEW = (
     "train.save_every=2",
     "train.log_every=1",
     "train.warmup_steps=1",
-    "val_every=4",
+    "eval_every=4",
     "val_rows=4",
 )
 
@@ -67,11 +67,11 @@ def test_metrics_tell_the_parts_of_the_loss_also_of_held_out_rows(trained: Path)
         (["model.kind=dense"], "model.kind"),
         (["weights=lora"], "weights"),
         (["objective=lcm"], "objective"),
-        (["objective=dpo", "model.kind=base"], "dpo.rejected"),
-        (["base=nowhere"], "base"),
-        (["base=shapes/vae"], ""),
+        (["objective=dpo", "model.kind=start"], "dpo.rejected"),
+        (["start=nowhere"], "start"),
+        (["start=shapes/vae"], ""),
         (["shards=nowhere"], "shards"),
-        (["val_every=1", "val_rows=64"], "val_rows"),
+        (["eval_every=1", "val_rows=64"], "val_rows"),
     ],
 )
 def test_bad_words_are_refused_before_anything_is_written(

@@ -131,7 +131,7 @@ def test_adapters_alone_are_trained_and_merged(tmp_path):
 @pytest.mark.parametrize(
     "more",
     [
-        ("variant=published", "guidance_scale=0", "states=trajectory", "draws=2"),
+        ("variant=released", "guidance_scale=0", "states=trajectory", "draws=2"),
         ("states=full", "kl=0", "train.ema=0.9"),
         ("ratio=sequence", "states=trajectory", "critical_steps=2", "advantage=group_mean"),
         (
@@ -146,7 +146,7 @@ def test_options_run(tmp_path, more):
     run = trained(tmp_path / "run", *more, "train.num_steps=2")
     rows = [row for row in lines(run) if "loss" in row]
     assert len(rows) == 2 and rows[0]["clip_share"] == 0
-    assert (rows[1]["log_prob_gap"] > 1e-4) and (abs(rows[1]["ratio"] - 1) < 1e-6) == (more[0] == "variant=published")
+    assert (rows[1]["log_prob_gap"] > 1e-4) and (abs(rows[1]["ratio"] - 1) < 1e-6) == (more[0] == "variant=released")
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_half_precision_trains_weights_of_full_precision(generated, trained, tmp
     words = [
         f"data.paths.shards={generated}",
         *MORE,
-        "dtype=bfloat16",
+        "saved_dtype=bfloat16",
         "train.precision=bf16",
         "train.rows_per_forward=3",
     ]
@@ -160,7 +160,7 @@ def test_half_precision_trains_weights_of_full_precision(generated, trained, tmp
 
 @pytest.mark.parametrize("precision", ["bf16", "fp32"])
 def test_frozen_parts_and_adapters_go_with_every_precision(trained, tmp_path, precision):
-    words = [f"start={trained / 'judge'}", "questions=null", "dtype=bfloat16", f"train.precision={precision}"]
+    words = [f"start={trained / 'judge'}", "questions=null", "saved_dtype=bfloat16", f"train.precision={precision}"]
     words += ["lora.rank=2", "lora.dropout=0.1", "vision_lr=0", "train.num_steps=2", "eval_every=1"]
     assert run_command(train_judge, ["tiny", f"out={tmp_path}", *words]) == 0
     assert {tensor.dtype for tensor in weights(tmp_path).values()} == {torch.bfloat16}

@@ -17,7 +17,7 @@ from tests.worlds.captioned_images import fields_of, write_images
 from tests.worlds.tiny_diffusion import write_pipeline
 
 PROMPTS = f"guards.prompts={ROOT / 'configs/prompts/shapes_test/evaluation_metadata.jsonl'}"
-WATCHED = (PROMPTS, "guards.every=2", "guards.num_prompts=1", "sampling.steps=2", "val_every=2", "val_rows=4")
+WATCHED = (PROMPTS, "guards.every=2", "guards.num_prompts=1", "sampling.steps=2", "eval_every=2", "val_rows=4")
 FEW = ("train.num_steps=4", "train.save_every=2", "train.log_every=1", "train.warmup_steps=1")
 KEPT = ("lora", "student", "checkpoints")
 
@@ -53,7 +53,7 @@ def image(out: Path, *words: str) -> bytes:
 def test_generate_draws_with_what_was_trained(tmp_path: Path, xl: Path, weights: str, is_xl: bool) -> None:
     base = xl if is_xl else ROOT / "ckpts/tiny/sd"
     half = ["saved_dtype=float16"] if weights == "full" else []
-    run = trained(tmp_path / "run", f"weights={weights}", f"base={base}", "train.lr=0.05", *half)
+    run = trained(tmp_path / "run", f"weights={weights}", f"start={base}", "train.lr=0.05", *half)
     plain, lora = f"generator.options.pipeline={base}", run / "lora/pytorch_lora_weights.safetensors"
     words = [plain, f"generator.options.lora=[{lora}]"]
     if weights == "full":
@@ -67,7 +67,7 @@ def test_generate_draws_with_what_was_trained(tmp_path: Path, xl: Path, weights:
 
 
 def test_looking_at_images_and_held_out_rows_leaves_the_training_bit_equal(tmp_path: Path) -> None:
-    held = ("val_every=4", "val_rows=4")
+    held = ("eval_every=4", "val_rows=4")
     watched = trained(tmp_path / "watched", *WATCHED)
     assert contents(watched, KEPT) == contents(trained(tmp_path / "plain", *held), KEPT)
     looks = [line["step"] for line in lines(watched) if "val_loss" in line and "preview_dark_share" in line]
@@ -89,7 +89,7 @@ def test_adapters_beside_weights_in_half_precision_are_float32_and_learn_about_t
 @pytest.mark.parametrize("is_xl", [False, True])
 def test_text_encoders_learn_beside_the_unet_with_targets_of_their_own(tmp_path: Path, xl: Path, is_xl: bool) -> None:
     words = ["parts=[unet, text_encoder]", "text_lora.rank=2", "train.gradient_checkpointing=true"]
-    run = trained(tmp_path / "run", *words, *([f"base={xl}"] if is_xl else []))
+    run = trained(tmp_path / "run", *words, *([f"start={xl}"] if is_xl else []))
     tensors = load_tensors(run / "checkpoints/step-0000004")
     up = {name: value for name, value in tensors.items() if name.startswith("model.") and ".lora_B." in name}
     assert {name.split(".")[1] for name in up} == {"unet", "text_encoder"} | ({"text_encoder_2"} if is_xl else set())
@@ -115,7 +115,7 @@ def test_images_of_several_shapes_and_formats_make_buckets_whose_batches_are_lea
 
 
 BAD_WORDS = [
-    (["base=nowhere"], "nowhere"),
+    (["start=nowhere"], "nowhere"),
     (["shards=nowhere"], "no shards"),
     (["objective=stf"], "did you mean 'sft'"),
     (["lora.targets=[q_proj]"], "lora.targets: no layer is called 'q_proj'"),
@@ -127,7 +127,7 @@ BAD_WORDS = [
     (["bucket_step=6"], "bucket_step: 6 "),
     (["resolution=26"], "resolution: 26 "),
     (["resolution=28"], "00000.tar: sample 000000000: png: 24x24 "),
-    (["val_every=1", "val_rows=64"], "val_rows: 64 "),
+    (["eval_every=1", "val_rows=64"], "val_rows: 64 "),
     (["guards.every=5"], "guards.prompts"),
     (["lora.rank=0"], "lora.rank"),
     (["dtype=bfloat16"], "dtype: bfloat16 needs"),
@@ -147,7 +147,7 @@ def test_bad_words_are_refused_before_anything_is_written(
 def test_a_base_without_a_component_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], part: str) -> None:
     base = shutil.copytree(ROOT / "ckpts/tiny/sd", tmp_path / "base")
     shutil.rmtree(base / part)
-    assert part in refusal(train_student, ["tiny", f"base={base}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
+    assert part in refusal(train_student, ["tiny", f"start={base}", f"out={tmp_path / 'run'}"], tmp_path, capsys)
 
 
 WHOLE = fields_of(1, (24, 24))
@@ -182,9 +182,9 @@ def test_an_image_that_is_cut_off_is_named_and_what_was_computed_before_stays(
 
 
 def test_the_planned_caches_are_those_of_the_run(tmp_path: Path, xl: Path) -> None:
-    words = ["tiny", f"base={xl}", "latents=sample", *FEW, f"out={tmp_path / 'run'}"]
+    words = ["tiny", f"start={xl}", "latents=sample", *FEW, f"out={tmp_path / 'run'}"]
     config = parse(train_student, words)
     planned = train_student.footprint(config, train_student.check(config), device="cpu", ranks=1).disk["cache"]
-    trained(tmp_path / "run", f"base={xl}", "latents=sample", "train.num_steps=1")
+    trained(tmp_path / "run", f"start={xl}", "latents=sample", "train.num_steps=1")
     arrays = [np.load(io.BytesIO(data)) for sample in Shards(tmp_path / "run/cache") for data in sample.fields.values()]
     assert planned == sum(array.nbytes for array in arrays)

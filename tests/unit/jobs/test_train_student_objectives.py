@@ -29,7 +29,7 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("preset", LEARNING)
 def test_a_few_steps_lower_the_loss_of_held_out_rows(tmp_path: Path, preset: str) -> None:
     words, most = LEARNING[preset]
-    more = ["val_every=30", "val_rows=16", "train.batch_size=8", "train.warmup_steps=2", "features.task_weight=0"]
+    more = ["eval_every=30", "val_rows=16", "train.batch_size=8", "train.warmup_steps=2", "features.task_weight=0"]
     assert run_command(train_student, [preset, *more, *words, f"out={tmp_path / 'run'}"]) == 0
     found = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     first, last = (line["val_loss"] for line in found if "val_loss" in line)
@@ -49,7 +49,7 @@ def test_a_few_steps_lower_the_loss_of_held_out_rows(tmp_path: Path, preset: str
 @pytest.mark.parametrize("preset", LEARNING)
 def test_sdxl_learns_by_every_objective(tmp_path: Path, preset: str) -> None:
     base = write_pipeline(tmp_path / "xl", xl=True)
-    words = [f"base={base}", "train.num_steps=1", "train.warmup_steps=0", "val_every=1", "val_rows=2"]
+    words = [f"start={base}", "train.num_steps=1", "train.warmup_steps=0", "eval_every=1", "val_rows=2"]
     assert run_command(train_student, [preset, *words, f"out={tmp_path / 'run'}"]) == 0
     made = "student/unet/config.json" if preset == "tiny_features" else f"lora/{KOHYA_FILE}"
     assert (tmp_path / "run" / made).is_file()

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from genloop.bounds import Count, Factor, Repeats, Share, Total, TotalOrNone, Weight
 from genloop.config import ReadPath, Settings
+from genloop.meanings import EVAL_EVERY
 
 Variant = Literal["shared", "released"]
 JudgeGuidance = Literal["none", "margin", "reinforce", "released"]
@@ -52,7 +53,7 @@ class PreferenceSettings(Settings):
     judge_weight: Weight = Field(0.1, description="weight of the judge's term, or the margin wanted for a gap of 1")
     judge_group: Count = Field(4, description="judged images of a prompt; there are as many in a step as pairs")
     judge_every: Total = Field(1, description="steps that learn from the same judged images")
-    eval_every: TotalOrNone = Field(50, description="steps between two measurements of held-out pairs; 0: none")
+    eval_every: TotalOrNone = Field(50, description=EVAL_EVERY)
     eval_pairs: Count = Field(256, description="held-out pairs that are measured, the first ones")
     meter_every: TotalOrNone = Field(
         0, description="steps between two measurements of how the log-ratio varies with the masks; 0: none"

@@ -68,7 +68,7 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
         """keys: the job's config; held_out: positions that are not trained on."""
         self.model, self.data, self.keys, self.world = model, data, keys, world
         self.seed, self.batch_size = keys.seed, keys.train.batch_size
-        self.after_every = keys.val_every if held_out else 0
+        self.after_every = keys.eval_every if held_out else 0
         self._held_out = list(held_out)
         kept = ~np.isin(data.examples.source, self._held_out)  # neither them nor their mirror images
         rows = np.flatnonzero(kept)

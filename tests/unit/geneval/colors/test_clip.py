@@ -71,7 +71,7 @@ def test_scores_are_a_hundred_times_the_cosines_of_crops_and_mean_sentences(colo
 def test_scores_do_not_depend_on_the_crops_beside_them_nor_on_how_they_are_cut_into_batches(colors, folder):
     together = colors.scores(requests())
     alone = [colors.scores([request])[0] for request in requests()]
-    small = ClipColorMaker.load(options(folder, crops_per_batch=8), type(folder), "cpu").scores(requests() * 3)[:5]
+    small = ClipColorMaker.load(options(folder, crops_per_forward=8), type(folder), "cpu").scores(requests() * 3)[:5]
     backwards = colors.scores(requests()[::-1])[::-1]
     for a, *others in zip(together, alone, small, backwards, strict=True):
         assert all(np.array_equal(a, b) for b in others)

@@ -46,7 +46,7 @@ def test_noised_latents_targets_and_weights_are_those_of_diffusers(prediction: s
 
 @pytest.mark.parametrize("config", [{**SCHEDULE, "prediction_type": "sample"}, {"prediction_type": "epsilon"}])
 def test_a_network_that_predicts_something_else_is_refused(config: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"^base: "):
+    with pytest.raises(ValueError, match=r"^start: "):
         check_schedule(config)
 
 

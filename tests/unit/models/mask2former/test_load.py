@@ -49,13 +49,13 @@ def facts(found: Sequence[Detection]) -> list[Any]:
     return [(one.class_name, one.score, one.box, one.area, one.mask is None or one.mask.tobytes()) for one in found]
 
 
-@pytest.mark.parametrize("pixels_per_batch", [1, 96 * 96 * 2, 10**9])
+@pytest.mark.parametrize("pixels_per_forward", [1, 96 * 96 * 2, 10**9])
 def test_a_detection_does_not_depend_on_the_images_beside_it(
-    detector: Mask2FormerDetector, pixels_per_batch: int
+    detector: Mask2FormerDetector, pixels_per_forward: int
 ) -> None:
     images = some_images()
     alone = [facts(detector.detect([image])[0]) for image in images]
-    batched = Mask2FormerDetector(detector.network, detector.preparation, pixels_per_batch=pixels_per_batch)
+    batched = Mask2FormerDetector(detector.network, detector.preparation, pixels_per_forward=pixels_per_forward)
     assert [facts(found) for found in batched.detect(images)] == alone
     assert [facts(found) for found in batched.detect(images[::-1])] == alone[::-1]
     assert len({json.dumps([one[:4] for one in found]) for found in alone}) == len(images)

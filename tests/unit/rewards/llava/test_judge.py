@@ -112,7 +112,7 @@ def test_an_answer_has_the_same_bits_alone_and_in_every_batch(question: str, til
     for row in range(NUM):
         alone = judge_of(folder, tiling=tiling).p_yes(question, prompts[row : row + 1], images[row : row + 1])
         assert torch.equal(alone, together[row : row + 1])
-    small = judge_of(folder, tiling=tiling, tokens_per_batch=700, cache_bytes=0)
+    small = judge_of(folder, tiling=tiling, tokens_per_forward=700, cache_bytes=0)
     order = torch.randperm(NUM, generator=torch.Generator().manual_seed(3))
     shuffled = small.p_yes(question, [prompts[row] for row in order], images[order])
     assert torch.equal(shuffled, together[order])
@@ -281,4 +281,4 @@ def test_a_judge_that_runs_out_of_memory_goes_on_with_less(tmp_path: Path) -> No
     budget = int(last.split()[1])
     assert budget < 8192 and last.endswith("equal True")
     assert warnings and all(line.startswith("out of memory with ") for line in warnings)
-    assert "tokens_per_batch=" in warnings[-1] and warnings[-1].endswith(f"; going on with {budget}")
+    assert "tokens_per_forward=" in warnings[-1] and warnings[-1].endswith(f"; going on with {budget}")

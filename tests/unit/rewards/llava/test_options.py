@@ -41,7 +41,7 @@ def test_the_fingerprint_is_what_answers_depend_on(folder: Path, tmp_path: Path)
         return judge_fingerprint(settings(place, **options), Path, "cpu")
 
     copy = tiny_folder(tmp_path / "copy")
-    assert mark(copy) == mark(folder) == mark(folder, tokens_per_batch=100, cache_gb=0.5)
+    assert mark(copy) == mark(folder) == mark(folder, tokens_per_forward=100, cache_gb=0.5)
     assert len({mark(folder), mark(folder, tiling="anyres"), mark(folder, probability="two_way")}) == 3
     (copy / "config.json").write_text((copy / "config.json").read_text() + " ")
     assert mark(copy) != mark(folder)

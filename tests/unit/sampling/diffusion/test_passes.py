@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sampler(folder: Path, paths: int, slots: int = 64) -> DiffusionSampler:
-    options = DiffusionOptions(pipeline=str(folder), paths_per_pass=paths)
+    options = DiffusionOptions(pipeline=str(folder), paths_per_forward=paths)
     settings = DiffusionSampling(steps=3, scheduler="ddim", guidance_scale=4)
     return DiffusionGenerator.load(options, settings, Path, Runtime(slots=slots))
 
@@ -75,5 +75,5 @@ class Placed(GaussianDenoiser):
 def test_a_machine_whose_rounding_depends_on_the_place_is_refused(where: str) -> None:
     for paths in (1, 2):
         check_passes(Placed(where) if where == "decode" else GaussianDenoiser(), paths, is_guided=True)
-    with pytest.raises(ValueError, match=r"generator\.options\.paths_per_pass: 4 "):
+    with pytest.raises(ValueError, match=r"generator\.options\.paths_per_forward: 4 "):
         check_passes(Placed(where), 4, is_guided=True)

@@ -96,7 +96,7 @@ def test_lpips_is_that_of_the_published_files(tmp_path: Path) -> None:
 
 
 def test_mirror_images_are_learned_but_for_those_of_held_out_rows(tmp_path: Path) -> None:
-    objective = build(tmp_path / "run", "val_every=5", "val_rows=16")
+    objective = build(tmp_path / "run", "eval_every=5", "val_rows=16")
     examples, held = objective.data.examples, objective._held_out
     drawn = {item.position for step in range(1, 40) for item in objective.plan(step).items}
     assert len(examples) == 128 and len(held) == 16 and max(held) < 64
