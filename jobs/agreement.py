@@ -1,4 +1,4 @@
-"""Measure how well an evaluator agrees with people, or make the sheet on which people say what they see.
+"""Measure how well an evaluator agrees with people, or make a sheet to ask them.
 
     genloop run agreement votes runs=runs/sdv2-verdicts annotations=annotations_sdv2.csv out=runs/sdv2-agreement
     genloop run agreement votes runs=[runs/x,runs/y] annotations=[x.csv,y.csv] other=[runs/x2,runs/y2] out=runs/all
@@ -6,12 +6,14 @@
     genloop run agreement votes runs=runs/a-verdicts annotations=runs/a-audit/audit.csv out=runs/a-agreement
 
 Reads   finished runs of `evaluate`, or result files as GenEval writes them; people's answers as CSV: GenEval's
-        published annotations (one file for each entry of `runs`, in the same order), their consensus, or filled audit
-        sheets (several people's sheets of one run add up). `other`: a second evaluator's verdicts on the same images.
-Writes  RUN/agreement.md (also printed) and RUN/agreement.json: agreement, Cohen's kappa, precision and recall by task,
-        agreement by how divided people were, and the difference of two evaluators. With sheet=N instead of annotations
-        RUN/audit.html and RUN/audit.csv: N images, drawn by `seed` evenly from the tasks, without their verdicts.
-Resume  the same command computes it again; the bytes depend on rows, answers and config alone.
+        published annotations (one file for each entry of `runs`, in the same order), their consensus, or filled
+        audit sheets (several people's sheets of one run add up). `other`: a second evaluator's verdicts on the
+        same images.
+Writes  RUN/agreement.md (also printed) and RUN/agreement.json: agreement, Cohen's kappa, precision and recall by
+        task, agreement by how divided people were, and the difference of two evaluators. With sheet=N instead of
+        annotations RUN/audit.html and RUN/audit.csv: N images, drawn by `seed` evenly from the tasks, without
+        their verdicts.
+Resume  the same command computes it again; the bytes depend on verdicts, answers and config alone.
 """
 
 from collections.abc import Mapping, Sequence

@@ -3,11 +3,11 @@
     genloop run answer tiny out=runs/answers
     genloop run answer showo_256 out=runs/answers images=IMAGES questions=questions.txt --procs 2
 
-Reads   a folder of images and a file of questions, one a line: line i is about the i-th image by name; the generator's
-        checkpoints.
+Reads   a folder of images and a file of questions, one a line: line i is about the i-th image by name; the
+        generator's checkpoints.
 Writes  RUN/rows/*.jsonl, one line a question: index, image, question, answer.
-Resume  the same command; finished units are kept, any number of workers may join or leave. An answer depends on the
-        config, its image and its question alone.
+Resume  the same command; finished units are kept, any number of workers may join or leave. An answer depends on
+        the config, its image and its question alone.
 """
 
 from dataclasses import dataclass

@@ -1,19 +1,20 @@
-"""Measure critics on held-out traces: what they see, quote and repair; and guided generation at equal compute.
+"""Measure critics on held-out traces, and guided generation at equal compute.
 
     genloop run benchmark_irg tiny out=runs/irg-scores
-    genloop run benchmark_irg tiny source=runs/irg out=runs/s \
+    genloop run benchmark_irg tiny source=runs/irg out=runs/s \\
         critics="{rules: rules, tuned: {kind: qwen, options: {checkpoint: FOLDER}}}" base=tuned
     genloop run benchmark_irg tiny out=runs/s guided=runs/refine pool=runs/best_of_8 refined=runs/refined_prompts
 
-Reads   a run of build_irg (or a folder of its shards), of which one split is used; the critics' checkpoints. `guided`,
-        `pool` and `refined`: finished runs of generate on the same prompts, the first by search.strategy=refine, the
-        second by best_of_n with many candidates, the third from refined prompts alone, all scored by one judge.
-Writes  RUN/rows/*.jsonl, one line a critic and trace: what it said, what was right, what came of its actions. When all
-        units are done RUN/summary.json, RUN/table.md (also printed) and RUN/index.html: macro-F1 and exact sets against
-        the injected faults and the rules, severities, quoted numbers, format, false alarms, actions, composite by
-        round, each with n and an interval over scenes; differences to `base` are paired.
-Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its critic
-        and its trace alone, but for a chat model with chats_per_batch above 1, whose last bits may differ.
+Reads   a run of build_irg (or a folder of its shards), of which one split is used; the critics' checkpoints.
+        `guided`, `pool` and `refined`: finished runs of generate on the same prompts, the first by
+        search.strategy=refine, the second by best_of_n with many candidates, the third from refined prompts alone,
+        all scored by one judge.
+Writes  RUN/rows/*.jsonl, one line a critic and trace: what it said, what was right, what came of its actions. When
+        all units are done RUN/summary.json, RUN/table.md (also printed) and RUN/index.html: macro-F1 and exact
+        sets against the injected faults and the rules, severities, quoted numbers, format, false alarms, actions,
+        composite by round, each with n and an interval over scenes; differences to `base` are paired.
+Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its
+        critic and its trace alone, but for a chat model with chats_per_batch above 1, whose last bits may differ.
 """
 
 from collections.abc import Mapping, Sequence

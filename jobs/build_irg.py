@@ -1,4 +1,4 @@
-"""Make a corpus of seeing, diagnosing and refining: measured images, diagnoses with evidence, executed actions, texts.
+"""Make a corpus of traces: images are seen, diagnosed, refined, measured again.
 
     genloop run build_irg tiny out=runs/irg
     genloop run build_irg irg out=runs/irg --procs 2
@@ -10,9 +10,10 @@ Reads   nothing (kind=scenes: the embedded world, drawn with light, material and
         folder of images (kind=folder), of WebDataset shards (shards), or a finished run of `generate` (run). With
         `similarity` a CLIP encoder.
 Writes  RUN/shards/{train,val,test}/00000.tar + index: json (genloop/data/irg/record.py), 0.png, 1.png, ..., txt;
-        RUN/rows/*.jsonl, one line a trace, or why an image was refused. At the end RUN/summary.json: counts, how often
-        faults are found and actions succeed, duplicates and leaks between splits; RUN/duplicates.jsonl (none is
-        dropped), RUN/datasheet.md and RUN/croissant.json (Croissant 1.1 with RAI fields).
+        RUN/rows/*.jsonl, one line a trace, or why an image was refused. When all units are done RUN/summary.json:
+        counts, how often faults are found and actions succeed, duplicates and leaks between splits;
+        RUN/duplicates.jsonl (none is dropped), RUN/datasheet.md and RUN/croissant.json (Croissant 1.1 with RAI
+        fields).
 Resume  the same command; finished units are kept, any number of workers may join or leave. A trace depends on the
         config, its number and its image alone, and the bytes of shards are reproducible.
 """

@@ -1,23 +1,25 @@
-"""Make labelled examples to train a judge on: from a run of `generate`, from drawn scenes, from conversations.
+"""Make labelled examples for a judge, from images, drawn scenes, conversations.
 
     genloop run build_judge_data tiny out=runs/judge-data
     genloop run build_judge_data shapes source=runs/pool out=runs/judge-data --procs 2
     genloop run build_judge_data shapes_scenes out=runs/judge-scenes --procs 2
     genloop run build_judge_data out=runs/judge-orm conversations=data/orm.json conversation_images=data/images
 
-Reads   a finished run of `generate` (best with strategy none or best_of_n) and the weights it was made with. Every
-        candidate that was drawn from the start is replayed from its seed to the end, must meet the recorded tokens,
-        and is judged by detector and colours: `outcome` of the final image; at each of `preview_steps` the `potential` of the
-        preview (the share of `continuations` continuations that end right; the first is the path itself) and its
-        `clarity` (the share of them whose verdict the preview already has; with clarity_threshold 1 or 0). And, of the
-        embedded world, `num_scenes` drawn scenes in pairs that differ in one slot, with labels of every cell. And
-        `conversations` about images, as published with ORM and PARM (LLaVA's JSON): each answer of yes or no is a
-        label; what is asked, and about which prompt, is told by the wording in `questions`. Others are counted.
+Reads   a finished run of `generate` (best with strategy none or best_of_n) and the weights it was made with;
+        `conversations` about images, as published with ORM and PARM (LLaVA's JSON).
 Writes  RUN/shards/train and RUN/shards/val (schema: genloop/data/judge/examples.py), split by sentence;
-        RUN/rows/*.jsonl, one line a shard; at the end RUN/pairs.jsonl (ranking pairs, balanced by task),
-        RUN/summary.json and RUN/datasheet.md.
+        RUN/rows/*.jsonl, one line a shard. When all units are done RUN/pairs.jsonl (ranking pairs, balanced by
+        task), RUN/summary.json and RUN/datasheet.md.
 Resume  the same command; finished units are kept, any number of workers may join or leave. A shard depends on the
         config, the source run and the conversations alone.
+
+Of the run, every candidate that was drawn from the start is replayed from its seed to the end, must meet the
+recorded tokens, and is judged by detector and colours: `outcome` of the final image; at each of `preview_steps`
+the `potential` of the preview (the share of `continuations` that end right; the first is the path itself) and its
+`clarity` (the share of them whose verdict the preview already has; with clarity_threshold 1 or 0). Of the embedded
+world `num_scenes` scenes are drawn, in pairs that differ in one slot, with labels of every cell. Of the
+conversations each answer of yes or no is a label; what is asked, and about which prompt, is told by the wording in
+`questions`. Others are counted.
 """
 
 import json

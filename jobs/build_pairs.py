@@ -1,20 +1,22 @@
-"""Make preference pairs: of the images of a run of generate, of images reopened on their way, of a published file.
+"""Make preference pairs: of generated images, reopened ones, or a published file.
 
     genloop run build_pairs tiny out=runs/pairs
     genloop run build_pairs shapes source=runs/pool out=runs/pairs --procs 2
     genloop run build_pairs shapes_localised source=runs/pool out=runs/pairs-localised --procs 2
     genloop run build_pairs published published=data/dpo.jsonl images=data out=runs/pairs-published
 
-Reads   a finished run of `generate`: tokens and scores of all candidates stand in its rows. kind=plain pairs finished
-        images of a prompt; kind=localised reopens each image at one of its own steps, draws the rest again and pairs
-        both. Which one is better says a judge (scores of the source, or `judge`, asked here), the verdict (`verdicts`,
-        a run of evaluate about the source's images, or detector and colours, asked here), or both. Or a file
-        `published` of JSON lines {prompt, chosen, rejected}, whose images are encoded. A source with a sentence of the
-        prompt files in `held_out` is refused.
-Writes  RUN/rows/*.jsonl, one line a prompt: its pairs. At the end RUN/shards/train and RUN/shards/val (schema:
-        genloop/data/pairs/pair.py) without duplicates, split by sentence; RUN/summary.json and RUN/datasheet.md.
+Reads   a finished run of `generate`: tokens and scores of all candidates stand in its rows. Or a file `published`
+        of JSON lines {prompt, chosen, rejected}, whose images are encoded. A source with a sentence of the prompt
+        files in `held_out` is refused.
+Writes  RUN/rows/*.jsonl, one line a prompt: its pairs. When all units are done RUN/shards/train and RUN/shards/val
+        (schema: genloop/data/pairs/pair.py) without duplicates, split by sentence; RUN/summary.json and
+        RUN/datasheet.md.
 Resume  the same command; finished units are kept, any number of workers may join or leave. A pair depends on the
         config, the source and its prompt alone.
+
+kind=plain pairs finished images of a prompt; kind=localised reopens each image at one of its own steps, draws the
+rest again and pairs both. Which one is better says a judge (scores of the source, or `judge`, asked here), the
+verdict (`verdicts`, a run of evaluate about the source's images, or detector and colours, asked here), or both.
 """
 
 import json

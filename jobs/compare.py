@@ -1,16 +1,18 @@
-"""Compare two evaluations of the same prompts: paired differences with error bars, tests, and which prompts changed.
+"""Compare two evaluations of the same prompts: paired differences and tests.
 
     genloop run compare geneval a=runs/a-verdicts b=runs/b-verdicts out=runs/b-minus-a
     genloop run compare geneval a=runs/a-verdicts b=runs/b-verdicts out=runs/b-minus-a allow=[guidance,steps]
     genloop run compare geneval a=runs/a-verdicts b=theirs/results.jsonl out=runs/x allow=[card,coverage]
 
 Reads   two finished runs of `evaluate` (or result files as GenEval writes them), and the cards that say how their
-        images were made and judged. Runs whose conditions differ (guidance, steps, size, seeds, prompts rewritten or
-        not), that were judged otherwise, do not cover the same images, or do not say, are refused unless `allow` names
-        what differs. allow=all is for everything but the judging, which has to be named.
-Writes  RUN/comparison.md (also printed), RUN/comparison.json with every image whose verdict differs, RUN/forest.svg
-        and forest.png.
+        images were made and judged.
+Writes  RUN/comparison.md (also printed), which names the prompts that changed; RUN/comparison.json with every
+        image whose verdict differs; RUN/forest.svg and .png.
 Resume  the same command computes it again; the bytes depend on the two evaluations and the config alone.
+
+Runs whose conditions differ (guidance, steps, size, seeds, prompts rewritten or not), that were judged otherwise,
+do not cover the same images, or do not say, are refused unless `allow` names what differs. allow=all is for
+everything but the judging, which has to be named.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Write a smaller form of a judge: weights in 8 or 4 bits, fewer layers, smaller images, fewer query tokens.
+"""Write a smaller form of a judge: fewer bits, layers, pixels or query tokens.
 
     genloop run compress_judge tiny out=runs/smaller
     genloop run compress_judge nf4 checkpoint=llava-onevision-hf out=runs/judge-nf4
@@ -6,10 +6,10 @@
     genloop run train_vlm qwen25_vl_lora start=runs/layers/judge out=runs/layers-lora merged=true
 
 Reads   a folder of Qwen2-VL, Qwen2.5-VL, LLaVA-OneVision or InstructBLIP as published, with full weights.
-Writes  RUN/judge, a folder in the same layout, which transformers and every judge of the suite load: what is left out
-        is gone from the file, quantised weights are stored as such. RUN/judge/compression.json says what was done to
-        what. Calibrations of the original do not hold for it and are left out.
-Resume  the same command; it writes the same bytes again.
+Writes  RUN/judge, a folder in the same layout, which transformers and every judge of the suite load: what is left
+        out is gone from the file, quantised weights are stored as such. RUN/judge/compression.json says what was
+        done to what. Calibrations of the original do not hold for it and are left out.
+Resume  the same command computes it again; the bytes depend on the original and the config alone.
 """
 
 from dataclasses import dataclass

@@ -1,14 +1,14 @@
-"""Edit pictures with Qwen2vl-Flux: variation, img2img, inpaint, controlnet, controlnet-inpaint.
+"""Edit pictures with Qwen2vl-Flux: variation, img2img, inpainting, control maps.
 
     genloop run edit tiny out=runs/e
     genloop run edit qwen2vl_flux out=runs/v mode=variation input_image=cat.png prompt=snow aspect_ratio=16:9
     genloop run edit qwen2vl_flux out=runs/i mode=inpaint input_image=cat.png mask_image=mask.png prompt="a hat"
-    genloop run edit qwen2vl_flux out=runs/w requests=work.jsonl search.strategy=best_of_n search.n=4 judge.kind=...
+    genloop run edit qwen2vl_flux out=runs/w requests=w.jsonl search.strategy=best_of_n search.n=4 judge.kind=...
 
 Reads   a work list, one JSON object a line with the keys of a request, or one request by its keys; pictures; a
         checkpoint in the published layout (`checkpoint`, or the variable CHECKPOINT_DIR).
-Writes  RUN/images/00017/samples/0000.png, RUN/rows/*.jsonl, one line an image, as `generate` writes them, with what
-        was edited and checked; RUN/inputs/00017/*.png, what the model was given: picture, mask, control maps;
+Writes  RUN/images/00017/samples/0000.png, RUN/rows/*.jsonl, one line an image, as `generate` writes them, with
+        what was edited and checked; RUN/inputs/00017/*.png, what the model was given: picture, mask, control maps;
         RUN/conditions/*.safetensors, what Qwen2-VL, T5 and CLIP read, encoded once.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image depends on its
         request, the config's seed and its number alone.
@@ -61,8 +61,7 @@ STRATEGIES = ("none", "best_of_n")  # an image is drawn in one step: nothing can
 class Config(DeviceKeys, IndependentConfig, EditKeys):
     requests: InputPath | None = Field(None, description="a work list; its keys go before those of the config")
     checkpoint: Annotated[str | None, LAUNCH] = Field(
-        None,
-        description="folder in the published layout, or a name of `ckpts`; null: CHECKPOINT_DIR; fingerprinted by content",
+        None, description="folder, or a name of `ckpts`; null: CHECKPOINT_DIR; fingerprinted by content"
     )
     search: SearchSettings = SearchSettings()
     judge: JudgeSettings = JudgeSettings()

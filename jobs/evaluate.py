@@ -1,23 +1,26 @@
-"""Judge generated images by GenEval's rules: detections -> counts, colours, positions -> table with intervals.
+"""Judge generated images by GenEval's rules, with error bars.
 
-    genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts
-    genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts --procs 2
-    genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts format=reference
-    genloop run evaluate shapes images=runs/a/images out=runs/a-verdicts with_masks=true
+    genloop run evaluate shapes images=runs/a out=runs/a-verdicts
+    genloop run evaluate shapes images=runs/a out=runs/a-verdicts --procs 2
+    genloop run evaluate shapes images=runs/a out=runs/a-verdicts format=reference
+    genloop run evaluate shapes images=runs/a out=runs/a-verdicts with_masks=true
     genloop run evaluate geneval images=IMAGES out=runs/b expect.prompts=geneval expect.images_per_prompt=4
     genloop run evaluate geneval canary=only out=runs/canary
 
 Reads   an image folder in GenEval's layout (00017/metadata.jsonl, 00017/samples/0000.png; also jpg and webp; with
-        layout=final 00017/final.png), or a run of `generate`. What the folder lacks of what is expected is an error
-        before work, unless expect.on_missing=report.
-Writes  RUN/rows/*.jsonl, one line an image: verdict, reasons, detections; when all units are done RUN/summary.json,
-        RUN/summary.txt (also printed) and RUN/card.json: all that decided the result. RUN/canary.json: what the
-        detector and the colour classifier answered to pictures whose answers are known, before anything was judged.
-        With format=reference the summary is the one that GenEval's own script prints, and RUN/results.jsonl holds
-        the rows in its form. with_masks=true: the RUN/rows hold the masks of the classes that prompts name. canary=record
-        notes the answers beside the checkpoints; only the canary is run then.
-Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its image,
-        the detector, the options and `with_masks` alone. An image that does not decode counts as wrong and is listed.
+        layout=final 00017/final.png), or a run of `generate`. What the folder lacks of what is expected is an
+        error before work, unless expect.on_missing=report.
+Writes  RUN/rows/*.jsonl, one line an image: verdict, reasons, detections. When all units are done
+        RUN/summary.json, RUN/summary.txt (also printed) and RUN/card.json: all that decided the result.
+        RUN/canary.json: what the detector and the colour classifier answered to pictures whose answers are known,
+        before anything was judged.
+Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its
+        image, the detector, the options and `with_masks` alone.
+
+An image that does not decode counts as wrong and is listed. With format=reference the summary is the one that
+GenEval's own script prints, and RUN/results.jsonl holds the rows in its form. With with_masks=true rows hold the
+masks of the classes that prompts name. canary=record notes the answers beside the checkpoints; only the canary is
+run then.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Judge the judges: which of two answers about an image they prefer, asked in several ways, against what people prefer.
+"""Judge the judges: which of two answers about an image do they prefer?
 
     genloop run evaluate_judges tiny out=runs/judges
     genloop run evaluate_judges vl_rewardbench out=runs/judges data.path=VL-RewardBench \\
@@ -7,13 +7,13 @@
 
 Reads   pairs of answers: VL-RewardBench (a folder of `datasets` or parquet files, JSONL with images by path),
         Multimodal RewardBench 2, or any table by the names of its columns; the checkpoints of the judges.
-Writes  RUN/rows/*.jsonl, one line a judge and pair: what it prefers by each reading that it has, and every verdict that
-        it wrote with what four parsers read in it. When all units are done RUN/summary.json and RUN/table.md (also
-        printed): macro and overall accuracy with intervals over images, official and strict, share of verdicts that
-        were read, bias of position and of length, consistency, calibration, and paired differences to `base`, beside
-        an arm that always takes the longer answer. `genloop report RUN` draws the page.
-Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its judge
-        and its pair alone, but for verdicts that are written with chats_per_batch above 1, or by a server.
+Writes  RUN/rows/*.jsonl, one line a judge and pair: what it prefers by each reading that it has, and every verdict
+        that it wrote with what four parsers read in it. When all units are done RUN/summary.json and RUN/table.md
+        (also printed): macro and overall accuracy with intervals over images, official and strict, share of
+        verdicts that were read, bias of position and of length, consistency, calibration, and paired differences
+        to `base`, beside an arm that always takes the longer answer. `genloop report RUN` draws the page.
+Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on its
+        judge and its pair alone, but for verdicts that are written with chats_per_batch above 1, or by a server.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,20 +1,22 @@
-"""Write the traces of build_irg in formats of others, or read those formats into shards of traces.
+"""Write the traces of build_irg in formats of others, or read those into shards.
 
     genloop run build_irg tiny && genloop run export_irg tiny
     genloop run export_irg source=runs/irg format=genref out=runs/irg-genref --procs 2
     genloop run export_irg source=runs/irg duplicates=false out=runs/irg-unique
     genloop run export_irg source=data/verl source_format=verl license=Apache-2.0 out=runs/irg-from-verl
 
-Formats: shards (of this suite), genref (GenRef-wds of ReflectionFlow), irg (conversations of Interleaving-Reasoning-
-Generation, parquet), verl (trajectories of verl-omni's visual_reflection), chat (JSON lines), csv. What a format cannot
-hold is lost, and RUN/summary.json names it; of images that are read from elsewhere features are measured.
+Reads   `source`: a run of build_irg or of this job, or a folder in `source_format`; with duplicates=false the list
+        of duplicates that build_irg has written there.
+Writes  RUN/shards/SPLIT/00000.tar (shards, genref), or RUN/exported/00000.{parquet,jsonl,csv} and
+        RUN/images/*.png; RUN/rows/*.jsonl, one line a trace: its key and split, or why it could not be read. When
+        all units are done RUN/summary.json.
+Resume  the same command; finished units are kept, any number of workers may join or leave. Files depend on the
+        config and the source alone.
 
-Reads   `source`: a run of build_irg or of this job, or a folder in `source_format`; with duplicates=false the list of
-        duplicates that build_irg has written there.
-Writes  RUN/shards/SPLIT/00000.tar (shards, genref), or RUN/exported/00000.{parquet,jsonl,csv} and RUN/images/*.png;
-        RUN/rows/*.jsonl, one line a trace: its key and split, or why it could not be read; RUN/summary.json.
-Resume  the same command; finished units are kept, any number of workers may join or leave. Files depend on the config
-        and the source alone.
+Formats: shards (of this suite), genref (GenRef-wds of ReflectionFlow), irg (conversations of
+Interleaving-Reasoning-Generation, parquet), verl (trajectories of verl-omni's visual_reflection), chat (JSON
+lines), csv. What a format cannot hold is lost, and RUN/summary.json names it; of images that are read from
+elsewhere features are measured.
 """
 
 from collections import Counter

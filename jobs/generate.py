@@ -1,4 +1,4 @@
-"""Generate images for every prompt of a file, with or without a search over candidates.
+"""Generate images for every prompt of a file, with or without a search.
 
     genloop run generate tiny out=runs/a
     genloop run generate tiny out=runs/b search.strategy=best_of_n search.n=8 --procs 2
@@ -10,22 +10,25 @@
     genloop run generate restyle_tiny out=runs/y mode.options.strength=0.5
     torchrun --nproc-per-node 8 -m jobs.generate showo_256 out=runs/d prompts=prompts.txt
 
-Reads   a prompt file (and its GenEval metadata), the generator's checkpoints (of Show-o: also its image tokenizer);
-        a judge's checkpoint when the strategy asks one; with mode.kind=inpaint, extrapolate or restyle folders of
-        images and masks, the i-th file by name for line i.
+Reads   a prompt file (and its GenEval metadata), the generator's checkpoints (of Show-o: also its image
+        tokenizer); a judge's checkpoint when the strategy asks one; with mode.kind=inpaint, extrapolate or restyle
+        folders of images and masks, the i-th file by name for line i.
 Writes  RUN/images/00017/samples/0000.png + metadata.jsonl (the layout GenEval reads), or with format=shards one
         WebDataset shard a unit, RUN/shards/00002.tar: png, txt, and json with all that made the image;
-        RUN/rows/*.jsonl, one line an image: tokens, scores and way of all candidates, the chosen one, its sha256, what
-        it cost. Each PNG says in a text chunk how it was made. With previews=judged RUN/paths/00017/0000.png: a row a
-        candidate, a column a step at which a judge was asked. With text=detailed_caption the generator reads the
-        rewritten prompt that a line of metadata holds beside the original one; judges and evaluations go on seeing the
-        original. Rows, PNGs and metadata.jsonl then hold both. Inpainting keeps the tokens around the hole and can be
-        searched as any image, and so can restyling, which draws a diffusion model's image from a given one that is
-        noised to mode.options.strength; extrapolation makes larger images, mode.options.directions=[right,up], without
-        a search.
-        An image with NaN, or a black one unless refuse_black=false, is a failure of its unit that names its prompt.
+        RUN/rows/*.jsonl, one line an image: tokens, scores and way of all candidates, the chosen one, its sha256,
+        what it cost. Each PNG says in a text chunk how it was made. With previews=judged RUN/paths/00017/0000.png:
+        a row a candidate, a column a step at which a judge was asked.
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image depends on the
         config and its prompt's line alone: not on workers, slots or restarts.
+
+With text=detailed_caption the generator reads the rewritten prompt that a line of metadata holds beside the
+original one; judges and evaluations go on seeing the original. Rows, PNGs and metadata.jsonl then hold both.
+
+Inpainting keeps the tokens around the hole and can be searched as any image, and so can restyling, which draws a
+diffusion model's image from a given one that is noised to mode.options.strength; extrapolation makes larger
+images, mode.options.directions=[right,up], without a search.
+
+An image with NaN, or a black one unless refuse_black=false, is a failure of its unit that names its prompt.
 """
 
 import hashlib

@@ -1,13 +1,13 @@
-"""Write a latent diffusion model with fresh weights that knows the words of the embedded world, for train_student.
+"""Write a latent diffusion model with fresh weights, for train_student.
 
     genloop run make_diffusion tiny out=runs/fresh
     genloop run make_diffusion shapes_teacher vae=runs/vae/vae out=runs/teacher-fresh
     genloop run make_diffusion shapes_student vae=runs/vae/vae out=runs/student-fresh seed=1
 
 Reads   a VAE of train_tokenizer kind=autoencoder_kl.
-Writes  RUN/pipeline, a folder of diffusers' StableDiffusionPipeline or StableDiffusionXLPipeline: the VAE as it is,
-        UNet and text encoders with weights keyed by `seed`, CLIP's tokenizer with the world's words as tokens.
-Resume  the same command; it takes seconds and writes the same bytes again.
+Writes  RUN/pipeline, a folder of diffusers' StableDiffusionPipeline or StableDiffusionXLPipeline: the VAE as it
+        is, UNet and text encoders with weights keyed by `seed`, CLIP's tokenizer with the world's words as tokens.
+Resume  the same command computes it again; the bytes depend on the VAE and the config alone.
 """
 
 from pathlib import Path

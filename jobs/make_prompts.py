@@ -1,4 +1,4 @@
-"""Write prompt files: GenEval's generator, a prompt set of the embedded world, a grammar, or the lines of a file.
+"""Write prompt files: GenEval's, the embedded world's, a grammar's, or a file's.
 
     genloop run make_prompts geneval out=runs/prompts
     genloop run make_prompts geneval out=runs/prompts-7 seed=7 num_prompts=20
@@ -10,11 +10,11 @@
 
 Reads   nothing, a text, CSV or TSV file (`file`), or prompt files whose sentences are left out.
 Writes  RUN/generation_prompts.txt, one prompt a line; RUN/evaluation_metadata.jsonl, one JSON object a line. The
-        preset `geneval` (seed 43, 100 a task) gives the 553 published prompts byte for byte.
-        From a grammar or a file RUN/train.txt, val.txt and eval.txt: no sentence is there twice, and no combination of
-        the slots (or columns) in `split_by` is in two of them; RUN/slots.jsonl, the slots of each prompt;
-        RUN/summary.json, counts. A file gives all its sentences, a grammar up to num_prompts.
-Resume  the same command writes the same bytes again.
+        preset `geneval` (seed 43, 100 a task) gives the 553 published prompts byte for byte. From a grammar or a
+        file RUN/train.txt, val.txt and eval.txt: no sentence is there twice, and no combination of the slots (or
+        columns) in `split_by` is in two of them; RUN/slots.jsonl, the slots of each prompt; RUN/summary.json,
+        counts. A file gives all its sentences, a grammar up to num_prompts.
+Resume  the same command computes it again; the bytes depend on the config and the files alone.
 """
 
 from pathlib import Path

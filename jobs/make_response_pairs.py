@@ -1,13 +1,14 @@
-"""Draw scenes of the embedded world with a right and a wrong answer about each, for evaluate_judges and train_vlm.
+"""Draw scenes of the embedded world with a right and a wrong answer about each.
 
     genloop run make_response_pairs tiny out=runs/pairs
     genloop run make_response_pairs shapes out=runs/pairs-train prompt_set=learn num_pairs=2000
     genloop run evaluate_judges tiny data.path=runs/pairs/pairs/pairs.jsonl out=runs/judges
 
-Reads   nothing. Pair i is a function of (seed, i) and the set of prompts alone; learn and learn_test share no prompt.
-Writes  RUN/pairs/pairs.jsonl (id, query, first, second, better, group, image) and an image a pair;
-        RUN/pairs/chats.jsonl, each question with its better answer, as train_vlm reads chats.
-Resume  the same command; it takes seconds and writes the same bytes again.
+Reads   nothing. Pair i is a function of (seed, i) and the set of prompts alone; learn and learn_test share no
+        prompt.
+Writes  RUN/pairs/pairs.jsonl (id, query, first, second, better, group, image) and an image a pair, for
+        evaluate_judges; RUN/pairs/chats.jsonl, each question with its better answer, for train_vlm.
+Resume  the same command computes it again; the bytes depend on the config alone.
 """
 
 from typing import Literal

@@ -1,13 +1,13 @@
-"""Write WebDataset shards of captioned scenes of the embedded world, to train its models on.
+"""Write WebDataset shards of captioned scenes of the embedded world.
 
     genloop run make_shapes tiny out=runs/shards
     genloop run make_shapes shapes out=runs/shapes-data --procs 2
 
 Reads   an image tokenizer (for `codes.npy`), unless tokenizer is null.
-Writes  RUN/shards/00000.tar + its index, one shard a unit: txt, json, codes.npy and (with_images=true) png;
+Writes  RUN/shards/00000.tar + index, one shard a unit: txt, json, codes.npy and (with_images=true) png;
         RUN/text_tokenizer/, the world's word-level tokenizer; RUN/rows/*.jsonl, one line a shard.
-Resume  the same command; finished shards are kept, any number of workers may join or leave. A shard depends on the
-        config alone and its bytes are reproducible.
+Resume  the same command; finished units are kept, any number of workers may join or leave. A shard depends on the
+        config alone, and the bytes of shards are reproducible.
 """
 
 from pathlib import Path

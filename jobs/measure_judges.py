@@ -1,4 +1,4 @@
-"""Measure what judges of answers cost and what smaller ones keep of an original: size, operations, seconds, accuracy.
+"""Measure what judges of answers cost, and what smaller forms keep of one.
 
     genloop run evaluate_judges tiny out=runs/judges
     genloop run measure_judges tiny out=runs/measured
@@ -6,13 +6,14 @@
     genloop report runs/measured --out page
 
 Reads   runs of evaluate_judges over one file of pairs, and the judges that they name; folders of adapters.
-Writes  RUN/rows/*.jsonl, one line a judge: parameters, bytes by dtype, of files, of adapters, operations and seconds of
-        judged pairs, peak memory. When all units are done RUN/summary.json and RUN/table.md (also printed): medians and
-        95th percentiles, accuracy, and the share of the original's that is kept, raw and corrected for chance, with
-        intervals paired by pair of answers. pass: the lower bound reaches `goal`; undefined: the original itself is not
-        above chance. RUN/weights.svg, flops.svg, seconds.svg (and .png): accuracy against cost; RUN/report, the page.
-Resume  the same command; a judge that was measured is not measured again. Use one worker: others on the same machine
-        would be measured with it.
+Writes  RUN/rows/*.jsonl, one line a judge: parameters, bytes by dtype, of files, of adapters, operations and
+        seconds of judged pairs, peak memory. When all units are done RUN/summary.json and RUN/table.md (also
+        printed): medians and 95th percentiles, accuracy, and the share of the original's that is kept, raw and
+        corrected for chance, with intervals paired by pair of answers. pass: the lower bound reaches `goal`;
+        undefined: the original itself is not above chance. RUN/weights.svg, flops.svg, seconds.svg (and .png):
+        accuracy against cost; RUN/report, the page.
+Resume  the same command; a judge that was measured is not measured again. Use one worker: others on the same
+        machine would be measured with it.
 """
 
 import math

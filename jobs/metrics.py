@@ -1,18 +1,20 @@
-"""Measure images by any metrics of the table: CLIPScore, VQAScore, GenEval 2, FID, KID, CMMD, or your own.
+"""Measure images: CLIPScore, VQAScore, GenEval 2, FID, KID, CMMD, or your own.
 
     genloop run metrics tiny out=runs/m
     genloop run metrics clip images=runs/a out=runs/m metrics.clip_score.checkpoint=FOLDER --procs 2
-    genloop run metrics images=IMAGES out=runs/m reference=COCO metrics.fid.features=pixels metrics.kid.features=pixels
+    genloop run metrics images=IMAGES out=runs/m reference=COCO metrics.fid.features=pixels
     genloop run metrics images=runs/a out=runs/m reference=runs/teacher floor=runs/teacher2 metrics.pairs.size=512
     genloop run metrics images=COCO out=runs/coco metrics.statistics.features=pixels
     genloop run metrics images=IMAGES out=runs/m reference=runs/coco metrics.fid.features=pixels
 
-Reads   images in GenEval's layout, or in one folder with a file of prompts (docs/metrics.md); what the metrics need:
-        weights, a judge, a reference: another folder of images, a run that kept its statistics, or an .npz of them.
-Writes  RUN/rows/*.jsonl, one line an image: its scores; RUN/features/METRIC/*.npy, a unit each; when all units are done
-        RUN/statistics/METRIC.npz, RUN/summary.json and RUN/table.md (also printed); of pairs RUN/pairs/index.html
-        and table.md, .csv, .tex and .json: pictures, gains over the other sides. format=published: the same as
-        RUN/pairs/published/{sdxl_images,weakmodel_images,metrics,visualization,...} (docs/metrics.md).
+Reads   images in GenEval's layout, or in one folder with a file of prompts (docs/metrics.md); what the metrics
+        need: weights, a judge, a reference: another folder of images, a run that kept its statistics, or an .npz
+        of them.
+Writes  RUN/rows/*.jsonl, one line an image: its scores; RUN/features/METRIC/*.npy, a unit each. When all units are
+        done RUN/statistics/METRIC.npz, RUN/summary.json and RUN/table.md (also printed); of pairs
+        RUN/pairs/index.html and table.md, .csv, .tex and .json: pictures, gains over the other sides.
+        format=published: the same as RUN/pairs/published/{sdxl_images,weakmodel_images,metrics,visualization,...}
+        (docs/metrics.md).
 Resume  the same command; finished units are kept, any number of workers may join or leave. An image that does not
         decode has no scores and is listed.
 """

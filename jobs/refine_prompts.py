@@ -1,15 +1,17 @@
-"""Refine prompts by looking at the images that were made from them; nothing is drawn.
+"""Refine prompts by looking at the images that were made from them.
 
-    genloop run refine_prompts tiny out=runs/refined
-    genloop run refine_prompts tiny source=runs/a out=runs/refined critic.kind=qwen critic.options.checkpoint=FOLDER
-    genloop run generate tiny prompts=runs/refined/evaluation_metadata.jsonl metadata= text=detailed_caption out=runs/b
+    genloop run refine_prompts tiny out=runs/r
+    genloop run refine_prompts tiny source=runs/a out=runs/r critic.kind=qwen critic.options.checkpoint=FOLDER
+    genloop run generate tiny prompts=runs/r/evaluation_metadata.jsonl metadata= text=detailed_caption out=runs/b
 
-Reads   a finished run of generate: of each prompt the image `sample`, which is measured; the critic's checkpoint.
+Reads   a finished run of `generate`: of each prompt the image `sample`, which is measured; the critic's
+        checkpoint. Nothing is drawn.
 Writes  RUN/rows/*.jsonl, one line a prompt: prompt, refined prompt, critique. When all units are done the refined
-        prompts as a prompt file: RUN/evaluation_metadata.jsonl, which keeps the prompts and holds the refined ones as
-        `detailed_caption`; RUN/generation_prompts.txt with the refined texts alone where there is no metadata. A prompt
-        with nothing to refine, or whose critique failed, stays as it is.
-Resume  the same command; finished units are kept, any number of workers may join or leave.
+        prompts as a prompt file: RUN/evaluation_metadata.jsonl, which keeps the prompts and holds the refined ones
+        as `detailed_caption`; RUN/generation_prompts.txt with the refined texts alone where there is no metadata.
+        A prompt with nothing to refine, or whose critique failed, stays as it is.
+Resume  the same command; finished units are kept, any number of workers may join or leave. A row depends on the
+        config and its image alone.
 """
 
 import json

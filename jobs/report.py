@@ -1,18 +1,20 @@
-"""Show evaluate runs as one self-contained page: scores and costs, paired differences, gallery, close-ups.
+"""Show evaluations as one page: scores, costs, paired differences, images.
 
     genloop report runs/a-verdicts
     genloop report runs/a-verdicts runs/b-verdicts --out runs/a-and-b
     genloop run report tiny out=runs/a-and-b runs=[runs/a-verdicts,runs/b-verdicts]
 
 Reads   runs of `evaluate`; the `generate` runs that their images came from, for costs, close-ups and provenance.
-        Of a run with previews=judged, close-ups show what the judge saw at each step. Runs that the job `compare`
-        would refuse are shown side by side without differences, and with the command that compares them anyway.
-        From three runs on they are also rows of one table: gain over the first and over its control (`controls`), cost
-        of the search, and cost of the trainings that a run's checkpoints came from, found by what configs name.
+        Of a run with previews=judged, close-ups show what the judge saw at each step.
 Writes  OUT/index.html (styles and images inside, no script), OUT/table.md, OUT/table.json; from three runs on
         OUT/cost.svg and .png, score against cost.
-Resume  the same command draws the page again. Its bytes depend on the run folders alone. A run that is still going
-        is shown as far as it is, and marked so.
+Resume  the same command computes it again; the bytes depend on the run folders alone. A run that is still going is
+        shown as far as it is, and marked so.
+
+Runs that the job `compare` would refuse are shown side by side without differences, and with the command that
+compares them anyway. From three runs on they are also rows of one table: gain over the first and over its control
+(`controls`), cost of the search, and cost of the trainings that a run's checkpoints came from, found by what
+configs name.
 """
 
 from pathlib import Path

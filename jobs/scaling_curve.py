@@ -1,13 +1,14 @@
-"""Best-of-k for every k from one pool of candidates: what a judge makes of a larger budget, and what it leaves.
+"""Compute best-of-k for every k from one pool of candidates.
 
     genloop run generate tiny out=runs/pool search.strategy=best_of_n search.n=8
     genloop run scaling_curve shapes source=runs/pool out=runs/pool-curve
-    genloop run scaling_curve shapes source=runs/pool out=runs/pool-curve judges.oracle.kind=shapes_oracle --procs 2
+    genloop run scaling_curve shapes source=runs/pool out=runs/pool-curve judges.oracle.kind=shapes_oracle
 
 Reads   a finished run of `generate` with strategy none or best_of_n; its image tokenizer; the judges named here.
-Writes  RUN/rows/*.jsonl, one line an image: which of its candidates are right, and every judge's scores; when all units
-        are done RUN/curve.json, RUN/table.md (also printed) and RUN/curve.svg and .png: score against k and cost, with
-        95 % bands, and the ceiling of a judge that is always right. Scores that the run recorded are a judge too.
+Writes  RUN/rows/*.jsonl, one line an image: which of its candidates are right, and every judge's scores. When all
+        units are done RUN/curve.json, RUN/table.md (also printed), RUN/curve.svg and .png: score against k and
+        cost, with 95 % bands, and the ceiling of a judge that is always right. Scores that the run recorded are a
+        judge too.
 Resume  the same command; finished units are kept, any number of workers may join or leave. With another `pool` or
         `max_k` nothing is judged again.
 """

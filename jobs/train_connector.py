@@ -1,14 +1,18 @@
-"""Train what joins Qwen2-VL and Flux: from the image tokens of pictures back to the pictures, by flow matching.
+"""Train what joins Qwen2-VL and Flux: from image tokens back to the pictures.
 
     genloop run train_connector tiny out=runs/connector-tiny
     genloop run train_connector qwen2vl_flux shards=PICTURES out=runs/connector --procs 8
 
-Reads   WebDataset shards with png, jpg, jpeg or webp, captions are not needed; a Qwen2vl-Flux in the published layout.
+Reads   WebDataset shards with png, jpg, jpeg or webp, captions are not needed; a Qwen2vl-Flux in the published
+        layout.
 Writes  RUN/connector.pt, as published; with parts=[connector, transformer] also RUN/transformer; both are given to
-        `edit` by its keys of that name. RUN/cache, latents and image tokens, computed once; RUN/checkpoints/step-*, to
-        resume from; RUN/metrics.jsonl, with eval_every also val_loss of held-out pictures from step 0 on.
+        `edit` by its keys of that name. RUN/cache, latents and image tokens, computed once;
+        RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl, with eval_every also val_loss of held-out
+        pictures from step 0 on.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch,
         times and noise follow from the config; one process gives the same bits with and without interruption.
+
+The loss is that of flow matching (Lipman et al. 2023), as Flux has it.
 """
 
 from dataclasses import dataclass

@@ -1,16 +1,18 @@
-"""Train a small diffusion model, depthwise convolutions and a perceptual loss, on shards of captioned images.
+"""Train a small diffusion model with a perceptual loss on captioned images.
 
     genloop run train_diffusion tiny out=runs/diffusion-tiny
     genloop run train_diffusion shapes start=runs/fresh/pipeline shards=runs/scenes/shards out=runs/diffusion
     torchrun --nproc-per-node 8 -m jobs.train_diffusion sd15_512 shards=runs/teacher/shards out=runs/diffusion
 
 Reads   WebDataset shards with txt and png, jpg, jpeg or webp, as train_student does; of `start`, a pipeline in
-        diffusers' layout, VAE, text encoders, tokenizers and noise schedule. Its UNet is read where model.kind=start.
+        diffusers' layout, VAE, text encoders, tokenizers and noise schedule. Its UNet is read where
+        model.kind=start; by default the UNet is a new one with depthwise convolutions.
 Writes  RUN/pipeline, a folder of diffusers that `generate` samples; RUN/buckets.json, RUN/cache, RUN/checkpoints,
-        RUN/metrics.jsonl and RUN/previews as train_student does, with `mse`, `perceptual` and each of its distances.
-Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Fresh weights, the rows
-        of a step, timesteps, noise and cuts are keyed by `seed`; one process gives the same bits with and without
-        interruption.
+        RUN/metrics.jsonl and RUN/previews as train_student does, with `mse`, `perceptual` and each of its
+        distances.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Fresh weights,
+        every step's batch, timesteps, noise and cuts follow from the config; one process gives the same bits with
+        and without interruption.
 """
 
 from pathlib import Path

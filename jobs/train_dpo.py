@@ -1,4 +1,4 @@
-"""Train a Show-o on preference pairs: DPO (Rafailov et al. 2023) for masked image tokens.
+"""Train a Show-o on preference pairs: DPO (Rafailov et al. 2023).
 
     genloop run train_dpo tiny out=runs/dpo-tiny
     genloop run train_dpo shapes_localised pairs=runs/pairs/shards out=runs/dpo --procs 2
@@ -8,13 +8,14 @@
 Reads   pairs (build_pairs writes them: DIR/train, DIR/val), a Show-o to go on from and as reference, an image
         tokenizer; with `replay` shards of real images with txt and codes.npy.
 Writes  RUN/showo, a checkpoint in the public layout; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl;
-        RUN/reference, the log-probabilities of the reference, computed once before step 1;
-        with judge_guidance=reinforce or released RUN/rollouts, the images that are judged, while checkpoints need them;
-        with lora.rank RUN/adapter, the adapters alone, as peft reads them; RUN/showo has them merged; with guards.every
-        RUN/previews; RUN/alarms.jsonl, and RUN/stopped.json when one of guards.stop_on ended it.
-Resume  the same command goes on from the newest checkpoint, also with another number of ranks, and computes of
-        RUN/reference what lacks. Every step's pairs and masks follow from the config; one process gives the same bits
-        with and without interruption.
+        RUN/reference, the log-probabilities of the reference, computed once before step 1; with
+        judge_guidance=reinforce or released RUN/rollouts, the images that are judged, while checkpoints need them;
+        with lora.rank RUN/adapter, the adapters alone, as peft reads them; RUN/showo has them merged; with
+        guards.every RUN/previews, images of fixed prompts and noise from step 0 on; RUN/alarms.jsonl, and
+        RUN/stopped.json when one of guards.stop_on ended it.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Of RUN/reference
+        the missing part is computed. Every step's pairs and masks follow from the config; one process gives the
+        same bits with and without interruption.
 """
 
 import logging

@@ -1,20 +1,23 @@
-"""Train a Show-o on images that it draws itself, scored by a judge: masked-token GRPO.
+"""Train a Show-o on images that it draws itself, scored by a judge: GRPO.
 
     genloop run train_grpo tiny out=runs/grpo-tiny
     genloop run train_grpo shapes out=runs/grpo --procs 2
     genloop run train_grpo shapes out=runs/grpo-control shuffle_scores=true
-    genloop run train_grpo shapes out=runs/grpo-strict judge.kind=geneval judge.options.detector=shapes \
+    genloop run train_grpo shapes out=runs/grpo-strict judge.kind=geneval judge.options.detector=shapes \\
         judge.options.colors=shapes judge.options.credit=strict
     genloop run train_grpo showo_256 prompts=PROMPTS held_out='[TEST]' judge.options.checkpoint=JUDGE out=runs/grpo
 
-Reads   a Show-o, an image tokenizer, training prompts (with GenEval metadata where the judge goes by it), prompt files
-        of evaluations: a training prompt that is in one of these is refused.
-Writes  RUN/showo, a checkpoint in the public layout, or with lora.rank RUN/adapter too; RUN/rollouts/STEP, the images
-        of the steps to come with their scores and log-probabilities, kept as long as a checkpoint needs them;
-        RUN/checkpoints/step-*; RUN/metrics.jsonl: reward (mean over prompts, with its standard error), groups dropped,
-        ratio, clip_share, kl.
-Resume  the same command goes on from the newest checkpoint, also with another number of ranks; images that are drawn
-        are not drawn again. One process gives the same bits with and without interruption.
+Reads   a Show-o, an image tokenizer, training prompts (with GenEval metadata where the judge goes by it), prompt
+        files of evaluations: a training prompt that is in one of these is refused.
+Writes  RUN/showo, a checkpoint in the public layout; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl:
+        reward (mean over prompts, with its standard error), groups dropped, ratio, clip_share, kl;
+        RUN/rollouts/STEP, the images of the steps to come with their scores and log-probabilities, kept as long as
+        a checkpoint needs them; with lora.rank RUN/adapter, the adapters alone, as peft reads them; RUN/showo has
+        them merged; with guards.every RUN/previews, images of fixed prompts and noise from step 0 on;
+        RUN/alarms.jsonl, and RUN/stopped.json when one of guards.stop_on ended it.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Images that are
+        drawn are not drawn again. Every step's prompts and noise follow from the config; one process gives the
+        same bits with and without interruption.
 """
 
 from collections.abc import Sequence

@@ -1,17 +1,17 @@
-"""Train a judge: a LLaVA-OneVision that answers yes or no about images, from a checkpoint or from nothing.
+"""Train a judge: a LLaVA-OneVision that answers yes or no about images.
 
     genloop run train_judge tiny out=runs/judge-tiny
     genloop run train_judge shapes out=runs/judge data.paths.shards=runs/judge-data/shards --procs 2
     torchrun --nproc-per-node 8 -m jobs.train_judge llava_ov out=runs/judge train.zero_stage=3
 
-Reads   shards of examples (build_judge_data writes them: DIR/train, DIR/val) and published LLaVA conversations (JSON);
-        a checkpoint to start from, or sizes of a new model.
+Reads   shards of examples (build_judge_data writes them: DIR/train, DIR/val) and published LLaVA conversations
+        (JSON); a checkpoint to start from, or sizes of a new model.
 Writes  RUN/judge, a checkpoint in the public layout with its tokenizer, questions.yaml and calibration.json, which
-        judge.kind=llava loads; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl; at the end RUN/summary.json
-        and RUN/table.md: accuracy, AUC pooled and within prompts, calibration by question, step and task, all on val
-        and on the conversations of held-out prompts;
-        RUN/reliability.svg and .png: the share of yes against P(yes). With lora.rank also RUN/adapter, the adapters
-        alone as peft reads them; RUN/judge has them merged.
+        judge.kind=llava loads; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl; at the end
+        RUN/summary.json and RUN/table.md: accuracy, AUC pooled and within prompts, calibration by question, step
+        and task, all on val and on the conversations of held-out prompts; RUN/reliability.svg and .png: the share
+        of yes against P(yes); with lora.rank RUN/adapter, the adapters alone, as peft reads them; RUN/judge has
+        them merged.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         follows from the config; one process gives the same bits with and without interruption.
 """

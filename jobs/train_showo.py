@@ -1,4 +1,4 @@
-"""Train a Show-o from nothing (or go on from one) on captioned image codes: masked-token prediction.
+"""Train a Show-o on captioned image codes: masked-token prediction.
 
     genloop run train_showo tiny out=runs/showo-tiny
     genloop run train_showo shapes out=runs/showo --procs 2
@@ -6,8 +6,9 @@
 
 Reads   WebDataset shards with txt and codes.npy (make_shapes writes them), an image tokenizer, a text tokenizer.
 Writes  RUN/showo, a checkpoint in the public layout; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl;
-        with lora.rank RUN/adapter, the adapters alone, as peft reads them; with guards.every RUN/previews, images of
-        fixed prompts over the steps; RUN/alarms.jsonl, and RUN/stopped.json when one of guards.stop_on ended it.
+        with lora.rank RUN/adapter, the adapters alone, as peft reads them; RUN/showo has them merged; with
+        guards.every RUN/previews, images of fixed prompts and noise from step 0 on; RUN/alarms.jsonl, and
+        RUN/stopped.json when one of guards.stop_on ended it.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         and masks follow from the config; one process gives the same bits with and without interruption.
 """

@@ -1,15 +1,16 @@
-"""Train a Stable Diffusion or SDXL, or LoRA adapters for one, on shards of captioned images.
+"""Train a Stable Diffusion or SDXL, or LoRA adapters, on captioned images.
 
     genloop run train_student tiny out=runs/student-tiny
     genloop run train_student sd15 shards=runs/teacher/shards out=runs/student
     torchrun --nproc-per-node 2 -m jobs.train_student sd15 shards=runs/teacher/shards out=runs/student
 
-Reads   WebDataset shards with txt and png, jpg, jpeg or webp (`generate format=shards` and make_shapes write them), a
-        pipeline in diffusers' layout.
-Writes  RUN/lora, adapters as diffusers and web UIs read them, or with weights=full RUN/student, the whole pipeline;
-        RUN/buckets.json, sizes and how many samples each has; RUN/cache (or `cache`), latents and text embeddings;
-        RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl, with eval_every also val_loss of held-out samples;
-        with guards.every RUN/previews, images of fixed prompts and fixed noise from step 0 on.
+Reads   WebDataset shards with txt and png, jpg, jpeg or webp (`generate format=shards` and make_shapes write
+        them), a pipeline in diffusers' layout.
+Writes  RUN/lora, adapters as diffusers and web UIs read them, or with weights=full RUN/student, the whole
+        pipeline; RUN/buckets.json, sizes and how many samples each has; RUN/cache (or `cache`), latents and text
+        embeddings; RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl, with eval_every also val_loss of
+        held-out samples; with guards.every RUN/previews, images of fixed prompts and noise from step 0 on;
+        RUN/alarms.jsonl, and RUN/stopped.json when one of guards.stop_on ended it.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch,
         timesteps and noise follow from the config; one process gives the same bits with and without interruption.
 """

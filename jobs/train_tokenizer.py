@@ -1,4 +1,4 @@
-"""Make an image tokenizer for the embedded world: the lossless patch codebook, a trained MAGVIT-v2, or a VAE.
+"""Make an image tokenizer for the embedded world: patches, MAGVIT-v2, or a VAE.
 
     genloop run train_tokenizer tiny out=runs/tokenizer-tiny
     genloop run train_tokenizer shapes out=runs/tokenizer
@@ -9,8 +9,8 @@ Reads   kind=patches: nothing. The others: WebDataset shards with png (make_shap
 Writes  RUN/tokenizer, a checkpoint folder; kind=autoencoder_kl: RUN/vae, one of diffusers' AutoencoderKL;
         RUN/survival.json, what encode and decode leave of fresh scenes; what is trained also has
         RUN/checkpoints/step-*, to resume from, and RUN/metrics.jsonl.
-Resume  the same command goes on from the newest checkpoint, also with another number of ranks. On one process the
-        result has the same bits with and without interruption.
+Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
+        follows from the config; one process gives the same bits with and without interruption.
 """
 
 from pathlib import Path

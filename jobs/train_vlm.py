@@ -1,18 +1,18 @@
-"""Train a chat model, Qwen, LLaVA-OneVision or InstructBLIP, on conversations or on pairs of answers to compare.
+"""Train a chat model (Qwen, LLaVA-OneVision, InstructBLIP) on chats or pairs.
 
     genloop run train_vlm tiny out=runs/vlm-tiny
     genloop run train_vlm irg out=runs/irg-qwen data.irg.shards=runs/build_irg-irg/shards
+    genloop run train_vlm tiny_pairs out=runs/judge pairs.loss=verdict
     torchrun --nproc-per-node 8 -m jobs.train_vlm qwen25_3b_qlora out=runs/qwen data.irg.shards=SHARDS
 
-    genloop run train_vlm tiny_pairs out=runs/judge pairs.loss=verdict
-
-Reads   chats: shards with messages (build_irg writes them: DIR/train, DIR/val), JSONL with images by path, or LLaVA's
-        JSON; with objective=pairs two answers to each question, as evaluate_judges reads them; a model's folder to
-        start from, or the sizes of a new one, whose tokenizer is trained on the chats.
-Writes  RUN/supervision.json before the first step: what has a loss, and what was cut or left out; RUN/checkpoints/
-        step-*, to resume from; RUN/metrics.jsonl; RUN/adapter, as peft reads it, and with `merged` RUN/merged, or
-        without lora.rank RUN/model: folders of transformers; RUN/summary.json: the held-out loss with intervals, or
-        how many of the held-out pairs are judged rightly, pair by pair in RUN/pairs.jsonl.
+Reads   chats: shards with messages (build_irg writes them: DIR/train, DIR/val), JSONL with images by path, or
+        LLaVA's JSON; with objective=pairs two answers to each question, as evaluate_judges reads them; a model's
+        folder to start from, or the sizes of a new one, whose tokenizer is trained on the chats.
+Writes  RUN/supervision.json before the first step: what has a loss, and what was cut or left out;
+        RUN/checkpoints/step-*, to resume from; RUN/metrics.jsonl; RUN/adapter, as peft reads it, and with `merged`
+        RUN/merged, or without lora.rank RUN/model: folders of transformers; at the end RUN/summary.json: the
+        held-out loss with intervals, or how many of the held-out pairs are judged rightly, pair by pair in
+        RUN/pairs.jsonl.
 Resume  the same command goes on from the newest checkpoint, also with another number of ranks. Every step's batch
         follows from the config; one process gives the same bits with and without interruption.
 """

@@ -1,19 +1,21 @@
-"""Check every file of a run folder against the sha256 that was recorded when it was written.
+"""Check every file of a run folder against the sha256 that was recorded for it.
 
     genloop run verify run=runs/a out=runs/a-verified
     genloop run verify run=runs/irg out=runs/irg-verified pixels=true --procs 2
     genloop run verify run=data/traces out=runs/traces-verified unit_size=1
 
-Of a run of build_irg, or of any folder of shards of traces, every text is read, too: quoted numbers against the
-stored ones, diagnoses against their evidence, actions and accepted rounds against their records, images against their
-sha256; `pixels` measures features and executes actions again. What is not understood is told, and is no fault.
+Reads   RUN/rows/*.jsonl and the images or shards that they name, RUN/checksums and the files that they name
+        (metadata, previews, features, the row files), the shards in RUN/summary.json, RUN/plan.json, the manifests
+        of saved checkpoints.
+Writes  OUT/rows/*.jsonl, one line a checked row; the verdict goes to standard output. Exit code 1 when anything is
+        missing, changed, unreadable, unfinished, doubled, or there although nothing was recorded about it.
+Resume  the same command; finished units are kept, any number of workers may join or leave. A run that has changed
+        since needs another `out`.
 
-Reads   RUN/rows/*.jsonl and the images or shards that they name, RUN/checksums and the files that they name (metadata,
-        previews, features, the row files), the shards in RUN/summary.json, RUN/plan.json, the manifests of saved
-        checkpoints.
-Writes  OUT/rows/*.jsonl: one line a checked row; the verdict goes to standard output.
-Resume  the same command; a run that has changed since needs another `out`. Exit code 1 when anything is missing,
-        changed, unreadable, unfinished, doubled, or there although nothing was recorded about it.
+Of a run of build_irg, or of any folder of shards of traces, every text is read, too: quoted numbers against the
+stored ones, diagnoses against their evidence, actions and accepted rounds against their records, images against
+their sha256; `pixels` measures features and executes actions again. What is not understood is told, and is no
+fault.
 """
 
 import collections

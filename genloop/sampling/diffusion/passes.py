@@ -35,6 +35,6 @@ def check_passes(model: Denoiser, paths: int, *, is_guided: bool) -> None:
             at = torch.arange(paths).roll(shift)
             if not torch.equal(work(at).unflatten(0, (-1, paths)), wanted[:, at]):
                 raise ValueError(
-                    f"generator.options.paths_per_forward: {paths} paths with {torch.get_num_threads()} threads: on this "
-                    "CPU an image would depend on its place in a pass; use another number, threads=1, or 1"
+                    f"generator.options.paths_per_forward: {paths} paths with {torch.get_num_threads()} threads: on "
+                    "this CPU an image would depend on its place in a pass; use another number, threads=1, or 1"
                 )
