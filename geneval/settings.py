@@ -68,6 +68,13 @@ class EvaluatorKeys(Settings):
     options: VerdictOptions = VerdictOptions()
 
 
+class ExactEvaluatorKeys(EvaluatorKeys):
+    """The same for jobs that make data to learn from: by default the exact detector of the embedded world."""
+
+    detector: DetectorSettings = DetectorSettings(kind="shapes")
+    colors: ColorSettings = ColorSettings(kind="shapes")
+
+
 class Evaluator(NamedTuple):
     """What finds objects, what names their colours, and the rules."""
 

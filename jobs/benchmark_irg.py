@@ -19,7 +19,6 @@ Resume  the same command; finished units are kept, any number of workers may joi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +30,10 @@ from genloop.bounds import Repeats, Share
 from genloop.config import ComputeKeys, IndependentConfig, InputPath
 from genloop.data.irg.corpus import Corpus
 from genloop.distributed import World, choose_device
-from genloop.job import loading, note, run
-from genloop.ledger import Ledger, count, plan_units, rows_of_units
+from genloop.job import loading, run
+from genloop.ledger import count, rows_of_units
 from genloop.meanings import BASE, ROUNDS, TRACES
+from genloop.named import work_by_name
 from genloop.reading import json_object
 from genloop.registry import did_you_mean
 from genloop.rewards.critics.settings import CriticSettings, ImageCritic, build_critic
@@ -99,23 +99,20 @@ def main(config: Config, world: World, checked: Checked) -> None:
     from genloop.evals.irg.cases import run_cases
 
     torch.set_num_threads(config.threads)
-    names, corpus = list(config.critics), checked.corpus
-    number = min(len(corpus), config.limit or len(corpus))
-    units = plan_units(len(names) * number, config.unit_size)  # critic by critic
-    critic: tuple[str, ImageCritic] | None = None
-    with Ledger.of(config, units, world) as ledger:
-        for unit in ledger.claims():
-            rows: list[dict[str, Any]] = []
-            with ledger.working(unit):
-                for name, items in groupby(range(unit.start, unit.stop), lambda item: names[item // number]):
-                    world.check_stop()
-                    if critic is None or critic[0] != name:
-                        critic = name, _load(config, name, world)
-                    traces = [corpus[item % number] for item in items]
-                    with note(f"critic {name}, traces {traces[0][0].id} to {traces[-1][0].id}"):
-                        rows += run_cases(name, critic[1], traces, config.rounds, redraw)
-                    ledger.advance(len(traces))
-                ledger.complete(unit, rows)
+    corpus = checked.corpus
+
+    def rows_of(name: str, critic: ImageCritic, places: list[int]) -> list[dict[str, Any]]:
+        return run_cases(name, critic, [corpus[place] for place in places], config.rounds, redraw)
+
+    units = work_by_name(
+        config,
+        world,
+        list(config.critics),
+        min(len(corpus), config.limit or len(corpus)),
+        load=lambda name: _load(config, name, world),
+        rows_of=rows_of,
+        noun="critic",
+    )
     if count(config.out, len(units)).done == len(units):
         _conclude(config, checked, rows_of_units(config.out, units, json_object))
 

@@ -33,9 +33,7 @@ from pydantic import Field
 
 from ckpts.resolve import registry, resolve
 from geneval.settings import (
-    ColorSettings,
-    DetectorSettings,
-    EvaluatorKeys,
+    ExactEvaluatorKeys,
     build_evaluator,
     check_evaluator,
     check_prompts_of,
@@ -49,7 +47,6 @@ from genloop.data.judge.shards import pairs_of, read_sides
 from genloop.data.judge.sources import ConversationSource, Samples, Source, SourcePlan
 from genloop.data.shards import write_sides
 from genloop.distributed import World, choose_device
-from genloop.hashing import sha256_tree
 from genloop.job import note, run
 from genloop.ledger import Ledger, count
 from genloop.meanings import GENERATED, SLOTS, VAL_SHARE
@@ -58,7 +55,7 @@ from genloop.records import Seed
 from genloop.rewards.questions import read_questions
 from genloop.rundir import json_line, write_atomic, write_json
 from genloop.runs.generated import GeneratedRun, read_generated_run
-from genloop.sampling.build import build_generator, read_generator, recorded_hash
+from genloop.sampling.build import build_generator, check_same_weights, read_generator
 from genloop.sampling.settings import GeneratorKeys
 from genloop.search.replay import RecordedPath, replay
 
@@ -69,15 +66,13 @@ if TYPE_CHECKING:
 KIND = "independent"
 
 
-class Config(DeviceKeys, IndependentConfig, EvaluatorKeys):
+class Config(DeviceKeys, IndependentConfig, ExactEvaluatorKeys):
     source: Annotated[Path | None, LAUNCH] = Field(None, description=GENERATED)
     preview_steps: list[Repeats] = Field([], description="decoding steps after which the preview is an example too")
     continuations: Repeats = Field(1, description="continuations of each preview that say what it can become")
     clarity_threshold: Share | None = Field(
         None, description="clarity is 1 from this share of agreeing continuations, else 0; null: the share"
     )
-    detector: DetectorSettings = DetectorSettings(kind="shapes")
-    colors: ColorSettings = ColorSettings(kind="shapes")
     with_cells: bool = Field(
         False, description="keep shape and colour of every cell too, as far as the detector shapes knows"
     )
@@ -112,7 +107,7 @@ def check(config: Config) -> Checked:
     """Names, the source run and the conversations, before anything is written."""
     known = check_evaluator(config, resolve)
     if config.with_cells and config.detector.kind != "shapes":
-        raise ValueError(f"cells: only the detector shapes knows cells, not {config.detector.kind!r}; set cells=false")
+        raise ValueError(f"with_cells: only the detector shapes knows cells, not {config.detector.kind!r}")
     if config.conversations is None and config.conversation_images is not None:
         raise ValueError("conversation_images: there are no conversations about them; name their file")
     labelled = _read_labelled(config)
@@ -126,7 +121,9 @@ def check(config: Config) -> Checked:
     made = read_generator(source.folder)
     last = made.sampling.num_steps - 1
     if bad := [step for step in config.preview_steps if step > last]:
-        raise ValueError(f"steps: {bad[0]} is not between 1 and {last}, the steps before the last of {config.source}")
+        raise ValueError(
+            f"preview_steps: {bad[0]} is not between 1 and {last}, the steps before the last of {config.source}"
+        )
     check_prompts_of(config.source, source.prompts, config, known)
     return Checked(source, made, labelled)
 
@@ -150,11 +147,7 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     """
     found: dict[str, Path | str] = {**evaluator_inputs(config, resolve)}
     if checked.source is not None and checked.made is not None:
-        for key, path in checked.made.generator.inputs(resolve, "generator").items():
-            if sha256_tree(path) != recorded_hash(checked.source.inputs, key):
-                raise ValueError(
-                    f"{config.source}: {key} has another content now ({path}); replay needs the same weights"
-                )
+        check_same_weights(checked.made, checked.source.inputs, config.source, resolve)
         found |= {"source": checked.source.digest, "source.rows": checked.source.folder / "rows"}
     return found | ({"conversation_images": checked.labelled.image_sizes()} if checked.labelled else {})
 

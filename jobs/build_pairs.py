@@ -20,7 +20,7 @@ verdict (`verdicts`, a run of evaluate about the source's images, or detector an
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -30,26 +30,24 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from geneval.settings import (
-    ColorSettings,
-    DetectorSettings,
-    EvaluatorKeys,
+    ExactEvaluatorKeys,
     build_evaluator,
     check_evaluator,
     check_prompts_of,
     evaluator_inputs,
 )
-from genloop.bounds import Count, Repeats, Share, Weight, Width
-from genloop.config import LAUNCH, DeviceKeys, HeldOutKeys, IndependentConfig, InputPath, Settings
+from genloop.bounds import Count, Share, Weight, Width
+from genloop.config import LAUNCH, DeviceKeys, HeldOutKeys, IndependentConfig, InputPath
 from genloop.data.pairs.pair import CodeSpace
 from genloop.data.pairs.published import PublishedPair, PublishedPairing, read_published, sizes_of
-from genloop.data.pairs.rules import Criterion, Rule, Signal
+from genloop.data.pairs.rules import Criterion, ReopenSettings, Rule, Signal
 from genloop.data.pairs.selection import FoundPair, pairs_of, select, split_pairs, write_sets
 from genloop.data.prompts import check_held_out
 from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_tree
-from genloop.job import loading, note, plain, run
+from genloop.job import plain, run
 from genloop.ledger import Ledger, count, plan_units, rows_of_units
-from genloop.meanings import GENERATED, SLOTS, VAL_SHARE
+from genloop.meanings import GENERATED, SLOTS, TOKENIZER, VAL_SHARE
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.planning import Footprint, Workload
 from genloop.reading import json_object
@@ -59,29 +57,21 @@ from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import RunFailed, read_run, write_atomic, write_json
 from genloop.runs.evaluations import check_evaluation, read_evaluated
 from genloop.runs.generated import GeneratedRun, image_folder, read_generated_run
-from genloop.runs.pairing import Label, LocalisedPairing, Place, PlainPairing
+from genloop.runs.image_labels import ImageLabels
+from genloop.runs.pairing import LocalisedPairing, Place, PlainPairing
 from genloop.runs.pools import check_tokens
-from genloop.sampling.build import build_generator, read_generator, recorded_hash
+from genloop.sampling.build import build_generator, check_same_weights, read_generator, recorded_hash
 from genloop.sampling.settings import GeneratorKeys
 
 if TYPE_CHECKING:
-    from genloop.protocols import ImageTokenizer
+    pass
 
 KIND = "independent"
 Pairing = PublishedPairing | PlainPairing | LocalisedPairing
-TOKENIZER = "generator.options.tokenizer"
+TOKENIZER_KEY = "generator.options.tokenizer"
 
 
-class ReopenSettings(Settings):
-    """kind=localised: where images are reopened, and how they go on."""
-
-    first: Repeats = Field(4, description="the first step that an image may be reopened at")
-    last: Repeats = Field(11, description="the last one; each image is reopened at one of them, all alike likely")
-    steps: Repeats = Field(8, description="steps that fill what was masked again")
-    continuations: Repeats = Field(1, description="how often each image is reopened")
-
-
-class Config(DeviceKeys, HeldOutKeys, IndependentConfig, EvaluatorKeys):
+class Config(DeviceKeys, HeldOutKeys, IndependentConfig, ExactEvaluatorKeys):
     source: Annotated[Path | None, LAUNCH] = Field(None, description=GENERATED)
     published: InputPath | None = Field(
         None, description="or a file of JSON lines {prompt, chosen: path, rejected: path}"
@@ -102,8 +92,6 @@ class Config(DeviceKeys, HeldOutKeys, IndependentConfig, EvaluatorKeys):
         None, description="run of evaluate about the source's images; null: detector and colors are asked"
     )
     with_verdicts: bool = Field(False, description="signal=judge: ask for verdicts too, to tell how right pairs are")
-    detector: DetectorSettings = DetectorSettings(kind="shapes")
-    colors: ColorSettings = ColorSettings(kind="shapes")
     reopen: ReopenSettings = ReopenSettings()
     val_share: Share = Field(0.1, lt=1, description=VAL_SHARE)
     pairs_per_shard: Count = Field(4096, description="pairs in one shard")
@@ -161,23 +149,19 @@ def _check_source(config: Config) -> Checked:
     assert config.source is not None
     source = read_generated_run(config.source, config.limit)
     made = read_generator(source.folder)
-    tokenizer = recorded_hash(source.inputs, TOKENIZER)
+    tokenizer = recorded_hash(source.inputs, TOKENIZER_KEY)
     if tokenizer is None:
         raise ValueError(f"source: {config.source} was drawn by {made.generator.kind!r}, which makes no image tokens")
-    _check_weights(config, source, made)
+    only = None if config.kind == "localised" else {TOKENIZER_KEY}
+    check_same_weights(made, source.inputs, config.source, resolve, only=only)
     space = CodeSpace(check_image_tokenizer(resolve(made.generator.options.tokenizer)), tokenizer)
     check_tokens([row for prompt in source.prompts for row in source.rows[prompt.index]], space.num_codes)
     _check_labels(config, source)
     if config.kind == "localised":
-        _check_reopening(config, made)
+        if config.verdicts is not None:
+            raise ValueError("verdicts: say nothing about what is drawn here; leave them out, the detector is asked")
+        config.reopen.check(made.sampling.num_steps)
     return Checked(source.prompts, space, source, made, _read_verdicts(config, source))
-
-
-def _check_weights(config: Config, source: GeneratedRun, made: GeneratorKeys) -> None:
-    """Images are decoded, and go on, with the weights that they were drawn with."""
-    for key, path in made.generator.inputs(resolve, "generator").items():
-        if (config.kind == "localised" or key == TOKENIZER) and sha256_tree(path) != recorded_hash(source.inputs, key):
-            raise ValueError(f"{config.source}: {key} has another content now ({path}); pairs need the same weights")
 
 
 def _check_labels(config: Config, source: GeneratedRun) -> None:
@@ -194,14 +178,6 @@ def _check_labels(config: Config, source: GeneratedRun) -> None:
         rows = (row for prompt in source.prompts for row in source.rows[prompt.index])
         if not any(one.p_yes.get("outcome") is not None for row in rows for one in row.candidates):
             raise ValueError(f"judge: {config.source} records no score of an outcome; name a judge, or signal=verdict")
-
-
-def _check_reopening(config: Config, made: GeneratorKeys) -> None:
-    if config.verdicts is not None:
-        raise ValueError("verdicts: they say nothing about what is drawn here; leave them out, the detector is asked")
-    first, last, steps = config.reopen.first, config.reopen.last, made.sampling.num_steps
-    if not first <= last < steps:
-        raise ValueError(f"reopen.last: must be from reopen.first, {first}, to {steps - 1}, found {last}")
 
 
 def _read_verdicts(config: Config, source: GeneratedRun) -> dict[Place, bool] | None:
@@ -274,13 +250,16 @@ def main(config: Config, world: World, checked: Checked) -> None:
 
 def _pairing(config: Config, checked: Checked, world: World, device: str) -> Pairing:
     """What makes the pairs; it loads what it needs."""
+    from genloop.sampling.maskgit.encode import square_encoder
     from genloop.sampling.maskgit.reopen import Reopening
 
     if checked.source is None or checked.made is None:
-        return PublishedPairing(checked.published, _encoder(config, world, device))
+        folder = resolve(config.tokenizer)
+        encode = square_encoder(folder, config.resolution, device, before=world.check_stop)
+        return PublishedPairing(checked.published, encode)
     criterion = Criterion(config.signal, config.min_margin)
     if config.kind == "plain":
-        looks = ImageLabels(config, checked.made, world, device) if config.asks_judge or config.asks_detector else None
+        looks = _labels(config, checked.made, world, device) if config.asks_judge or config.asks_detector else None
         return PlainPairing(checked.source, criterion, config.rule, config.max_pairs, config.seed, looks, checked.rated)
     sampler: Any = build_generator(checked.made, resolve, device, before_step=world.step)
     return LocalisedPairing(
@@ -288,7 +267,7 @@ def _pairing(config: Config, checked: Checked, world: World, device: str) -> Pai
         criterion,
         most=config.max_pairs,
         seed=config.seed,
-        label=ImageLabels(config, checked.made, world, device, sampler.tokenizer),
+        label=_labels(config, checked.made, world, device, sampler.tokenizer),
         redraw=Reopening(sampler, config.seed, config.reopen.steps, config.slots),
         first=config.reopen.first,
         last=config.reopen.last,
@@ -297,66 +276,18 @@ def _pairing(config: Config, checked: Checked, world: World, device: str) -> Pai
     )
 
 
-class ImageLabels:
-    """Asks judge and detector about images, as far as the config says so."""
+def _labels(config: Config, made: GeneratorKeys, world: World, device: str, tokenizer: Any = None) -> ImageLabels:
+    """Asks judge and detector about images, as far as the config says so; `tokenizer`: one that is loaded already."""
+    from geneval.labels import Labeller
 
-    def __init__(
-        self, config: Config, made: GeneratorKeys, world: World, device: str, tokenizer: "ImageTokenizer | None" = None
-    ) -> None:
-        from geneval.labels import Labeller
-
-        self._batch, self._check_stop, self._device = config.slots, world.check_stop, device
-        options = made.generator.options
-        self._tokenizer = tokenizer or load_image_tokenizer(
-            resolve(options.tokenizer), options.tokenizer_class, device=device, dtype=options.tokenizer_dtype
-        )
-        asked = config.judge if config.asks_judge else None
-        self._judge = build_judge(asked, resolve, device) if asked else None
-        self._labeller = Labeller(build_evaluator(config, resolve, device)) if config.asks_detector else None
-
-    def __call__(self, prompts: Sequence[Prompt], codes: np.ndarray) -> list[Label]:
-        """prompts (B), codes (B, n) -> what is asked about each image."""
-        found: list[Label] = []
-        for start in range(0, len(prompts), self._batch):
-            self._check_stop()
-            part = prompts[start : start + self._batch]
-            with note(f"prompts {', '.join(sorted({repr(prompt.text) for prompt in part}))}"):
-                found += self._ask(part, codes[start : start + self._batch])
-        return found
-
-    def _ask(self, prompts: Sequence[Prompt], codes: np.ndarray) -> list[Label]:
-        import torch
-
-        from genloop.data.images import to_uint8
-
-        images = self._tokenizer.decode(torch.from_numpy(codes).to(self._device))
-        p_yes = self._judge.p_yes("outcome", prompts, images).tolist() if self._judge else [None] * len(prompts)
-        rights: Sequence[bool | None] = [None] * len(prompts)
-        if self._labeller:
-            rights = [verdict.correct for verdict in self._labeller.verdicts(prompts, to_uint8(images))]
-        return [Label(*label) for label in zip(p_yes, rights, strict=True)]
-
-
-def _encoder(config: Config, world: World, device: str) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
-    """Images (H, W, 3) uint8 of any size -> their codes (B, n)."""
-    import torch
-
-    from genloop.sampling.maskgit.inpaint import fit_square
-
-    side = config.resolution
-    with loading():
-        tokenizer = load_image_tokenizer(resolve(config.tokenizer), device=device)
-        try:
-            tokenizer.encode(torch.zeros(1, 3, side, side, device=device))
-        except (ValueError, RuntimeError) as error:
-            raise ValueError(f"resolution: {config.tokenizer} does not take {side} pixels ({error})") from None
-
-    def encode(images: Sequence[np.ndarray]) -> np.ndarray:
-        world.check_stop()
-        fitted = torch.stack([fit_square(image, side) for image in images])
-        return tokenizer.encode(fitted.to(device)).cpu().numpy()
-
-    return encode
+    options = made.generator.options
+    tokenizer = tokenizer or load_image_tokenizer(
+        resolve(options.tokenizer), options.tokenizer_class, device=device, dtype=options.tokenizer_dtype
+    )
+    judge = build_judge(config.judge, resolve, device) if config.asks_judge and config.judge else None
+    labeller = Labeller(build_evaluator(config, resolve, device)) if config.asks_detector else None
+    verdicts = None if labeller is None else labeller.verdicts
+    return ImageLabels(tokenizer, judge, verdicts, config.slots, world.check_stop, device)
 
 
 def _conclude(config: Config, checked: Checked, rows: Sequence[dict[str, Any]], staging: Path) -> None:

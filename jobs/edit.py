@@ -17,25 +17,24 @@ Resume  the same command; finished units are kept, any number of workers may joi
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Count
-from genloop.config import LAUNCH, DeviceKeys, DType, IndependentConfig, InputPath
+from genloop.config import LAUNCH, DeviceKeys, IndependentConfig, InputPath
 from genloop.data.image_reader import image_size
 from genloop.distributed import World, choose_device
 from genloop.hashing import sha256_files
 from genloop.job import note, run
 from genloop.ledger import Ledger, plan_units
 from genloop.meanings import SLOTS
-from genloop.models.diffusion.lora import checked_loras, parse_lora
-from genloop.models.flux_edit.config import check_edit_folder, check_transformer_file, edit_folder, is_gguf
+from genloop.models.diffusion.lora import parse_lora
+from genloop.models.flux_edit.config import check_edit_folder, edit_folder
 from genloop.models.flux_edit.needs import COMPONENTS, needed
 from genloop.planning import Footprint, Workload
-from genloop.reading import regular_file
 from genloop.records import Prompt, Unit
 from genloop.registry import check_installed
 from genloop.rewards.build import build_judge, check_judge
@@ -45,43 +44,26 @@ from genloop.runs.provenance import CHUNK, image_chunk
 from genloop.runs.recording import generated_row
 from genloop.runs.rows import EditRecord, GeneratedRow
 from genloop.runs.sinks import FolderSink
+from genloop.sampling.flux_edit.models import EditModelKeys, EditModels
 from genloop.sampling.flux_edit.prepare import PreparedEdit, drawn_size, given_pictures, prepare
 from genloop.sampling.flux_edit.requests import EditKeys, read_requests
 from genloop.search.settings import SearchSettings, strategy_class
 
 if TYPE_CHECKING:
     from genloop.models.flux_edit.encode import Conditions
-    from genloop.models.flux_edit.pipelines import Drawer
     from genloop.protocols import Judge
 
 KIND = "independent"
 STRATEGIES = ("none", "best_of_n")  # an image is drawn in one step: nothing can be cut or corrected on the way
 
 
-class Config(DeviceKeys, IndependentConfig, EditKeys):
+class Config(DeviceKeys, IndependentConfig, EditModelKeys, EditKeys):
     requests: InputPath | None = Field(None, description="a work list; its keys go before those of the config")
     checkpoint: Annotated[str | None, LAUNCH] = Field(
         None, description="folder, or a name of `ckpts`; null: CHECKPOINT_DIR; fingerprinted by content"
     )
     search: SearchSettings = SearchSettings()
     judge: JudgeSettings = JudgeSettings()
-    dtype: DType = Field("bfloat16", description="of all models but the annotators")
-    memory: Annotated[Literal["stages", "all"], LAUNCH] = Field(
-        "stages", description="stages: encoders leave memory before the transformer is loaded; all: everything stays"
-    )
-    offload: Annotated[bool, LAUNCH] = Field(
-        False, description="keep the transformer in the host's memory, few layers on the GPU at a time"
-    )
-    lora: Annotated[tuple[str, ...], AfterValidator(checked_loras)] = Field(
-        (), description="LoRA files of the transformer as FILE:weight: for few steps, with their `steps`, or a style"
-    )
-    connector: InputPath | None = Field(None, description="connector.pt of a training, in place of the checkpoint's")
-    transformer: InputPath | None = Field(
-        None, description="folder, .safetensors or .gguf file of a transformer, in place of the checkpoint's"
-    )
-    quantise: Literal["none", "int8", "float8"] = Field(
-        "none", description="weights of the transformer; float8 is the released turbo"
-    )
     slots: Annotated[Count, LAUNCH] = Field(4, description=SLOTS)
 
 
@@ -123,28 +105,8 @@ def check(config: Config) -> Checked:
     check_installed("diffusers", "diffusion")
     if any(request.has_line for request in requests):
         check_installed("skimage", "editing")  # lines, and the check against them
-    if config.connector is not None and not config.connector.exists():
-        raise FileNotFoundError(f"connector: there is no {config.connector}")
-    _check_transformer(config)
-    for text in config.lora:
-        regular_file(parse_lora(text).file)
-    if config.lora:
-        check_installed("peft", "diffusion")
-    if config.quantise != "none":
-        check_installed("torchao", "editing")
+    config.check_models()
     return Checked(requests, folder, components)
-
-
-def _check_transformer(config: Config) -> None:
-    """One in place of the checkpoint's; weights of a GGUF file are small already, and nothing can be added to them."""
-    if config.transformer is None:
-        return
-    check_transformer_file(config.transformer)
-    if is_gguf(config.transformer):
-        check_installed("gguf", "editing")
-        for key in ("lora", "quantise"):
-            if getattr(config, key) not in ((), "none"):
-                raise ValueError(f"{key}: not with a GGUF file as transformer, whose weights are quantised")
 
 
 def _requests(config: Config) -> list[EditKeys]:
@@ -183,8 +145,9 @@ def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> F
         assert request.input_image is not None, "a request was not checked"
         sizes.append(drawn_size(request, *(image_size(request.input_image) or (1, 1))))
     width, height = max(sizes, key=lambda size: size[0] * size[1])
-    gguf = config.transformer if config.transformer is not None and is_gguf(config.transformer) else None
-    room = Room(config.dtype, (width, height), config.slots, config.memory, config.quantise, config.offload, gguf)
+    room = Room(
+        config.dtype, (width, height), config.slots, config.memory, config.quantise, config.offload, config.gguf
+    )
     parts, working = largest_stage(check_edit_folder(checked.folder, checked.components), room, device)
     return Footprint(parts, working, {"images, at most": 3 * width * height * len(checked.images)})
 
@@ -192,75 +155,26 @@ def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> F
 def main(config: Config, world: World, checked: Checked) -> None:
     units = plan_units(len(checked.images), config.unit_size)
     with Ledger.of(config, units, world) as ledger:
-        models: _Models | None = None
+        models: EditModels | None = None
+        judge: Judge | None = None
         for unit in ledger.claims():
-            models = models or _Models(config, checked, world)
+            if models is None:  # a finished run loads nothing
+                device = choose_device(config.device, world)
+                models = EditModels(config, checked.folder, checked.components, device)
+                judge = build_judge(config.judge, resolve, device) if config.search.questions else None
             with ledger.working(unit):
-                ledger.complete(unit, [row.to_json() for row in _edit(config, checked, models, ledger, unit, world)])
-
-
-class _Models:
-    """Everything that is loaded, by stage; see `memory`."""
-
-    def __init__(self, config: Config, checked: Checked, world: World) -> None:
-        from genloop.models.flux_edit.annotators import Annotators
-
-        self.config, self.checked = config, checked
-        self.device = choose_device(config.device, world)
-        self.annotators = Annotators(checked.folder, device=self.device)
-        self.judge: Judge | None = build_judge(config.judge, resolve, self.device) if config.search.questions else None
-        self._drawer: Drawer | None = None
-        self._encoders: Any = None
-
-    def encoders(self) -> Any:
-        """Loads them; with memory=stages the drawer leaves first."""
-        import torch
-
-        from genloop.sampling.flux_edit.conditions import Encoders
-
-        if self.config.memory == "stages":
-            self._drawer = None
-            _release()
-        if self._encoders is None:
-            alone = self.config.memory == "stages"
-            self._encoders = Encoders(
-                self.checked.folder,
-                dtype=getattr(torch, self.config.dtype),
-                device=self.device,
-                one_at_a_time=alone,
-                connector=self.config.connector,
-            )
-        return self._encoders
-
-    def drawer(self) -> "Drawer":
-        """Loads it; with memory=stages the encoders leave first."""
-        from genloop.models.flux_edit.load import load_drawer
-
-        if self.config.memory == "stages":
-            self._encoders = None
-            _release()
-        if self._drawer is None:
-            self._drawer = load_drawer(
-                self.checked.folder,
-                self.checked.components,
-                dtype=self.config.dtype,
-                device=self.device,
-                transformer=self.config.transformer,
-                loras=self.config.lora,
-                quantised=None if self.config.quantise == "none" else self.config.quantise,
-                offload=self.config.offload,
-            )
-        return self._drawer
-
-
-def _release() -> None:
-    from genloop.models.common.memory import release_memory
-
-    release_memory()
+                rows = _edit(config, checked, models, judge, ledger, unit, world)
+                ledger.complete(unit, [row.to_json() for row in rows])
 
 
 def _edit(
-    config: Config, checked: Checked, models: _Models, ledger: Ledger, unit: Unit, world: World
+    config: Config,
+    checked: Checked,
+    models: EditModels,
+    judge: "Judge | None",
+    ledger: Ledger,
+    unit: Unit,
+    world: World,
 ) -> list[GeneratedRow]:
     """All images of a unit -> their rows."""
     from genloop.sampling.flux_edit.conditions import ConditionCache
@@ -279,14 +193,15 @@ def _edit(
         with note(f"request {index}"):
             inputs = _keep_inputs(ledger, index, request, condition)
             pairs = [(Prompt(index, request.request.prompt), sample) for sample in samples]
-            rows += _draw(config, models, sink, pairs, request, condition, inputs, world)
+            rows += _draw(config, models, judge, sink, pairs, request, condition, inputs, world)
     sink.close()
     return rows
 
 
 def _draw(
     config: Config,
-    models: _Models,
+    models: EditModels,
+    judge: "Judge | None",
     sink: FolderSink,
     pairs: list[tuple[Prompt, int]],
     prepared: PreparedEdit,
@@ -308,7 +223,7 @@ def _draw(
         before_step=world.step,
     )
     search = config.search
-    strategy = strategy_class(search.strategy)(sampler, models.judge, search.n, search.options)
+    strategy = strategy_class(search.strategy)(sampler, judge, search.n, search.options)
     rows = []
     for (prompt, sample), choice in zip(pairs, strategy.search(pairs, config.seed), strict=True):
         content = torch.from_numpy(choice.candidates[choice.chosen].content)[None]
@@ -323,13 +238,12 @@ def _draw(
     return rows
 
 
-def _record(prepared: PreparedEdit, image: np.ndarray, models: _Models, inputs: dict[str, str]) -> EditRecord:
+def _record(prepared: PreparedEdit, image: np.ndarray, models: EditModels, inputs: dict[str, str]) -> EditRecord:
     """What was edited, and checks that need no judge."""
     from genloop.metrics.editing import edit_checks
 
     request, drawing = prepared.request, prepared.drawing
     maps = {control.name: control.map for control in drawing.controls}
-    depth = models.annotators.depth if "depth" in models.checked.components else None
     return EditRecord(
         mode=request.mode,
         input_image=str(request.input_image),
@@ -341,7 +255,7 @@ def _record(prepared: PreparedEdit, image: np.ndarray, models: _Models, inputs: 
         controls={control.name: control.strength for control in drawing.controls},
         notes=prepared.notes,
         inputs=inputs,
-        checks=edit_checks(image, prepared.seen, drawing.mask, maps, depth),
+        checks=edit_checks(image, prepared.seen, drawing.mask, maps, models.depth),
     )
 
 

@@ -18,7 +18,7 @@ Resume  the same command; finished units are kept, any number of workers may joi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ from genloop.config import ComputeKeys, IndependentConfig, InputPath, Settings
 from genloop.data.responses.pair import ResponsePairs
 from genloop.data.responses.read import ResponseData, open_pairs
 from genloop.distributed import World, choose_device
-from genloop.job import loading, note, run
-from genloop.ledger import Ledger, count, plan_units, rows_of_units
+from genloop.job import loading, run
+from genloop.ledger import count, rows_of_units
 from genloop.meanings import BASE
+from genloop.named import work_by_name
 from genloop.records import Unit, Writing
 from genloop.registry import did_you_mean
 from genloop.rewards.responses.settings import Reading, ResponseJudgeSettings
@@ -121,23 +122,16 @@ def main(config: Config, world: World, checked: Checked) -> None:
     import torch
 
     torch.set_num_threads(config.threads)
-    names, number = list(config.judges), min(len(checked.pairs), config.limit or len(checked.pairs))
-    units = plan_units(len(names) * number, config.unit_size)  # judge by judge
-    judge: tuple[str, Any] | None = None
-    with Ledger.of(config, units, world) as ledger:
-        for unit in ledger.claims():
-            rows: list[dict[str, Any]] = []
-            with ledger.working(unit):
-                for name, items in groupby(range(unit.start, unit.stop), lambda item: names[item // number]):
-                    world.check_stop()
-                    if judge is None or judge[0] != name:
-                        judge = None  # freed before the next is loaded
-                        judge = name, _load(config, name, world)
-                    places = [item % number for item in items]
-                    with note(f"judge {name}, pairs {places[0]} to {places[-1]}"):
-                        rows += _judged(config, checked, *judge, places)
-                    ledger.advance(len(places))
-                ledger.complete(unit, rows)
+    number = len(checked.pairs)
+    units = work_by_name(
+        config,
+        world,
+        list(config.judges),
+        min(number, config.limit or number),
+        load=lambda name: _load(config, name, world),
+        rows_of=partial(_judged, config, checked),
+        noun="judge",
+    )
     if count(config.out, len(units)).done == len(units):
         _conclude(config, checked, units)
 

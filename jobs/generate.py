@@ -129,27 +129,6 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     return found | (config.judge.inputs(resolve, "judge") if config.search.questions else {})
 
 
-def main(config: Config, world: World, checked: Checked) -> None:
-    prompts, given = checked.prompts, checked.given
-    if world.rank == 0:
-        warn_of_cuts(config.generator, resolve, prompts)
-    units = plan_units(len(prompts), config.unit_size)
-    with Ledger.of(config, units, world, rows_per_item=config.images_per_prompt) as ledger:
-        work: tuple[Sampler[Any], Strategy] | None = None
-        fingerprint = read_run(config.out) or {}
-        for unit in ledger.claims():
-            work = work or _load(config, given, world)  # a finished run loads nothing
-            with ledger.working(unit):
-                began = time.monotonic()
-                sink = SINKS[config.format](ledger, unit, fingerprint)
-                rows = _generate(config, prompts[unit.start : unit.stop], *work, sink, world)
-                sink.close()
-                if given:
-                    rows = [row.model_copy(update={"given": given.names[row.prompt_index]}) for row in rows]
-                ledger.complete(unit, [row.to_json() for row in rows])
-                _log_unit(config, unit, rows, time.monotonic() - began)
-
-
 def work(config: Config) -> Workload:
     """The prompts; a unit is so many of them."""
     prompts = len(read_prompts(config.prompts, config.metadata, limit=config.limit, text=config.text))
@@ -190,6 +169,27 @@ def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> F
     working = tracker.peak + more - sum(parts.values())
     height, width = pixels.shape[2:]
     return Footprint(parts, working, {"images, at most": 3 * height * width * samples * len(checked.prompts)})
+
+
+def main(config: Config, world: World, checked: Checked) -> None:
+    prompts, given = checked.prompts, checked.given
+    if world.rank == 0:
+        warn_of_cuts(config.generator, resolve, prompts)
+    units = plan_units(len(prompts), config.unit_size)
+    with Ledger.of(config, units, world, rows_per_item=config.images_per_prompt) as ledger:
+        work: tuple[Sampler[Any], Strategy] | None = None
+        fingerprint = read_run(config.out) or {}
+        for unit in ledger.claims():
+            work = work or _load(config, given, world)  # a finished run loads nothing
+            with ledger.working(unit):
+                began = time.monotonic()
+                sink = SINKS[config.format](ledger, unit, fingerprint)
+                rows = _generate(config, prompts[unit.start : unit.stop], *work, sink, world)
+                sink.close()
+                if given:
+                    rows = [row.model_copy(update={"given": given.names[row.prompt_index]}) for row in rows]
+                ledger.complete(unit, [row.to_json() for row in rows])
+                _log_unit(config, unit, rows, time.monotonic() - began)
 
 
 def _kept_at_the_end(config: Config, each: float, paths: int, kept: Any) -> int:

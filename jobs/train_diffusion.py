@@ -42,17 +42,17 @@ def inputs(config: Config, checked: StudentData) -> dict[str, Path | str]:
     return config.student_inputs(resolve, checked)
 
 
-def main(config: Config, world: World, checked: StudentData) -> None:
-    from genloop.training.student.start import train_student
-
-    train_student(config, world, checked, resolve=resolve, name="pipeline")
-
-
 def footprint(config: Config, checked: StudentData, *, device: str, ranks: int) -> Footprint:
     """Two steps on the meta device; the caches are counted, not computed."""
     from genloop.training.student.start import student_footprint
 
     return student_footprint(config, checked, device=device, ranks=ranks)
+
+
+def main(config: Config, world: World, checked: StudentData) -> None:
+    from genloop.training.student.start import train_student
+
+    train_student(config, world, checked, resolve=resolve, name="pipeline")
 
 
 if __name__ == "__main__":

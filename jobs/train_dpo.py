@@ -114,6 +114,19 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     return found if checked.replay is None else found | {"replay": checked.replay.digest()}
 
 
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device; what is held out is measured in passes of the same size."""
+    from genloop.training.footprint import training_footprint
+
+    def built() -> "Preference":
+        objective, _ = objective_of(config, checked, World(), "meta")
+        if objective.judged is not None:
+            objective.judged.rehearse(config.train.batch_size)
+        return objective
+
+    return training_footprint(built, config.train, seed=config.seed, device=device, ranks=ranks)
+
+
 def main(config: Config, world: World, checked: Checked) -> None:
     from genloop.training.session import training_session
 
@@ -248,19 +261,6 @@ def judged_of(
     )
     rollouts = Rollouts(config.out, world, sampler, judge, rows_per_part=config.slots)
     return JudgedImages(config, estimator, checked.train, rollouts, precision.autocast)
-
-
-def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
-    """Two steps on the meta device; what is held out is measured in passes of the same size."""
-    from genloop.training.footprint import training_footprint
-
-    def built() -> "Preference":
-        objective, _ = objective_of(config, checked, World(), "meta")
-        if objective.judged is not None:
-            objective.judged.rehearse(config.train.batch_size)
-        return objective
-
-    return training_footprint(built, config.train, seed=config.seed, device=device, ranks=ranks)
 
 
 def build(config: Config, name: str, device: str) -> "ShowO":

@@ -112,6 +112,18 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path]:
     return config.start_inputs(resolve) | config.held_out_inputs() | config.judge.inputs(resolve, "judge")
 
 
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device, with who scores beside the model; images are drawn in smaller passes."""
+    from genloop.training.footprint import training_footprint
+
+    def built() -> "GroupPolicy":
+        objective, _ = objective_of(config, checked, "meta", World())
+        objective.rehearse()
+        return objective
+
+    return training_footprint(built, config.loop, seed=config.seed, device=device, ranks=ranks)
+
+
 def main(config: Config, world: World, checked: Checked) -> None:
     from genloop.training.session import training_session
 
@@ -170,18 +182,6 @@ def objective_of(config: Config, checked: Checked, device: str, world: World) ->
         is_exact=config.train.precision == "fp32",
     )
     return objective, adapted
-
-
-def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
-    """Two steps on the meta device, with who scores beside the model; images are drawn in smaller passes."""
-    from genloop.training.footprint import training_footprint
-
-    def built() -> "GroupPolicy":
-        objective, _ = objective_of(config, checked, "meta", World())
-        objective.rehearse()
-        return objective
-
-    return training_footprint(built, config.loop, seed=config.seed, device=device, ranks=ranks)
 
 
 if __name__ == "__main__":

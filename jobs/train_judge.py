@@ -159,6 +159,16 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
     return found
 
 
+def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device; what is held out is measured in smaller passes."""
+    from genloop.training.footprint import training_footprint
+
+    def built() -> "JudgeObjective":
+        return prepared_objective(config, checked, *build(config, checked, "meta"), World())[0]
+
+    return training_footprint(built, config.train, seed=config.seed, device=device, ranks=ranks)
+
+
 def main(config: Config, world: World, checked: Checked) -> None:
     import torch
 
@@ -194,16 +204,6 @@ def prepared_objective(
     objective, held_out = objective_of(config, checked, model, tokenizer, world)
     parts.choose_trained(model, objective.lr_scale_of, adapted=adapted is not None)
     return objective, held_out, adapted
-
-
-def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> Footprint:
-    """Two steps on the meta device; what is held out is measured in smaller passes."""
-    from genloop.training.footprint import training_footprint
-
-    def built() -> "JudgeObjective":
-        return prepared_objective(config, checked, *build(config, checked, "meta"), World())[0]
-
-    return training_footprint(built, config.train, seed=config.seed, device=device, ranks=ranks)
 
 
 def build(config: Config, checked: Checked, device: str) -> "tuple[Llava, LlavaTokenizer]":

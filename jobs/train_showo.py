@@ -99,6 +99,15 @@ def inputs(config: Config, checked: Shards) -> dict[str, Path | str]:
     return found if config.start is None else found | {"start": resolve(config.start)}
 
 
+def footprint(config: Config, checked: Shards, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device."""
+    from genloop.training.footprint import training_footprint
+
+    return training_footprint(
+        lambda: objective_of(config, checked, "meta")[0], config.train, seed=config.seed, device=device, ranks=ranks
+    )
+
+
 def main(config: Config, world: World, checked: Shards) -> None:
     from genloop.training.session import training_session
 
@@ -127,15 +136,6 @@ def objective_of(config: Config, checked: Shards, device: str) -> "tuple[MaskedT
         ends=config.labels == "image_and_ends",
     )
     return objective, adapted
-
-
-def footprint(config: Config, checked: Shards, *, device: str, ranks: int) -> Footprint:
-    """Two steps on the meta device."""
-    from genloop.training.footprint import training_footprint
-
-    return training_footprint(
-        lambda: objective_of(config, checked, "meta")[0], config.train, seed=config.seed, device=device, ranks=ranks
-    )
 
 
 def build(config: Config, device: str) -> "ShowO":

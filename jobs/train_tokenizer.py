@@ -121,6 +121,17 @@ def inputs(config: Config, checked: Shards | None) -> dict[str, Path | str]:
     return {} if checked is None else {"shards": checked.digest()}
 
 
+def footprint(config: Config, checked: Shards | None, *, device: str, ranks: int) -> Footprint:
+    """Two steps on the meta device; an enumerated codebook takes next to nothing."""
+    from genloop.training.footprint import training_footprint
+
+    if checked is None:
+        return Footprint({}, 0)
+    return training_footprint(
+        lambda: _objective(config, checked, "meta"), config.train, seed=config.seed, device=device, ranks=ranks
+    )
+
+
 def main(config: Config, world: World, checked: Shards | None) -> None:
     from genloop.shapes.codebook import PatchCodebook
 
@@ -132,17 +143,6 @@ def main(config: Config, world: World, checked: Shards | None) -> None:
         found = _survival(config)
         write_json(config.out / "survival.json", found)
         terminal.out(f"{found['survived']} of {found['scenes']} scenes survive, PSNR {found['psnr'] or 'infinite'}")
-
-
-def footprint(config: Config, checked: Shards | None, *, device: str, ranks: int) -> Footprint:
-    """Two steps on the meta device; an enumerated codebook takes next to nothing."""
-    from genloop.training.footprint import training_footprint
-
-    if checked is None:
-        return Footprint({}, 0)
-    return training_footprint(
-        lambda: _objective(config, checked, "meta"), config.train, seed=config.seed, device=device, ranks=ranks
-    )
 
 
 def _objective(config: Config, shards: Shards, device: str) -> "Objective[int, Any]":

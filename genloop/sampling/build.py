@@ -1,12 +1,13 @@
 """From settings to a sampler: what it needs is checked before anything is written, what it reads is fingerprinted."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from genloop.config import read_yaml
 from genloop.factories import Resolve
+from genloop.hashing import sha256_tree
 from genloop.protocols import Sampler
 from genloop.records import Prompt
 from genloop.sampling.modes import TEXT, ModeSettings
@@ -69,6 +70,20 @@ def read_generator(run: Path) -> GeneratorKeys:
     return GeneratorKeys.model_validate(given)
 
 
-def recorded_hash(inputs: dict[str, str], key: str) -> str | None:
+def check_same_weights(
+    made: GeneratorKeys,
+    recorded: Mapping[str, str],
+    run: Path | None,
+    resolve: Resolve,
+    *,
+    only: Collection[str] | None = None,
+) -> None:
+    """ValueError when a generator's files (`only`: these keys) are not those whose sha256 a run recorded."""
+    for key, path in made.generator.inputs(resolve, "generator").items():
+        if (only is None or key in only) and sha256_tree(path) != recorded_hash(recorded, key):
+            raise ValueError(f"{run}: {key} has another content now ({path}); its images need the same weights")
+
+
+def recorded_hash(inputs: Mapping[str, str], key: str) -> str | None:
     """The sha256 of a generator's input in a run's fingerprint, by its key now, also of runs that call it model.*."""
     return inputs.get(key) or inputs.get(key.replace("generator.options.", _OLD_INPUT, 1))

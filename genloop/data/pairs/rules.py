@@ -7,12 +7,31 @@ from itertools import combinations
 from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
+from genloop.bounds import Repeats
+from genloop.config import Settings
 from genloop.data.pairs.pair import Kind, Pair
 from genloop.records import Prompt
 
 Signal = Literal["judge", "verdict", "both"]
 Rule = Literal["best_worst", "margin"]
+
+
+class ReopenSettings(Settings):
+    """kind=localised: where images are reopened, and how they go on."""
+
+    first: Repeats = Field(4, description="the first step that an image may be reopened at")
+    last: Repeats = Field(11, description="the last one; each image is reopened at one of them, all alike likely")
+    steps: Repeats = Field(8, description="steps that fill what was masked again")
+    continuations: Repeats = Field(1, description="how often each image is reopened")
+
+    def check(self, num_steps: int) -> None:
+        """ValueError when no image of `num_steps` steps has these."""
+        if not self.first <= self.last < num_steps:
+            raise ValueError(
+                f"reopen.last: must be from reopen.first, {self.first}, to {num_steps - 1}, found {self.last}"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

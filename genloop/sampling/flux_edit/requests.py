@@ -37,17 +37,17 @@ class EditKeys(Settings):
     image_count: Repeats = Field(1, description="images; each is searched for on its own")
     aspect_ratio: str | None = Field(None, description=f"{', '.join(RATIOS)}; of a variation, 1:1 by default")
     max_pixels: Total = Field(MAX_PIXELS, description="of an image; larger pictures are scaled down")
-    steps: Repeats = Field(28)
+    steps: Repeats = Field(28, description="denoising steps")
     guidance_scale: Weight = Field(3.5, description="that the model is told; the released command line has 7.5")
     denoise_strength: Share = Field(0.8, gt=0, description="1: nothing of the picture's pixels stays")
     center_x: Share | None = Field(None, description="of the focus, from the left; with center_y and radius")
-    center_y: Share | None = None
+    center_y: Share | None = Field(None, description="of the focus, from the top")
     radius: Share | None = Field(None, description="of the focus, as a share of the shorter side")
     focus: Literal["exact", "published"] = Field("exact", description="published: measured at the corners of cells")
     line_mode: bool = Field(False, description="a control by lines; for the controlnet modes")
     depth_mode: bool = Field(False, description="a control by depth")
-    line_strength: Weight = 0.4
-    depth_strength: Weight = 0.2
+    line_strength: Weight = Field(0.4, description="of the control by lines")
+    depth_strength: Weight = Field(0.2, description="of the control by depth")
     line: Literal["canny", "lineart", "anyline"] = Field(
         "canny", description="how lines are found; anyline has weights"
     )

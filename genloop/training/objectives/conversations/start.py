@@ -1,29 +1,34 @@
 """The chat model that a training starts from, with its adapters, and what is made of it at the end."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from genloop.factories import Resolve
+from genloop.hashing import sha256_tree
 from genloop.job import loading
 from genloop.models.qwen.chat import Chat
-from genloop.models.qwen.config import ChatFolder, read_chat
+from genloop.models.qwen.config import ChatFolder, check_chat_folder, read_chat
+from genloop.models.qwen.families import chat_of
 from genloop.models.qwen.load import (
     build_chat_model,
+    files_of,
     load_chat_model,
     quantised_layers,
     save_chat_model,
 )
 from genloop.models.qwen.model import ChatModel
-from genloop.models.qwen.tokenizer import SPECIALS
+from genloop.models.qwen.tokenizer import SPECIALS, tokenizer_files
 from genloop.planning import Footprint
-from genloop.training.adapters import add_adapters, load_adapters, merge_adapters, save_adapters
+from genloop.training.adapters import add_adapters, check_adapters, load_adapters, merge_adapters, save_adapters
+from genloop.training.objectives.conversations.keys import ChatTrainingKeys
 from genloop.training.objectives.conversations.layers import LoraPart, layers_of, with_attention
 from genloop.training.objectives.conversations.settings import ChatModelShape, ChatSettings
-from genloop.training.parts import cast_parameters
+from genloop.training.parts import cast_parameters, choose_trained, lr_scale_of
 from genloop.training.settings import LoraSettings
 
 Quantise = Literal["none", "nf4"]
@@ -75,6 +80,47 @@ class Start:
             return merge_adapters(adapted)
         full = replace(self, quantise="none", adapter=adapter, dtype=dtype)
         return merge_adapters(full.adapt(full.build("cpu")))
+
+
+def start_of(keys: ChatTrainingKeys, resolve: Resolve, texts: Iterable[str], seed: int) -> tuple[Start, Chat]:
+    """The model to start from and its chat; a new one gets a tokenizer of `texts`."""
+    if keys.start is None:
+        digest, files = "", tokenizer_files(texts, keys.model.vocab_size)
+        chat = new_chat(keys.model, keys.chat, files)
+    else:
+        folder = resolve(keys.start)
+        digest, files = sha256_tree(folder), files_of(folder)
+        chat = chat_of(check_chat_folder(folder), keys.chat.system)
+        if chat.folder.quantised != "none":
+            raise ValueError(f"start: the weights of {folder} are {chat.folder.quantised}; name those it was made from")
+    dtype = torch.float32 if keys.train.precision == "fp32" else getattr(torch, keys.saved_dtype)
+    how = (keys.quantise, keys.lora, keys.lora_part, keys.adapter, seed, dtype)
+    start = Start(chat.folder, digest, files, *how)
+    if keys.lora.rank:
+        model = start.build("meta")
+        start.adapt(model)
+        if keys.adapter is not None:
+            check_adapters(keys.adapter, model, keys.lora, base=digest)
+    return start, chat
+
+
+def prepared_model(keys: ChatTrainingKeys, start: Start, device: str) -> tuple[ChatModel, Any]:
+    """The model, and its adapters when there are some; all that is trained wants gradients."""
+    model = start.build(device)
+    adapted = start.adapt(model) if keys.lora.rank else None
+    choose_trained(model, lr_scale_of(keys.rates, keys.train.lr), adapted=adapted is not None)
+    return model, adapted
+
+
+def save_trained(keys: ChatTrainingKeys, start: Start, model: ChatModel, adapted: Any, run: Path) -> None:
+    """Write RUN/adapter and, if wanted, RUN/merged, or RUN/model."""
+    dtype = getattr(torch, keys.saved_dtype)
+    if adapted is None:
+        start.save(model, run / "model", dtype)
+        return
+    start.save_adapter(adapted, run / "adapter", str(keys.start))
+    if keys.merged:
+        start.save(start.merged(adapted, run / "adapter", dtype), run / "merged", dtype)
 
 
 def new_chat(shape: ChatModelShape, settings: ChatSettings, files: Mapping[str, bytes]) -> Chat:

@@ -35,6 +35,11 @@ class ResponseSides:
         counts = {"pairs": len(self.rows), "trained on": len(self.kept), "held out": len(self.held_out)}
         return self.audit.report | {"pairs": counts, "fold_sizes": sizes}
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """What enters the fingerprint."""
+        return {"images of pairs": self.rows.pairs.images_sha()}
+
 
 def open_all(data: Mapping[str, ChatData]) -> ResponsePairs:
     """The pairs of every data set in order; FileNotFoundError or ValueError in one line that names the key."""
