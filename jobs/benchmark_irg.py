@@ -43,7 +43,7 @@ KIND = "independent"
 
 class Config(ComputeKeys, IndependentConfig):
     source: InputPath = Field(description=TRACES)
-    split: str = Field("test", description="of which traces")
+    split: str = Field("test", description="only traces of this split")
     critics: dict[str, CriticSettings] = Field(
         {"rules": CriticSettings(kind="rules")}, min_length=1, description="{name: critic}"
     )

@@ -34,7 +34,7 @@ KIND = "independent"
 
 
 class Config(JobConfig, Reduction):
-    checkpoint: Annotated[str, LAUNCH] = Field(description="folder or name of a checkpoint, fingerprinted by content")
+    checkpoint: Annotated[str, LAUNCH] = Field(description="folder, or a name of `ckpts`; fingerprinted by content")
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ class DiffusionSizes(Settings):
     num_groups: Width = Field(8, description="of group normalisation")
     text_width: Width = Field(64, description="of each text encoder")
     text_layers: Layers = Field(2, description="SDXL reads the output of the last but one")
-    text_heads: Width = Field(4)
+    text_heads: Width = Field(4, description="of attention in a text encoder")
 
 
 class Config(JobConfig):

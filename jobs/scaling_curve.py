@@ -9,7 +9,7 @@ Writes  RUN/rows/*.jsonl, one line an image: which of its candidates are right, 
         units are done RUN/curve.json, RUN/table.md (also printed), RUN/curve.svg and .png: score against k and
         cost, with 95 % bands, and the ceiling of a judge that is always right. Scores that the run recorded are a
         judge too.
-Resume  the same command; finished units are kept, any number of workers may join or leave. With another `pool` or
+Resume  the same command; finished units are kept, any number of workers may join or leave. With another `pool_by` or
         `max_k` nothing is judged again.
 """
 
@@ -46,8 +46,8 @@ class Config(ComputeKeys, IndependentConfig, EvaluatorKeys):
     source: Annotated[Path, LAUNCH] = Field(description=GENERATED)
     tokenizer: Annotated[str | None, LAUNCH] = Field(None, description=f"{TOKENIZER}; null: that of the run")
     judges: dict[str, JudgeSettings] = Field({}, description="judges to ask for the outcome, by the name to show")
-    pool: Annotated[Grouping, LAUNCH] = Field(
-        "prompt", description="a pool is all candidates of a prompt, or an image's"
+    pool_by: Annotated[Grouping, LAUNCH] = Field(
+        "prompt", description="a pool is all candidates of a prompt, or those of an image"
     )
     max_k: Annotated[Count | None, LAUNCH] = Field(
         None, description="the largest k; null: as many as the smallest pool has"
@@ -93,7 +93,7 @@ def check(config: Config) -> Checked:
     check_tokens(rows, check_image_tokenizer(tokenizer))
     smallest = min(
         sum(len(row.candidates) for row in pool)
-        for pool in pools_of(rows, config.pool, lambda row: (row.prompt_index, row.sample))
+        for pool in pools_of(rows, config.pool_by, lambda row: (row.prompt_index, row.sample))
     )
     if config.max_k is not None and config.max_k > smallest:
         raise ValueError(f"max_k: found {config.max_k}, but the smallest pool has {smallest} candidates")
@@ -189,7 +189,7 @@ def _conclude(config: Config) -> None:
     from genloop.rundir import write_atomic, write_json
     from genloop.stats.scaling import scale, table
 
-    scaling = scale(list(read_rows(config.out)), config.seed, grouping=config.pool, max_k=config.max_k)
+    scaling = scale(list(read_rows(config.out)), config.seed, grouping=config.pool_by, max_k=config.max_k)
     write_json(config.out / "curve.json", scaling.to_json())
     write_atomic(config.out / "table.md", table(scaling).encode())
     write_figure(config.out / "curve", scaling_svg(scaling))

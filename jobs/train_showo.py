@@ -20,12 +20,12 @@ from pydantic import Field
 
 from ckpts.resolve import resolve
 from genloop.bounds import Factor, Layers, Share, Width
-from genloop.config import LAUNCH, InputPath, JobConfig, ReadPath, Settings
+from genloop.config import LAUNCH, JobConfig, ReadPath, Settings
 from genloop.data.arrays import check_codes
 from genloop.data.shards import Shards
 from genloop.distributed import World
 from genloop.job import loading, run
-from genloop.meanings import SHARDS, START_OR_NEW, TOKENIZER
+from genloop.meanings import SHARDS, START_OR_NEW, TEXT_TOKENIZER, TOKENIZER
 from genloop.models.common.image_tokenizers import check_image_tokenizer, load_image_tokenizer
 from genloop.models.showo.config import PhiDims, ShowOConfig, check_showo_folder
 from genloop.planning import Footprint
@@ -44,10 +44,10 @@ KIND = "collective"
 class ModelShape(Settings):
     """Sizes of a new model; vocabulary and codebook follow from the tokenizers."""
 
-    hidden_size: Width = Field(96, ge=8)
-    intermediate_size: Width = Field(384, ge=8)
-    num_hidden_layers: Layers = Field(3)
-    num_attention_heads: Width = Field(4)
+    hidden_size: Width = Field(96, ge=8, description="width of a token")
+    intermediate_size: Width = Field(384, ge=8, description="width inside of an MLP")
+    num_hidden_layers: Layers = Field(3, description="transformer layers")
+    num_attention_heads: Width = Field(4, description="heads of a layer")
     partial_rotary_factor: Share = Field(1.0, gt=0, description="share of a head that knows positions")
     rope_theta: Factor = Field(100.0, gt=1, description="longest wavelength; a 6 x 6 grid needs no more")
     max_seq_length: Width = Field(16, ge=4, description="text tokens without the task token")
@@ -56,7 +56,7 @@ class ModelShape(Settings):
 class Config(JobConfig):
     shards: ReadPath = Field(description=SHARDS)
     tokenizer: Annotated[str, LAUNCH] = Field("shapes/tokenizer", description=TOKENIZER)
-    text_tokenizer: InputPath | None = Field(None, description="folder; default: that of `start`")
+    text_tokenizer: Annotated[str | None, LAUNCH] = Field(None, description=TEXT_TOKENIZER)
     start: Annotated[str | None, LAUNCH] = Field(None, description=START_OR_NEW)
     model: ModelShape = ModelShape()
     drop_captions: Share = Field(0.1, description="share of captions dropped, for guidance")
@@ -96,6 +96,7 @@ def inputs(config: Config, checked: Shards) -> dict[str, Path | str]:
     """Shards and checkpoints enter the fingerprint by content."""
     found: dict[str, Path | str] = {"shards": checked.digest(), "tokenizer": resolve(config.tokenizer)}
     found |= config.guards.inputs(resolve)
+    found |= {"text_tokenizer": resolve(config.text_tokenizer)} if config.text_tokenizer else {}
     return found if config.start is None else found | {"start": resolve(config.start)}
 
 
@@ -145,9 +146,10 @@ def build(config: Config, device: str) -> "ShowO":
     from genloop.training.initialization import embed_patches, scale_by_fan_in
 
     if config.start is not None:
-        return load_showo(resolve(config.start), device=device, text_tokenizer=config.text_tokenizer)
+        text = FileTokenizer(resolve(config.text_tokenizer)) if config.text_tokenizer else None
+        return load_showo(resolve(config.start), device=device, text_tokenizer=text)
     assert config.text_tokenizer is not None
-    text, tokenizer = FileTokenizer(config.text_tokenizer), load_image_tokenizer(resolve(config.tokenizer))
+    text, tokenizer = FileTokenizer(resolve(config.text_tokenizer)), load_image_tokenizer(resolve(config.tokenizer))
     sizes = config.model.model_dump(exclude={"max_seq_length"})
     shape = ShowOConfig(
         codebook_size=tokenizer.num_codes,

@@ -44,13 +44,13 @@ _MEASURED = 1024  # samples whose latents give the scaling factor
 class ModelShape(Settings):
     """Sizes of a MAGVIT-v2; a token is 2 ** (levels - 1) pixels wide."""
 
-    num_bits: Width = Field(10, le=16)
-    width: Width = Field(32, ge=4)
-    encoder_mult: tuple[Repeats, ...] = (1, 1, 2)
-    encoder_blocks: tuple[Repeats, ...] = (1, 1, 1)
-    decoder_mult: tuple[Repeats, ...] = (1, 1, 2)
-    decoder_blocks: tuple[Repeats, ...] = (1, 1, 1)
-    num_groups: Width = Field(8)
+    num_bits: Width = Field(10, le=16, description="of a token; the codebook has 2 ** num_bits codes")
+    width: Width = Field(32, ge=4, description="channels of the first level")
+    encoder_mult: tuple[Repeats, ...] = Field((1, 1, 2), description="channels of each level, in widths")
+    encoder_blocks: tuple[Repeats, ...] = Field((1, 1, 1), description="residual blocks of each level")
+    decoder_mult: tuple[Repeats, ...] = Field((1, 1, 2), description="channels of each level, in widths")
+    decoder_blocks: tuple[Repeats, ...] = Field((1, 1, 1), description="residual blocks of each level")
+    num_groups: Width = Field(8, description="of group normalisation")
     resolution: Width = Field(24, ge=4, description="pixels on a side of the images")
 
 
@@ -58,9 +58,9 @@ class AutoencoderSettings(Settings):
     """Sizes of an AutoencoderKL, and the weight of its divergence; a cell is 2 ** (levels - 1) pixels wide."""
 
     channels: tuple[Width, ...] = Field((16, 32, 48), min_length=1, description="of each level")
-    latent_channels: Width = Field(8)
+    latent_channels: Width = Field(8, description="of a cell of a latent")
     layers: Repeats = Field(1, description="residual blocks of a level")
-    num_groups: Width = Field(8)
+    num_groups: Width = Field(8, description="of group normalisation")
     resolution: Width = Field(24, ge=4, description="pixels on a side of the images")
     kl: Weight = Field(1e-4, description="weight of the divergence of latents from a normal distribution")
 

@@ -81,7 +81,12 @@ def manual(module: ModuleType) -> str:
 
 def key_names(model: Any) -> list[str]:
     """The dotted names of all config keys that are not inside of groups by any name."""
-    return [row[0] for row in _keys(model) if ".NAME." not in row[0]]
+    return [row[0] for row in key_rows(model) if ".NAME." not in row[0]]
+
+
+def key_rows(model: Any) -> Iterator[tuple[str, str, str, str]]:
+    """(dotted name, type, default, meaning) of every config key; NAME stands for the names of a group by any name."""
+    return _keys(model)
 
 
 def _columns(rows: Iterable[Sequence[str]]) -> list[str]:

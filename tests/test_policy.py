@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from genloop.bounds import Bounds
 from genloop.config import Settings, load_config
 from genloop.registry import load
+from launch.catalog import key_rows
 from tests.sources import ROOT, parsed, tree_of
 
 SOURCES = sorted(
@@ -30,7 +31,54 @@ PRESETS = sorted(
     for job in JOBS
     for file in (ROOT / "configs" / job).glob("*.yaml")
 )
+ALL_PRESETS = sorted(
+    file.relative_to(ROOT / "configs").with_suffix("").as_posix() for file in (ROOT / "configs").glob("*/*.yaml")
+)
 MAX_FILE, MAX_FUNCTION = 400, 60
+MAX_SUMMARY, MAX_MANUAL, MAX_HEAD = 79, 115, 92  # of `genloop jobs` in 100 columns, `run JOB --help`, `jobs --presets`
+PARTS = ("Config", "Checked", "check", "inputs", "work", "footprint", "main")  # of a job, in this order
+SIDES = ({"height", "width"},)  # of one thing
+KEYS_OF_THEIR_JOB = {  # keys that do not mean the same in all jobs that have them, and why
+    "checkpoint": "the one that is used; edit may take it from CHECKPOINT_DIR",
+    "data": "what a job learns from; each kind of data has its own keys",
+    "data.NAME.images": "of conversations, or of chats",
+    "data.NAME.shards": "of examples, or of messages",
+    "data.NAME.val_share": "of conversations by prompt, or of a set without val",
+    "draws": "of masks, or of states of an image",
+    "drop_captions": "of rows, or of draws for both sides of a pair",
+    "dtype": "of weights in memory: of all models, or of those beside adapters",
+    "format": "of what is written: each job has its own",
+    "guidance_scale": "of a model that is told it, or of log-probabilities",
+    "image_tokens": "edit has one default with a prompt and one without",
+    "images": "that are read: what the folder may be depends on what else is read",
+    "judges": "of answers, or of images",
+    "judges.NAME.kind": "of answers, or of images",
+    "kind": "which of its ways a job takes",
+    "license": "of images, or of traces",
+    "limit": "of items; where they are no units of work, it says what they are",
+    "lora.rank": "0 is refused where `weights` says whether there are adapters",
+    "lora.targets": "of a UNet with a default, or of a transformer",
+    "max_pairs": "of a prompt; for a judge of each question",
+    "num_scenes": "to learn from, or to measure on",
+    "objective": "what is learned",
+    "parts": "of the network that learns",
+    "prompts": "to draw, or of images that are there",
+    "quantise": "each library has its own types",
+    "questions": "to answer, or the wording of a judge's",
+    "reference": "a term of both fields: of a distance between sets, and of DPO",
+    "resolution": "how images get to it depends on what they are for",
+    "rule": "what is right, or which images make a pair",
+    "runs": "of the job whose rows are read",
+    "sampling.guidance_scale": "the two kinds of generators define it differently, as published",
+    "sampling.steps": "of decoding, or of denoising",
+    "saved_dtype": "of what a training saves, and where it counts else",
+    "source": "the run that is read: of generate, or of build_irg",
+    "split": "one of them, or all where none is named",
+    "start": "what null means: nothing to start from, or a variable",
+    "tokenizer": "what null means, or what it encodes",
+    "unit_size": "what an item is, and what a unit has of its own",
+    "variant": "of an objective",
+}
 SHAPELESS = re.compile(r"utils?|misc|common|helpers?|manager|handlers?|processor|engine|wrapper")
 SHARED_NAMES = {  # classes whose name several modules define, and why
     "Config": "every job has one",
@@ -64,16 +112,65 @@ def name_of(file: Path) -> str:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_job_is_its_manual_a_kind_a_config_and_a_main(job: str) -> None:
+def test_a_job_is_a_kind_a_config_and_a_main(job: str) -> None:
     module = importlib.import_module(f"jobs.{job}")
-    manual = inspect.getdoc(module) or ""
-    assert f"genloop run {job}" in manual, "the manual shows how to run the job"
-    for part in ("Reads", "Writes", "Resume"):
-        assert re.search(rf"^{part}", manual, re.M), f"the manual has no line that starts with {part}"
     assert module.KIND in {"independent", "collective"}
     assert module.Config.model_config["frozen"] and module.Config.model_config["extra"] == "forbid"
     assert list(inspect.signature(module.main).parameters) == ["config", "world", "checked"]
     assert len(inspect.getsource(module.main).splitlines()) <= MAX_FUNCTION
+    names = [getattr(node, "name", "") for node in tree_of(ROOT / "jobs" / f"{job}.py").body]
+    assert [name for name in names if name in PARTS] == [part for part in PARTS if part in names]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_manual_has_the_same_sections_in_the_same_order(job: str) -> None:
+    manual = inspect.getdoc(importlib.import_module(f"jobs.{job}")) or ""
+    summary, commands, sections, *_ = manual.split("\n\n")
+    assert len(summary) <= MAX_SUMMARY and summary.count("\n") == 0 and summary.endswith((".", "?"))
+    assert all(line.startswith("    ") for line in commands.splitlines()) and f"genloop run {job}" in manual
+    assert re.findall(r"^\S+", sections, re.M) == ["Reads", "Writes", "Resume"]
+    assert re.search(r"^Resume  the same command", sections, re.M)
+    assert [line for line in manual.splitlines() if len(line) > MAX_MANUAL] == []
+
+
+@pytest.mark.parametrize("preset", ALL_PRESETS)
+def test_the_first_line_of_a_preset_says_what_it_is(preset: str) -> None:
+    head = (ROOT / "configs" / f"{preset}.yaml").read_text(encoding="utf-8").partition("\n")[0]
+    assert head.startswith("# ") and head.endswith(".") and len(head) <= MAX_HEAD
+
+
+def meanings() -> dict[str, dict[str, list[str]]]:
+    """{key: {what it means: the jobs that say so}} of all jobs; sizes of networks are each network's own."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for job in JOBS:
+        for key, _, _, meaning in key_rows(importlib.import_module(f"jobs.{job}").Config):
+            if not key.startswith("model."):
+                found.setdefault(key, {}).setdefault(meaning, []).append(job)
+    return found
+
+
+def test_every_key_says_what_it_means() -> None:
+    silent = [
+        f"{job}: {key}"
+        for job in JOBS
+        for key, _, _, meaning in key_rows(importlib.import_module(f"jobs.{job}").Config)
+        if not meaning
+    ]
+    assert silent == []
+
+
+def test_a_key_means_the_same_in_every_job() -> None:
+    differing = {key: found for key, found in meanings().items() if len(found) > 1}
+    assert {key: found for key, found in differing.items() if key not in KEYS_OF_THEIR_JOB} == {}
+    assert set(KEYS_OF_THEIR_JOB) == set(differing), "a key that means the same everywhere needs no reason"
+
+
+def test_what_means_the_same_has_one_name() -> None:
+    names: dict[str, set[str]] = {}
+    for key, found in meanings().items():
+        for meaning in found:
+            names.setdefault(meaning, set()).add(key.rpartition(".")[2])
+    assert {meaning: keys for meaning, keys in names.items() if len(keys) > 1 and keys not in SIDES} == {}
 
 
 @pytest.mark.parametrize("job", JOBS)

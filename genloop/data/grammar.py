@@ -81,9 +81,9 @@ class Grammar(Settings):
 class Split(Settings):
     """Shares of the combinations, and of the prompts; they are divided by their sum. A share of 0 writes no file."""
 
-    train: Annotated[Share, ADDED] = 0.8
-    val: Annotated[Share, ADDED] = 0.1
-    eval: Annotated[Share, ADDED] = 0.1
+    train: Annotated[Share, ADDED] = Field(0.8, description="for train.txt")
+    val: Annotated[Share, ADDED] = Field(0.1, description="for val.txt")
+    eval: Annotated[Share, ADDED] = Field(0.1, description="for eval.txt")
 
     def cut(self, number: int) -> dict[str, range]:
         """0..number-1 cut into one range a split, those without a share left out."""

@@ -84,7 +84,7 @@ def test_a_pool_may_be_one_image_and_nothing_is_judged_again(pool, tmp_path, cap
     out = run(pool, tmp_path / "run")
     rows = contents(out)
     capsys.readouterr()
-    run(pool, out, "pool=image", "max_k=3")
+    run(pool, out, "pool_by=image", "max_k=3")
     assert contents(out) == rows
     summary = json.loads((out / "curve.json").read_text())
     assert (summary["pools"], summary["pool_size"], summary["prompts"]) == (24, 4, 12)
@@ -150,8 +150,8 @@ def test_workers_that_share_a_run_give_the_same_bytes(pool, tmp_path):
         (["judges.made_up.kind=shapes_oracle"], "judges.made_up: that name is taken by scores of the run"),
         (["detector=shape"], "unknown detector 'shape'; did you mean 'shapes'?"),
         (["max_k=9"], "max_k: found 9, but the smallest pool has 8 candidates"),
-        (["max_k=5", "pool=image"], "max_k: found 5, but the smallest pool has 4 candidates"),
-        (["pool=run"], "pool: input should be 'prompt' or 'image', found 'run'"),
+        (["max_k=5", "pool_by=image"], "max_k: found 5, but the smallest pool has 4 candidates"),
+        (["pool_by=run"], "pool_by: input should be 'prompt' or 'image', found 'run'"),
         (["tokenizer=shapes/tokeniser"], "no checkpoint 'shapes/tokeniser'"),
     ],
 )

@@ -50,12 +50,12 @@ class ChatModelShape(Settings):
     """Sizes of a new model of text; its tokenizer is trained on the chats."""
 
     vocab_size: Width = Field(1024, ge=264, description="tokens of byte-level BPE; 264: bytes alone")
-    hidden_size: Width = Field(128, ge=8)
-    intermediate_size: Width = Field(256, ge=8)
-    num_hidden_layers: Layers = Field(4)
-    num_attention_heads: Width = Field(4)
-    num_key_value_heads: Width = Field(4)
-    rope_theta: Factor = Field(10000.0, gt=1)
+    hidden_size: Width = Field(128, ge=8, description="width of a token")
+    intermediate_size: Width = Field(256, ge=8, description="width inside of an MLP")
+    num_hidden_layers: Layers = Field(4, description="transformer layers")
+    num_attention_heads: Width = Field(4, description="heads of a layer")
+    num_key_value_heads: Width = Field(4, description="heads of keys and values")
+    rope_theta: Factor = Field(10000.0, gt=1, description="longest wavelength of rotary positions")
     initializer_range: Factor = Field(
         0.02, le=1, description="standard deviation of fresh matrices; narrow models learn faster from 1 / sqrt(width)"
     )

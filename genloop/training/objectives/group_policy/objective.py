@@ -130,7 +130,7 @@ class GroupPolicy(Objective[int, Rows]):
         device, settings, number = self.model.device, self.settings, torch.tensor(list(rows))
         old, weights = (v.flatten(0, 1)[number].to(device) for v in (found.old, found.states.weights))
         advantages = found.advantages[number // found.old.shape[1]].to(device)
-        if settings.variant == "published":
+        if settings.variant == "released":
             terms = published_terms(log_p, advantages, weights, clip_range=settings.clip_range, kl=settings.kl)
         else:
             reference = None if found.reference is None else found.reference.flatten(0, 1)[number].to(device)

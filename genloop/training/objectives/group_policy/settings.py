@@ -13,8 +13,8 @@ TOKEN_CLIP, SEQUENCE_CLIP = 0.2, 1e-3
 class GroupPolicySettings(Settings):
     """What a rollout is made of, which states of its images are learned from, and the loss."""
 
-    variant: Literal["genloop", "published"] = Field(
-        "genloop", description="published: Mask-GRPO's released arithmetic, whose ratio is 1 and whose KL is nothing"
+    variant: Literal["genloop", "released"] = Field(
+        "genloop", description="released: Mask-GRPO's released arithmetic, whose ratio is 1 and whose KL is nothing"
     )
     groups: Count = Field(32, description="prompts of a rollout, over all ranks together")
     group_size: Count = Field(8, description="images of a prompt, which are compared with each other")

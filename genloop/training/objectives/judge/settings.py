@@ -28,18 +28,18 @@ class DataConfig(Settings):
 class ModelShape(Settings):
     """Sizes of a new model, for images of the embedded world; its vocabulary is the world's words."""
 
-    image_size: Width = Field(24, ge=4)
-    patch_size: Width = Field(4)
+    image_size: Width = Field(24, ge=4, description="pixels on a side of the images")
+    patch_size: Width = Field(4, description="pixels on a side of a patch")
     vision_size: Width = Field(96, ge=8, description="width of the vision tower")
-    vision_mlp: Width = Field(192, ge=8)
-    vision_layers: Layers = Field(2)
-    vision_heads: Width = Field(4)
+    vision_mlp: Width = Field(192, ge=8, description="width inside of its MLPs")
+    vision_layers: Layers = Field(2, description="its layers")
+    vision_heads: Width = Field(4, description="heads of a layer")
     text_size: Width = Field(96, ge=8, description="width of the language model")
-    text_mlp: Width = Field(256, ge=8)
-    text_layers: Layers = Field(2)
-    text_heads: Width = Field(4)
-    text_kv_heads: Width = Field(4)
-    rope_theta: Factor = Field(1e6, gt=1)
+    text_mlp: Width = Field(256, ge=8, description="width inside of its MLPs")
+    text_layers: Layers = Field(2, description="its layers")
+    text_heads: Width = Field(4, description="heads of a layer")
+    text_kv_heads: Width = Field(4, description="heads of keys and values")
+    rope_theta: Factor = Field(1e6, gt=1, description="longest wavelength of rotary positions")
 
     def sizes(self, *, num_words: int = 1, image_word: int = 0) -> LlavaConfig:
         """The model's config with a vocabulary of `num_words`, in which `image_word` stands for the image."""

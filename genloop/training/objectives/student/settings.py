@@ -16,7 +16,7 @@ class ConsistencySettings(Settings):
     guidance_min: Weight = Field(
         6.0, description="the teacher's guidance_scale is drawn from here to guidance_max, a row; as `sampling` has it"
     )
-    guidance_max: Weight = Field(16.0)
+    guidance_max: Weight = Field(16.0, description="end of that range")
     huber: Factor = Field(1e-3, description="below it the loss is a square, above it a distance")
 
     def check(self) -> None:
