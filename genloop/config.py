@@ -314,7 +314,7 @@ def _drop_options(data: dict[str, Any], word: str) -> None:
     group: Any = data
     for parent in parents:
         group = group.get(parent) if isinstance(group, dict) else None
-    if last in _PART_KEYS and isinstance(group, dict) and group.get(last, name) != name:
+    if parents and last in _PART_KEYS and isinstance(group, dict) and group.get(last, name) != name:
         group.pop("options", None)
 
 

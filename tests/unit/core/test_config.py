@@ -13,6 +13,7 @@ from genloop.config import (
     InputPath,
     JobConfig,
     Settings,
+    apply_words,
     computing_keys,
     dump_yaml,
     load_config,
@@ -76,6 +77,12 @@ def test_another_part_is_not_given_what_the_preset_says_of_its_own(tmp_path):
     assert options("judge.kind=b", "judge.options.z=3") == options("judge.options.z=3", "judge.kind=b")
     assert options("judge.options.z=3", "judge.kind=b") == ({"z": 3}, {"x": 1})
     assert options("judge.options.z=3") == ({"x": 1, "y": 2, "z": 3}, {"x": 1})
+
+
+def test_the_kind_of_a_job_is_no_part_that_has_options() -> None:
+    data = {"kind": "plain", "options": {"threshold": 0.5}}
+    apply_words(data, ["kind=localised"])
+    assert data == {"kind": "localised", "options": {"threshold": 0.5}}
 
 
 def test_an_override_changes_its_own_place_and_not_those_that_share_an_anchor(tmp_path):
