@@ -63,6 +63,11 @@ def _named(value: Any) -> Any:
     return value
 
 
+def listed(value: object) -> object:
+    """For validators: one value where a list may stand is a list of it."""
+    return [value] if isinstance(value, str | Path) else value
+
+
 class ConfigError(ValueError):
     """A config that cannot be used; the message is one line."""
 

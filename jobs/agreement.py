@@ -25,7 +25,7 @@ from pydantic import BeforeValidator, Field
 
 from genloop import terminal
 from genloop.bounds import Count
-from genloop.config import LAUNCH, JobConfig
+from genloop.config import LAUNCH, JobConfig, listed
 from genloop.distributed import World
 from genloop.job import run
 from genloop.meanings import RESAMPLES
@@ -38,11 +38,7 @@ if TYPE_CHECKING:
 KIND = "independent"
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str | Path) else value
-
-
-Paths = Annotated[list[Path], LAUNCH, BeforeValidator(_listed)]
+Paths = Annotated[list[Path], LAUNCH, BeforeValidator(listed)]
 
 
 class Config(JobConfig):

@@ -24,7 +24,7 @@ from pydantic import BeforeValidator, Field
 
 from genloop import terminal
 from genloop.bounds import Count, CountOrNone
-from genloop.config import LAUNCH, JobConfig
+from genloop.config import LAUNCH, JobConfig, listed
 from genloop.distributed import World
 from genloop.job import run
 from genloop.meanings import INTERVALS, RESAMPLES
@@ -35,14 +35,10 @@ from genloop.stats.rates import Kind
 KIND = "independent"
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 class Config(JobConfig):
     a: Annotated[Path, LAUNCH] = Field(description="the base: run of evaluate, or a result file; read by content")
     b: Annotated[Path, LAUNCH] = Field(description="what is compared with it")
-    allow: Annotated[list[str], LAUNCH, BeforeValidator(_listed)] = Field(
+    allow: Annotated[list[str], LAUNCH, BeforeValidator(listed)] = Field(
         [], description="conditions that may differ; all: every one but those of the judging"
     )
     intervals: Kind = Field("bootstrap", description=INTERVALS)

@@ -106,14 +106,22 @@ def _refined(config: Config, critic: ImageCritic, prompt: Prompt, row: Generated
         (critique,) = critic.criticise([Sight(prompt.text, measure(image), intent_of(prompt.text), image)])
     refined = critique.prompt if critique.diagnosis and not critique.failed else prompt.text
     told = {key: value for key, value in asdict(critique).items() if key != "prompt"}
-    return {"index": prompt.index, "prompt": prompt.text, "refined": refined, "image": row.image, "critique": told}
+    return {
+        "prompt_index": prompt.index,
+        "prompt": prompt.text,
+        "rewritten_prompt": refined,
+        "image": row.image,
+        "critique": told,
+    }
 
 
 def _conclude(config: Config, prompts: Sequence[Prompt], rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the prompt file; workers that end together write the same bytes."""
     from genloop.rundir import write_atomic
 
-    found = [replace(prompt, detailed_caption=row["refined"]) for prompt, row in zip(prompts, rows, strict=True)]
+    found = [
+        replace(prompt, detailed_caption=row["rewritten_prompt"]) for prompt, row in zip(prompts, rows, strict=True)
+    ]
     path = config.out / (METADATA_FILE if prompts[0].tag else PROMPTS_FILE)
     lines = [json.dumps(prompt.metadata()) if prompts[0].tag else prompt.condition for prompt in found]
     write_atomic(path, "".join(f"{line}\n" for line in lines).encode())

@@ -51,8 +51,10 @@ def test_refined_prompts_are_a_prompt_file_that_generate_reads(made: tuple[str, 
     file = tmp_path / "refined" / "evaluation_metadata.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     rows = list(read_rows(tmp_path / "refined"))
-    assert [line["detailed_caption"] for line in lines] == [row["refined"] for row in rows]
-    assert any(row["refined"] != row["prompt"] for row in rows) and all(row["critique"]["features"] for row in rows)
+    assert [line["detailed_caption"] for line in lines] == [row["rewritten_prompt"] for row in rows]
+    assert any(row["rewritten_prompt"] != row["prompt"] for row in rows) and all(
+        row["critique"]["features"] for row in rows
+    )
     again = [
         preset,
         *PRESETS[preset],
@@ -64,7 +66,7 @@ def test_refined_prompts_are_a_prompt_file_that_generate_reads(made: tuple[str, 
     ]
     assert run_command(generate, [*again, f"out={tmp_path / 'again'}"]) == 0
     drawn = list(read_rows(tmp_path / "again"))
-    assert [row["rewritten_prompt"] for row in drawn] == [row["refined"] for row in rows]
+    assert [row["rewritten_prompt"] for row in drawn] == [row["rewritten_prompt"] for row in rows]
 
 
 BAD = {
