@@ -1,8 +1,8 @@
 """Compute best-of-k for every k from one pool of candidates.
 
     genloop run generate tiny out=runs/pool search.strategy=best_of_n search.n=8
-    genloop run scaling_curve shapes source=runs/pool out=runs/pool-curve
-    genloop run scaling_curve shapes source=runs/pool out=runs/pool-curve judges.oracle.kind=shapes_oracle
+    genloop run scaling_curve shapes source=runs/pool out=runs/curve
+    genloop run scaling_curve shapes source=runs/pool out=runs/curve judges.oracle.kind=shapes_oracle
 
 Reads   a finished run of `generate` with strategy none or best_of_n; its image tokenizer; the judges named here.
 Writes  RUN/rows/*.jsonl, one line an image: which of its candidates are right, and every judge's scores. When all

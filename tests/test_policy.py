@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import re
+import shlex
 import types
 import typing
 from collections.abc import Sequence
@@ -131,6 +132,26 @@ def test_a_manual_has_the_same_sections_in_the_same_order(job: str) -> None:
     assert re.findall(r"^\S+", sections, re.M) == ["Reads", "Writes", "Resume"]
     assert re.search(r"^Resume  the same command", sections, re.M)
     assert [line for line in manual.splitlines() if len(line) > MAX_MANUAL] == []
+
+
+def commands_of(manual: str) -> list[tuple[str, list[str]]]:
+    """(job, words) of every command that starts a job."""
+    lines = manual.split("\n\n")[1].replace("\\\n", "").splitlines()
+    words = [shlex.split(part) for line in lines for part in line.split("&&")]
+    runs = [found[found.index("run") + 1 :] for found in words if found[:2] == ["genloop", "run"]]
+    ranks = [found[found.index("-m") + 1 :] for found in words if found[0] == "torchrun"]
+    return [(found[0].removeprefix("jobs."), found[1:]) for found in [*runs, *ranks]]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_commands_of_a_manual_name_presets_and_keys_that_are_there(job: str) -> None:
+    commands = commands_of(inspect.getdoc(importlib.import_module(f"jobs.{job}")) or "")
+    assert commands
+    for name, words in commands:
+        keys = importlib.import_module(f"jobs.{name}").Config.model_fields
+        assert {word.partition("=")[0].partition(".")[0] for word in words if "=" in word} <= set(keys)
+        named = [word for word in words if "=" not in word and re.match("[a-z]", word)]
+        assert {f"{name}/{preset}" for preset in named} <= set(PRESETS)
 
 
 @pytest.mark.parametrize("preset", ALL_PRESETS)
