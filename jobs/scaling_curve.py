@@ -9,8 +9,8 @@ Writes  RUN/rows/*.jsonl, one line an image: which of its candidates are right, 
         units are done RUN/curve.json, RUN/table.md (also printed), RUN/curve.svg and .png: score against k and
         cost, with 95 % bands, and the ceiling of a judge that is always right. Scores that the run recorded are a
         judge too.
-Resume  the same command; finished units are kept, any number of workers may join or leave. With another `pool_by` or
-        `max_k` nothing is judged again.
+Resume  the same command; finished units are kept, any number of workers may join or leave. With another `pool_by`
+        or `max_k` nothing is judged again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -67,7 +67,7 @@ def check(config: Config) -> Checked:
     config.train.check()
     if "connector" not in config.parts:
         raise ValueError("parts: the connector learns in any case")
-    folder = check_edit_folder(resolve(str(edit_folder(config.start))), COMPONENTS)
+    folder = check_edit_folder(resolve(str(edit_folder(config.start, key="start"))), COMPONENTS)
     multiple = 2 * folder.factor
     if config.resolution % multiple:
         raise ValueError(f"resolution: {config.resolution} is not a multiple of {multiple}")

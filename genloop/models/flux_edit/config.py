@@ -67,20 +67,20 @@ class EditFolder(NamedTuple):
         return 128 * self.factor
 
 
-def edit_folder(name: str | None) -> Path:
-    """The folder that is named, or else the one that CHECKPOINT_DIR names; ValueError when neither does."""
+def edit_folder(name: str | None, *, key: str = "checkpoint") -> Path:
+    """The folder that the config key names, or else CHECKPOINT_DIR; ValueError when neither does."""
     if name:
         return Path(name)
     if place := os.environ.get(CHECKPOINT_DIR):
         return Path(place)
-    raise ValueError(f"checkpoint: needs a folder, or a name of `ckpts`, or the variable {CHECKPOINT_DIR}")
+    raise ValueError(f"{key}: needs a folder, or a name of `ckpts`, or the variable {CHECKPOINT_DIR}")
 
 
 def check_edit_folder(folder: Path, components: Iterable[str] = COMPONENTS) -> EditFolder:
     """Refuse a folder in which one of the components is missing, or does not fit: FileNotFoundError or ValueError."""
     wanted = tuple(components)
     if not folder.is_dir():
-        raise FileNotFoundError(f"checkpoint: there is no folder {folder}")
+        raise FileNotFoundError(f"there is no folder {folder}")
     for component in wanted:
         for place in PLACES[component]:
             if not (folder / place).exists():
