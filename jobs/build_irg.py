@@ -273,9 +273,10 @@ def _generator(config: Config, name: str) -> "Generator":
     """Provenance: what a trace depends on beside its number."""
     from genloop.data.irg.record import Generator
 
-    keys = ("resolution", "faults", "rounds", "similarity")
-    known = json.dumps({key: plain(config)[key] for key in keys}, sort_keys=True)
-    return Generator(name=name, seed=config.seed, params_sha=hashlib.sha256(known.encode()).hexdigest())
+    known = {key: plain(config)[key] for key in ("resolution", "faults", "similarity")}
+    known["max_rounds"] = config.rounds  # its first name, which is in the hash of every trace
+    text = json.dumps(known, sort_keys=True)
+    return Generator(name=name, seed=config.seed, params_sha=hashlib.sha256(text.encode()).hexdigest())
 
 
 def _conclude(config: Config, rows: Sequence[dict[str, Any]], shards: Sequence[dict[str, Any]]) -> None:
