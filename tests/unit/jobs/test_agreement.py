@@ -157,8 +157,8 @@ def test_demands_say_what_genevals_rules_ask_for():
     [
         ([], "give either annotations=[CSV,...] to measure, or sheet=N"),
         (["annotations=none.csv"], "annotations: no such file: none.csv"),
-        (["annotations=[{a},{a}]"], "found 2 files for 1 `rows`"),
-        (["annotations={a}", "other=[{r},{r}]"], "other: found 2 for 1 `rows`"),
+        (["annotations=[{a},{a}]"], "found 2 files for 1 `runs`"),
+        (["annotations={a}", "other=[{r},{r}]"], "other: found 2 for 1 `runs`"),
         (["annotations={a}", "rule=lose"], "rule: input should be 'loose' or 'strict', found 'lose'"),
         (["annotations={x}"], "has answers; is the sheet not filled yet, or are these files of other images?"),
     ],

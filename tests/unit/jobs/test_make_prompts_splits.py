@@ -92,7 +92,7 @@ def test_the_lines_of_a_text_file_are_split_one_by_one(tmp_path):
         ([GRAMMAR, "split_by=[]"], "split_by"),
         ([GRAMMAR, "shares={val: 0.001}"], "shares.val"),
         ([GRAMMAR, "num_prompts=1"], "shares.val"),
-        ([GRAMMAR, "shares={train: 0, val: 0, eval: 0}"], "split"),
+        ([GRAMMAR, "shares={train: 0, val: 0, eval: 0}"], "shares"),
         ([], "grammar"),
         (["kind=file"], "file"),
         (["kind=file", "file=FILE.csv", "column=name"], "column"),

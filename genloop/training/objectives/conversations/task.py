@@ -37,7 +37,7 @@ class ChatSides:
     held_out: HeldOutChats | None
 
     @property
-    def report(self) -> Mapping[str, Any]:
+    def report(self) -> dict[str, Any]:
         """What has a loss, and what was cut or left out."""
         return self.audit.report
 
