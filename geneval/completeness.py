@@ -51,25 +51,24 @@ class Completeness:
         lines = []
         if self.missing_prompts:
             what = _list([f"{text!r}" for text in self.missing_prompts])
-            lines.append(f"{_count(len(self.missing_prompts), 'expected prompt')} without a folder: {what}")
+            lines.append(f"{counted(len(self.missing_prompts), 'expected prompt')} without a folder: {what}")
         if self.extra_folders:
-            what = _count(len(self.extra_folders), "folder")
+            what = counted(len(self.extra_folders), "folder")
             lines.append(
                 f"{what} of a prompt that is not expected, or that is there twice: {_list(self.extra_folders)}"
             )
         if self.wrong_numbers:
             found = _list([f"{name} has {number}" for name, number in self.wrong_numbers])
-            what = _count(len(self.wrong_numbers), "folder")
-            lines.append(f"{what} without exactly {_count(self.images_per_prompt, 'image')}: {found}")
+            what = counted(len(self.wrong_numbers), "folder")
+            lines.append(f"{what} without exactly {counted(self.images_per_prompt, 'image')}: {found}")
         if self.missing_tasks:
             lines.append(f"no prompts of {', '.join(self.missing_tasks)}")
         if self.units_to_make:
-            what = _count(self.units_to_make, "unit")
+            what = counted(self.units_to_make, "unit")
             lines.append(f"the run of generate around them is unfinished, {what} to make")
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
         return asdict(self) | {"complete": not self.lines()}
 
 
@@ -133,5 +132,6 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """1 image, 2 images."""
     return f"{number} {what}{'' if number == 1 else 's'}"

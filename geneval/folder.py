@@ -46,14 +46,9 @@ class PromptFolder:
     samples: tuple[Sample, ...]
 
 
-def find_samples(
-    images: Path, *, classes: Collection[str] | None = None, limit: int | None = None, layout: Layout = "samples"
-) -> list[Sample]:
-    """Every sample of the first `limit` prompt folders, by folder and sample number; ValueError for an empty folder.
-
-    `classes` are the names that metadata may use. Raises FileNotFoundError or ValueError, one line each.
-    """
-    folders = read_folders(images, classes=classes, limit=limit, layout=layout)
+def find_samples(images: Path, *, limit: int | None = None, layout: Layout = "samples") -> list[Sample]:
+    """Every sample of the first `limit` prompt folders, by folder and sample number; ValueError for an empty folder."""
+    folders = read_folders(images, limit=limit, layout=layout)
     check_samples(images, folders, layout)
     return [sample for folder in folders for sample in folder.samples]
 
@@ -61,7 +56,10 @@ def find_samples(
 def read_folders(
     images: Path, *, classes: Collection[str] | None = None, limit: int | None = None, layout: Layout = "samples"
 ) -> list[PromptFolder]:
-    """The first `limit` prompt folders by number, each with the samples it has, which may be none."""
+    """The first `limit` prompt folders by number, each with the samples it has, which may be none.
+
+    `classes` are the names that metadata may use. Raises FileNotFoundError or ValueError, one line each.
+    """
     if not images.is_dir():
         raise FileNotFoundError(f"{images}: no such folder; expected prompt folders such as {images}/00000")
     if has_shards(images):

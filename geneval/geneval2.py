@@ -17,10 +17,11 @@ from pydantic import AfterValidator, Field
 
 from genloop.config import InputPath, Settings
 from genloop.metrics.makers import ANY_QUESTION, Line, ScoreMaker, Tools
-from genloop.metrics.scores import batches_of_one_size, drawn_mean, mean_line
+from genloop.metrics.scores import batches_of_one_size, mean_line
 from genloop.protocols import Asker
 from genloop.reading import parse_json, read_utf8
 from genloop.records import Prompt
+from genloop.stats.resampling import drawn_mean
 
 QUESTION = "{question}"
 _YES = "yes"
@@ -71,12 +72,10 @@ class SoftTifa(ScoreMaker):
 
     @classmethod
     def questions(cls, options: SoftTifaOptions) -> tuple[str, ...]:
-        """Whatever the file asks."""
         return (ANY_QUESTION,)
 
     @classmethod
     def load(cls, options: SoftTifaOptions, tools: Tools) -> "SoftTifaScorer":
-        """The judge is that of the job."""
         judge: Any = tools.judge()
         return SoftTifaScorer(judge, read_atoms(options.file), options.template)
 

@@ -56,7 +56,6 @@ class VerdictJudge:
         return [reward.words for reward in self._rewards(prompts, images)]
 
     def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
-        """Detectors are not counted."""
         return 0.0
 
     def _rewards(self, prompts: Sequence[Prompt], images: "Tensor") -> list[Reward]:
@@ -83,12 +82,10 @@ class GenevalJudge:
 
     @classmethod
     def check(cls, options: GenevalJudgeOptions, resolve: Resolve) -> None:
-        """The options of both parts."""
         check_evaluator(options, resolve)
 
     @classmethod
     def inputs(cls, options: GenevalJudgeOptions, resolve: Resolve) -> dict[str, Path]:
-        """The weights of both parts."""
         return evaluator_inputs(options, resolve)
 
     @classmethod
@@ -98,12 +95,10 @@ class GenevalJudge:
 
     @classmethod
     def classes(cls, options: GenevalJudgeOptions) -> Sequence[str]:
-        """What the detector knows."""
         return options.detector.maker.classes(options.detector.options)
 
     @classmethod
     def load(cls, options: GenevalJudgeOptions, resolve: Resolve, device: str) -> VerdictJudge:
-        """Both parts on `device`."""
         return VerdictJudge(build_evaluator(options, resolve, device), options.credit)
 
 
@@ -122,10 +117,8 @@ class ShapesOracle(VerdictJudge, Maker):
 
     @classmethod
     def classes(cls, options: Settings) -> Sequence[str]:
-        """The shapes of the world."""
         return _SHAPES.detector.maker.classes(options)
 
     @classmethod
     def load(cls, options: Settings, resolve: Resolve, device: str) -> "ShapesOracle":
-        """It is the same on every device."""
         return cls()

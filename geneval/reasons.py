@@ -21,11 +21,6 @@ def in_words(prompt: Prompt, verdict: Verdict) -> str:
     return " and ".join(dict.fromkeys(phrase for phrase in phrases if phrase))
 
 
-def number_word(count: int) -> str:
-    """two, ten, many."""
-    return NUMBERS[count] if count < len(NUMBERS) else "many"
-
-
 def _phrase(prompt: Prompt, line: str) -> str:
     """The phrase for one line of a verdict; "" when another line already says it (a relation without its target)."""
     if match := _MISSING.fullmatch(line):
@@ -45,7 +40,8 @@ def _is_about(clause: Clause, line: str) -> bool:
 
 
 def _counted(name: str, found: int, wanted: int) -> str:
-    return f"{number_word(found)} {_named(name, found)} not {number_word(wanted)}"
+    there, asked = (NUMBERS[count] if count < len(NUMBERS) else "many" for count in (found, wanted))
+    return f"{there} {_named(name, found)} not {asked}"
 
 
 def _named(name: str, count: int) -> str:

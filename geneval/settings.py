@@ -113,7 +113,6 @@ def evaluator_facts(keys: EvaluatorKeys, resolve: Resolve) -> dict[str, Mapping[
 
 
 def build_evaluator(keys: EvaluatorKeys, resolve: Resolve, device: str = "cpu") -> Evaluator:
-    """Both parts on `device`."""
     parts = (keys.detector, keys.colors)
     detector, colors = (part.maker.load(part.options, resolve, device) for part in parts)
     return Evaluator(detector, colors, keys.options)

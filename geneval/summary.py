@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from geneval.completeness import counted
 from genloop.records import TAGS
 from genloop.runs.rows import EvaluatedRow
 from genloop.stats.nearness import WITHIN, Nearness, nearness
@@ -86,7 +87,7 @@ def format_table(summary: Summary) -> str:
     total = summary.num_correct, summary.num_images, summary.num_prompts
     lines.append(_line("overall", summary.overall, *total))
     solved = summary.num_prompts_solved / summary.num_prompts
-    lines.append(f"overall is the mean of {_count(len(summary.tasks), 'task')}; ")
+    lines.append(f"overall is the mean of {counted(len(summary.tasks), 'task')}; ")
     lines[-1] += f"{solved:.1%} of prompts have a correct image ({summary.num_prompts_solved} of {summary.num_prompts})"
     lines.append(legend([summary.overall.method, *(task.accuracy.method for task in summary.tasks)]))
     if summary.near is not None:
@@ -98,7 +99,7 @@ def format_table(summary: Summary) -> str:
         lines.append(f"prompts have between {fewest} and {most} images each")
     if summary.unreadable:
         shown = ", ".join(summary.unreadable[:5]) + (", ..." if len(summary.unreadable) > 5 else "")
-        lines.append(f"{_count(len(summary.unreadable), 'image')} could not be read and counted as wrong: {shown}")
+        lines.append(f"{counted(len(summary.unreadable), 'image')} could not be read and counted as wrong: {shown}")
     return "\n".join(lines) + "\n"
 
 
@@ -163,7 +164,3 @@ def _line(name: str, accuracy: Rate, correct: int, images: int, prompts: int) ->
     found = accuracy.interval
     interval = f"{found.low:.1%} .. {found.high:.1%}{MARKS[accuracy.method]}"
     return f"{name:<14} {found.estimate:>8.1%}   {interval:<17} {correct:>7} {images:>6} {prompts:>7}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

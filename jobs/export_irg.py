@@ -21,6 +21,7 @@ elsewhere features are measured.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from genloop.data.irg.exports import Format
 
 KIND = "independent"
+_AT_A_TIME = 8  # files that are written
 FormatName = Literal["shards", "genref", "irg", "verl", "chat", "csv"]
 
 
@@ -127,7 +129,10 @@ def _export(config: Config, checked: Checked, target: "Format", unit: Unit, ledg
         why = why or ("" if config.split in (None, record.split) else "split")
         rows.append({"item": place, "key": record.id, "split": record.split, "left_out": why})
         kept += [] if why else [sample]
-    not_held = set(target.write(unit.name, kept, _Files(config.out, unit, ledger)))
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        files = _Files(config.out, unit, ledger, pool)
+        not_held = set(target.write(unit.name, kept, files))
+        files.wait()
     return [row | {"left_out": config.format} if row.get("key") in not_held else row for row in rows]
 
 
@@ -143,14 +148,20 @@ def _licensed(sample: Sample, license: str | None) -> Sample:
 
 
 class _Files:
-    """The files of a unit, by way of the ledger."""
+    """The files of a unit, by way of the ledger; several at a time, as each waits until the disk has it."""
 
-    def __init__(self, out: Path, unit: Unit, ledger: Ledger) -> None:
-        self._out, self._unit, self._ledger = out, unit, ledger
+    def __init__(self, out: Path, unit: Unit, ledger: Ledger, pool: ThreadPoolExecutor) -> None:
+        self._out, self._unit, self._ledger, self._pool = out, unit, ledger, pool
+        self._underway: list[Future[None]] = []
 
     def file(self, name: str, data: bytes) -> None:
         """A whole file below the run folder."""
-        self._ledger.write(self._out / name, data)
+        self._underway.append(self._pool.submit(self._ledger.write, self._out / name, data))
+
+    def wait(self) -> None:
+        """Until all files are there; what the first one that is not raised."""
+        for future in self._underway:
+            future.result()
 
     def shard(self, samples: Sequence[tuple[str, Sample]]) -> None:
         """The unit's shard of each split."""

@@ -57,7 +57,6 @@ class Outcome:
     seen: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
         return {"kind": self.part.kind, "weights": dict(self.part.weights), "outcome": self.outcome, "seen": self.seen}
 
 

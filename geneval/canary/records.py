@@ -17,6 +17,7 @@ from genloop.config import read_yaml
 from genloop.factories import Resolve
 from genloop.reading import read_json_object
 from genloop.rundir import write_json
+from genloop.runs.provenance import keys_below
 
 SHIPPED = Path(__file__).with_name("canary.yaml")
 TOLERANCE = {"detector": 0.02, "colors": 0.1}  # scores of 0..1; CLIP's are 100 times a cosine
@@ -51,13 +52,7 @@ def parts_of(keys: EvaluatorKeys, resolve: Resolve, fingerprint: Mapping[str, An
     """Both parts of an evaluation, with the weights' hashes from the fingerprint of its run."""
     found = {}
     for name, place in _places(keys, resolve).items():
-        prefix = f"{name}.options."
-        options = {
-            key.removeprefix(prefix): value for key, value in fingerprint["keys"].items() if key.startswith(prefix)
-        }
-        weights = {
-            key.removeprefix(prefix): sha for key, sha in fingerprint["inputs"].items() if key.startswith(prefix)
-        }
+        options, weights = (keys_below(fingerprint[group], f"{name}.options.") for group in ("keys", "inputs"))
         found[name] = Part(name, fingerprint["keys"][f"{name}.kind"], options, weights, place)
     return found
 

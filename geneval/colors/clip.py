@@ -48,7 +48,6 @@ class ClipColorMaker(ClipUser, PartMaker):
 
     @classmethod
     def load(cls, options: ClipOptions, resolve: Resolve, device: str) -> "ClipColors":
-        """On `device`."""
         from geneval.colors.zero_shot import ClipColors
 
         rows, precision = options.crops_per_forward, options.precision

@@ -77,7 +77,6 @@ class Mmdet(PartMaker):
 
     @classmethod
     def load(cls, options: MmdetOptions, resolve: Resolve, device: str) -> "MmdetDetector":
-        """On `device`."""
         source = resolve(options.checkpoint)
         tensors = read_weights(source, trust_pickle=options.trust_pickle)
         return MmdetDetector(*_build(config_of(tensors, options, resolve), tensors, source, device))

@@ -9,13 +9,17 @@ from genloop.data.shards import MALFORMED, Sample, Shards
 CODES, CAPTION = "codes.npy", "txt"
 
 
+def read_array(sample: Sample, field: str) -> np.ndarray:
+    """A .npy field of a sample; ValueError names sample and field."""
+    try:
+        return np.lib.format.read_array(io.BytesIO(sample.fields[field]), allow_pickle=False)
+    except MALFORMED as error:
+        raise ValueError(f"{sample.name}: {field}: not an array ({' '.join(str(error).split())})") from None
+
+
 def read_integers(sample: Sample, field: str, shape: tuple[int | None, ...], below: int | None) -> np.ndarray:
     """A .npy field -> integers of this shape (None: any length) in [0, below); ValueError names sample and field."""
-    where = f"{sample.name}: {field}"
-    try:
-        found = np.lib.format.read_array(io.BytesIO(sample.fields[field]), allow_pickle=False)
-    except MALFORMED as error:
-        raise ValueError(f"{where}: not an array ({' '.join(str(error).split())})") from None
+    where, found = f"{sample.name}: {field}", read_array(sample, field)
     if found.dtype.kind not in "iu":
         raise ValueError(f"{where}: of type {found.dtype}, needs integers")
     if len(found.shape) != len(shape) or any(n not in (None, m) for n, m in zip(shape, found.shape)):

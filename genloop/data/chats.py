@@ -56,8 +56,8 @@ class ChatFile:
         if path.suffix == ".json":
             self._rows = [_of_conversation(path, said) for said in read_conversations(path, Path())]
             return
-        lines = enumerate(read_utf8(path).splitlines(), 1)
-        self._rows = [_of_line(line, f"{path}:{number}") for number, line in lines if line.strip()]
+        lines = [(line, f"{path}:{number}") for number, line in enumerate(read_utf8(path).split("\n"), 1)]
+        self._rows = [parse_chat(parse_json(line, where), where) for line, where in lines if line.strip()]
         if not self._rows:
             raise ValueError(f"{path}: holds no chats")
 
@@ -159,10 +159,6 @@ def _inside(name: Any, where: str) -> str:
         return check_inside(name)
     except ValueError as error:
         raise ValueError(f"{where}: image {error}") from None
-
-
-def _of_line(line: str, where: str) -> ChatRow:
-    return parse_chat(parse_json(line, where), where)
 
 
 def _of_conversation(path: Path, said: Conversation) -> ChatRow:

@@ -55,7 +55,8 @@ class Grammar(Settings):
         for name, values in self.slots.items():
             if not values:
                 raise ValueError(f"grammar.slots.{name}: is empty; give it values or remove it")
-            if bad := [value for value in values if not value.strip() or values.count(value) > 1]:
+            counts = Counter(values)
+            if bad := [value for value in values if not value.strip() or counts[value] > 1]:
                 raise ValueError(f"grammar.slots.{name}: {bad[0]!r} is blank or there twice")
         if not split_by or len(set(split_by)) < len(split_by):
             raise ValueError("split_by: name the slots whose combinations are kept apart, each once")

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from genloop.data.images import decoding_errors, open_image, upright_rgb
+from genloop.data.images import decoding_errors, encode_png, open_image, upright_rgb
 from genloop.data.members import is_member, read_any
 from genloop.data.shards import Sample, Shards
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class UnreadableImage(ValueError):
@@ -104,6 +106,12 @@ def decode_image(data: bytes) -> np.ndarray:
         raise UnreadableImage("not a PNG, JPEG or WebP image") from None
     except decoding_errors() as error:
         raise UnreadableImage(" ".join(str(error).split())) from None
+
+
+def as_png(data: bytes) -> bytes:
+    """The bytes of a PNG file as they are, the pixels of another image file as one; UnreadableImage."""
+    pixels = decode_image(data)
+    return data if data.startswith(_PNG) else encode_png(pixels)
 
 
 def _outcome(future: "Future[np.ndarray]") -> np.ndarray | UnreadableImage:

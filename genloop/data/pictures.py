@@ -115,13 +115,13 @@ def _in_shards(folder: Path, known: "_Prompts | None") -> Iterator[Picture]:
     for place, (sample, field) in enumerate(image_samples(folder, ("json", "txt"))):
         row = parse_json(sample.fields.get("json", b"{}"), f"{sample.name}: json")
         row = row if isinstance(row, Mapping) else {}
-        index, number = (value if type(value := row.get(key)) is int else 0 for key in ("prompt_index", "sample"))
-        index = index if "prompt_index" in row else place
+        defaults = {"prompt_index": place, "sample": 0}
+        index, number = (value if type(value := row.get(key)) is int else other for key, other in defaults.items())
         name, prompt = member_name(sample, field), None
         if known is not None:
             prompt = known.by_name.get(name) or known.of_number(index, sample.name)
         elif isinstance(row.get("prompt"), str):
-            prompt = _prompt(row.get("metadata", row), index, sample.name)
+            prompt = _prompt(row.get("metadata") or row, index, sample.name)
         elif "txt" in sample.fields:
             prompt = _prompt({"text": sample.fields["txt"].decode("utf-8", "replace")}, index, sample.name)
         yield Picture(name, prompt, number)
@@ -151,7 +151,7 @@ class _Prompts:
     by_number: list[Prompt]
 
     def of_number(self, index: int, where: str) -> Prompt:
-        if not index < len(self.by_number):
+        if not 0 <= index < len(self.by_number):
             raise ValueError(
                 f"{where}: there is no line {index} in {self.path}, which has {len(self.by_number)} prompts"
             )

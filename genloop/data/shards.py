@@ -164,12 +164,17 @@ def _write_members(file: BinaryIO, path: Path, samples: Iterable[Sample]) -> np.
 
 
 def _write_index(index: ShardIndex, table: np.ndarray, staging: Path | None) -> None:
-    stream = io.BytesIO()
-    np.save(stream, table)
-    write_atomic(table_path(index.path), stream.getvalue(), staging=staging)
+    write_atomic(table_path(index.path), npy_bytes(table), staging=staging)
     head = {"schema": SCHEMA, "bytes": index.num_bytes, "sha256": index.sha256, "samples": len(table)}
     line = json.dumps(head | {"fields": index.fields}, separators=(",", ":"))
     write_atomic(index_path(index.path), f"{line}\n".encode(), staging=staging)
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    """An array as the content of an .npy file."""
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -185,7 +190,7 @@ class Shards:
 
     def __init__(self, source: Path | Sequence[Path]) -> None:
         """source: a folder, one shard, or some of them in an order of one's own."""
-        shards = _shards_of(source) if isinstance(source, Path) else source
+        shards = shards_in(source) if isinstance(source, Path) else source
         self.__setstate__([_read_index(shard) for shard in shards])
 
     def __getstate__(self) -> list[ShardIndex]:
@@ -249,7 +254,8 @@ class Shards:
         return digest.hexdigest()
 
 
-def _shards_of(source: Path) -> list[Path]:
+def shards_in(source: Path) -> list[Path]:
+    """The shards of a folder by name, or the one that is named; errors of `Shards`."""
     if source.is_dir():
         shards = sorted(path for path in source.glob("*.tar") if not path.name.startswith("."))
         packed = sorted(p for p in source.iterdir() if p.suffix == ".tgz" or p.name.endswith(_PACKED))

@@ -81,7 +81,6 @@ class ClipScore(ClipUser, ScoreMaker):
 
     @classmethod
     def conclude(cls, options: Any, name: str, rows: Sequence[Mapping[str, Any]], seed: int) -> list[Line]:
-        """The mean over images."""
         return [mean_line(name, rows, [row["scores"][name] for row in rows], seed)]
 
 

@@ -52,7 +52,6 @@ class ClipUser:
 
     @classmethod
     def inputs(cls, options: ClipSource, resolve: Resolve) -> dict[str, Path]:
-        """The weights."""
         return {"checkpoint": resolve(options.checkpoint)}
 
 

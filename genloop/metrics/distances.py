@@ -9,7 +9,7 @@ from genloop.config import Settings
 from genloop.factories import Resolve
 from genloop.metrics.makers import DistanceMaker, FeatureSettings, Line
 from genloop.metrics.set_distances import MIN_CLUSTERS, Distance, Gaussian, cmmd, fid, grouped_moments, kid
-from genloop.metrics.statistics import Features
+from genloop.metrics.statistics import Block, Features
 
 
 class DistanceOptions(Settings):
@@ -27,12 +27,10 @@ class _Distance(DistanceMaker):
 
     @classmethod
     def check(cls, options: Any, resolve: Resolve) -> None:
-        """The features' options."""
         options.features.check(resolve)
 
     @classmethod
     def inputs(cls, options: Any, resolve: Resolve) -> dict[str, Any]:
-        """The features' weights."""
         return options.features.inputs(resolve, "features")
 
 
@@ -42,11 +40,8 @@ class Fid(_Distance):
     needs_features = False
 
     @classmethod
-    def conclude(
-        cls, options: Any, name: str, images: Features, reference: Features | Gaussian | None, seed: int
-    ) -> list[Line]:
+    def conclude(cls, options: Any, name: str, images: Features, reference: Any, seed: int) -> list[Line]:
         """As everybody reports it, and without its bias."""
-        assert reference is not None
         ours = grouped_moments(images.blocks())
         theirs = reference if isinstance(reference, Gaussian) else grouped_moments(reference.blocks())
         count = "moments" if isinstance(theirs, Gaussian) else f"{theirs.count} images"
@@ -71,12 +66,9 @@ class Kid(_Distance):
     Options = KidOptions
 
     @classmethod
-    def conclude(
-        cls, options: KidOptions, name: str, images: Features, reference: Features | Gaussian | None, seed: int
-    ) -> list[Line]:
-        """The mean over subsets."""
-        assert isinstance(reference, Features)
-        ours, theirs = images.whole, reference.whole
+    def conclude(cls, options: KidOptions, name: str, images: Features, reference: Any, seed: int) -> list[Line]:
+        ours: Block = images.whole
+        theirs: Block = reference.whole
         num, against = len(ours[0]), f"against {len(theirs[0])} images"
         if min(len(set(clusters.tolist())) for _, clusters in (ours, theirs)) < MIN_CLUSTERS:
             nothing = float("nan")
@@ -100,11 +92,8 @@ class Cmmd(_Distance):
     Options = CmmdOptions
 
     @classmethod
-    def conclude(
-        cls, options: CmmdOptions, name: str, images: Features, reference: Features | Gaussian | None, seed: int
-    ) -> list[Line]:
+    def conclude(cls, options: CmmdOptions, name: str, images: Features, reference: Any, seed: int) -> list[Line]:
         """As published, and without its bias."""
-        assert isinstance(reference, Features)
         found = cmmd(*images.whole, *reference.whole, sigma=options.sigma, scale=options.scale)
         return _lines(name, found, len(images.whole[0]), [f"against {len(reference.whole[0])} images"])
 
@@ -115,10 +104,7 @@ class Statistics(_Distance):
     needs = frozenset()
 
     @classmethod
-    def conclude(
-        cls, options: Any, name: str, images: Features, reference: Features | Gaussian | None, seed: int
-    ) -> list[Line]:
-        """How many there are."""
+    def conclude(cls, options: Any, name: str, images: Features, reference: Any, seed: int) -> list[Line]:
         nothing = float("nan")
         return [Line(name, nothing, nothing, nothing, len(images.whole[0]), "features are kept in RUN/statistics")]
 

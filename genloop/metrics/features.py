@@ -15,10 +15,10 @@ from pydantic import Field
 
 from genloop.bounds import Seed, Width
 from genloop.config import Settings
+from genloop.data.shards import npy_bytes
 from genloop.factories import Resolve
 from genloop.metrics.clip_source import ClipUser, MetricClip, load_clip_source
 from genloop.metrics.makers import Extractor, FeatureMaker, FeatureSettings
-from genloop.metrics.statistics import npy_bytes
 from genloop.reading import regular_file
 from genloop.rundir import write_atomic
 
@@ -40,7 +40,6 @@ class PixelFeatures(FeatureMaker):
 
     @classmethod
     def load(cls, options: PixelOptions, resolve: Resolve, device: str) -> "PixelExtractor":
-        """It is the same on every device."""
         return PixelExtractor(options)
 
 

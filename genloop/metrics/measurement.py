@@ -11,13 +11,14 @@ import numpy as np
 from genloop.config import Settings
 from genloop.data.image_reader import ImageReader
 from genloop.data.pictures import Picture, find_images, find_pictures
+from genloop.data.shards import npy_bytes
 from genloop.factories import Resolve
 from genloop.ledger import Ledger
 from genloop.metrics.features import CachedExtractor, extractor_mark
 from genloop.metrics.makers import Extractor, FeatureSettings, PairScorer, Scorer, Tools, is_distance, metric_maker
 from genloop.metrics.paired.partners import OURS, REFERENCE, SHUFFLED, Side, check_sizes, partners, shuffled
 from genloop.metrics.set_distances import Gaussian
-from genloop.metrics.statistics import has_statistics, npy_bytes, open_statistics, size_of
+from genloop.metrics.statistics import has_statistics, open_statistics, size_of
 from genloop.records import Prompt, Unit
 from genloop.runs.generated import units_to_make
 
@@ -124,8 +125,9 @@ class Measurement:
         return [name for name in self.needs("reference") if name in self.distances]
 
     def _check_pairs(self) -> None:
-        if len(self.pictures) < 2 and self.needs("pairs"):
-            raise ValueError(f"images: pairs need at least 2 images, {self.images} has {len(self.pictures)}")
+        for key, found in (("images", self.pictures), ("reference", self.others or self.pictures)):
+            if len(found) < 2 and (asking := [*self.needs("pairs"), *self.distances]):
+                raise ValueError(f"{key}: {', '.join(asking)} need at least 2 images, found {len(found)}")
         for name in self.needs("pairs"):
             options: Any = self.metrics[name]
             check_sizes(self.sides, options)
@@ -182,9 +184,10 @@ class Measurement:
 
 def measure(what: Measurement, unit: Unit, work: Work, reader: ImageReader, ledger: Ledger) -> list[dict[str, Any]]:
     """The rows of a unit; its features are written to RUN/features. Images of the reference only have features."""
-    items = [(picture, what.images, True) for picture in what.pictures]
-    items += [(picture, what.reference or Path(), False) for picture in what.others]
-    items = items[unit.start : unit.stop]
+    num = len(what.pictures)
+    others = what.others[max(0, unit.start - num) : max(0, unit.stop - num)]
+    items = [(picture, what.images, True) for picture in what.pictures[unit.start : unit.stop]]
+    items += [(picture, what.reference or Path(), False) for picture in others]
     taken = reader.take([str((folder / picture.image).absolute()) for picture, folder, _ in items])
     rows = [_row(picture, image, is_ours) for (picture, _, is_ours), image in zip(items, taken)]
     num_ours = sum(is_ours for *_, is_ours in items)

@@ -10,8 +10,7 @@ from genloop.config import Settings
 from genloop.metrics.makers import ANY_QUESTION, Line, ScoreMaker, Tools
 from genloop.protocols import Judge
 from genloop.records import Prompt
-from genloop.stats.intervals import Interval
-from genloop.stats.resampling import cluster_bootstrap
+from genloop.stats.resampling import drawn_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,12 +47,10 @@ class VqaScore(ScoreMaker):
 
     @classmethod
     def load(cls, options: VqaScoreOptions, tools: Tools) -> "VqaScorer":
-        """The judge is that of the job."""
         return VqaScorer(tools.judge(), options.template)
 
     @classmethod
     def conclude(cls, options: Any, name: str, rows: Sequence[Mapping[str, Any]], seed: int) -> list[Line]:
-        """The mean over images."""
         return [mean_line(name, rows, [row["scores"][name] for row in rows], seed)]
 
 
@@ -92,26 +89,18 @@ def batches_of_one_size(images: Sequence[np.ndarray]) -> "list[tuple[list[int], 
     ]
 
 
-def mean_line(
-    name: str, rows: Sequence[Mapping[str, Any]], values: Sequence[float | None], seed: int, note: str = ""
-) -> Line:
+def mean_line(name: str, rows: Sequence[Mapping[str, Any]], values: Sequence[float | None], seed: int) -> Line:
     """The mean of what is not None with its interval over resampled prompts, one value a row."""
     known = [(value, owner) for value, owner in zip(values, owners(rows), strict=True) if value is not None]
     if not known:
         return Line(name, float("nan"), float("nan"), float("nan"), 0, "no image has a score")
     numbers, clusters = zip(*known)
     lost = len(values) - len(known)
-    facts = [f"{len(set(clusters))} prompts", f"{lost} images without a score" if lost else "", note]
-    return Line(name, *drawn_mean(numbers, clusters, seed), len(known), "; ".join(fact for fact in facts if fact))
+    note = f"{len(set(clusters))} prompts" + (f"; {lost} images without a score" if lost else "")
+    return Line(name, *drawn_mean(numbers, clusters, seed), len(known), note)
 
 
 def owners(rows: Sequence[Mapping[str, Any]]) -> list[Hashable]:
     """Of every row its prompt; an image without one is its own."""
     indices = [row.get("prompt_index") for row in rows]
     return [("image", place) if index is None else index for place, index in enumerate(indices)]
-
-
-def drawn_mean(values: Sequence[float], prompts: Sequence[Hashable], seed: int) -> Interval:
-    """The mean with its interval over resampled prompts; NaN where they do not differ, which says nothing of others."""
-    found = cluster_bootstrap(values, prompts, seed)
-    return found if found.low < found.high else Interval(found.estimate, float("nan"), float("nan"))

@@ -107,13 +107,6 @@ def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: not a file of statistics ({error})") from None
 
 
-def npy_bytes(array: np.ndarray) -> bytes:
-    """An array as the content of an .npy file."""
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
-
-
 def has_statistics(path: Path) -> bool:
     """Whether a reference is a file of statistics, or a run that kept some; else it is a folder of images."""
     return path.suffix == ".npz" or (path / "statistics").is_dir()

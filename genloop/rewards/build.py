@@ -10,7 +10,7 @@ from genloop.factories import Resolve
 from genloop.protocols import Judge
 from genloop.records import Prompt
 from genloop.rewards import JUDGES
-from genloop.rewards.cache import ScoreStore, cached
+from genloop.rewards.cache import CachedJudge, ScoreStore
 from genloop.rewards.settings import JudgeSettings
 from genloop.rundir import check_cache
 
@@ -78,7 +78,7 @@ def build_judge(settings: JudgeSettings, resolve: Resolve, device: str = "cpu") 
     if settings.cache is None:
         return judge
     fingerprint = judge_fingerprint(settings, resolve, device)
-    return cached(judge, ScoreStore(settings.cache), fingerprint, by_metadata=needs_metadata(settings))
+    return CachedJudge(judge, ScoreStore(settings.cache), fingerprint, by_metadata=needs_metadata(settings))
 
 
 def judge_fingerprint(settings: JudgeSettings, resolve: Resolve, device: str) -> str:

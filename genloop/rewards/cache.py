@@ -156,7 +156,10 @@ class ScoreStore:
 
 
 class CachedJudge:
-    """A judge that remembers its answers; it compares images and gives reasons if the judge does."""
+    """A judge that remembers its answers; it compares images and gives reasons if the judge does.
+
+    `by_metadata`: its answers depend on a prompt's metadata, not on its text alone.
+    """
 
     def __init__(self, judge: Judge, store: ScoreStore, fingerprint: str, *, by_metadata: bool = False) -> None:
         self.judge, self.store, self.fingerprint, self.by_metadata = judge, store, fingerprint, by_metadata
@@ -272,11 +275,6 @@ class CachedJudge:
         """-> 32 bytes"""
         pixels = [[list(image.shape), hashlib.sha256(image.tobytes()).hexdigest()] for image in images]
         return hashlib.sha256(json.dumps([self.fingerprint, question, text, asked, pixels]).encode()).digest()
-
-
-def cached(judge: Judge, store: ScoreStore, fingerprint: str, *, by_metadata: bool = False) -> CachedJudge:
-    """`judge` with a memory; `by_metadata`: its answers depend on a prompt's metadata, not on its text alone."""
-    return CachedJudge(judge, store, fingerprint, by_metadata=by_metadata)
 
 
 def _critique_text(critique: Critique) -> str | None:

@@ -32,7 +32,6 @@ class ClipJudgeMaker(ClipUser, JudgeMaker):
 
     @classmethod
     def questions(cls, options: ClipScoreOptions, resolve: Resolve) -> tuple[str, ...]:
-        """Those about likeness."""
         return QUESTIONS
 
     @classmethod

@@ -68,7 +68,6 @@ class Ensemble(JudgeMaker):
 
     @classmethod
     def inputs(cls, options: EnsembleOptions, resolve: Resolve) -> dict[str, Path]:
-        """The members' files."""
         return {
             key: path
             for place, member in enumerate(options.members)
@@ -89,7 +88,6 @@ class Ensemble(JudgeMaker):
 
     @classmethod
     def load(cls, options: EnsembleOptions, resolve: Resolve, device: str) -> "EnsembleJudge":
-        """All members on `device`."""
         return EnsembleJudge(
             [(member, build_judge(member, resolve, device), _questions(member, resolve)) for member in options.members]
         )
@@ -123,11 +121,9 @@ class EnsembleJudge:
         return critic.reasons(prompts, images)
 
     def flops(self, questions: Sequence[str], prompt: Prompt) -> float:
-        """Of all members together."""
-        return sum(
-            judge.flops([question for question in questions if question in answers], prompt)
-            for _, judge, answers in self.members
-        )
+        """Of all members that are asked."""
+        asked = [(judge, [q for q in questions if q in answers]) for _, judge, answers in self.members]
+        return sum(judge.flops(own, prompt) for judge, own in asked if own)
 
 
 def scales_of(images: Iterable[Mapping[str, Sequence[float]]]) -> dict[str, tuple[float, float]]:

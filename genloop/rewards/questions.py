@@ -12,6 +12,7 @@ YAML file can give others under the same keys:
     chat: {system: "", user: "", assistant: " answer: ", end: " ."}   # only where it is not Qwen's
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -94,12 +95,10 @@ class Questions:
         """The inverse of the wording, white space apart: what is asked, and about which prompt ("" if about none)."""
         words = " ".join(text.split())
         for question in self.names:
-            first, *more = (" ".join(part.split()) for part in self.wording[question].split(PROMPT))
-            last = more[-1] if more else ""
-            room = len(words) - len(first) - len(last)
-            is_it = words.startswith(first) and words.endswith(last) and (room > 0 if more else room == 0)
-            if is_it:
-                return question, words[len(first) : len(words) - len(last)].strip()
+            first, *more = (re.escape(" ".join(part.split())) for part in self.wording[question].split(PROMPT))
+            named = [r" ?(?P<prompt>.+?) ?", *[r" ?(?P=prompt) ?"] * len(more)]  # a wording may name it again
+            if found := re.fullmatch(first + "".join(map("".join, zip(named, more))), words):
+                return question, found["prompt"] if more else ""
         return None
 
     def free_pieces(self, text: str) -> tuple[str, str]:

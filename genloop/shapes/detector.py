@@ -74,7 +74,6 @@ class Shapes(Maker):
 
     @classmethod
     def classes(cls, options: Settings) -> Sequence[str]:
-        """The shapes of the world."""
         return SHAPES
 
     @classmethod
@@ -89,7 +88,6 @@ class Shapes(Maker):
 
     @classmethod
     def load(cls, options: Settings, resolve: Resolve, device: str) -> ShapesDetector:
-        """It is the same on every device."""
         return ShapesDetector()
 
 

@@ -4,7 +4,6 @@ Fields of a sample: `txt` the caption, `json` GenEval's metadata and the scene, 
 and `png` the pixels, where asked for.
 """
 
-import io
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from genloop.data.images import encode_png
-from genloop.data.shards import Sample
+from genloop.data.shards import Sample, npy_bytes
 from genloop.records import TAGS, Prompt
 from genloop.shapes.prompts import pool
 from genloop.shapes.render import render
@@ -47,7 +46,7 @@ def training_samples(
     for row, (index, (prompt, scene)) in enumerate(zip(indices, drawn, strict=True)):
         fields = {"txt": prompt.text.encode(), "json": _description(prompt, scene)}
         if codes is not None:
-            fields["codes.npy"] = npy(codes[row])
+            fields["codes.npy"] = npy_bytes(codes[row])
         if pixels:
             fields["png"] = encode_png(images[row])
         samples.append(Sample(f"{index:09d}", fields))
@@ -60,13 +59,6 @@ def encode(images: np.ndarray, tokenizer: "ImageTokenizer") -> np.ndarray:
 
     tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     return tokenizer.encode(tensor).cpu().numpy().astype(np.uint16)
-
-
-def npy(array: np.ndarray) -> bytes:
-    """An array as the bytes of an .npy file."""
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
 
 
 def _description(prompt: Prompt, scene: Scene) -> bytes:

@@ -53,7 +53,7 @@ class Curve:
         """In order of first appearance."""
         return list(dict.fromkeys(self.tags))
 
-    def band(self, seed: int, *, num_resamples: int = 4000) -> list[Interval]:
+    def band(self, seed: int) -> list[Interval]:
         """The score at every budget with its 95 % interval; all budgets share their resamples."""
         sums = Sums.of(self, prompts_of(self))
         extended = sums.extended(0.0, 1.0)
@@ -62,7 +62,6 @@ class Curve:
             sums.strata,
             seed,
             extended=lambda weights: extended.task_means(weights)[0].mean(axis=1),
-            num_resamples=num_resamples,
             width=len(self.tasks) * len(self.cost),
         )
 

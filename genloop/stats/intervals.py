@@ -6,9 +6,9 @@ clusters, true rates 0.05 to 0.8): `clustered_wilson` covers 92 to 100 % at the 
 C = clusters.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,11 +23,22 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(k: float, n: float, *, level: float = 0.95) -> Interval:
+def as_numbers(interval: Interval | None, n: int) -> dict[str, Any]:
+    """{"n", "estimate", "low", "high"}; JSON has no NaN: what is not known is null."""
+    numbers = interval._asdict() if interval is not None else dict.fromkeys(Interval._fields)
+    return {"n": n} | {name: None if value is None or np.isnan(value) else value for name, value in numbers.items()}
+
+
+def interval_of(numbers: Mapping[str, Any]) -> Interval:
+    """An interval as JSON -> the interval."""
+    return Interval(numbers["estimate"], numbers["low"], numbers["high"])
+
+
+def wilson(k: float, n: float) -> Interval:
     """The rate k / n of independent trials with Wilson's score interval (Wilson 1927); fractions are allowed."""
     if not 0 <= k <= n or n <= 0:
         raise ValueError(f"a rate needs 0 <= k <= n and n > 0, found k={k}, n={n}")
-    z = NormalDist().inv_cdf((1 + level) / 2)
+    z = NormalDist().inv_cdf(0.975)
     rate = k / n
     scale = 1 + z * z / n
     center = (rate + z * z / (2 * n)) / scale
@@ -37,7 +48,7 @@ def wilson(k: float, n: float, *, level: float = 0.95) -> Interval:
     return Interval(rate, low, high)
 
 
-def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable], *, level: float = 0.95) -> Interval:
+def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> Interval:
     """The mean of 0/1 values in clusters: Wilson's interval at the effective sample size (Korn and Graubard 1998).
 
     The design effect is estimated from the spread between clusters; when there is none at all (all right or all
@@ -49,14 +60,15 @@ def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable], *, l
     total, num_clusters = float(counts.sum()), len(counts)
     rate = float(sums.sum()) / total
     if num_clusters == total:
-        return wilson(float(sums.sum()), total, level=level)
+        return wilson(float(sums.sum()), total)
     if rate in (0.0, 1.0) or num_clusters == 1:
-        return _at_size(rate, num_clusters, level)
+        return wilson(rate * num_clusters, num_clusters)
     residuals = sums - rate * counts
     variance = num_clusters / (num_clusters - 1) * float(residuals @ residuals) / total**2
-    z, t = NormalDist().inv_cdf((1 + level) / 2), float(stdtrit(num_clusters - 1, (1 + level) / 2))
+    z, t = NormalDist().inv_cdf(0.975), float(stdtrit(num_clusters - 1, 0.975))
     effective = rate * (1 - rate) / variance * (z / t) ** 2 if variance > 0 else total
-    return _at_size(rate, min(effective, total), level)
+    size = min(effective, total)
+    return wilson(rate * size, size)
 
 
 def mean_of(parts: Sequence[Interval]) -> Interval:
@@ -68,7 +80,3 @@ def mean_of(parts: Sequence[Interval]) -> Interval:
     down = float(np.sqrt(((estimates - lows) ** 2).sum())) / len(parts)
     up = float(np.sqrt(((highs - estimates) ** 2).sum())) / len(parts)
     return Interval(mean, mean - down, mean + up)
-
-
-def _at_size(rate: float, size: float, level: float) -> Interval:
-    return wilson(rate * size, size, level=level)

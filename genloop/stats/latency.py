@@ -26,18 +26,18 @@ class Latency:
         return {"n": self.n, "p50": _json(self.p50), "p95": _json(self.p95)}
 
 
-def latency(seconds: Sequence[float], *, level: float = 0.95) -> Latency:
+def latency(seconds: Sequence[float]) -> Latency:
     """The median and the 95th percentile; ValueError for no calls."""
     if not len(seconds):
         raise ValueError("a latency needs at least one call, found none")
-    return Latency(len(seconds), *(_percentile(seconds, share, level) for share in (0.5, 0.95)))
+    return Latency(len(seconds), *(_percentile(seconds, share) for share in (0.5, 0.95)))
 
 
-def _percentile(seconds: Sequence[float], share: float, level: float) -> Interval:
+def _percentile(seconds: Sequence[float], share: float) -> Interval:
     from scipy.stats import quantile_test
 
     estimate = float(np.quantile(seconds, share))
-    found = quantile_test(seconds, q=estimate, p=share).confidence_interval(confidence_level=level)
+    found = quantile_test(seconds, q=estimate, p=share).confidence_interval(confidence_level=0.95)
     low = 0.0 if math.isnan(found.low) else float(found.low)
     high = math.inf if math.isnan(found.high) else float(found.high)
     return Interval(estimate, min(low, estimate), max(high, estimate))

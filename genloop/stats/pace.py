@@ -11,10 +11,10 @@ from genloop.stats.intervals import Interval
 from genloop.stats.resampling import bootstrap, mean_of_strata
 
 
-def pace_of(items: Sequence[float], seconds: Sequence[float], *, seed: int = 0) -> Interval:
+def pace_of(items: Sequence[float], seconds: Sequence[float]) -> Interval:
     """Seconds an item with its 95 % interval; ValueError without items. One unit: NaN bounds."""
     if not sum(items) > 0:
         raise ValueError("no unit with items")
     strata = np.zeros(len(items), dtype=np.int64)
-    found = bootstrap(mean_of_strata(np.array(seconds, float), np.array(items, float), strata), strata, seed)[0]
+    found = bootstrap(mean_of_strata(np.array(seconds, float), np.array(items, float), strata), strata, 0)[0]
     return found if len(items) > 1 else Interval(found.estimate, float("nan"), float("nan"))

@@ -15,6 +15,7 @@ from genloop.stats.intervals import Interval
 NUM_DRAWS = 20_000  # R of the weighted test
 POWER = 0.8  # with which a detectable difference is detected
 MAX_DRAWS = 1 << 21  # signs drawn at a time, to bound memory
+_ROUNDING = 1e-12  # of the largest difference: no difference between prompts
 
 
 def mcnemar(b: int, c: int) -> float:
@@ -56,7 +57,7 @@ def weighted_sign_flip_test(differences: Sequence[float], seed: int) -> float:
     if not len(values):
         return 1.0
     rng = np.random.default_rng(seed)
-    limit = abs(values.sum()) * (1 - 1e-12)  # equal sums differ in their last bits
+    limit = abs(values.sum()) * (1 - _ROUNDING)  # equal sums differ in their last bits
     at_a_time, found = max(1, MAX_DRAWS // len(values)), 0
     for start in range(0, NUM_DRAWS, at_a_time):
         signs = rng.integers(0, 2, size=(min(at_a_time, NUM_DRAWS - start), len(values)), dtype=np.int8)
@@ -74,7 +75,7 @@ def standard_error(differences: Sequence[float], counts: Sequence[float]) -> flo
     if len(d) < 2:
         return float("inf")
     residuals = d - d.sum() / n.sum() * n
-    if not residuals.any():
+    if np.abs(residuals).max() <= _ROUNDING * np.abs(d).max():
         mean = n.mean()
         d, n = np.append(d, [mean, -mean]), np.append(n, [mean, mean])
         residuals = d - d.sum() / n.sum() * n

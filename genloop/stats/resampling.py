@@ -10,7 +10,6 @@ R = resamples, C = clusters, S = strata.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from genloop.stats.intervals import Interval
 
 MAX_CELLS = 1 << 21  # numbers held at a time, to bound memory
 ROUNDING = 1e-12  # a spread that is not one
+_BOUNDS = (1 - 0.95) / 2, (1 + 0.95) / 2  # quantiles of a 95 % interval
 
 Statistic = Callable[[np.ndarray], np.ndarray]  # weights (R, C) -> (R,) or (R, K); NaN where it is not defined
 
@@ -30,7 +30,6 @@ def bootstrap(
     *,
     extended: Statistic | None = None,
     num_resamples: int = 4000,
-    level: float = 0.95,
     width: int = 0,
 ) -> list[Interval]:
     """Percentile intervals of the K numbers of `statistic`; `strata` (C,) holds the stratum of each cluster, from 0.
@@ -40,12 +39,11 @@ def bootstrap(
     An interval always holds its estimate; resamples without a number are left out.
     """
     estimate = np.atleast_1d(statistic(np.ones((1, len(strata))))[0])
-    options: dict[str, Any] = {"num_resamples": num_resamples, "level": level, "width": width}
-    low, high = _percentiles(statistic, strata, seed, **options)
+    low, high = _percentiles(statistic, strata, seed, num_resamples, width)
     is_flat = ~(high - low > ROUNDING)
     if extended is not None and is_flat.any():
         added = np.repeat(np.arange(strata.max() + 1), 2)
-        wider = _percentiles(extended, np.concatenate([strata, added]), seed, **options)
+        wider = _percentiles(extended, np.concatenate([strata, added]), seed, num_resamples, width)
         low, high = np.where(is_flat, wider[0], low), np.where(is_flat, wider[1], high)
     bounds = zip(estimate.tolist(), np.minimum(low, estimate).tolist(), np.maximum(high, estimate).tolist())
     return [Interval(*numbers) for numbers in bounds]
@@ -77,7 +75,6 @@ def cluster_bootstrap(
     tags: Sequence[Hashable] | None = None,
     ends: tuple[float, float] | None = None,
     num_resamples: int = 4000,
-    level: float = 0.95,
 ) -> Interval:
     """The mean of `values` with a percentile interval over resampled clusters.
 
@@ -85,16 +82,22 @@ def cluster_bootstrap(
     and the highest possible value; without them an interval may have no width.
     """
     sums, counts, strata = by_cluster(values, clusters, tags)
-    options: dict[str, Any] = {"num_resamples": num_resamples, "level": level}
-    if ends is None:
-        return bootstrap(mean_of_strata(sums, counts, strata), strata, seed, **options)[0]
     num_strata, size = int(strata.max()) + 1, float(counts.mean())
-    extended = mean_of_strata(
-        np.concatenate([sums, np.tile([end * size for end in ends], num_strata)]),
-        np.concatenate([counts, np.full(2 * num_strata, size)]),
-        np.concatenate([strata, np.repeat(np.arange(num_strata), 2)]),
-    )
-    return bootstrap(mean_of_strata(sums, counts, strata), strata, seed, extended=extended, **options)[0]
+    extended = None
+    if ends is not None:
+        extended = mean_of_strata(
+            np.concatenate([sums, np.tile([end * size for end in ends], num_strata)]),
+            np.concatenate([counts, np.full(2 * num_strata, size)]),
+            np.concatenate([strata, np.repeat(np.arange(num_strata), 2)]),
+        )
+    mean = mean_of_strata(sums, counts, strata)
+    return bootstrap(mean, strata, seed, extended=extended, num_resamples=num_resamples)[0]
+
+
+def drawn_mean(values: Sequence[float], clusters: Sequence[Hashable], seed: int) -> Interval:
+    """The mean with its interval over resampled clusters, NaN where they do not differ: that says nothing of others."""
+    found = cluster_bootstrap(values, clusters, seed)
+    return found if found.low < found.high else Interval(found.estimate, float("nan"), float("nan"))
 
 
 def paired_bootstrap(
@@ -105,29 +108,30 @@ def paired_bootstrap(
     *,
     tags: Sequence[Hashable] | None = None,
     num_resamples: int = 4000,
-    level: float = 0.95,
 ) -> Interval:
     """mean(a) - mean(b) of pairs (same prompt, same sample) of values in [0, 1], as `cluster_bootstrap` has it."""
     if len(a) != len(b):
         raise ValueError(f"pairs need equally many values, found {len(a)} and {len(b)}")
     difference = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    options: dict[str, Any] = {"num_resamples": num_resamples, "level": level}
-    return cluster_bootstrap(difference.tolist(), clusters, seed, tags=tags, ends=(-1.0, 1.0), **options)
+    return cluster_bootstrap(
+        difference.tolist(), clusters, seed, tags=tags, ends=(-1.0, 1.0), num_resamples=num_resamples
+    )
 
 
 def mean_of_strata(sums: np.ndarray, counts: np.ndarray, strata: np.ndarray) -> Statistic:
-    """The unweighted mean of the strata's means, from sums (C,) and counts (C,) of each cluster."""
+    """The unweighted mean of the strata's means, from sums (C,) and counts (C,) of each cluster; NaN for no counts."""
     groups = [strata == stratum for stratum in range(int(strata.max()) + 1)]
 
-    def mean(weights: np.ndarray) -> np.ndarray:
-        return np.mean([weights[:, g] @ sums[g] / (weights[:, g] @ counts[g]) for g in groups], axis=0)
+    def mean_of_one(weights: np.ndarray, group: np.ndarray) -> np.ndarray:
+        total = weights[:, group] @ counts[group]
+        return np.divide(weights[:, group] @ sums[group], total, out=np.full_like(total, np.nan), where=total > 0)
 
-    return mean
+    return lambda weights: np.mean([mean_of_one(weights, group) for group in groups], axis=0)
 
 
 def _percentiles(
-    statistic: Statistic, strata: np.ndarray, seed: int, *, num_resamples: int, level: float, width: int
+    statistic: Statistic, strata: np.ndarray, seed: int, num_resamples: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     drawn = [statistic(weights) for weights in resampled_weights(strata, seed, num_resamples, width=width)]
-    low, high = np.nanquantile(np.concatenate(drawn), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.nanquantile(np.concatenate(drawn), _BOUNDS, axis=0)
     return np.atleast_1d(low), np.atleast_1d(high)

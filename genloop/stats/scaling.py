@@ -41,7 +41,6 @@ class Scaling:
         return len(set(self.curves[CEILING].clusters))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
         return {
             "pools": self.num_pools,
             "pool_size": self.pool_size,
@@ -123,8 +122,9 @@ def _curve(pools: Sequence[Sequence[Row]], judge: str, max_k: int, costs_known: 
         if judge == CEILING:
             values.append(ceiling(correct, max_k))
         else:
-            scores = [math.nan if s is None else s for row in pool for s in row["scores"].get(judge, [None])]
-            values.append(best_of_k(scores, correct, max_k))
+            given = [row["scores"].get(judge, [None] * len(row["correct"])) for row in pool]  # a row may lack a judge
+            known = [math.nan if score is None else score for scores in given for score in scores]
+            values.append(best_of_k(known, correct, max_k))
         judging = (
             [row["cost"]["judging"].get(judge, 0.0) / row["cost"]["flops"] for row in pool] if costs_known else [0]
         )

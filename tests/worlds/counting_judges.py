@@ -19,7 +19,7 @@ from genloop.config import Settings
 from genloop.data.images import to_uint8
 from genloop.factories import Resolve
 from genloop.records import Prompt
-from genloop.rewards.cache import ScoreStore, cached
+from genloop.rewards.cache import CachedJudge, ScoreStore
 from genloop.rewards.settings import JudgeMaker
 from genloop.shapes.prompts import prompt_set
 from genloop.shapes.render import render
@@ -88,7 +88,7 @@ def images_of(prompts: Sequence[Prompt], shift: int = 0) -> Tensor:
 def judged(cache: Path, log: Path, start: int, stop: int, die_at: int | None = None) -> list[float]:
     """Ask about prompts [start, stop) in batches, each with its own scene or its neighbour's -> the answers."""
     prompts = prompt_set("test", 3, 10)
-    judge = cached(CountingOracle(log, die_at), ScoreStore(cache, refresh_seconds=0), "oracle", by_metadata=True)
+    judge = CachedJudge(CountingOracle(log, die_at), ScoreStore(cache, refresh_seconds=0), "oracle", by_metadata=True)
     answers: list[float] = []
     for first in range(start, stop, BATCH):
         batch = prompts[first : first + BATCH]

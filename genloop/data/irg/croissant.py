@@ -64,8 +64,6 @@ def croissant(
     shards: Sequence[Mapping[str, Any]],
     source: str,
     sensitive: str,
-    description: str = "Traces of seeing, diagnosing and refining images.",
-    version: str = "1.0.0",
 ) -> dict[str, Any]:
     """JSON-LD of a run folder: `shards` are rows {"shard", "sha256", "bytes"}; `source` says where images come from.
 
@@ -76,12 +74,12 @@ def croissant(
         "@context": read_json(Path(__file__).with_name("context.json")),
         "@type": "sc:Dataset",
         "name": name,
-        "description": description,
+        "description": "Traces of seeing, diagnosing and refining images.",
         "conformsTo": [VERSION, "http://mlcommons.org/croissant/RAI/1.0"],
         "license": LICENSES.get(license, license),
         "citeAs": f"{name}, made by genloop build_irg",
         "keywords": ["image refinement", "image quality", "diagnosis", "text-to-image"],
-        "version": version,
+        "version": "1.0.0",
         **{f"rai:{key}": value for key, value in rai.items()},
         "distribution": _distribution(shards),
         "recordSet": [

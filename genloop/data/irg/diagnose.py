@@ -10,8 +10,6 @@ from typing import Literal
 
 from genloop.data.irg.record import DECIMALS, Diagnosis, Evidence, Features, Intent, Issue, SceneSpec
 
-BINS = ("mild", "moderate", "severe")  # of a diagnosis's severity, thirds of [0, 1]
-
 
 @dataclass(frozen=True, slots=True)
 class Limit:
@@ -115,11 +113,6 @@ def is_reversible(diagnosis: Diagnosis) -> bool:
     if diagnosis.issue == "blur":
         return diagnosis.severity <= BLURRED
     return len(diagnosis.evidence) == 1
-
-
-def severity_bin(severity: float) -> str:
-    """mild, moderate or severe."""
-    return BINS[min(2, int(severity * 3))]
 
 
 def relation_of(subject: tuple[float, float], target: tuple[float, float]) -> str:

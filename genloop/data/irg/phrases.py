@@ -48,6 +48,7 @@ ISSUE_NAMES: dict[Issue, str] = {
     "wrong_color": "a wrong colour",
     "wrong_position": "a wrong position",
 }
+ISSUES_BY_NAME = {name: issue for issue, name in ISSUE_NAMES.items()}
 OP_NAMES: dict[Op, str] = {
     "gamma": "a gamma curve",
     "exposure": "an exposure change",

@@ -13,6 +13,7 @@ and the answer is a paragraph and, on the line below, {"diagnosis": [...], "acti
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ from genloop.data.irg.record import (
     SceneObject,
     SceneSpec,
 )
+from genloop.data.prompts import with_article
 from genloop.reading import parse_json
 
 SYSTEM = (
@@ -42,6 +44,7 @@ SYSTEM = (
     "that show it, and the actions that repair it, and you answer with a paragraph and a JSON object."
 )
 PREFIXES = ("Instruction: ", "Objects: ", "Taken back: ", "Measured: ")  # of the lines of a user turn
+_PRINTED = re.compile(r'"\\u0000([^"\\]*)\\u0000"')  # a number in its digits, which no other text looks like
 _ACROSS, _DOWN = ("left", "center", "right"), ("upper", "middle", "lower")
 _DIRECTIONS = ("the right", "the upper right", "above", "the upper left") + (
     *("the left", "the lower left", "below", "the lower right"),
@@ -69,9 +72,9 @@ class _AnswerObject(BaseModel):
 # --- numbers and words -----------------------------------------------------------------------------------------------
 
 
-def quote(feature: str, value: float, decimals: int | None = None) -> str:
+def quote(feature: str, value: float) -> str:
     """A value as texts print it."""
-    return f"{value:z.{PRINTED[feature] if decimals is None else decimals}f}"
+    return f"{value:z.{PRINTED[feature]}f}"
 
 
 def plain_number(value: float) -> str:
@@ -108,8 +111,7 @@ def action_text(action: Action) -> str:
 def _thing(thing: SceneObject) -> str:
     across, down = _ACROSS[min(2, int(thing.x * 3))], _DOWN[min(2, int(thing.y * 3))]
     place = across if down == "middle" else f"{down} {across}"
-    words = f"{thing.material} {thing.color} {thing.shape}"
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words} at the {place}"
+    return f"{with_article(f'{thing.material} {thing.color} {thing.shape}')} at the {place}"
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -204,13 +206,13 @@ def answer(one: Round, instruction: str) -> str:
 
 
 def answer_json(one: Round, instruction: str) -> str:
-    """{"diagnosis", "actions", "prompt"} in one line, numbers as the paragraph prints them."""
+    """{"diagnosis", "actions", "prompt"} in one line, numbers digit by digit as the paragraph prints them: 0.50."""
     value = {
         "diagnosis": [_plain_diagnosis(diagnosis) for diagnosis in one.diagnosis],
-        "actions": [action.model_dump() for action in one.actions],
+        "actions": [{"op": action.op, "params": _plain_params(action)} for action in one.actions],
         "prompt": refined(instruction, one.diagnosis),
     }
-    return json.dumps(value, ensure_ascii=False)
+    return _PRINTED.sub(r"\1", json.dumps(value, ensure_ascii=False))
 
 
 def read_answer(text: str) -> Reply:
@@ -229,10 +231,22 @@ def read_answer(text: str) -> Reply:
 def _plain_diagnosis(diagnosis: Diagnosis) -> dict[str, Any]:
     evidence = []
     for one in diagnosis.evidence:
-        value, _ = evidence_texts(one)
-        is_number = not isinstance(one.value, str)
-        evidence.append(one.model_dump() | {"value": float(value) if is_number else one.value})
-    return diagnosis.model_dump() | {"evidence": evidence}
+        value, limit = evidence_texts(one)
+        told = one.model_dump()
+        if not isinstance(one.threshold, str) and not isinstance(one.value, str):
+            told |= {"value": _printed(value), "threshold": _printed(limit, one.threshold)}
+        evidence.append(told)
+    severity = _printed(f"{diagnosis.severity:.2f}", diagnosis.severity)
+    return {"issue": diagnosis.issue, "severity": severity, "evidence": evidence}
+
+
+def _plain_params(action: Action) -> dict[str, str]:
+    return {k: v if isinstance(v, str) else _printed(plain_number(v), v) for k, v in action.params.items()}
+
+
+def _printed(text: str, value: float | None = None) -> str:
+    """Marks a number that JSON is to hold in these digits; in those of `value` where they are not enough for it."""
+    return f"\0{text if value is None or float(text) == value else value}\0"
 
 
 def evidence_texts(evidence: Evidence) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from genloop.data.image_reader import decode_image
 from genloop.data.irg.actions import execute
 from genloop.data.irg.diagnose import diagnose, diagnose_content, limit_of
 from genloop.data.irg.features import measure
-from genloop.data.irg.phrases import FEATURES, ISSUE_NAMES, SLOTS, is_held_out, parse, sentences
+from genloop.data.irg.phrases import FEATURES, ISSUES_BY_NAME, SLOTS, is_held_out, parse, sentences
 from genloop.data.irg.quotes import Quote, quotes_of_sentence, same_at_precision
 from genloop.data.irg.record import CONTENT_ISSUES, Diagnosis, Features, Record, Round, parse_record
 from genloop.data.irg.text import (
@@ -42,7 +42,6 @@ KINDS = (
     *("conversation", "split", "features"),
 )
 UNREAD = "unread"  # told, but no fault
-_ISSUES = {name: issue for issue, name in ISSUE_NAMES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +229,7 @@ def _round_texts(record: Record, one: Round, where: str) -> Iterator[Problem]:
         yield from _numbers(stored, found, where)
         yield from (Problem(UNREAD, where, f"the number {number} in: {sentence}") for number in unread)
         if parsed and "issue" in parsed.fields:
-            told.append(_ISSUES[parsed.fields["issue"]])
+            told.append(ISSUES_BY_NAME[parsed.fields["issue"]])
             yield from _finding(one, parsed.fields, where)
         if (
             parsed
@@ -277,7 +276,7 @@ def _numbers(stored: Mapping[str, Mapping[str, Any]], found: Sequence[Quote], wh
 
 def _finding(one: Round, fields: Mapping[str, str], where: str) -> Iterator[Problem]:
     """The issue of a sentence with the severity and the evidence that it names."""
-    issue = _ISSUES[fields["issue"]]
+    issue = ISSUES_BY_NAME[fields["issue"]]
     same = [diagnosis for diagnosis in one.diagnosis if diagnosis.issue == issue]
     if not any(same_at_precision(fields["severity"], diagnosis.severity) for diagnosis in same):
         yield Problem("text", where, f"{issue} of severity {fields['severity']} is not diagnosed")

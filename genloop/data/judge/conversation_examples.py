@@ -13,18 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genloop.data.image_reader import decode_image
-from genloop.data.images import encode_png
 from genloop.data.judge.conversations import Conversation, check_images, read_conversations, says_yes
 from genloop.data.judge.examples import UNKNOWN_STEP, JudgeExample
-from genloop.reading import read_bytes
 from genloop.records import Prompt
 
 SOURCE = "conversations"
 WORDS, WORDING = "answered in words", "asked with unknown wording"  # why an answer gives no label
 Recognize = Callable[[str], tuple[str, str] | None]  # text -> what is asked, about which prompt ("": it does not say)
 _LABELS = {"outcome": "outcome", "dpo_reward": "outcome", "clarity": "clarity", "potential": "potential"}
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +96,6 @@ def read_labelled(path: Path, images: Path, recognize: Recognize) -> LabelledFil
             "questions in `questions`"
         )
     return LabelledFile(tuple(labelled), len(conversations), answers, left_out)
-
-
-def read_png(path: Path) -> bytes:
-    """The bytes of an image that is a PNG already, else its pixels as one."""
-    data = read_bytes(path)
-    pixels = decode_image(data)
-    return data if data.startswith(_PNG) else encode_png(pixels)
 
 
 def _examples(number: int, said: Conversation, recognize: Recognize) -> tuple[list[JudgeExample], list[str]]:

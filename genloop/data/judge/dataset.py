@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -38,13 +38,7 @@ class Groups(Sequence[Any]):
     def __len__(self) -> int:
         return len(self._ends)
 
-    @overload
-    def __getitem__(self, group: int) -> Any: ...
-    @overload
-    def __getitem__(self, group: slice) -> list[Any]: ...
-    def __getitem__(self, group: int | slice) -> Any:
-        if isinstance(group, slice):
-            return [self[i] for i in range(len(self))[group]]
+    def __getitem__(self, group: Any) -> Any:
         group = range(len(self))[group]  # IndexError when there is no such group
         start = self._ends[group - 1] if group else 0
         return self._view(self._rows[start : self._ends[group]].tolist())
@@ -74,13 +68,8 @@ class Examples(Sequence[JudgeExample]):
     def __len__(self) -> int:
         return len(self.shards)
 
-    @overload
-    def __getitem__(self, row: int) -> JudgeExample: ...
-    @overload
-    def __getitem__(self, row: slice) -> list[JudgeExample]: ...
-    def __getitem__(self, row: int | slice) -> JudgeExample | list[JudgeExample]:
-        rows = range(len(self))[row]
-        return self._read(rows) if isinstance(rows, int) else [self._read(i) for i in rows]
+    def __getitem__(self, row: Any) -> Any:
+        return self._read(range(len(self))[row])
 
 
 class StoredImages(Sequence[np.ndarray]):

@@ -23,7 +23,6 @@ class Tally:
     reasons: int = 0
 
     def add(self, example: JudgeExample) -> None:
-        """Count one example."""
         self.images += 1
         self.sentences.add(example.prompt.text)
         self.reasons += bool(example.reason)

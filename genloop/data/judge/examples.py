@@ -12,7 +12,6 @@ Prompts are split by their sentence, so a sentence that comes up twice is never 
 """
 
 import hashlib
-import io
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,7 +22,7 @@ import numpy as np
 
 from genloop.data.arrays import read_integers
 from genloop.data.prompts import parse_metadata
-from genloop.data.shards import Sample
+from genloop.data.shards import Sample, npy_bytes
 from genloop.reading import parse_json
 from genloop.records import Prompt
 
@@ -95,9 +94,7 @@ def to_sample(example: JudgeExample, png: bytes, cells: np.ndarray | None = None
     fields = {"png": png}
     if cells is not None and example.cells is not None:
         row["cells"] = {name: list(values) for name, values in example.cells.items()}
-        stream = io.BytesIO()
-        np.save(stream, cells)
-        fields["cells.npy"] = stream.getvalue()
+        fields["cells.npy"] = npy_bytes(cells)
     return Sample(example.key, fields | {"json": json.dumps(row, ensure_ascii=False).encode()})
 
 
@@ -114,7 +111,9 @@ def from_sample(sample: Sample, shared: dict[str, Any] | None = None) -> JudgeEx
         metadata, questions = row["prompt"], {str(q): float(p) for q, p in row["questions"].items()}
         numbers = {key: int(row[key]) for key in ("sample", "candidate", "step", "num_steps")}
         index, source, reason = int(row["prompt_index"]), str(row["source"]), str(row["reason"])
-        cells, text = row.get("cells"), metadata["prompt"]
+        cells, text = row.get("cells"), str(metadata["prompt"])
+        if not isinstance(cells, dict | None):
+            raise TypeError("cells must be an object")
         known = f"{index} {json.dumps(metadata)}", json.dumps(cells)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{where}: json is not a judge's example ({type(error).__name__}: {error})") from None

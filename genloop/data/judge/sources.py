@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from genloop.data.judge.conversation_examples import LabelledFile, read_png
+from genloop.data.image_reader import as_png
+from genloop.data.judge.conversation_examples import LabelledFile
 from genloop.data.judge.examples import split_of, to_sample
 from genloop.data.shards import Sample
 from genloop.job import note
 from genloop.ledger import plan_units
+from genloop.reading import read_bytes
 from genloop.records import Unit
 
 Samples = Iterator[tuple[str, Sample]]  # (split, sample)
@@ -68,13 +70,12 @@ class ConversationSource:
 
     @property
     def num_items(self) -> int:
-        """Conversations."""
         return len(self.labelled.conversations)
 
     def samples(self, items: range) -> Samples:
         """Examples of these conversations; an image that cannot be read is named in a note of the error."""
         for one in self.labelled.conversations[items.start : items.stop]:
             with note(f"image {one.said.image} of conversation {one.said.key}"):
-                png = read_png(one.said.image)
+                png = as_png(read_bytes(one.said.image))
             for example in one.examples:
                 yield split_of(example.prompt.text, self.seed, self.val_share), to_sample(example, png)

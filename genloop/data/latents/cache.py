@@ -7,7 +7,6 @@ keys: what is there is whole and right, what is missing is computed, by whicheve
 """
 
 import hashlib
-import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from genloop.data.arrays import read_array
 from genloop.data.latents.examples import Example
-from genloop.data.shards import MALFORMED, Sample, Shards, index_path, write_shard
+from genloop.data.shards import Sample, Shards, index_path, npy_bytes, write_shard
 from genloop.distributed import World
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class EncodedCache:
         sample = self._shards.read(self._place[key])
         if sample.key != key:
             raise ValueError(f"{sample.name}: expected {key}; delete this shard, it is computed again")
-        return {field.removesuffix(_SUFFIX): _array(sample, field) for field in sample.fields}
+        return {field.removesuffix(_SUFFIX): read_array(sample, field) for field in sample.fields}
 
     @staticmethod
     def _made(keys: Sequence[str], make: Callable[[str], Arrays], world: World) -> Iterator[Sample]:
@@ -76,19 +76,8 @@ class EncodedCache:
 
 
 def _sample(key: str, arrays: Arrays) -> Sample:
-    fields = {}
-    for name, array in arrays.items():
-        stream = io.BytesIO()
-        np.save(stream, np.ascontiguousarray(array, dtype="<f4"))
-        fields[name + _SUFFIX] = stream.getvalue()
+    fields = {name + _SUFFIX: npy_bytes(np.ascontiguousarray(array, dtype="<f4")) for name, array in arrays.items()}
     return Sample(key, fields)
-
-
-def _array(sample: Sample, field: str) -> np.ndarray:
-    try:
-        return np.lib.format.read_array(io.BytesIO(sample.fields[field]), allow_pickle=False)
-    except MALFORMED as error:
-        raise ValueError(f"{sample.name}: {field}: not an array ({' '.join(str(error).split())})") from None
 
 
 def _digest(*parts: object) -> str:

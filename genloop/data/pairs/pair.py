@@ -9,7 +9,6 @@ judge, verdict, both, given), "scores" and "verdicts" of chosen and rejected (ve
 the source) and "reopened_at" (the step from which a localised pair was drawn again, else null).
 """
 
-import io
 import json
 import math
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import numpy as np
 
 from genloop.data.arrays import CAPTION, read_caption, read_integers
 from genloop.data.prompts import parse_metadata
-from genloop.data.shards import Sample
+from genloop.data.shards import Sample, npy_bytes
 from genloop.reading import parse_json
 from genloop.records import Prompt, pack_tokens, unpack_tokens
 
@@ -106,9 +105,7 @@ def to_sample(pair: Pair, codebook: CodeSpace) -> Sample:
     for name in _ARRAYS:
         array = getattr(pair, name)
         if array is not None:
-            stream = io.BytesIO()
-            np.save(stream, array.astype(np.uint8 if name == "kept" else np.uint16))
-            fields[f"{name}.npy"] = stream.getvalue()
+            fields[f"{name}.npy"] = npy_bytes(array.astype(np.uint8 if name == "kept" else np.uint16))
     return Sample(pair.key, fields)
 
 

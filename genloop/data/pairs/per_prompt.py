@@ -30,7 +30,6 @@ class PromptPairs:
             self.right, self.judged = self.right + image.is_right, self.judged + 1
 
     def row(self) -> dict[str, Any]:
-        """As the run keeps it."""
         counts = {name: getattr(self, name) for name in COUNTS}
         of = {"prompt_index": self.prompt.index, "prompt": self.prompt.text, "tag": self.prompt.tag}
         return of | counts | {"pairs": [to_row(pair) for pair in self.pairs]}

@@ -68,7 +68,7 @@ def pick(
     verdicts the best of the right images with the worst of the wrong ones, and so on;
     margin: every two of which one is preferred, the largest margins first, equal ones in an order that `key` decides.
     """
-    ranked = sorted(images, key=lambda image: (-image.score, _rank(f"{key}/{image.name}")))
+    ranked = sorted(images, key=lambda image: (-image.score, rank_of(f"{key}/{image.name}")))
     if rule == "best_worst":
         by_verdict = criterion.signal != "judge"
         better = [image for image in ranked if image.is_right] if by_verdict else ranked[: len(ranked) // 2]
@@ -77,7 +77,7 @@ def pick(
     else:
         found = sorted(
             combinations(ranked, 2),
-            key=lambda pair: (pair[1].score - pair[0].score, _rank(f"{key}/{pair[0].name}/{pair[1].name}")),
+            key=lambda pair: (pair[1].score - pair[0].score, rank_of(f"{key}/{pair[0].name}/{pair[1].name}")),
         )
     return [pair for pair in found if criterion.holds(*pair)][:most]
 
@@ -115,5 +115,6 @@ def make_pair(
     )
 
 
-def _rank(text: str) -> bytes:
+def rank_of(text: str) -> bytes:
+    """What equals are ordered by: a hash, so that an order depends on nothing else."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()

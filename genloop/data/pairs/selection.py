@@ -13,6 +13,7 @@ from typing import Any
 
 from genloop.data.judge.examples import SPLITS, split_of
 from genloop.data.pairs.pair import CodeSpace, Pair, from_row, to_sample
+from genloop.data.pairs.rules import rank_of
 from genloop.data.shards import Sample, write_shard
 
 
@@ -30,7 +31,6 @@ class FoundPair:
 
     @classmethod
     def of(cls, pair: Pair) -> "FoundPair":
-        """Of one pair."""
         digest = hashlib.blake2b(f"{pair.prompt}\0".encode(), digest_size=16)
         digest.update(pair.chosen.tobytes())
         digest.update(pair.rejected.tobytes())
@@ -58,7 +58,7 @@ def select(found: Iterable[FoundPair], seed: int, *, is_balanced: bool) -> Selec
     unlike = len(kept)
     if is_balanced and kept:
         by_task: dict[str | None, list[FoundPair]] = defaultdict(list)
-        for pair in sorted(kept, key=lambda pair: _rank(seed, pair.key)):
+        for pair in sorted(kept, key=lambda pair: rank_of(f"{seed}/balance/{pair.key}")):
             by_task[pair.tag].append(pair)
         fewest = min(map(len, by_task.values()))
         chosen = {pair.key for members in by_task.values() for pair in members[:fewest]}
@@ -98,7 +98,3 @@ def _parts(samples: Iterator[Sample], size: int) -> Iterator[tuple[str, list[Sam
     while part := list(islice(samples, size)):
         yield f"{number:05d}.tar", part
         number += 1
-
-
-def _rank(seed: int, key: str) -> bytes:
-    return hashlib.blake2b(f"{seed}/balance/{key}".encode(), digest_size=8).digest()

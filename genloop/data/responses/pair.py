@@ -9,6 +9,8 @@ import numpy as np
 
 from genloop.data.image_reader import UnreadableImage, decode_image
 
+COMMON = 20  # images that a question of its own is about, at most: MathVerse asks in up to six forms
+
 
 @dataclass(frozen=True, slots=True)
 class ResponsePair:
@@ -90,15 +92,17 @@ class ResponsePairs:
     def leak_groups(self) -> np.ndarray:
         """(N,) int: rows that share an image or a question, directly or through other rows, have one number.
 
-        Folds that keep them together leak neither. One group can be large: 410 rows of VL-RewardBench ask the same.
+        Folds that keep them together leak neither. A question about more than COMMON images, such as to describe them,
+        says nothing about its answers and joins no rows: 410 rows of VL-RewardBench ask the same.
         """
         from scipy.sparse import coo_matrix
         from scipy.sparse.csgraph import connected_components
 
         images, words = self.clusters(), _numbered([_words(pair) for pair in self])
-        size = len(self)
-        ends = np.concatenate([images, words + size]).reshape(2, size)  # a graph of images and questions
-        links = coo_matrix((np.ones(size), tuple(ends)), shape=(2 * size, 2 * size))
+        about = np.unique([words, images], axis=1)[0]  # a question as often as it is asked about another image
+        ends = np.array([images, words + len(self)])[:, np.bincount(about)[words] <= COMMON]
+        size = 2 * len(self)  # nodes of a graph of images and questions
+        links = coo_matrix((np.ones(ends.shape[1]), tuple(ends)), shape=(size, size))
         return _numbered(connected_components(links, directed=False)[1][images].tolist())
 
 

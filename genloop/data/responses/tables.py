@@ -3,6 +3,7 @@
 Images are values of the rows, or files that rows name, below a folder.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from genloop.registry import require
 from genloop.rundir import check_inside
 
 Row = Mapping[str, Any]
+_SHARD = re.compile(r"(.+?)-\d{5}-of-\d{5}")  # as the hub names the files of a split
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Table:
         if isinstance(value, Held):
             value = self._held[value.column][number].as_py()
         if isinstance(value, Mapping):  # as `datasets` keeps images
-            value = value.get("bytes") or value.get("path")
+            value = value.get("path") if value.get("bytes") is None else value["bytes"]
         if value is None or isinstance(value, bytes):
             return value
         return read_bytes(self._path(number, value))
@@ -61,11 +63,7 @@ def open_table(path: Path, split: str, images: Path | None = None) -> Table:
     if path.is_dir() and (found := _saved(path, split)) is not None:
         return _of_arrow(path, _read_saved(found), images or path)
     if path.is_dir():
-        files = sorted(file for folder in (path, path / "data", path / split) for file in folder.glob("*.parquet"))
-        named = [file for file in files if file.name.startswith(f"{split}-")]
-        if not (named or files):
-            raise FileNotFoundError(f"{path}: neither a folder of `datasets` nor parquet files; name the file itself")
-        return _of_arrow(path, _read_parquet(named or files), images or path)
+        return _of_arrow(path, _read_parquet(_parquet_files(path, split)), images or path)
     if path.suffix == ".parquet":
         return _of_arrow(path, _read_parquet([path]), images or path.parent)
     if path.suffix == ".jsonl":
@@ -91,6 +89,17 @@ def _saved(path: Path, split: str) -> Path | None:
         known = sorted(folder.name for folder in path.iterdir() if (folder / "state.json").is_file())
         raise ValueError(f"{path}: has no split {split!r} ({', '.join(known)})")
     return path / split
+
+
+def _parquet_files(path: Path, split: str) -> list[Path]:
+    """Those of the split by their names or folder; where no name tells a split, all of them."""
+    files = sorted(file for folder in (path, path / "data") for file in folder.glob("*.parquet"))
+    named = sorted((path / split).glob("*.parquet")) or [file for file in files if file.name.startswith(f"{split}-")]
+    if not named and (others := {found[1] for file in files if (found := _SHARD.match(file.name))}):
+        raise ValueError(f"{path}: has no split {split!r} ({', '.join(sorted(others))})")
+    if not (named or files):
+        raise FileNotFoundError(f"{path}: neither a folder of `datasets` nor parquet files; name the file itself")
+    return named or files
 
 
 def _read_saved(folder: Path) -> Any:

@@ -33,7 +33,7 @@ def read_row(row: Row, where: str) -> tuple[ResponsePair, Any]:
     query = text_of(row, "query", where).removeprefix(_PLACE_OF_IMAGE)
     responses = responses_of(row.get("response"), f"{where}: response")
     pair = ResponsePair(text_of(row, "id", where), query, responses, ranking.index(0), _GROUPS[source], source)
-    return pair, row.get("image", row.get("image_path"))
+    return pair, row.get("image_path") if row.get("image") is None else row["image"]
 
 
 def source_of(row: Row, where: str) -> str:

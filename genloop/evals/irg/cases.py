@@ -22,7 +22,7 @@ from genloop.data.irg.quality import quality
 from genloop.data.irg.quotes import faithful, same_at_precision
 from genloop.data.irg.record import Action, Diagnosis, Features, Record, Round, SceneSpec
 from genloop.data.irg.split import scene_sha
-from genloop.data.irg.text import action_text, attempts
+from genloop.data.irg.text import action_text, attempts, quote
 from genloop.data.shards import Fields
 from genloop.records import Critique
 from genloop.rewards.critics.settings import ImageCritic, Sight
@@ -110,7 +110,8 @@ def quoted(reasoning: str, found: Sequence[Diagnosis], features: Features) -> tu
     for evidence in (one for diagnosis in found for one in diagnosis.evidence):
         if evidence.feature in known and not isinstance(evidence.value, str):
             value = known[evidence.feature]
-            right += value is not None and same_at_precision(f"{evidence.value}", value)
+            text = max(quote(evidence.feature, evidence.value), f"{evidence.value}", key=len)  # JSON has dropped zeros
+            right += value is not None and same_at_precision(text, value)
             total += 1
     return right, total
 

@@ -16,6 +16,7 @@ from genloop.runs.generated import check_generated, read_generated
 from genloop.runs.rows import GeneratedRow, RecordedCandidate
 from genloop.stats.best_of_k import best_of_k
 from genloop.stats.gains import gain
+from genloop.stats.intervals import as_numbers
 
 OUTCOME = "outcome"
 Key = tuple[int, int]  # prompt and sample
@@ -108,8 +109,7 @@ def _paired(
 ) -> dict[str, Any]:
     """`after` minus `before`, and what both cost in images."""
     found = gain(before, after, prompts, seed)
-    low, high = (None if np.isnan(bound) else bound for bound in found.difference[1:])
-    difference = {"n": len(before), "estimate": found.difference.estimate, "low": low, "high": high}
+    difference = as_numbers(found.difference, len(before))
     return {"cost in images": k, "score": found.after, "best of k": found.before, "difference": difference}
 
 

@@ -12,8 +12,8 @@ import numpy as np
 
 from genloop.stats.clusters import numbered
 from genloop.stats.gains import gain
-from genloop.stats.intervals import Interval, clustered_wilson
-from genloop.stats.resampling import bootstrap, cluster_bootstrap
+from genloop.stats.intervals import Interval, as_numbers, clustered_wilson
+from genloop.stats.resampling import bootstrap, drawn_mean
 
 Rows = Sequence[Mapping[str, Any]]
 Numbers = dict[str, dict[str, Any]]  # measure -> {"n", "estimate", "low", "high"}
@@ -36,11 +36,10 @@ def summarize(rows: Rows, base: str, target: float, seed: int) -> dict[str, Any]
 
 
 def _numbers(rows: Rows, target: float, seed: int) -> Numbers:
-    """Of one critic."""
     scenes = [row["scene"] for row in rows]
     found: Numbers = {}
     for name, key in TRUTHS.items():
-        found[f"macro-F1 against {name}"] = _shown(_macro_f1([rows], key, seed)[0], len(rows))
+        found[f"macro-F1 against {name}"] = as_numbers(_macro_f1([rows], key, seed)[0], len(rows))
         found[f"exact set against {name}"] = _share([_is_exact(row, key) for row in rows], scenes)
     errors = [(abs(row["said"][i] - row["oracle"][i]), row["scene"]) for row in rows for i in _both(row)]
     found["severity error"] = _mean([e for e, _ in errors], [s for _, s in errors], seed)
@@ -72,7 +71,7 @@ def _paired(base: Rows, other: Rows, seed: int) -> Numbers:
     first, second = [one for one, _ in pairs], [one for _, one in pairs]
     scenes, found = [row["scene"] for row in first], {}
     for name, key in TRUTHS.items():
-        found[f"macro-F1 against {name}"] = _shown(_macro_f1([second, first], key, seed)[-1], len(pairs))
+        found[f"macro-F1 against {name}"] = as_numbers(_macro_f1([second, first], key, seed)[-1], len(pairs))
         before, after = ([_is_exact(row, key) for row in rows] for rows in (first, second))
         found[f"exact set against {name}"] = _gained(before, after, scenes, seed)
     before, after = ([row["composite"][-1] for row in rows] for rows in (first, second))
@@ -145,19 +144,13 @@ def _rounds_to(composites: Sequence[float], target: float) -> int:
 
 
 def _share(values: Sequence[float], clusters: Sequence[str]) -> dict[str, Any]:
-    return _shown(clustered_wilson(values, clusters) if values else None, len(values))
+    return as_numbers(clustered_wilson(values, clusters) if values else None, len(values))
 
 
 def _mean(values: Sequence[float], clusters: Sequence[str], seed: int) -> dict[str, Any]:
-    return _shown(cluster_bootstrap(values, clusters, seed) if values else None, len(values))
+    return as_numbers(drawn_mean(values, clusters, seed) if values else None, len(values))
 
 
 def _gained(before: Sequence[float], after: Sequence[float], scenes: Sequence[str], seed: int) -> dict[str, Any]:
     found = gain(before, after, scenes, seed)
-    return _shown(found.difference, len(before)) | {"p": found.p}
-
-
-def _shown(interval: Interval | None, n: int) -> dict[str, Any]:
-    """JSON has no NaN: what is not known is null."""
-    numbers = interval._asdict() if interval is not None else dict.fromkeys(Interval._fields)
-    return {"n": n} | {name: None if value is None or np.isnan(value) else value for name, value in numbers.items()}
+    return as_numbers(found.difference, len(before)) | {"p": found.p}

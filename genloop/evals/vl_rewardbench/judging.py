@@ -21,7 +21,7 @@ from genloop.data.responses.pair import ResponsePair, ResponsePairs
 from genloop.evals.vl_rewardbench.parsers import PARSERS, agrees
 from genloop.records import Likelihood, Writing
 from genloop.rewards.responses.settings import Reading
-from genloop.rewards.responses.wording import VERDICTS, Order, generated_question, short_question
+from genloop.rewards.responses.wording import SHORT, VERDICTS, Order, question_about
 
 ORDERS: tuple[Order, Order] = ("as given", "swapped")
 Row = dict[str, Any]
@@ -117,7 +117,7 @@ def _verdicts(judge: Any, items: _Items) -> list[Row]:
     """P(answer 1) against P(answer 2) in each order; P(the first is better) is the mean of both orders."""
     in_order = []
     for order in ORDERS:
-        asked = [short_question(pair.query, pair.responses, order) for pair in items.pairs]
+        asked = [question_about(SHORT, pair.query, pair.responses, order) for pair in items.pairs]
         in_order.append(judge.likelihoods(asked, [VERDICTS] * len(asked), items.images))
     rows = []
     for forth, back in zip(*in_order):
@@ -153,7 +153,7 @@ def _generated(judge: Any, items: _Items, asking: Asking) -> list[list[Row]]:
     for trial in range(asking.trials):
         orders = [ORDERS[(number + trial) % 2] for number in items.numbers]
         asked = [
-            generated_question(asking.wording, pair.query, pair.responses, order)
+            question_about(asking.wording, pair.query, pair.responses, order)
             for pair, order in zip(items.pairs, orders)
         ]
         seeds = [_seed(asking.seed, number, trial) for number in items.numbers]

@@ -5,8 +5,7 @@ from typing import Any
 
 from genloop.report.figures.canvas import At, Svg
 from genloop.report.figures.frontier import Dot, frontier_svg
-from genloop.stats.intervals import Interval
-from genloop.stats.judges.compression import interval_of
+from genloop.stats.intervals import Interval, interval_of
 from genloop.stats.markdown import percent, table_head, table_row
 
 Table = tuple[str, Sequence[str], list[list[str]]]  # title, head, cells

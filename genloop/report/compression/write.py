@@ -12,7 +12,7 @@ from genloop.report.heads import Head
 from genloop.report.page.provenance import config_of, facts_of
 from genloop.report.rendering import percent, render
 from genloop.rundir import read_run, write_atomic
-from genloop.stats.judges.compression import interval_of
+from genloop.stats.intervals import interval_of
 
 
 def write_compression(folder: Path, out: Path) -> Path:

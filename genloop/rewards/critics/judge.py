@@ -57,31 +57,26 @@ class CriticJudgeMaker(JudgeMaker):
 
     @classmethod
     def check(cls, options: CriticJudgeOptions, resolve: Resolve) -> None:
-        """Critic and judge."""
         options.critic.check(resolve)
         if options.judge is not None:
             check_judge(options.judge, resolve, ("outcome",))
 
     @classmethod
     def inputs(cls, options: CriticJudgeOptions, resolve: Resolve) -> dict[str, Path]:
-        """The files of both."""
         found = options.critic.inputs(resolve, "critic")
         return found | (options.judge.inputs(resolve, "judge") if options.judge else {})
 
     @classmethod
     def questions(cls, options: CriticJudgeOptions, resolve: Resolve) -> tuple[str, ...]:
-        """What the judge answers, and critiques."""
         asked = options.judge.maker.questions(options.judge.options, resolve) if options.judge else ("outcome",)
         return (*(question for question in asked if question not in ("compare", "refine")), "refine")
 
     @classmethod
     def classes(cls, options: CriticJudgeOptions) -> Sequence[str] | None:
-        """Those that the judge knows."""
         return None if options.judge is None else judge_classes(options.judge)
 
     @classmethod
     def load(cls, options: CriticJudgeOptions, resolve: Resolve, device: str) -> "CriticJudge":
-        """Both on `device`."""
         judge = None if options.judge is None else build_judge(options.judge, resolve, device)
         return CriticJudge(build_critic(options.critic, resolve, device), judge, options.quality)
 

@@ -37,12 +37,10 @@ class MajorityMaker(CriticMaker):
 
     @classmethod
     def check(cls, options: MajorityOptions, resolve: Resolve) -> None:
-        """That there are traces to count."""
         Corpus(options.shards, SPLIT)
 
     @classmethod
     def load(cls, options: MajorityOptions, resolve: Resolve, device: str) -> "MajorityCritic":
-        """Counts the diagnoses of the first rounds."""
         found: dict[tuple[str, ...], tuple[Diagnosis, ...]] = {}
         counts: Counter[tuple[str, ...]] = Counter()
         for record in Corpus(options.shards, SPLIT):
@@ -64,7 +62,6 @@ class MajorityCritic:
         self.found = found
 
     def criticise(self, sights: Sequence[Sight]) -> list[Critique]:
-        """The same of each."""
         return [self._criticise(sight) for sight in sights]
 
     def _criticise(self, sight: Sight) -> Critique:

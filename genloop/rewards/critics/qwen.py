@@ -51,7 +51,6 @@ class QwenMaker(CriticMaker):
 
     @classmethod
     def load(cls, options: QwenOptions, resolve: Resolve, device: str) -> "QwenCritic":
-        """The model on `device`."""
         import torch
 
         from genloop.models.qwen.generate import load_talker
@@ -67,7 +66,6 @@ class QwenCritic:
         self.talker, self.options = talker, options
 
     def criticise(self, sights: Sequence[Sight]) -> list[Critique]:
-        """What the model says of each."""
         chats = [_Chat(sight) for sight in sights]
         for _ in range(self.options.attempts):
             unread = [chat for chat in chats if chat.said is None]
@@ -109,7 +107,6 @@ class _Chat:
             self.messages = [*self.messages, {"role": "assistant", "content": said}, refusal]
 
     def critique(self) -> Critique:
-        """What came of it."""
         features, said = features_of(self.sight.features), self.said
         if said is None:
             return Critique(features, problems=self.problems, failed=True, prompt=self.sight.instruction)

@@ -21,7 +21,6 @@ class RulesMaker(CriticMaker):
 
     @classmethod
     def load(cls, options: Settings, resolve: Resolve, device: str) -> "RuleCritic":
-        """It is the same on every device."""
         return RuleCritic()
 
 

@@ -219,7 +219,10 @@ def _alternatives(answer: dict[str, Any]) -> list[tuple[str, float]]:
     """The first token's (token, log-probability) pairs."""
     try:
         entries = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        return [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
+        found = [(str(entry["token"]), float(entry["logprob"])) for entry in entries]
+        if any(math.isnan(log_p) for _, log_p in found):
+            raise ValueError("a probability that is no number")
+        return found
     except (KeyError, IndexError, TypeError, ValueError, OverflowError):
         raise ServerFailed("the answer has no top_logprobs; use a server that gives log-probabilities") from None
 

@@ -64,7 +64,6 @@ class ChatMaker(ResponseMaker):
 
     @classmethod
     def load(cls, options: ChatOptions, resolve: Resolve, device: str) -> "ChatJudge":
-        """The model on `device`."""
         import torch
 
         from genloop.models.qwen.generate import load_talker
@@ -82,7 +81,6 @@ class ChatJudge:
 
     @property
     def network(self) -> Any:
-        """The model, to be measured."""
         return self.talker.model
 
     def likelihoods(

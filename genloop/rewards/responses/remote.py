@@ -33,7 +33,6 @@ class RemoteMaker(ResponseMaker):
 
     @classmethod
     def check(cls, options: ServerOptions, resolve: Resolve) -> None:
-        """The package, the key, and whether the server is there and serves the model."""
         check_server(options, _GROUP)
 
     @classmethod
@@ -43,7 +42,6 @@ class RemoteMaker(ResponseMaker):
 
     @classmethod
     def load(cls, options: ServerOptions, resolve: Resolve, device: str) -> "RemoteWriter":
-        """A client."""
         return RemoteWriter(options, open_server(options, _GROUP))
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from genloop.config import Settings
 from genloop.factories import Resolve
 from genloop.records import Prompt
-from genloop.rewards.build import build_judge, check_asker, check_judge, judge_fingerprint
+from genloop.rewards.build import build_judge, check_asker, check_judge, judge_fingerprint, needs_metadata
 from genloop.rewards.responses.settings import ResponseMaker
 from genloop.rewards.settings import JudgeSettings
 
@@ -47,8 +47,7 @@ class ScoredMaker(ResponseMaker):
 
     @classmethod
     def check(cls, options: ScoredOptions, resolve: Resolve) -> None:
-        """The judge, and that it can be asked."""
-        if options.judge.maker.needs_metadata:
+        if needs_metadata(options.judge):
             raise ValueError(f"judge.kind: judge {options.judge.kind!r} needs GenEval metadata, which answers lack")
         for key, text in (("prompt", options.prompt), ("question", options.question)):
             if text is not None and "{response}" not in text:
@@ -60,17 +59,14 @@ class ScoredMaker(ResponseMaker):
 
     @classmethod
     def inputs(cls, options: ScoredOptions, resolve: Resolve) -> dict[str, Path]:
-        """The judge's files."""
         return options.judge.inputs(resolve, "judge")
 
     @classmethod
     def facts(cls, options: ScoredOptions, resolve: Resolve) -> dict[str, Any]:
-        """Who scores."""
         return {"judge": options.judge.kind, "judge fingerprint": judge_fingerprint(options.judge, resolve, "any")[:12]}
 
     @classmethod
     def load(cls, options: ScoredOptions, resolve: Resolve, device: str) -> "ResponseScores":
-        """The judge on `device`."""
         return ResponseScores(build_judge(options.judge, resolve, device), options)
 
 

@@ -8,7 +8,7 @@ from genloop.reading import read_utf8
 
 Order = Literal["as given", "swapped"]
 _PLACE = re.compile(r"\{(query|first|second)\}")
-VERDICTS = ("1", "2")  # what the short question is answered with
+VERDICTS = ("1", "2")  # what SHORT is answered with
 
 _GENERATED = """You judge answers to questions about images. Look at the image, read the question, and decide which of \
 two answers is better.
@@ -27,7 +27,7 @@ Judge both answers by these criteria:
 
 Give your reasons for each criterion. End with one line of your overall judgment, in this form: \
 Overall Judgment: Answer X is better."""
-_SHORT = """Question: {query}
+SHORT = """Question: {query}
 
 Answer 1: {first}
 
@@ -44,17 +44,8 @@ def read_wording(path: Path | None) -> str:
     return text
 
 
-def generated_question(wording: str, query: str, responses: tuple[str, str], order: Order) -> str:
-    """The question that is answered at length; ours has VL-RewardBench's criteria and form of the last line."""
-    return _filled(wording, query, responses, order)
-
-
-def short_question(query: str, responses: tuple[str, str], order: Order) -> str:
-    """The question that is answered with one of `VERDICTS`."""
-    return _filled(_SHORT, query, responses, order)
-
-
-def _filled(text: str, query: str, responses: tuple[str, str], order: Order) -> str:
+def question_about(wording: str, query: str, responses: tuple[str, str], order: Order) -> str:
+    """A wording with question and answers: of `read_wording`, or SHORT."""
     first, second = responses if order == "as given" else responses[::-1]
     values = {"query": query, "first": first, "second": second}
-    return _PLACE.sub(lambda found: values[found[1]], text)  # in one pass: answers may hold braces
+    return _PLACE.sub(lambda found: values[found[1]], wording)  # in one pass: answers may hold braces

@@ -133,7 +133,7 @@ class EditKeys(Settings):
 def read_requests(path: Path, defaults: Sequence[tuple[str, Any]]) -> list[EditKeys]:
     """A work list, one JSON object a line, its keys before those of `defaults`; ValueError names file and line."""
     found = []
-    for number, line in enumerate(read_utf8(path).splitlines(), start=1):
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"

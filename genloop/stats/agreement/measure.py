@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from genloop.stats.agreement.votes import Votes
+from genloop.stats.clusters import numbered
 from genloop.stats.intervals import Interval, clustered_wilson
 from genloop.stats.paired import holm, mcnemar, sign_flip_test
 from genloop.stats.rates import in_order
@@ -143,12 +144,9 @@ def _rate_among(images: Sequence[AnnotatedImage], those: Sequence[bool], values:
 
 def _cells_by_prompt(verdicts: Sequence[bool], images: Sequence[AnnotatedImage]) -> np.ndarray:
     """-> (C, 4)"""
-    numbers: dict[str, int] = {}
-    rows = [numbers.setdefault(image.prompt, len(numbers)) for image in images]
-    columns = [
-        (0 if image.human else 1) if verdict else (2 if image.human else 3) for verdict, image in zip(verdicts, images)
-    ]
-    cells = np.zeros((len(numbers), 4))
+    rows, prompts = numbered([image.prompt for image in images])
+    columns = np.array([2 * (not verdict) + (not image.human) for verdict, image in zip(verdicts, images)])
+    cells = np.zeros((len(prompts), 4))
     np.add.at(cells, (rows, columns), 1)
     return cells
 
@@ -182,13 +180,9 @@ def _margins(images: Sequence[AnnotatedImage]) -> list[Margin]:
 
 
 def _person(images: Sequence[AnnotatedImage]) -> Interval:
-    votes = [(image.prompt, side) for image in images for side in _sides(image.votes)]
-    return clustered_wilson([float(side) for _, side in votes], [prompt for prompt, _ in votes])
-
-
-def _sides(votes: Votes) -> list[bool]:
-    majority, minority = votes.margin
-    return [True] * majority + [False] * minority
+    margins = [(image.prompt, *image.votes.margin) for image in images]
+    sides = [(prompt, side) for prompt, most, rest in margins for side in [1.0] * most + [0.0] * rest]
+    return clustered_wilson([side for _, side in sides], [prompt for prompt, _ in sides])
 
 
 def _pair(task: str, images: Sequence[AnnotatedImage], seed: int, num_resamples: int) -> PairedAgreement:

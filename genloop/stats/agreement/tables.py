@@ -45,21 +45,13 @@ def markdown(found: Agreement, names: Sequence[str], facts: Mapping[str, object]
 
 def as_json(found: Agreement, names: Sequence[str], facts: Mapping[str, object]) -> dict[str, Any]:
     """The same numbers unrounded."""
-    return {"evaluators": list(names), **facts, **_plain(asdict(found), found)}
+    parts = {name: [_plain(asdict(one)) for one in getattr(found, name)] for name in ("tasks", "margins", "paired")}
+    return {"evaluators": list(names), **facts, **parts, "person": found.person._asdict()}
 
 
-def _plain(values: dict[str, Any], found: Agreement) -> dict[str, Any]:
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """Intervals as {"estimate", "low", "high"}: asdict keeps named tuples as such."""
-    return {
-        "tasks": [{key: _interval(value) for key, value in task.items()} for task in values["tasks"]],
-        "margins": [{key: _interval(value) for key, value in margin.items()} for margin in values["margins"]],
-        "person": found.person._asdict(),
-        "paired": [{key: _interval(value) for key, value in pair.items()} for pair in values["paired"]],
-    }
-
-
-def _interval(value: Any) -> Any:
-    return value._asdict() if isinstance(value, Interval) else value
+    return {key: value._asdict() if isinstance(value, Interval) else value for key, value in values.items()}
 
 
 def _of_task(task: TaskAgreement) -> list[str]:

@@ -168,7 +168,10 @@ def _check_model(row: Mapping[str, str | None], known: dict[str, str], where: st
 def _counted(row: Mapping[str, str | None], metadata: Mapping[str, Any], rule: Rule, where: str) -> Votes:
     """The votes of one row: of one person, or of all in a consensus."""
     if PUBLISHED in row:
-        return Votes(int(says_yes(row, metadata, rule)), 1)
+        try:
+            return Votes(int(says_yes(row, metadata, rule)), 1)
+        except (KeyError, TypeError, AttributeError, IndexError):
+            raise ValueError(f"{where}: evaluated without GenEval's metadata, by which answers are read") from None
     if CONSENSUS in row:
         yes, total = (_whole(row, key, where) for key in (f"n_{rule}", "n_annotators"))
         if yes > total:

@@ -5,7 +5,7 @@ from typing import Any
 
 from genloop.runs.judged import JudgedPair
 from genloop.runs.measured import MeasuredJudge
-from genloop.stats.intervals import Interval, clustered_wilson
+from genloop.stats.intervals import clustered_wilson
 from genloop.stats.latency import latency
 from genloop.stats.retention import Criterion, Retention, retention
 
@@ -21,10 +21,8 @@ def shared_rows(judged: Mapping[str, Rows], original: str) -> dict[str, Rows]:
         raise ValueError(f"runs: no pair was judged by all of {', '.join(judged)}")
     for name, rows in by_number.items():
         for number in shared:
-            if (rows[number].id, rows[number].best) != (
-                by_number[original][number].id,
-                by_number[original][number].best,
-            ):
+            own, other = rows[number], by_number[original][number]
+            if (own.id, own.best) != (other.id, other.best):
                 raise ValueError(f"runs: pair {number} of {name} is not that of {original}; judge the same file")
     return {name: [rows[number] for number in shared] for name, rows in by_number.items()}
 
@@ -85,8 +83,3 @@ def _cost(one: MeasuredJudge, key: str) -> float | None:
 
 def _ratio(value: float | None, whole: float | None) -> float | None:
     return None if value is None or whole is None else value / whole
-
-
-def interval_of(numbers: Mapping[str, float]) -> Interval:
-    """An interval as JSON -> the interval."""
-    return Interval(numbers["estimate"], numbers["low"], numbers["high"])

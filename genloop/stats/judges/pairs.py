@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from genloop.runs.judged import STRICT, WRITTEN, JudgedPair, by_arm
-from genloop.stats.intervals import Interval, clustered_wilson, mean_of
+from genloop.stats.intervals import Interval, as_numbers, clustered_wilson, interval_of, mean_of
 from genloop.stats.judges.quality import JudgeAnswers, calibration_error
 from genloop.stats.paired import holm, weighted_sign_flip_test
 from genloop.stats.resampling import cluster_bootstrap, paired_bootstrap
@@ -64,7 +64,7 @@ def _longer(row: JudgedPair) -> float:
 def _accuracies(rows: Rows, right: Right) -> dict[str, Any]:
     groups = {group: _share(list(map(right, own)), own) for group, own in _by_group(rows).items()}
     whole = _share(list(map(right, rows)), rows)
-    macro = _shown(mean_of([_interval(one) for one in groups.values()]), len(rows))
+    macro = as_numbers(mean_of([interval_of(one) for one in groups.values()]), len(rows))
     return {
         "groups": groups,
         "macro": macro,
@@ -131,7 +131,7 @@ def _calibration(told: Sequence[tuple[JudgedPair, float]], seed: int) -> Number 
     sure = np.array([max(p, 1 - p) for _, p in told])
     right = np.array([0.5 if p == 0.5 else float((p < 0.5) == row.best) for row, p in told])
     answers = JudgeAnswers(right, sure, [row.cluster for row, _ in told])
-    return _shown(calibration_error(answers, seed), len(told))
+    return as_numbers(calibration_error(answers, seed), len(told))
 
 
 def _parsers(rows: Rows) -> dict[str, Any]:
@@ -166,8 +166,8 @@ def _macro(values: Sequence[float], rows: Rows) -> Number | None:
     groups: dict[str, list[tuple[float, JudgedPair]]] = {}
     for value, row in zip(values, rows, strict=True):
         groups.setdefault(row.group, []).append((value, row))
-    shares = [_share([value for value, _ in own], [row for _, row in own]) for own in groups.values()]
-    return _shown(mean_of([_interval(one) for one in shares]), len(rows))
+    shares = [_share(*zip(*own)) for own in groups.values()]
+    return as_numbers(mean_of([interval_of(one) for one in shares]), len(rows))
 
 
 def _differences(arms: Mapping[str, tuple[Rows, Right]], base: str, seed: int) -> dict[str, Any]:
@@ -185,8 +185,8 @@ def _differences(arms: Mapping[str, tuple[Rows, Right]], base: str, seed: int) -
         for a, b, cluster in zip(after, before, clusters):
             sums[cluster] = sums.get(cluster, 0.0) + a - b
         found[name] = {
-            "overall": _shown(paired_bootstrap(after, before, clusters, seed), len(both)),
-            "macro": _shown(paired_bootstrap(after, before, clusters, seed, tags=groups), len(both)),
+            "overall": as_numbers(paired_bootstrap(after, before, clusters, seed), len(both)),
+            "macro": as_numbers(paired_bootstrap(after, before, clusters, seed, tags=groups), len(both)),
             "p": weighted_sign_flip_test(list(sums.values()), seed),
         }
     for name, p in zip(found, holm([one["p"] for one in found.values()])):
@@ -202,31 +202,20 @@ def _by_group(rows: Rows) -> dict[str, list[JudgedPair]]:
 
 
 def _share(values: Sequence[float], rows: Rows) -> Number:
-    interval = clustered_wilson(values, [row.cluster for row in rows]) if values else None
-    return _shown(interval, len(values))
+    return as_numbers(clustered_wilson(values, [row.cluster for row in rows]) if values else None, len(values))
 
 
 def _mean(values: Sequence[float], rows: Rows, seed: int) -> Number | None:
     if not values:
         return None
-    return _shown(cluster_bootstrap(values, [row.cluster for row in rows], seed, ends=(0.0, 1.0)), len(values))
+    return as_numbers(cluster_bootstrap(values, [row.cluster for row in rows], seed, ends=(0.0, 1.0)), len(values))
 
 
 def _gained(after: Sequence[float], before: Sequence[float], rows: Rows, seed: int) -> Number | None:
     if not rows:
         return None
-    return _shown(paired_bootstrap(after, before, [row.cluster for row in rows], seed), len(rows))
+    return as_numbers(paired_bootstrap(after, before, [row.cluster for row in rows], seed), len(rows))
 
 
 def _over_chance(one: Number) -> Number:
     return one | {key: None if one[key] is None else 2 * one[key] - 1 for key in Interval._fields}
-
-
-def _interval(one: Number) -> Interval:
-    return Interval(one["estimate"], one["low"], one["high"])
-
-
-def _shown(interval: Interval | None, n: int) -> Number:
-    """JSON has no NaN: what is not known is null."""
-    numbers = interval._asdict() if interval is not None else dict.fromkeys(Interval._fields)
-    return {"n": n} | {name: None if value is None or np.isnan(value) else value for name, value in numbers.items()}

@@ -22,6 +22,13 @@ def test_parts_and_names_of_images_mean_the_same(tmp_path):
     assert file.row(1).name.endswith("chats.jsonl:2")
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
+def test_only_a_line_feed_ends_a_row(tmp_path, mark):
+    chat = {"messages": [{"role": "user", "content": f"a{mark}b"}, ANSWER]}
+    (tmp_path / "chats.jsonl").write_text("\r\n".join([json.dumps(chat, ensure_ascii=False)] * 2), "utf-8")
+    assert [ChatFile(tmp_path / "chats.jsonl").row(n).messages[0].text for n in range(2)] == [f"a{mark}b"] * 2
+
+
 def test_llava_conversations_are_chats_too(tmp_path):
     said = [{"from": "human", "value": "<image>\nIs it?"}, {"from": "gpt", "value": "no"}]
     (tmp_path / "c.json").write_text(json.dumps([{"id": "7", "image": "a.png", "conversations": said}]))

@@ -2,9 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from genloop.data.images import encode_png
 from genloop.data.pictures import Picture, find_images, find_pictures
+from genloop.data.shards import Sample, write_shard
 from genloop.records import Prompt
 from tests.worlds.image_folders import small_set, write_images, write_pictures
 
@@ -48,6 +51,18 @@ def test_rows_name_their_images(tmp_path, keys):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     found = find_pictures(tmp_path / "images", tmp_path / "rows.jsonl")
     assert [(p.image, p.prompt) for p in found] == [("cat.png", Prompt(1, "a cat")), ("dog.png", Prompt(0, "a dog"))]
+
+
+def test_images_of_shards_have_the_number_of_their_row_or_else_of_their_place(tmp_path):
+    png = encode_png(np.zeros((8, 8, 3), dtype=np.uint8))
+    rows = [{"prompt_index": 4, "sample": 1}, {"prompt_index": "4"}, {"prompt_index": None, "sample": "x"}, {}]
+    texts = [json.dumps(row | {"prompt": "a dog"}).encode() for row in rows]
+    write_shard(tmp_path / "0.tar", [Sample(f"{n}", {"png": png, "json": text}) for n, text in enumerate(texts)])
+    assert [(p.prompt.index, p.number) for p in find_pictures(tmp_path)] == [(4, 1), (1, 0), (2, 0), (3, 0)]
+    write_shard(tmp_path / "0.tar", [Sample("0", {"png": png, "json": b'{"prompt_index": -1}'})])
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    with pytest.raises(ValueError, match="no line -1"):
+        find_pictures(tmp_path, tmp_path / "prompts.txt")
 
 
 def test_a_reference_is_every_image_below_a_folder(tmp_path):

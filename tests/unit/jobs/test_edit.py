@@ -13,6 +13,7 @@ from genloop.job import run_command
 from genloop.ledger import read_rows
 from genloop.models.flux_edit.config import CONNECTOR
 from genloop.report.generated.write import is_generated, write_generated
+from genloop.sampling.flux_edit.requests import read_requests
 from jobs import edit, verify
 from tests.runs import contents, refusal, rows_text
 from tests.unit.models.flux_edit.test_teed import write_teed
@@ -46,6 +47,13 @@ def test_every_mode_makes_its_images_and_says_what_they_were_made_from(tiny: Pat
     drawn, given = (np.asarray(Image.open(path).convert("RGB")) for path in (tiny / rows[2, 0]["image"], SCENE))
     assert (drawn[outside] == given[outside]).all() and (drawn[~outside] != given[~outside]).any()
     assert run_command(verify, [f"run={tiny}", f"out={tiny.parent / 'verified'}"]) == 0
+
+
+def test_only_a_line_feed_ends_a_request(tmp_path: Path) -> None:
+    asked = {"mode": "variation", "input_image": str(SCENE), "prompt": "a red\u2028circle\x85"}
+    (tmp_path / "work.jsonl").write_text(f"{json.dumps(asked, ensure_ascii=False)}\r\n" * 2, "utf-8")
+    found = [request.prompt for request in read_requests(tmp_path / "work.jsonl", [])]
+    assert found == [asked["prompt"]] * 2
 
 
 def test_a_page_shows_what_was_given_beside_what_was_drawn(tiny: Path, tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from genloop.data.chats import ChatFile
 from genloop.data.image_reader import decode_image
 from genloop.data.irg.exports.hub import columns
-from genloop.data.irg.exports.looks import looks_of, record_of, text_of
-from genloop.data.irg.exports.own import Joined
+from genloop.data.irg.exports.looks import looks_of, record_of, sample_of, text_of
+from genloop.data.irg.exports.own import joined
 from genloop.data.irg.record import parse_record
+from genloop.data.irg.text import conversation
 from genloop.data.shards import write_shard
 from genloop.job import run_command
 from genloop.ledger import read_rows
@@ -43,7 +44,7 @@ def there_and_back(source, tmp_path, name):
     """{id: sample} before and after."""
     assert export(tmp_path / "there", f"source={source}", f"format={name}") == 0
     assert export(tmp_path / "back", f"source={tmp_path / 'there'}", f"source_format={name}", "license=CC0-1.0") == 0
-    first, again = ({sample.key: sample for sample in Joined(folder)} for folder in (source, tmp_path / "back"))
+    first, again = ({sample.key: sample for sample in joined(folder)} for folder in (source, tmp_path / "back"))
     return first, again
 
 
@@ -101,6 +102,47 @@ def test_a_table_keeps_all_but_the_scene_the_gain_and_what_is_hidden(source, tmp
     assert verified(tmp_path / "back") == 0
 
 
+@pytest.mark.parametrize("name", ["irg", "verl", "chat", "csv", "shards"])
+def test_any_instruction_is_a_row_of_every_format(tmp_path, name):
+    made = trace("dark")
+    record = made.record.model_copy(update={"instruction": 'a red\u2028circle,\x85 "one" | \u00fc', "messages": ()})
+    record = record.model_copy(update={"messages": conversation(record, ["Diagnose this image."] * 9)})
+    write_shard(tmp_path / "set" / "00000.tar", [sample_of(record, made.images)])
+    ((_, sample),) = there_and_back(tmp_path / "set", tmp_path, name)[1].items()
+    assert record_of(sample).instruction == record.instruction
+
+
+@pytest.mark.parametrize("name", ["verl", "chat", "irg"])
+def test_any_name_of_a_row_gives_a_key_that_a_shard_may_hold(source, tmp_path, name):
+    assert export(tmp_path / "there", f"source={source}", f"format={name}", "split=test") == 0
+    for file in (tmp_path / "there" / "exported").iterdir():
+        if name == "irg":
+            parquet, arrow = require("pyarrow.parquet"), require("pyarrow")
+            table = parquet.read_table(file)
+            renamed = arrow.array([f"a/b.{key.as_py()}" for key in table["id"]], arrow.string())
+            parquet.write_table(table.set_column(table.column_names.index("id"), "id", renamed), file)
+        else:
+            key = "source_record_id" if name == "verl" else "id"
+            rows = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+            file.write_text("".join(f"{json.dumps(row | {key: f'a/b.{row[key]}'})}\n" for row in rows))
+    assert export(tmp_path / "back", f"source={tmp_path / 'there'}", f"source_format={name}") == 0
+    assert sorted(sample.key for sample in joined(tmp_path / "back")) == [
+        f"a-b-{kind}-{seed:05d}" for kind, seed in sorted(zip(KINDS, range(10, 14)))
+    ]
+
+
+def test_rows_of_a_torn_group_are_told_and_the_others_go_on(source, tmp_path):
+    assert export(tmp_path / "there", f"source={source}", "format=irg") == 0
+    (tmp_path / "both").mkdir()
+    data = max((file.read_bytes() for file in (tmp_path / "there" / "exported").iterdir()), key=len)
+    quarter = len(data) // 4
+    (tmp_path / "both" / "0.parquet").write_bytes(data)
+    (tmp_path / "both" / "1.parquet").write_bytes(data[:quarter] + bytes(quarter) + data[2 * quarter :])
+    assert export(tmp_path / "back", f"source={tmp_path / 'both'}", "source_format=irg") == 0
+    refused = [row.get("refused", "") for row in read_rows(tmp_path / "back")]
+    assert refused[:3] == [""] * 3 and all("1.parquet" in why for why in refused[3:]) and len(refused) == 6
+
+
 def test_genref_holds_pairs_of_images_with_the_reflection(source, tmp_path):
     first, again = there_and_back(source, tmp_path, "genref")
     assert len(again) == 6 and {key.rpartition("-")[0].partition("-")[0] for key in again} == {
@@ -108,7 +150,7 @@ def test_genref_holds_pairs_of_images_with_the_reflection(source, tmp_path):
         "undone",
         "content",
     }
-    (pair, *_) = Joined(tmp_path / "there")
+    (pair, *_) = joined(tmp_path / "there")
     assert set(pair.fields) == {"good_image.jpg", "bad_image.jpg", "reflection.txt", "prompt.txt", "subset.txt"}
     for key, sample in again.items():
         old, new = record_of(first[key.rpartition("-")[0]]), record_of(sample)
@@ -124,7 +166,7 @@ def test_genref_holds_pairs_of_images_with_the_reflection(source, tmp_path):
 def test_a_copy_of_shards_keeps_every_byte_of_a_split(source, tmp_path):
     assert export(tmp_path / "copy", f"source={source}", "split=test") == 0
     old, new = source / "shards/test", tmp_path / "copy/shards/test"
-    assert [dict(sample.fields) for sample in Joined(old)] == [dict(sample.fields) for sample in Joined(new)]
+    assert [dict(sample.fields) for sample in joined(old)] == [dict(sample.fields) for sample in joined(new)]
     assert {row["left_out"] for row in read_rows(tmp_path / "copy") if row["split"] == "train"} == {"split"}
 
 
@@ -146,8 +188,8 @@ def test_duplicates_are_left_out_of_a_copy(source, tmp_path):
     assert export(tmp_path / "a", f"source={tmp_path / 'set'}", "duplicates=false") == 2  # no list
     (tmp_path / "set" / "duplicates.jsonl").write_text('{"key": "dark-00000", "of": "dark-00010"}\n')
     assert export(tmp_path / "a", f"source={tmp_path / 'set'}", "duplicates=false") == 0
-    assert "dark-00000" not in {sample.key for sample in Joined(tmp_path / "a")}
-    assert len(Joined(tmp_path / "a")) == 7
+    assert "dark-00000" not in {sample.key for sample in joined(tmp_path / "a")}
+    assert len(joined(tmp_path / "a")) == 7
 
 
 @pytest.mark.parametrize("streaming", [True, False])
@@ -156,7 +198,7 @@ def test_the_package_datasets_loads_the_shards(source, tmp_path, streaming):
     load = require("datasets").load_dataset
     keys = {"features": columns(3), "cache_dir": str(tmp_path / "cache"), "streaming": streaming}
     rows = list(load("webdataset", data_files=files, **keys)["test"])
-    samples = list(Joined(source / "shards/test"))
+    samples = list(joined(source / "shards/test"))
     assert [row["__key__"] for row in rows] == [sample.key for sample in samples]
     found = [parse_record(row["json"]) for row in rows]  # numbers in the package's JSON may differ in the last bit
     assert [(one.id, one.messages) for one in found] == [(r.id, r.messages) for r in map(record_of, samples)]

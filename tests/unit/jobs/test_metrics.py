@@ -298,6 +298,8 @@ def test_the_metrics_and_their_needs_are_documented():
         (["metrics.kid.features=pixels", "reference=MOMENTS"], "holds mu and sigma alone; kid needs the features"),
         (["metrics.kid.features=pixels", "reference=TEXT"], "prompts.txt: no such folder"),
         (["metrics.clip_score.checkpoint=REF"], "holds no open_clip_config.json"),
+        (["metrics.fid.features=pixels", "reference=REF", "limit=1"], "images: fid need at least 2 images, found 1"),
+        (["metrics.statistics.features=pixels", "limit=1"], "images: statistics need at least 2 images, found 1"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_before_anything_is_written(images, reference, tmp_path, capsys, words, line):

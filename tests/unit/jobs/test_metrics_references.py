@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from genloop.data.shards import npy_bytes
 from genloop.job import run_command
 from genloop.metrics.features import CachedExtractor, PixelExtractor, PixelOptions
-from genloop.metrics.statistics import npy_bytes
 from genloop.rewards.build import check_judge
 from genloop.rewards.settings import JudgeSettings
 from jobs import metrics

@@ -12,6 +12,7 @@ from genloop.ledger import read_rows
 from genloop.records import pack_tokens
 from genloop.shapes.prompts import prompt_set
 from genloop.stats.best_of_k import best_of_k, ceiling
+from genloop.stats.scaling import scale
 from jobs import scaling_curve
 from tests.runs import contents, is_laid_out, refusal, start
 from tests.worlds.pool_runs import NUM_STEPS, write_pool
@@ -65,6 +66,15 @@ def test_rows_say_which_candidates_are_right_and_what_every_judge_says(pool, tmp
             "flops": 1e6,
             "judging": {"made_up": pytest.approx(1e5), "oracle": 0.0},
         }
+
+
+def test_candidates_of_a_row_without_scores_count_as_not_judged(pool, tmp_path):
+    rows = list(read_rows(run(pool, tmp_path / "run")))
+    rows[3]["scores"] = {}
+    unknown = [[float("nan")] * 4 if (i, k) == (1, 1) else SCORES[i][k] for i in range(12) for k in range(2)]
+    right, scores = np.array(RIGHT).reshape(12, 8), np.array(unknown).reshape(12, 8)
+    expected = mean_of_tasks(np.array([best_of_k(s, v) for s, v in zip(scores, right)]))
+    assert scale(rows, 0).curves["made_up"].score.tolist() == pytest.approx(expected)
 
 
 def test_the_curves_are_those_of_the_pools(pool, tmp_path):

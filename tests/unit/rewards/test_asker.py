@@ -14,7 +14,7 @@ from genloop.models.llava.model import embed_tokens, image_features
 from genloop.models.llava.pixels import pad_tile
 from genloop.models.llava.text import LlavaTokenizer
 from genloop.rewards.build import build_judge, check_asker
-from genloop.rewards.cache import ScoreStore, cached
+from genloop.rewards.cache import CachedJudge, ScoreStore
 from genloop.rewards.llava.judge import LlavaJudge
 from genloop.rewards.questions import Questions, spellings
 from genloop.rewards.remote.judge import probability_of_answer
@@ -168,10 +168,10 @@ class Counting:
 
 def test_free_answers_are_kept_by_question_answer_and_pixels(tmp_path):
     inner, images = Counting(), some_images(3)
-    judge = cached(inner, ScoreStore(tmp_path), "mark")
+    judge = CachedJudge(inner, ScoreStore(tmp_path), "mark")
     first = judge.p_yes_to(TEXTS, images), judge.p_answer_to(TEXTS, ["a", "b", "b"], images)
     assert inner.num_asked == 6
-    again = cached(inner, ScoreStore(tmp_path), "mark")
+    again = CachedJudge(inner, ScoreStore(tmp_path), "mark")
     assert all(
         a.equal(b)
         for a, b in zip(first, (again.p_yes_to(TEXTS, images), again.p_answer_to(TEXTS, list("abb"), images)))

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from genloop.records import Critique, Prompt
-from genloop.rewards.cache import ScoreStore, _line, cached
+from genloop.rewards.cache import CachedJudge, ScoreStore, _line
 from genloop.shapes.prompts import prompt_set
 from tests.processes import Worker
 from tests.worlds.counting_judges import BATCH, Brightness, ComparingBrightness, CountingOracle, images_of, judged
@@ -55,16 +55,16 @@ def test_a_resumed_search_pays_only_for_what_a_killed_worker_had_in_hand(tmp_pat
 @pytest.mark.parametrize("question", ["outcome", "clarity"])
 def test_answers_have_the_same_bits_with_and_without_the_cache(tmp_path, question):
     plain = Brightness().p_yes(question, PROMPTS, IMAGES)
-    first = cached(Brightness(), ScoreStore(tmp_path), "b").p_yes(question, PROMPTS, IMAGES)
+    first = CachedJudge(Brightness(), ScoreStore(tmp_path), "b").p_yes(question, PROMPTS, IMAGES)
     again = Brightness()
-    second = cached(again, ScoreStore(tmp_path), "b").p_yes(question, PROMPTS, IMAGES)
+    second = CachedJudge(again, ScoreStore(tmp_path), "b").p_yes(question, PROMPTS, IMAGES)
     assert again.num_asked == 0
     assert torch.equal(plain, first) and torch.equal(plain, second) and second.dtype == torch.float32
 
 
 def test_only_unknown_images_are_asked_for_and_each_once(tmp_path):
     judge = Brightness()
-    remembering = cached(judge, ScoreStore(tmp_path), "b")
+    remembering = CachedJudge(judge, ScoreStore(tmp_path), "b")
     some = remembering.p_yes("outcome", PROMPTS[:2], IMAGES[:2])
     twice = [0, 2, 2, 1, 3, 2]
     answers = remembering.p_yes("outcome", [PROMPTS[i] for i in twice], IMAGES[twice])
@@ -78,7 +78,7 @@ def test_a_key_holds_everything_that_an_answer_depends_on():
 
     def ask(mark="b", question="outcome", asked=prompt, image=IMAGES[:1], by_metadata=False):
         before = judge.num_asked
-        cached(judge, store, mark, by_metadata=by_metadata).p_yes(question, [asked], image)
+        CachedJudge(judge, store, mark, by_metadata=by_metadata).p_yes(question, [asked], image)
         return judge.num_asked - before
 
     tagged = prompt_set("test", 3, 1)[0]
@@ -93,7 +93,7 @@ def test_a_key_holds_everything_that_an_answer_depends_on():
 
 def test_what_could_not_be_judged_is_asked_again(tmp_path):
     judge = Brightness()
-    remembering = cached(judge, ScoreStore(tmp_path), "b")
+    remembering = CachedJudge(judge, ScoreStore(tmp_path), "b")
     dark = torch.cat([torch.zeros(1, 3, 8, 8), IMAGES[:1]])
     for _ in range(2):
         assert remembering.p_yes("outcome", PROMPTS[:2], dark).isnan().tolist() == [True, False]
@@ -103,12 +103,12 @@ def test_what_could_not_be_judged_is_asked_again(tmp_path):
 
 def test_a_judge_keeps_its_other_abilities():
     judge = ComparingBrightness()
-    remembering = cached(judge, ScoreStore(None), "b")
+    remembering = CachedJudge(judge, ScoreStore(None), "b")
     first = remembering.p_first(PROMPTS, IMAGES, IMAGES.flip(0))
     assert torch.equal(remembering.p_first(PROMPTS, IMAGES, IMAGES.flip(0)), first) and judge.num_asked == 6
     assert not torch.equal(remembering.p_first(PROMPTS, IMAGES.flip(0), IMAGES), first) and judge.num_asked == 12
     assert remembering.flops(("outcome", "clarity"), PROMPTS[0]) == 2.0
-    bare = cached(Brightness(), ScoreStore(None), "b")
+    bare = CachedJudge(Brightness(), ScoreStore(None), "b")
     assert not hasattr(bare, "p_first") and not hasattr(bare, "reasons")
 
 
@@ -118,7 +118,7 @@ def test_reasons_are_kept_also_that_there_is_none_but_not_that_nobody_knows(tmp_
     asked = []
     for _ in range(3):
         judge = ComparingBrightness()
-        remembering = cached(judge, ScoreStore(tmp_path), "b")
+        remembering = CachedJudge(judge, ScoreStore(tmp_path), "b")
         assert remembering.reasons([PROMPTS[0]] * 4, shades[rows]) == [None, "too dark", "", "too dark"]
         assert remembering.reasons([PROMPTS[0]] * 2, shades[1:]) == ["too dark", ""]
         asked.append(judge.num_asked)
@@ -225,7 +225,7 @@ def test_answers_that_are_no_probabilities_are_neither_kept_nor_used(tmp_path, c
 def test_a_cache_that_cannot_be_written_or_read_costs_itself_only(tmp_path, caplog):
     prompts = prompt_set("test", 3, 2)
     judge = CountingOracle(tmp_path / "log")
-    remembering = cached(judge, ScoreStore(tmp_path / "cache", refresh_seconds=0), "oracle")
+    remembering = CachedJudge(judge, ScoreStore(tmp_path / "cache", refresh_seconds=0), "oracle")
     (tmp_path / "cache").rmdir()
     for _ in range(2):
         assert remembering.p_yes("outcome", prompts, images_of(prompts)).tolist() == [1.0] * len(prompts)
@@ -248,12 +248,12 @@ class Criticising(Brightness):
 
 def test_critiques_are_kept_as_they_were_unless_they_had_problems(tmp_path):
     images = torch.tensor([0.0, 0.25, 0.5])[:, None, None, None].expand(3, 3, 8, 8)
-    first = cached(Criticising(), ScoreStore(tmp_path), "c").critiques(PROMPTS[:3], images)
+    first = CachedJudge(Criticising(), ScoreStore(tmp_path), "c").critiques(PROMPTS[:3], images)
     again = Criticising()
-    second = cached(again, ScoreStore(tmp_path), "c").critiques(PROMPTS[:3], images)
+    second = CachedJudge(again, ScoreStore(tmp_path), "c").critiques(PROMPTS[:3], images)
     assert second == first == Criticising().critiques(PROMPTS[:3], images)
     assert again.num_asked == 1
     refined = [replace(prompt, detailed_caption="a dark photo") for prompt in PROMPTS[1:3]]
-    cached(again, ScoreStore(tmp_path), "c").critiques(refined, images[1:])
+    CachedJudge(again, ScoreStore(tmp_path), "c").critiques(refined, images[1:])
     assert again.num_asked == 3
-    assert not hasattr(cached(Brightness(), ScoreStore(None), "b"), "critiques")
+    assert not hasattr(CachedJudge(Brightness(), ScoreStore(None), "b"), "critiques")

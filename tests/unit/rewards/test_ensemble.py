@@ -35,7 +35,7 @@ class Shade(JudgeMaker):
         return Brightness().p_yes("x", prompts, images) / 2
 
     def flops(self, questions, prompt):
-        return 100.0 * len(questions)
+        return 100.0  # one look, however many questions
 
 
 @pytest.fixture
@@ -115,6 +115,7 @@ def test_a_question_goes_to_the_members_that_answer_it(server, shade):
     assert torch.allclose(judge.p_yes("clarity", prompts, images), expected, atol=1e-6)
     assert judge.p_yes("outcome", prompts, images).tolist() == pytest.approx([1.0] * len(prompts))
     assert judge.flops(("clarity", "outcome"), prompts[0]) == 100.0
+    assert judge.flops(("outcome",), prompts[0]) == 0.0  # the other one is not asked
     assert judge.reasons(prompts, images) == [""] * len(prompts) and not hasattr(judge, "p_first")
     with pytest.raises(ValueError, match=r"no member .*'potential'"):
         judge.p_yes("potential", prompts, images)

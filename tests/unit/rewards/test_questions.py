@@ -97,3 +97,10 @@ def test_a_question_is_recognized_whatever_its_white_space():
         assert questions.recognize(text[:-1]) is None
     assert questions.recognize(questions.wording["potential"]) == ("potential", "")
     assert questions.recognize("<image> What is this?") is None
+
+
+def test_a_wording_may_name_the_prompt_again():
+    questions = Questions({"outcome": "<image> Is it {prompt}? Say yes where '{prompt}' is there."})
+    text = "<image> Is it a red\n cat? Say yes where 'a red cat' is there."
+    assert questions.recognize(text) == ("outcome", "a red cat")
+    assert questions.recognize(text.replace("'a red", "'a blue")) is None

@@ -44,6 +44,17 @@ def test_numbers_of_a_table_are_the_textbooks():
     assert found == agreement(images((20, 5, 10, 15)), 0, num_resamples=500)
 
 
+@pytest.mark.parametrize(
+    "metadata",
+    [{"tag": "colors"}, {"tag": "colors", "include": "dog"}, {"tag": "colors", "include": [{"class": "dog"}]}],
+)
+def test_published_answers_about_images_without_metadata_are_refused_by_file_and_line(tmp_path, metadata):
+    whole = METADATA["colors"] | {"prompt": "a"}
+    path = write_csv(tmp_path / "answers.csv", [published_row(whole, 0, 0, "strict")])
+    with pytest.raises(ValueError, match=r"answers\.csv:2: .*metadata"):
+        read_votes([path], {0: ("a", metadata | {"prompt": "a"})}, "loose")
+
+
 def test_kappa_without_anything_to_tell_apart_is_not_a_number():
     assert np.isnan(cohen_kappa(np.array([5, 0, 0, 0])))
     (task, _) = agreement(images((4, 0, 0, 0)), 0, num_resamples=100).tasks

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genloop.stats.paired import detectable, holm, mcnemar, sign_flip_test, standard_error, weighted_sign_flip_test
+from genloop.stats.paired import (
+    detectable,
+    holm,
+    mcnemar,
+    mean_difference,
+    sign_flip_test,
+    standard_error,
+    weighted_sign_flip_test,
+)
 
 
 def by_enumeration(steps: list[int]) -> float:
@@ -51,6 +59,14 @@ def test_without_any_difference_the_error_is_not_zero_and_shrinks_with_n():
     few, many = standard_error([0] * 5, [4] * 5), standard_error([0] * 50, [4] * 50)
     assert 0 < many < few
     assert standard_error([1], [1]) == float("inf")
+
+
+@pytest.mark.parametrize("difference", [0.1, 0.7, -1 / 3])
+def test_equal_differences_leave_doubt_whatever_their_last_bits(difference):
+    for count in range(2, 40):
+        mean, low, high = mean_difference([difference] * count)
+        assert low < mean - 0.05 and high > mean + 0.05
+        assert standard_error([1] * count, [49] * count) > 1e-4
 
 
 def test_what_is_detectable_is_found_in_80_percent_of_cases():

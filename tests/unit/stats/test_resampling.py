@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from genloop.stats.intervals import Interval
+from genloop.stats.pace import pace_of
 from genloop.stats.resampling import bootstrap, cluster_bootstrap, paired_bootstrap, resampled_weights
 
 outcomes = st.lists(st.lists(st.booleans(), min_size=1, max_size=5), min_size=1, max_size=12)
@@ -131,3 +132,9 @@ def test_resamples_in_which_a_number_is_not_defined_are_left_out():
 
     (found,) = bootstrap(share, np.zeros(4, dtype=int), 0, num_resamples=500)
     assert found.estimate == 0.5 and 0 <= found.low < found.high <= 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_unit_without_items_counts_for_its_seconds_alone():
+    estimate, low, high = pace_of([0, 5, 4], [1, 10, 8])
+    assert estimate == pytest.approx(19 / 9) and 0 < low < estimate < high < 10

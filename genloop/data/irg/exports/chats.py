@@ -13,7 +13,6 @@ from genloop.data.irg.exports import UnitFiles
 from genloop.data.irg.exports.lazy import Read, files_of, read_lines
 from genloop.data.irg.exports.looks import Seen, read_file, read_looks, record_of
 from genloop.data.irg.record import Message
-from genloop.data.irg.split import SPLITS
 from genloop.data.irg.text import PREFIXES, read_answer
 from genloop.data.shards import Sample
 from genloop.rundir import json_line
@@ -87,12 +86,10 @@ def _trace(folder: Path, row: dict[str, Any], where: str) -> Sample:
     answers = [message["content"] for message in row["messages"] if message["role"] == "assistant"]
     answers += [""] * (len(questions) - len(answers))
     seen = [_seen(read_file(folder, name, where), text) for name, text in zip(_images(row), answers)]
-    asked = [line for line in questions[0].splitlines() if line.startswith(_ASKED)]
+    asked = [line for line in questions[0].split("\n") if line.startswith(_ASKED)]
     instruction = str(row.get("instruction") or (asked[0].removeprefix(_ASKED) if asked else questions[0]))
-    key = str(row.get("id") or where.rpartition("/")[2].replace(".", "-").replace(":", "-"))
-    split, license = str(row.get("split")), str(row.get("license") or "")
-    split = split if split in SPLITS else "train"
-    made = read_looks(key, instruction, seen, split=split, license=license, source="chat")
+    key = str(row.get("id") or where.rpartition("/")[2].replace(":", "-"))
+    made = read_looks(key, instruction, seen, told=row, source="chat")
     messages, turn = [], 0
     for message in row["messages"]:
         is_user = message["role"] == "user"
@@ -100,7 +97,7 @@ def _trace(folder: Path, row: dict[str, Any], where: str) -> Sample:
         turn += is_user
         messages.append(Message(role=message["role"], content=message["content"], images=about))
     record = record_of(made).model_copy(update={"messages": tuple(messages)})
-    return Sample(key, {**made.fields, "json": record.to_json()})
+    return Sample(made.key, {**made.fields, "json": record.to_json()})
 
 
 def _seen(image: bytes, text: str) -> Seen:

@@ -13,9 +13,8 @@ from genloop.data.image_reader import decode_image
 from genloop.data.irg.exports import UnitFiles
 from genloop.data.irg.exports.lazy import Read
 from genloop.data.irg.exports.looks import Seen, looks_of, read_looks, record_of
-from genloop.data.irg.exports.own import Joined
+from genloop.data.irg.exports.own import joined
 from genloop.data.irg.record import CONTENT_ISSUES, Record
-from genloop.data.irg.split import SPLITS
 from genloop.data.shards import Sample
 
 _FIELDS = ("good_image.jpg", "bad_image.jpg", "reflection.txt", "prompt.txt", "subset.txt")
@@ -46,7 +45,7 @@ class GenRef:
 
     def read(self, source: Path) -> Sequence[Sample]:
         """Each pair as a trace of one round, in the split that its folder is named after."""
-        found = Joined(source)
+        found = joined(source)
         if len(found):
             _check(found[0])
         return Read(len(found), lambda place: _trace(found[place]))
@@ -61,8 +60,7 @@ def _trace(sample: Sample) -> Sample:
         Seen(fields["bad_image.jpg"], texts["reflection.txt"], edit=texts["reflection.txt"] or "draw it again"),
         Seen(fields["good_image.jpg"], ""),
     ]
-    split = folder if folder in SPLITS else "train"
-    return read_looks(sample.key, texts["prompt.txt"], seen, split=split, license="", source="genref")
+    return read_looks(sample.key, texts["prompt.txt"], seen, told={"split": folder}, source="genref")
 
 
 def _check(sample: Sample) -> None:

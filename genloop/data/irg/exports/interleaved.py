@@ -9,7 +9,7 @@ import base64
 import binascii
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from typing import Any
 from genloop.data.irg.exports import UnitFiles
 from genloop.data.irg.exports.lazy import Read, files_of
 from genloop.data.irg.exports.looks import Seen, looks_of, read_looks, record_of
-from genloop.data.irg.split import SPLITS
 from genloop.data.shards import Sample
 from genloop.reading import parse_json
 from genloop.registry import require
@@ -71,23 +70,29 @@ def _part(kind: str, content: str, loss: bool) -> dict[str, Any]:
 
 def _places(path: Path) -> list[tuple[Path, int, int]]:
     """(file, row group, row in it) of every row."""
-    parquet, arrow = require("pyarrow.parquet", "corpus"), require("pyarrow", "corpus")
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, arrow.ArrowException) as error:
-        raise ValueError(f"{path}: no parquet file: {' '.join(str(error).split())}") from None
-    if "conversation" not in file.schema_arrow.names:
-        raise ValueError(f"{path}: has no column 'conversation' ({', '.join(file.schema_arrow.names)})")
-    groups = [file.metadata.row_group(number).num_rows for number in range(file.metadata.num_row_groups)]
+    names, groups = _read(path, lambda file: (file.schema_arrow.names, _group_sizes(file.metadata)))
+    if "conversation" not in names:
+        raise ValueError(f"{path}: has no column 'conversation' ({', '.join(names)})")
     return [(path, group, row) for group, rows in enumerate(groups) for row in range(rows)]
+
+
+def _group_sizes(metadata: Any) -> list[int]:
+    return [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
 
 
 @lru_cache(4)
 def _group(path: Path, group: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = (
-        require("pyarrow.parquet", "corpus").ParquetFile(path).read_row_group(group).to_pylist()
-    )
-    return found
+    return _read(path, lambda file: file.read_row_group(group).to_pylist())
+
+
+def _read(path: Path, read: Callable[[Any], Any]) -> Any:
+    """What `read` finds in a parquet file; ValueError for another or a damaged one."""
+    parquet, arrow = require("pyarrow.parquet", "corpus"), require("pyarrow", "corpus")
+    try:
+        with parquet.ParquetFile(path) as file:
+            return read(file)
+    except (OSError, arrow.ArrowException) as error:
+        raise ValueError(f"{path}: no parquet file: {' '.join(str(error).split())}") from None
 
 
 def _trace(path: Path, group: int, number: int) -> Sample:
@@ -111,11 +116,9 @@ def _trace(path: Path, group: int, number: int) -> Sample:
         text, _, edit = "\n".join(texts).partition(" => ")
         looks.append(Seen(data, text, edit or ("" if data is seen[-1][0] else text)))
     key = str(row.get("id") or f"{path.stem}-{group}-{number}")
-    split, license = str(row.get("split")), str(row.get("license") or "")
-    split = split if split in SPLITS else "train"
     reasoning = "\n".join(before[1:])
     instruction = before[0] if before else ""
-    return read_looks(key, instruction, looks, split=split, license=license, source="irg", reasoning=reasoning)
+    return read_looks(key, instruction, looks, told=row, source="irg", reasoning=reasoning)
 
 
 def _decoded(content: str, where: str) -> bytes:

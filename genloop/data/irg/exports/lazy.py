@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from genloop.data.shards import Sample
 from genloop.reading import parse_json, read_utf8
@@ -17,16 +17,8 @@ class Read(Sequence[Sample]):
     def __len__(self) -> int:
         return self._number
 
-    @overload
-    def __getitem__(self, place: int) -> Sample: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Sample]: ...
-    def __getitem__(self, place: int | slice) -> Sample | Sequence[Sample]:
-        if isinstance(place, slice):
-            return [self._read(number) for number in range(*place.indices(self._number))]
-        if not 0 <= place < self._number:
-            raise IndexError(place)
-        return self._read(place)
+    def __getitem__(self, place: Any) -> Any:
+        return self._read(range(self._number)[place])  # IndexError when there is no such sample
 
 
 def files_of(source: Path, suffix: str) -> list[Path]:
@@ -44,7 +36,7 @@ def read_lines(files: Sequence[Path], needed: Sequence[str]) -> list[tuple[dict[
     """(row, "FILE:LINE") of JSON-lines files; ValueError names the line that lacks a key."""
     rows = []
     for path in files:
-        for number, line in enumerate(read_utf8(path).splitlines(), 1):
+        for number, line in enumerate(read_utf8(path).split("\n"), 1):
             if not line.strip():
                 continue
             where = f"{path}:{number}"

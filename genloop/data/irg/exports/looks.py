@@ -4,24 +4,23 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from genloop.data.image_reader import UnreadableImage, decode_image
-from genloop.data.images import encode_png
+from genloop.data.image_reader import UnreadableImage, as_png, decode_image
 from genloop.data.irg.actions import edit_prompt
 from genloop.data.irg.features import measure
-from genloop.data.irg.phrases import ASPECTS, FEATURES, ISSUE_NAMES, NUMBER, OP_NAMES, parse, sentences
+from genloop.data.irg.phrases import ASPECTS, FEATURES, ISSUES_BY_NAME, NUMBER, OP_NAMES, parse, sentences
 from genloop.data.irg.quality import intent_of
 from genloop.data.irg.quotes import same_at_precision
 from genloop.data.irg.record import Action, Diagnosis, Evidence, Features, Generator, Record, Round, parse_record
+from genloop.data.irg.split import SPLITS
 from genloop.data.irg.text import action_text, plain_number
 from genloop.data.shards import Sample
 from genloop.reading import read_bytes
 from genloop.rundir import check_inside
 
-_ISSUES = {name: issue for issue, name in ISSUE_NAMES.items()}
 _FEATURES = {name: feature for feature, name in FEATURES.items()}
 _ASPECTS = {name: aspect for aspect, name in ASPECTS.items()}
-_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +81,18 @@ def sample_of(record: Record, images: Mapping[str, bytes]) -> Sample:
 
 
 def read_looks(
-    key: str, instruction: str, seen: Sequence[Seen], *, split: str, license: str, source: str, reasoning: str = ""
+    key: str, instruction: str, seen: Sequence[Seen], *, told: Mapping[str, Any], source: str, reasoning: str = ""
 ) -> Sample:
     """A trace of accepted rounds from looks of elsewhere; features are measured on the images.
 
+    `told`: "split", which is train where it is none of ours, and "license", where a row has them.
     Diagnoses and actions that are not given are read from the sentences of this suite; an edit of others becomes a
     `regenerate` with the edit as its prompt. The exposure that is asked for is told by the words of the instruction.
     ValueError names the trace where an image does not decode or nothing is asked for.
     """
     if not instruction.strip() or not seen:
         raise ValueError(f"{key}: has no {'images' if instruction.strip() else 'instruction'}")
+    key = key.replace(".", "-").replace("/", "-")  # as names of samples allow
     images = {f"{place}.png": _png(look.image, f"{key}: image {place}") for place, look in enumerate(seen)}
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in images.items()}
     features = {name: measure(decode_image(data)) for name, data in images.items()}
@@ -101,7 +102,10 @@ def read_looks(
         is_last = place == len(seen) - 1
         if is_last and not look.text and rounds:
             break
-        after = {} if is_last else _result(names[place + 1], hashes, features)
+        after: dict[str, Any] = {}
+        if not is_last:
+            result = names[place + 1]
+            after = {"result": result, "result_sha256": hashes[result], "result_features": features[result]}
         diagnosis, actions = (look.diagnosis, look.actions) if look.diagnosis or look.actions else said(look)
         measured = features[names[place]]
         rounds.append(
@@ -118,13 +122,13 @@ def read_looks(
         )
     record = Record(
         id=key,
-        split=split,
+        split=told["split"] if told.get("split") in SPLITS else "train",
         generator=Generator(name=source, seed=0, params_sha="0" * 64),
         instruction=instruction,
         intent=intent_of(instruction),
         reasoning_text=reasoning,
         rounds=tuple(rounds),
-        license=license,
+        license=str(told.get("license") or ""),
         provenance={"source": source},
     )
     return sample_of(record, images)
@@ -136,7 +140,7 @@ def said(look: Seen) -> tuple[tuple[Diagnosis, ...], tuple[Action, ...]]:
     actions: list[Action] = []
     for parsed in filter(None, map(parse, sentences(look.text))):
         if "issue" in parsed.fields:
-            issue, severity = _ISSUES[parsed.fields["issue"]], float(parsed.fields["severity"])
+            issue, severity = ISSUES_BY_NAME[parsed.fields["issue"]], float(parsed.fields["severity"])
             found.append(Diagnosis(issue=issue, severity=severity, evidence=(_evidence(parsed.fields),)))
         elif parsed.slot == "support" and found:
             both = (*found[-1].evidence, _evidence(parsed.fields))
@@ -199,14 +203,9 @@ def read_file(folder: Path, name: object, where: str) -> bytes:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _result(name: str, hashes: Mapping[str, str], features: Mapping[str, object]) -> dict[str, object]:
-    return {"result": name, "result_sha256": hashes[name], "result_features": features[name]}
-
-
 def _png(data: bytes, where: str) -> bytes:
     """The bytes of a PNG as they are, other images as one."""
     try:
-        pixels = decode_image(data)
+        return as_png(data)
     except UnreadableImage as error:
         raise ValueError(f"{where}: {error}") from None
-    return data if data.startswith(_PNG) else encode_png(pixels)

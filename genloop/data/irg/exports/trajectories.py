@@ -14,7 +14,6 @@ from typing import Any
 from genloop.data.irg.exports import UnitFiles
 from genloop.data.irg.exports.lazy import Read, files_of, read_lines
 from genloop.data.irg.exports.looks import Seen, looks_of, read_file, read_looks, record_of
-from genloop.data.irg.split import SPLITS
 from genloop.data.shards import Sample
 from genloop.rundir import json_line
 
@@ -83,7 +82,5 @@ def _trace(folder: Path, row: dict[str, Any], where: str) -> Sample:
         if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
             raise ValueError(f"{where}: images.{place} has another sha256")
         seen.append(Seen(data, str(step.get("reflection") or ""), str(step.get("edit") or "")))
-    key = str(row.get("source_record_id") or row["trajectory_id"]).replace(".", "-").replace("/", "-")
-    split, license = str(row.get("split")), str(row.get("license") or "")
-    split = split if split in SPLITS else "train"
-    return read_looks(key, str(row["prompt"]), seen, split=split, license=license, source="verl")
+    key = str(row.get("source_record_id") or row["trajectory_id"])
+    return read_looks(key, str(row["prompt"]), seen, told=row, source="verl")

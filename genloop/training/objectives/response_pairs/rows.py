@@ -17,7 +17,7 @@ from genloop.data.responses.pair import ResponsePairs
 from genloop.models.qwen.chat import Chat
 from genloop.models.qwen.images import Pictures
 from genloop.records import ChatTurn
-from genloop.rewards.responses.wording import VERDICTS, Order, short_question
+from genloop.rewards.responses.wording import SHORT, VERDICTS, Order, question_about
 from genloop.training.objectives.conversations.batches import ChatBatch, collate
 from genloop.training.objectives.conversations.documents import Document, Documents
 from genloop.training.objectives.conversations.settings import ChatSettings
@@ -43,7 +43,7 @@ class PairChats:
         place, side = divmod(number, 2)
         pair, best = self.pairs[place], int(self.best[place])
         if self._loss == "verdict":
-            question = short_question(pair.query, pair.responses, ORDERS[side])
+            question = question_about(SHORT, pair.query, pair.responses, ORDERS[side])
             answer = VERDICTS[best if side == 0 else 1 - best]
         else:
             question, answer = pair.query, pair.responses[best if side == 0 else 1 - best]

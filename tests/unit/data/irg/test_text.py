@@ -1,15 +1,17 @@
 """Texts follow from numbers, and templates of test come up in test alone."""
 
+import json
+
 import numpy as np
 import pytest
 
 from genloop.data.irg.actions import execute
 from genloop.data.irg.diagnose import CHECKED, diagnose, limits, standings
 from genloop.data.irg.features import measure
-from genloop.data.irg.phrases import SLOTS, is_held_out, parse, sentences
+from genloop.data.irg.phrases import NUMBER, SLOTS, is_held_out, parse, sentences
 from genloop.data.irg.quotes import faithful, quotes
 from genloop.data.irg.record import INTENTS, Action
-from genloop.data.irg.text import read_answer, user_turn, write_texts
+from genloop.data.irg.text import answer_json, read_answer, user_turn, write_texts
 from genloop.data.irg.verify import verify_record
 from tests.worlds.traces import SCENE, clean_image, trace
 
@@ -62,6 +64,26 @@ def test_an_answer_is_parsed_to_what_the_round_says(kind):
     for said, one in zip(answers, accepted, strict=True):
         assert said.actions == one.actions and said.prompt.startswith(record.instruction)
         assert [d.issue for d in said.diagnosis] == [d.issue for d in one.diagnosis]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_and_paragraph_print_numbers_digit_by_digit_alike(kind):
+    for seed in range(6):
+        for message in trace(kind, seed).record.messages[2::2]:
+            paragraph, _, line = message.content.partition("\n")
+            digits: list[str] = []
+            json.loads(line, parse_float=digits.append, parse_int=digits.append)
+            assert set(digits) <= set(NUMBER.findall(paragraph)) and bool(digits) == (kind != "clean")
+
+
+def test_numbers_of_others_keep_all_their_digits():
+    record = trace("dark").record
+    found = record.rounds[0].diagnosis[0].model_copy(update={"severity": 0.12345})
+    actions = (Action(op="gamma", params={"gamma": 1 / 3}),)
+    said = read_answer(
+        answer_json(record.rounds[0].model_copy(update={"diagnosis": (found,), "actions": actions}), "x")
+    )
+    assert said.diagnosis[0].severity == 0.12345 and said.actions == actions
 
 
 def test_no_answer_suggests_what_was_taken_back():

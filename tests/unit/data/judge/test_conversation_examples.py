@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from genloop.checkpoint import verify_folder
-from genloop.data.image_reader import decode_image, read_image
-from genloop.data.judge.conversation_examples import WORDING, WORDS, read_labelled, read_png
+from genloop.data.image_reader import as_png, decode_image, read_image
+from genloop.data.judge.conversation_examples import WORDING, WORDS, read_labelled
 from genloop.data.judge.conversations import Conversation
 from genloop.data.judge.dataset import read_judge_set
 from genloop.data.judge.examples import UNKNOWN_STEP, from_sample
@@ -229,7 +229,7 @@ def test_a_judge_is_trained_on_the_pixels_that_it_is_shown(tmp_path, name):
         Image.fromarray(gray).save(path)
     shown = read_image(path)
     assert shown.shape == ((24, 12, 3) if name.startswith("turned") else (12, 24, 3))
-    assert (decode_image(read_png(path)) == shown).all()
+    assert (decode_image(as_png(path.read_bytes())) == shown).all()
     said = Conversation(name, path, (("", ""),))
     assert (batches.read_image(JudgeData((), (said,)), (-1, 0)) == shown).all()
 

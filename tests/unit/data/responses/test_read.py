@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genloop.data.responses.columns import ColumnNames
-from genloop.data.responses.pair import ResponsePairs
+from genloop.data.responses.pair import COMMON, ResponsePairs
 from genloop.data.responses.read import ResponseData, open_pairs
 from genloop.data.responses.vl_rewardbench import SIZES, source_of
 from genloop.registry import require
@@ -49,6 +49,17 @@ def test_every_form_holds_the_same_pairs_and_images(
     assert found.images_sha() == plain.images_sha()
 
 
+def test_files_of_another_split_are_never_read_for_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    file = saved(tmp_path, "parquet")
+    other = file.with_name("train-00000-of-00001-0123456789abcdef.parquet")
+    file.rename(other)
+    with pytest.raises(ValueError, match=r"'test' \(train\)"):
+        open_pairs(ResponseData(path=file.parent.parent))
+    assert len(open_pairs(ResponseData(path=file.parent.parent, split="train"))) == len(ROWS)
+    other.rename(file.with_name("pairs.parquet"))  # a name that tells no split
+    assert len(open_pairs(ResponseData(path=file.parent.parent))) == len(ROWS)
+
+
 def test_groups_follow_the_data_set_and_the_better_answer_its_rank(plain: ResponsePairs) -> None:
     assert Counter(pair.group for pair in plain) == {"general": 2, "hallucination": 3, "reasoning": 3}
     assert all(pair.responses[pair.best] == "a good one" for pair in plain)
@@ -67,6 +78,17 @@ def test_pairs_about_one_image_are_a_cluster_and_folds_keep_questions_together_t
     assert groups[0] == groups[4] == groups[7] and len(set(groups.tolist())) == 1
     few = ResponsePairs([plain[4], plain[5]], lambda number: bytes([number]), where="x")
     assert few.leak_groups().tolist() == [0, 1]
+
+
+def test_a_question_about_many_images_joins_no_rows(plain: ResponsePairs) -> None:
+    few, many = [plain[4]] * COMMON, [plain[4]] * (COMMON + 1)
+    for pairs, groups in ((few, 1), (many, COMMON + 1)):
+        found = ResponsePairs(pairs, lambda number: bytes([number]), where="x").leak_groups()
+        assert len(set(found.tolist())) == groups
+    twice = ResponsePairs(many * 2, lambda number: bytes([number % len(many)]), where="x").leak_groups()
+    assert (twice[: len(many)] == twice[len(many) :]).all()  # an image joins them still
+    bare = ResponsePairs(many, lambda number: None, where="x").leak_groups()
+    assert len(set(bare.tolist())) == 1  # about no image: the same question is the same row
 
 
 def test_pairs_of_texts_of_multimodal_reward_bench_are_read_and_the_others_counted(tmp_path: Path) -> None:
@@ -152,6 +174,24 @@ def test_files_that_are_no_pairs_are_refused_in_one_line(tmp_path: Path) -> None
         with pytest.raises((ValueError, FileNotFoundError)) as found:
             open_pairs(ResponseData(path=path))
         assert "\n" not in str(found.value) and str(path) in str(found.value)
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_an_image_is_never_passed_over_in_silence(tmp_path: Path, form: str) -> None:
+    if form == "parquet":
+        datasets = require("datasets")
+        rows = [row | {"image": {"bytes": b"", "path": None}} for row in ROWS]
+        table = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image(decode=False))
+        table.to_parquet(str(tmp_path / "pairs.parquet"))
+        with pytest.raises(ValueError, match=r"row 0, id .*: image"):
+            open_pairs(ResponseData(path=tmp_path / "pairs.parquet")).image(0)
+        return
+    file = write_jsonl(tmp_path, ROWS)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    key = "image" if "image" in lines[0] else "image_path"
+    moved = [{k: v for k, v in line.items() if k != key} | {"image": None, "image_path": line[key]} for line in lines]
+    file.write_text("\n".join(map(json.dumps, moved)))
+    assert open_pairs(ResponseData(path=file)).image(0) is not None
 
 
 def test_the_whole_set_has_the_published_sizes() -> None:

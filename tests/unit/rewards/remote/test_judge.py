@@ -226,6 +226,7 @@ def test_a_longer_retry_after_than_the_patience_is_not_waited_for(server, retry_
     [
         (400, "HTTP 400 Bad Request: told"),
         ("no logprobs", "the answer has no top_logprobs; use a server that gives log-probabilities"),
+        (completion_bytes(logprob="nan"), "the answer has no top_logprobs; use a server that gives log-probabilities"),
         ("silent", "neither yes nor no among the answer's first tokens: 'Maybe', 'The'"),
         ("list", "the answer is not a JSON object"),
         ("evasive", "yes and no together have a probability of 0.004, judge.options.min_yes_no is 0.01"),

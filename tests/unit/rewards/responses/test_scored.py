@@ -38,6 +38,12 @@ def test_a_question_of_any_wording_is_asked_about_each_answer() -> None:
     assert one[0] == one[1] and 0 <= one[0] <= 1
 
 
+def test_a_judge_that_needs_metadata_is_refused_also_inside_of_another() -> None:
+    members = [{"kind": "clip_score", "options": {"checkpoint": "x"}}, {"kind": "shapes_oracle"}]
+    with pytest.raises(ValueError, match="metadata"):
+        load({"kind": "ensemble", "options": {"members": members}})
+
+
 def test_clip_scores_answers_by_likeness(tmp_path: Path) -> None:
     options = {"checkpoint": str(write_transformers_folder(tmp_path / "clip")), "backend": "transformers"}
     judge = load({"kind": "clip_score", "options": options})

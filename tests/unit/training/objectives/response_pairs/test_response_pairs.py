@@ -10,7 +10,7 @@ import torch
 from genloop.data.responses.read import ResponseData, open_pairs
 from genloop.models.qwen.generate import Talker, load_talker
 from genloop.models.qwen.likelihood import log_likelihoods
-from genloop.rewards.responses.wording import VERDICTS, short_question
+from genloop.rewards.responses.wording import SHORT, VERDICTS, question_about
 from genloop.training.objectives.conversations.settings import ChatData, ChatSettings
 from genloop.training.objectives.response_pairs.data import ResponseSides, read_pairs
 from genloop.training.objectives.response_pairs.folds import folds_of, joined
@@ -64,7 +64,7 @@ def means(talker: Talker, rows: ResponseRows, place: int, loss: str) -> list[lis
     found = []
     for number, order in enumerate(ORDERS):
         verdicts = VERDICTS if pair.best == number else VERDICTS[::-1]
-        question = short_question(pair.query, pair.responses, order)
+        question = question_about(SHORT, pair.query, pair.responses, order)
         found.append([(one.log_p, 1) for one in _said(talker, question, image, verdicts)])
     return found
 
