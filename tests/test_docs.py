@@ -1,9 +1,11 @@
-"""The documents say what is: examples run as they stand, the table of layers is the law's, links lead somewhere."""
+"""The documents say what is: examples run as they stand, tables are those of the code, links lead somewhere."""
 
+import ast
 import importlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +24,10 @@ from genloop.shapes.scenes import SHAPES
 from tests.test_layering import ALLOWED
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 PROMPTS = ROOT / "configs" / "prompts" / "shapes_tiny"
+MOST_WORDS_OF_README = 740
 
 
 def examples() -> dict[str, str]:
@@ -166,11 +170,84 @@ def test_the_table_of_layers_is_the_law() -> None:
     assert ALLOWED["jobs"] == set(ALLOWED) - {"jobs", "launch", "api"}
 
 
+def headings(page: Path) -> list[str]:
+    """Anchors of a page's headings as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return [re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles]
+
+
 @pytest.mark.parametrize("document", [path.relative_to(ROOT).as_posix() for path in DOCUMENTS])
-def test_links_lead_to_files_that_are_there(document: str) -> None:
+def test_links_lead_to_files_and_headings_that_are_there(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    assert [link for link in links if not (ROOT / document).parent.joinpath(link).exists()] == []
+    broken = []
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        path, _, anchor = link.partition("#")
+        target = (ROOT / document).parent / path if path else ROOT / document
+        if "://" not in link and not (target.exists() and (not anchor or anchor in headings(target))):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", [page.stem for page in PAGES])
+def test_a_page_opens_with_its_purpose_and_a_command_and_ends_with_what_falls_short(page: str) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    opening = text.partition("\n## ")[0]
+    title, purpose, *_ = opening.split("\n\n")
+    assert title.startswith("# ") and purpose[0].isalpha() and len(purpose.split()) >= 8
+    assert "```" in opening or re.search(r"^    \S", opening, re.M), "no command before the first section"
+    *_, last = re.findall(r"^## (.+)$", text, re.M)
+    assert last == "What falls short" or page in {"architecture", "jobs"}
+
+
+def test_the_list_of_benchmarks_links_every_page_and_names_scripts_that_are_there() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    pages = {page.name for page in (ROOT / "benchmarks").glob("*.md")} - {"README.md"}
+    assert pages - set(re.findall(r"\]\(([\w.]+)\)", text)) == set()
+    scripts = re.findall(r"`(?:benchmarks/)?(\w+\.py)\b", text)
+    assert [script for script in scripts if not (ROOT / "benchmarks" / script).is_file()] == []
+
+
+def test_the_readme_stays_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= MOST_WORDS_OF_README
+
+
+def test_the_table_of_jobs_has_every_job_with_the_summary_and_the_files_of_its_manual() -> None:
+    text = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8").split("## Table of jobs")[1].split("\n## ")[0]
+    rows = {job: rest.split(" | ") for job, rest in re.findall(r"^\| `(\w+)` \| (.+) \|$", text, re.M)}
+    manuals = {
+        file.stem: ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        for file in (ROOT / "jobs").glob("*.py")
+        if file.stem != "__init__"
+    }
+    assert {job: cells[0] for job, cells in rows.items()} == {
+        job: text.splitlines()[0] for job, text in manuals.items()
+    }
+    for job, (_, _, writes, page) in rows.items():
+        files = [path.rstrip("/") for path in re.findall(r"`([\w./-]+)`", writes)]
+        assert files and [file for file in files if file not in manuals[job]] == [], job
+        (linked,) = re.findall(r"\]\(([\w-]+\.md)\)", page)
+        assert job in (ROOT / "docs" / linked).read_text(encoding="utf-8"), f"{linked} does not name {job}"
+
+
+def test_the_table_of_pipelines_has_every_pipeline() -> None:
+    text = (ROOT / "docs" / "jobs.md").read_text(encoding="utf-8").split("## Table of pipelines")[1]
+    named = [name for row in re.findall(r"^\| `(\w+)` \| `(\w+)` \|", text, re.M) for name in row]
+    assert sorted(named) == sorted(file.stem for file in (ROOT / "configs" / "pipelines").glob("*.yaml"))
+
+
+def test_the_folders_of_the_architecture_are_those_of_the_project() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = text.split("## Folders\n```\n")[1].split("```")[0]
+    listed = {line.split()[0] for line in block.splitlines()}
+    assert [folder for folder in listed if not (ROOT / folder).is_dir()] == []
+    packages = {
+        folder.relative_to(ROOT).as_posix() + "/"
+        for top in ("launch", "geneval", "genloop")
+        for folder in [ROOT / top, *(ROOT / top).iterdir()]
+        if any(folder.glob("*.py"))
+    }
+    assert packages - listed == set()
 
 
 def test_files_that_the_documents_name_are_there() -> None:
@@ -194,18 +271,26 @@ def test_commands_that_documents_and_manuals_show_name_jobs_and_presets_that_are
     assert [(job, preset) for job, preset in shown if job not in own and not _preset(job, preset).is_file()] == []
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/coming-from.md"])
-def test_commands_for_newcomers_are_accepted_as_they_stand(document: str) -> None:
+def commands(document: Path) -> list[list[str]]:
+    """Words of each whole `genloop run` command in a page; those with places to be filled in are left out."""
+    text = re.sub(r" \\\n\s+", " ", document.read_text(encoding="utf-8"))
+    inline = re.findall(r"`genloop run ([^`]+)`", text)
+    lines = re.findall(r"^ *genloop run (.+?)(?: {3,}.*)?$", text, re.M)
+    found = [shlex.split(command, comments=True) for command in inline + lines]
+    return [words for words in found if words[0].islower() and not re.search(r"\.\.\.|PRESET|=NAME\b", " ".join(words))]
+
+
+@pytest.mark.parametrize(
+    "document", ["README.md", *(f"docs/{page.name}" for page in PAGES if page.stem != "extending")]
+)
+def test_commands_of_the_pages_are_accepted_as_they_stand(document: str) -> None:
     """Jobs, presets, keys and values; what a command reads need not be there."""
-    text = (ROOT / document).read_text(encoding="utf-8")
-    commands = re.findall(r"`genloop run ([^`]+)`", text) + re.findall(r"^genloop run (.+?)(?: {3,}.*)?$", text, re.M)
-    for command in commands:
-        job, *words = command.split()
+    for job, *words in commands(ROOT / document):
         options = [word for number, word in enumerate(words) if "--procs" in words[max(0, number - 1) : number + 1]]
         given = [word for word in words if word not in {*options, "--help"}]
-        if "--help" not in words:
+        if "--help" not in words and (ROOT / "jobs" / f"{job}.py").is_file():
             parse(importlib.import_module(f"jobs.{job}"), given)
-    assert len(commands) >= 5
+    assert len(commands(ROOT / document)) >= {"README.md": 5, "docs/coming-from.md": 10}.get(document, 0)
 
 
 def _preset(job: str, preset: str) -> Path:
