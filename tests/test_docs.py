@@ -257,7 +257,12 @@ def test_files_that_the_documents_name_are_there() -> None:
         for document in DOCUMENTS
         for path in re.findall(rf"`((?:{tops})/[\w./-]+\.\w+)`", document.read_text(encoding="utf-8"))
     }
-    assert sorted(path for path in named - set(examples()) if not re.search("NAME|JOB", path) and not (ROOT / path).exists()) == []
+    assert (
+        sorted(
+            path for path in named - set(examples()) if not re.search("NAME|JOB", path) and not (ROOT / path).exists()
+        )
+        == []
+    )
 
 
 def test_commands_that_documents_and_manuals_show_name_jobs_and_presets_that_are_there() -> None:
