@@ -13,7 +13,8 @@ import struct
 import uuid
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -308,22 +309,29 @@ def save_folder(
     An existing folder of that name is replaced. `files` maps relative names to objects (written as JSON) or bytes.
     `metadata` stands in the header of the weights.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
-    temporary.mkdir()
-    try:
+    with whole_folder(folder) as temporary:
         digest = _write_tensors(temporary / weights, tensors, metadata)
         for name, content in (files or {}).items():
             target = temporary / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content if isinstance(content, bytes) else json_bytes(content))
-        names = sorted(path for path in temporary.rglob("*") if path.is_file())
-        for path in names:
-            _sync_file(path)
-        known = {temporary / weights: digest}
+        known, names = {temporary / weights: digest}, sorted(path for path in temporary.rglob("*") if path.is_file())
         manifest = {path.relative_to(temporary).as_posix(): known.get(path) or sha256_file(path) for path in names}
         write_json(temporary / MANIFEST_FILE, manifest)
-        swap_folder(temporary, folder)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """An empty folder for the body to fill, which takes the place of `folder` behind it: whole, or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                _sync_file(path)
+        _swap_folder(temporary, folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
@@ -356,7 +364,7 @@ def verify_folder(folder: Path) -> None:
         raise ValueError(f"{folder}: files missing or changed since they were written: {_abbreviate(bad)}")
 
 
-def swap_folder(temporary: Path, folder: Path) -> None:
+def _swap_folder(temporary: Path, folder: Path) -> None:
     """Rename into place; an older folder of that name steps aside first and is deleted last."""
     old = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.old")
     if folder.exists():

@@ -32,6 +32,7 @@ from genloop.job import loading, run
 from genloop.meanings import EVAL_EVERY, SHARDS, START, VAL_SHARE
 from genloop.models.flux_edit.config import EditFolder, check_edit_folder, edit_folder
 from genloop.registry import check_installed
+from genloop.training.guards.settings import LineGuardSettings
 from genloop.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Config(JobConfig):
     val_share: Share = Field(0.02, lt=1, description=VAL_SHARE)
     eval_every: CountOrNone = Field(0, description=EVAL_EVERY)
     train: TrainSettings = TrainSettings()
+    guards: LineGuardSettings = LineGuardSettings()
 
 
 @dataclass(frozen=True)
@@ -90,12 +92,14 @@ def inputs(config: Config, checked: Checked) -> dict[str, Path | str]:
 
 def main(config: Config, world: World, checked: Checked) -> None:
     from genloop.models.flux_edit.load import save_connector, save_transformer
+    from genloop.training.guards.guard import Guard
     from genloop.training.loop import train
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
         with loading():  # pictures that do not decode
             objective = objective_of(config, checked, world, device)
+        objective.guard = Guard(config.guards, config.out, world)
         train(objective, config.train, config.out, world, seed=config.seed)
         if world.rank == 0:
             if "transformer" in config.parts:

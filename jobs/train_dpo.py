@@ -259,7 +259,7 @@ def judged_of(
     sampler = MaskGitSampler(
         model, tokenizer, config.sampling, rows_per_forward=config.train.rows_per_forward, slots=config.slots
     )
-    rollouts = Rollouts(config.out, world, sampler, judge, rows_per_part=config.slots)
+    rollouts = Rollouts(config.out, world, sampler, judge, rows_per_part=config.slots, keep=config.train.keep)
     return JudgedImages(config, estimator, checked.train, rollouts, precision.autocast)
 
 

@@ -17,6 +17,7 @@ Resume  the same command goes on from the newest checkpoint, also with another n
 """
 
 import logging
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ from genloop.records import HeldOutAnswer
 from genloop.rewards.questions import FILE, Questions, check_wording, read_questions
 from genloop.rundir import write_atomic, write_json
 from genloop.stats.judges.summary import format_judge, point_estimates, summarize_judge
+from genloop.training.guards.settings import LineGuardSettings
 from genloop.training.objectives.judge import checks
 from genloop.training.objectives.judge.data import JudgeShards, open_shards, read_sides, split_conversations
 from genloop.training.objectives.judge.settings import BatchSettings, DataConfig, LossSettings, ModelShape
@@ -76,6 +78,7 @@ class Config(JobConfig):
     lora: LoraSettings = LoraSettings()
     eval_every: TotalOrNone = Field(0, description=EVAL_EVERY)
     train: LoopSettings = LoopSettings()
+    guards: LineGuardSettings = LineGuardSettings()
 
     @model_validator(mode="after")
     def _train_in_the_dtype_of_the_judge(self) -> "Config":
@@ -174,6 +177,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
 
     from genloop.training import parts
     from genloop.training.adapters import merge_adapters, save_adapters
+    from genloop.training.guards.guard import Guard
     from genloop.training.loop import train
     from genloop.training.session import training_session
 
@@ -182,6 +186,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
         objective, held_out, adapted = prepared_objective(config, checked, model, tokenizer, world)
         if world.rank == 0 and held_out.data.is_empty:
             log.warning("nothing is held out: what the judge is worth will not be measured")
+        objective.guard = Guard(config.guards, config.out, world)
         train(objective, config.train, config.out, world, seed=config.seed)
         if adapted is not None and world.rank == 0:
             save_adapters(adapted, config.out / "adapter")
@@ -216,19 +221,22 @@ def build(config: Config, checked: Checked, device: str) -> "tuple[Llava, LlavaT
     dtype = torch.float32 if config.train.precision == "fp32" else getattr(torch, config.saved_dtype)
     if checked.start is not None and checked.start_tokenizer is not None:
         return load_llava(checked.start, dtype=dtype, device=device), checked.start_tokenizer
-    tokenizer = _world_tokenizer(config, checked.questions)
+    if device == "meta":  # a plan writes nothing into the run
+        with tempfile.TemporaryDirectory() as place:
+            tokenizer = _world_tokenizer(Path(place), checked.questions)
+    else:
+        tokenizer = _world_tokenizer(config.out / "tokenizer", checked.questions)
     sizes = config.model.sizes(num_words=tokenizer.num_tokens, image_word=tokenizer.word_id("<image>"))
     model = build_llava(sizes, seed=config.seed, dtype=dtype, device=device)
     scale_judge(model, seed=config.seed)
     return model, tokenizer
 
 
-def _world_tokenizer(config: Config, questions: Questions) -> LlavaTokenizer:
-    """One token for each word of the embedded world and of the questions, kept in RUN/tokenizer."""
+def _world_tokenizer(folder: Path, questions: Questions) -> LlavaTokenizer:
+    """One token for each word of the embedded world and of the questions, written to a folder."""
     from genloop.shapes.judge_text import judge_tokenizer_files
 
     texts = [*questions.wording.values(), *asdict(questions.chat).values()]
-    folder = config.out / "tokenizer"
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in judge_tokenizer_files(texts).items():
         write_atomic(folder / name, content)  # the same bytes on every rank
@@ -269,11 +277,11 @@ def objective_of(
         ItemPlans(train, weights, branches, config.batch, seed=config.seed, reasons=reasons, cells=cells),
         config.loss,
         held_out.pixels_of,
-        lr_scale_of=lr_scale_of({"vision": config.vision_lr, "projector": config.projector_lr}, config.train.lr),
-        evaluate=evaluate,
-        evaluate_every=config.eval_every,
         max_passes_over_ranks=largest_over_ranks if is_sharded else None,
     )
+    objective.evaluate, objective.after_every = evaluate, config.eval_every
+    rates = {"vision": config.vision_lr, "projector": config.projector_lr}
+    objective.lr_scale_of = lr_scale_of(rates, config.train.lr)
     return objective, held_out
 
 

@@ -30,6 +30,7 @@ from genloop.models.magvit2.config import MagvitConfig
 from genloop.planning import Footprint
 from genloop.registry import check_installed
 from genloop.rundir import write_json
+from genloop.training.guards.settings import LineGuardSettings
 from genloop.training.settings import ReconstructionWeights, TrainSettings
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ class ModelShape(Settings):
 
     num_bits: Width = Field(10, le=16, description="of a token; the codebook has 2 ** num_bits codes")
     width: Width = Field(32, ge=4, description="channels of the first level")
-    encoder_mult: tuple[Repeats, ...] = Field((1, 1, 2), description="channels of each level, in widths")
-    encoder_blocks: tuple[Repeats, ...] = Field((1, 1, 1), description="residual blocks of each level")
-    decoder_mult: tuple[Repeats, ...] = Field((1, 1, 2), description="channels of each level, in widths")
-    decoder_blocks: tuple[Repeats, ...] = Field((1, 1, 1), description="residual blocks of each level")
+    encoder_mult: tuple[Repeats, ...] = Field((1, 1, 2), min_length=1, description="channels of each level, in widths")
+    encoder_blocks: tuple[Repeats, ...] = Field((1, 1, 1), min_length=1, description="residual blocks of each level")
+    decoder_mult: tuple[Repeats, ...] = Field((1, 1, 2), min_length=1, description="channels of each level, in widths")
+    decoder_blocks: tuple[Repeats, ...] = Field((1, 1, 1), min_length=1, description="residual blocks of each level")
     num_groups: Width = Field(8, description="of group normalisation")
     resolution: Width = Field(24, ge=4, description="pixels on a side of the images")
 
@@ -74,6 +75,7 @@ class Config(JobConfig):
     loss: ReconstructionWeights = Field(ReconstructionWeights(), description="for kind=magvit2")
     autoencoder: AutoencoderSettings = Field(AutoencoderSettings(), description="for kind=autoencoder_kl")
     train: TrainSettings = TrainSettings()
+    guards: LineGuardSettings = LineGuardSettings()
     num_scenes: TotalOrNone = Field(2000, description="fresh scenes of the embedded world to measure survival on")
 
 
@@ -164,11 +166,13 @@ def _objective(config: Config, shards: Shards, device: str) -> "Objective[int, A
 
 def train_on(config: Config, world: World, shards: Shards) -> None:
     """Train on the shards' pixels and write RUN/tokenizer or RUN/vae."""
+    from genloop.training.guards.guard import Guard
     from genloop.training.loop import train
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
         objective = _objective(config, shards, device)
+        objective.guard = Guard(config.guards, config.out, world)
         train(objective, config.train, config.out, world, seed=config.seed)
         if world.rank == 0:
             _save(config, objective.model, shards)
@@ -180,7 +184,8 @@ def _save(config: Config, model: Any, shards: Shards) -> None:
         from genloop.training.objectives.autoencoder import scaling_factor
 
         rows = range(min(_MEASURED, sum(shards.sizes)))
-        save_vae(model, config.out / "vae", scaling_factor=scaling_factor(model.eval(), shards, rows))
+        factor = scaling_factor(model.eval(), shards, rows, rows_per_pass=config.train.batch_size)
+        save_vae(model, config.out / "vae", scaling_factor=factor)
     else:
         from genloop.models.magvit2.load import save_magvit2
 

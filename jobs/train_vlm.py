@@ -101,9 +101,13 @@ def footprint(config: Config, checked: Checked, *, device: str, ranks: int) -> F
 
 
 def main(config: Config, world: World, checked: Checked) -> None:
+    import torch
+
+    from genloop.training.guards.guard import Guard
     from genloop.training.loop import train
     from genloop.training.objectives.conversations.audit import lines_of
     from genloop.training.objectives.conversations.start import prepared_model, save_trained
+    from genloop.training.parts import cast_parameters
     from genloop.training.session import training_session
 
     with training_session(config.out, config.train, world) as device:
@@ -113,7 +117,11 @@ def main(config: Config, world: World, checked: Checked) -> None:
         model, adapted = prepared_model(config, checked.start, device)
         task: Any = task_of(config, checked, world)
         before = task.at_the_start(model)
-        train(task.objective(model, before), config.train, config.out, world, seed=config.seed)
+        objective = task.objective(model, before)
+        objective.guard = Guard(config.guards, config.out, world)
+        train(objective, config.train, config.out, world, seed=config.seed)
+        if adapted is None:
+            cast_parameters(model, getattr(torch, config.saved_dtype))  # what is measured is what is saved
         task.conclude(model, before)
         if world.rank == 0:
             save_trained(config, checked.start, model, adapted, config.out)

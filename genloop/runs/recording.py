@@ -33,7 +33,9 @@ def generated_row(
             generator_steps=steps,
             judge_calls=cost.judge_calls,
             flops=cost.flops,
-            flops_without_search=sampler.num_steps * sampler.flops_per_step + sampler.flops_per_decode,
+            flops_without_search=getattr(sampler, "flops_to_begin", 0.0)
+            + sampler.num_steps * sampler.flops_per_step
+            + sampler.flops_per_decode,
         ),
         candidates=tuple(_candidate(candidate, sampler) for candidate in choice.candidates),
     )

@@ -265,7 +265,8 @@ class ImageSearch:
             chosen.reason = NOT_JUDGED
         self.decodes += chosen.now.pixels is None
         sampler = self.sampler
-        flops = self.generator_steps * sampler.flops_per_step + self.decodes * sampler.flops_per_decode
+        flops = getattr(sampler, "flops_to_begin", 0.0)  # of what all paths begin with
+        flops += self.generator_steps * sampler.flops_per_step + self.decodes * sampler.flops_per_decode
         cost = Cost(self.generator_steps, self.judge_calls, flops + self.judge_flops)
         candidates = [path.record(sampler) for path in self.paths]
         for path in self.paths:

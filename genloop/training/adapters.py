@@ -20,6 +20,7 @@ ADAPTER_FILE = "adapter_model.safetensors"  # the names that peft reads
 _CONFIG_FILE = "adapter_config.json"
 _BASE_FILE = "base.json"  # what the adapters stand beside
 _PREFIX = "base_model."
+_OTHER_KINDS = ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save")  # of peft's adapters
 
 
 def is_adapter(name: str) -> bool:
@@ -91,6 +92,8 @@ def check_adapters(folder: Path, model: nn.Module, settings: LoraSettings, *, ba
     for key, wanted in (("r", settings.rank), ("lora_alpha", settings.alpha)):
         if config.get(key) != wanted:
             raise ValueError(f"{folder / _CONFIG_FILE}: {key}={config.get(key)}, this config has {wanted}")
+    if strange := next((key for key in _OTHER_KINDS if config.get(key)), None):
+        raise ValueError(f"{folder / _CONFIG_FILE}: {strange}={config[strange]}, only plain LoRA can be gone on from")
     if (recorded := read_object_or_empty(folder / _BASE_FILE)) and recorded.get("sha256") != base:
         raise ValueError(f"{folder}: adapter of another base, {recorded.get('name')}; set `start` to that")
     own = {_published(name): tuple(p.shape) for name, p in model.named_parameters() if is_adapter(name)}

@@ -94,6 +94,8 @@ class Loading(Generic[I, B]):
         rank, size, rows = self._world.rank, self._world.world_size, self._settings.rows_per_forward
         for step in range(self._first, self._settings.num_steps + 1):
             plan = self._objective.plan(step)
+            if len(plan.items) < size:  # a rank without items would leave the others waiting
+                raise ValueError(f"step {step}: a batch of {len(plan.items)} items is too small for {size} ranks")
             own = plan.items[rank::size]
             most = math.ceil(len(plan.items) / size) if self._equal_passes else len(own)
             starts = range(0, most, rows)

@@ -59,18 +59,19 @@ def train(objective: Objective[Any, Any], settings: LoopSettings, run: Path, wor
         loading = Loading(objective, fitting, world, first=first, device=device, equal_passes=equal, seed=seed)
         return readers.enter_context(closing(loading)).steps(lambda number: learning_rate(number, settings))
 
-    first = progress.step + 1
+    first, prepared = progress.step + 1, 0
     steps = read(first)
     with readers, closing(lines):
         while progress.step < settings.num_steps and not (guard and guard.is_stopped):
             number = progress.step + 1
-            if objective.prepare_every and (number == first or (number - 1) % objective.prepare_every == 0):
+            every = objective.prepare_every * (number != prepared)  # once, also where the step is tried again
+            if every and (number == first or (number - 1) % every == 0):
                 _prepare(objective, learner, lines, run, world)
+                prepared = number
             with note(f"rank {world.rank}, step {number}"):
                 step = next(steps)
                 rows = min(budget.limit, step.num_items)
-                # one rank cannot do other passes than the others expect
-                can_shrink = rows > 1 and world.world_size == 1
+                can_shrink = rows > 1 and world.world_size == 1  # no rank may do other passes than the others expect
                 if not budget.attempt(rows, partial(learner.add_up, step), can_shrink=can_shrink):
                     steps = read(number)
                     continue

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,10 +51,18 @@ class Rollouts:
     """Draws and keeps the rollouts of one run. Every method but those that prune is called on all ranks alike."""
 
     def __init__(
-        self, run: Path, world: World, sampler: "Sampler[MaskGitState]", judge: Judge, *, rows_per_part: int = 32
+        self,
+        run: Path,
+        world: World,
+        sampler: "Sampler[MaskGitState]",
+        judge: Judge,
+        *,
+        rows_per_part: int = 32,
+        keep: int = 2,
     ) -> None:
+        """keep: how many checkpoints the run may resume from, the newest ones."""
         self.folder, self.world, self.sampler, self.judge = run / "rollouts", world, sampler, judge
-        self.rows_per_part = rows_per_part
+        self.rows_per_part, self.keep = rows_per_part, keep
 
     def draw(self, step: int, pairs: Sequence[Pair]) -> Rollout:
         """One finished image for each pair, scored; the model must be whole, unless all is stored already."""
@@ -85,7 +92,7 @@ class Rollouts:
 
     def prune_for_checkpoints(self, every: int) -> None:
         """Delete what no run that resumes from a checkpoint learns from, where images are drawn `every` steps."""
-        if self.world.rank == 0 and (found := checkpoints(self.folder.parent)):
+        if self.world.rank == 0 and (found := checkpoints(self.folder.parent)[-self.keep :]):
             done = int(found[0].name.rpartition("-")[2])
             self.prune(before=1 + done // every * every)
 
@@ -147,13 +154,3 @@ class Rollouts:
 def _encoded(tensors: Mapping[str, Tensor], digest: str) -> bytes:
     found = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return bytes(require("safetensors.torch").save(found, metadata={"digest": digest}))
-
-
-def group_seeds(prompts: Sequence[Prompt], size: int, *, run: int, sample: int) -> list[Pair]:
-    """`size` candidates of each prompt, one after the other, each with noise of its own."""
-    return [(prompt, Seed(run, prompt.index, sample, number)) for prompt in prompts for number in range(size)]
-
-
-def group_scores(scores: Tensor, size: int) -> np.ndarray:
-    """(B,) -> (B / size, size) float64, a row for the candidates of one prompt."""
-    return scores.double().numpy().reshape(-1, size)

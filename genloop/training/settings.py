@@ -34,7 +34,9 @@ class LoopSettings(Settings):
     )
     warmup_steps: TotalOrNone = Field(100, description="steps in which the learning rate rises from 0")
     weight_decay: Weight = Field(0.01, description="on matrices only")
-    betas: tuple[Share, Share] = Field((0.9, 0.98), description="decays of Adam's two moving averages")
+    betas: tuple[Annotated[Share, Field(lt=1)], Annotated[Share, Field(lt=1)]] = Field(
+        (0.9, 0.98), description="decays of Adam's two moving averages"
+    )
     grad_clip: Factor = Field(1.0, description="largest norm of the gradient")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="of matrix products (autocast); trained weights and moments are float32 in any case"

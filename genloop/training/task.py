@@ -11,7 +11,7 @@ A rank loads `plan.items[rank::world_size]` only, in micro-batches of `train.row
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
@@ -87,6 +87,8 @@ class Objective(ABC, Generic[I, B]):
     guard: Watch | None = None
     prepare_every: int = 0  # steps between two calls of prepare; 0: it is never called
     after_every: int = 0  # steps between two calls of after_step; 0: it is never called
+    evaluate: Callable[[int], Mapping[str, Any] | None] = staticmethod(lambda step: None)  # what after_step asks
+    lr_scale_of: Callable[[str], float] = staticmethod(lambda name: 1.0)  # a parameter -> the factor on its rate
 
     @abstractmethod
     def plan(self, step: int) -> Plan[I]:
@@ -118,11 +120,7 @@ class Objective(ABC, Generic[I, B]):
 
     def after_step(self, step: int) -> Mapping[str, Any] | None:
         """Called on all ranks every `after_every` steps -> a line of metrics.jsonl, or nothing."""
-        return None
-
-    def lr_scale_of(self, name: str) -> float:
-        """A parameter's name -> the factor on its learning rate."""
-        return 1.0
+        return self.evaluate(step)
 
 
 @dataclass(frozen=True, slots=True)

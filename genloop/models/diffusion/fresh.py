@@ -3,8 +3,6 @@
 Weights are keyed by a seed; nothing here depends on the global random state, or changes it.
 """
 
-import shutil
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from genloop.checkpoint import save_folder, swap_folder
+from genloop.checkpoint import save_folder, whole_folder
 from genloop.reading import parse_json
 from genloop.registry import require
 
@@ -153,13 +151,8 @@ def fresh_pipeline(kind: str, tokenizer: Any, vae: Any, sizes: Mapping[str, Any]
 
 def save_pipeline(pipeline: Any, folder: Path) -> None:
     """Write a pipeline's folder as diffusers reads it, all or nothing."""
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with whole_folder(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
-        swap_folder(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
 
 
 def _text_config(tokenizer: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
+from genloop.models.common.measure import count_flops
 from genloop.models.diffusion.config import COMPONENTS, INDEX, TOKENIZERS, UNET, DiffusionFolder
 from genloop.models.diffusion.denoiser import Condition
 from genloop.models.diffusion.lora import LoraFile
@@ -32,19 +32,26 @@ class PipelineDenoiser:
         self.size = grid[0] * folder.factor, grid[1] * folder.factor
 
     @functools.cached_property
-    def flops(self) -> tuple[float, float]:
-        """Of a row through the UNet, and of decoding a latent."""
-        return count_flops(self.pipeline, self)
-
-    @property
     def flops_per_pass(self) -> float:
         """See `Denoiser`."""
-        return self.flops[0]
+        condition, unet = self.encode(""), _on_meta(self.pipeline.unet)
+        embeddings = condition.embeddings.float().to("meta")
+        pooled = None if condition.pooled is None else condition.pooled.float().to("meta")
+        more = added_conditions([Condition(embeddings, pooled)], self.size) if self.is_xl else {}
+        latents, time = torch.empty(1, self.channels, *self.grid, device="meta"), torch.ones(1, device="meta")
+        return _flops(lambda: unet(latents, time, encoder_hidden_states=embeddings, **more))
 
-    @property
+    @functools.cached_property
     def flops_per_decode(self) -> float:
         """See `Denoiser`."""
-        return self.flops[1]
+        vae, latents = _on_meta(self.pipeline.vae), torch.empty(1, self.channels, *self.grid, device="meta")
+        return _flops(lambda: vae.decode(latents))
+
+    @functools.cached_property
+    def flops_per_encode(self) -> float:
+        """Of one image that a path begins with."""
+        vae, pixels = _on_meta(self.pipeline.vae), torch.empty(1, 3, *self.size, device="meta")
+        return _flops(lambda: vae.encode(pixels))
 
     @torch.inference_mode()
     def encode(self, text: str | None) -> Condition:
@@ -170,18 +177,6 @@ def add_loras(pipe: Any, base: DiffusionFolder, loras: Sequence[LoraFile]) -> No
     pipe.unload_lora_weights()
 
 
-def count_flops(pipe: Any, model: PipelineDenoiser) -> tuple[float, float]:
-    """Operations of one row through the UNet, and of decoding one latent, counted on the meta device."""
-    condition = model.encode("")
-    embeddings = condition.embeddings.float().to("meta")
-    pooled = None if condition.pooled is None else condition.pooled.float().to("meta")
-    more = added_conditions([Condition(embeddings, pooled)], model.size) if model.is_xl else {}
-    latents, time = torch.empty(1, model.channels, *model.grid, device="meta"), torch.ones(1, device="meta")
-    unet, vae = _on_meta(pipe.unet), _on_meta(pipe.vae)
-    one_pass = _flops(lambda: unet(latents, time, encoder_hidden_states=embeddings, **more))
-    return one_pass, _flops(lambda: vae.decode(latents))
-
-
 def _on_meta(component: Any) -> Any:
     """A component's layers, without values."""
     with torch.device("meta"):
@@ -190,6 +185,4 @@ def _on_meta(component: Any) -> Any:
 
 @torch.inference_mode()
 def _flops(work: Callable[[], object]) -> float:
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return float(counter.get_total_flops())
+    return float(count_flops(work))

@@ -1,8 +1,6 @@
 """Components of Qwen2vl-Flux, each by itself: stock classes from their folders, the connector and T5's embedder."""
 
 import io
-import shutil
-import uuid
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from genloop.checkpoint import load_archive, swap_folder
+from genloop.checkpoint import load_archive, whole_folder
 from genloop.models.common.pretrained import errors_in_one_line, load_pretrained
 from genloop.models.flux_edit.config import CONNECTOR, T5_EMBEDDER, WEIGHTS, is_gguf
 from genloop.models.flux_edit.controlnet import union_controlnet
@@ -53,14 +51,12 @@ def save_connector(connector: Connector, path: Path) -> None:
 def save_transformer(model: Any, folder: Path) -> None:
     """In diffusers' layout, with the embedder of image tokens as its context_embedder; appears at once."""
     dual = model.context_embedder
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
     model.context_embedder = dual.image
     try:
-        model.save_pretrained(temporary, safe_serialization=True)
-        swap_folder(temporary, folder)
+        with whole_folder(folder) as temporary:
+            model.save_pretrained(temporary, safe_serialization=True)
     finally:
         model.context_embedder = dual
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def load_t5_embedder(folder: Path) -> nn.Linear:

@@ -131,6 +131,8 @@ def read_llava_config(folder: Path) -> LlavaConfig:
             f"{path}: model_type is {family!r}, another family; a LLaVA-OneVision checkpoint has 'llava_onevision' "
             "(transformers) or 'llava_qwen' (original)"
         )
+    if data.get("quantization_config"):
+        raise ValueError(f"{path}: quantization_config: yes or no judges read full weights; name the original ones")
     _check_dims(config, path)
     return config
 

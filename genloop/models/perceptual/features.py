@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, leaky_relu
 
+from genloop.models.common.footprint import kind_of
 from genloop.models.diffusion.fresh import keyed
 
 WINDOW = 11  # pixels of SSIM's Gaussian window
@@ -67,7 +68,11 @@ def ms_ssim_distance(ours: Tensor, theirs: Tensor) -> Tensor:
 
     Factors below 0.01, which unlike images have, count as 0.01.
     """
-    x, y = (_luma(images) for images in (ours, theirs))
+    with torch.autocast(kind_of(ours.device), enabled=False):  # differences of squares want float32
+        return _ms_ssim_distance(*(_luma(images) for images in (ours, theirs)))
+
+
+def _ms_ssim_distance(x: Tensor, y: Tensor) -> Tensor:
     num_scales = scales_of(min(x.shape[2:]))
     weights = [weight / sum(_SCALES[:num_scales]) for weight in _SCALES[:num_scales]]
     found = x.new_ones(len(x))

@@ -34,17 +34,21 @@ def restyling(sampler: DiffusionSampler, options: Any, given: ReadGiven) -> tupl
         mean, _ = encode_pixels(model, fit(given(index).image, *model.size))
         return torch.from_numpy(mean).to(model.device)
 
-    return RestylingSampler(sampler, options, lru_cache(_REMEMBERED)(latents)), None
+    remembered = lru_cache(_REMEMBERED)(latents)
+    return RestylingSampler(sampler, options, remembered, flops=model.flops_per_encode), None
 
 
 class RestylingSampler(DiffusionSampler):
     """Draws over given images."""
 
-    def __init__(self, sampler: DiffusionSampler, options: Any, latents: Callable[[int], Tensor]) -> None:
-        """latents: the index of a prompt -> those of its image (C, h, w), encoded by itself."""
+    def __init__(
+        self, sampler: DiffusionSampler, options: Any, latents: Callable[[int], Tensor], *, flops: float
+    ) -> None:
+        """latents: the index of a prompt -> those of its image (C, h, w), encoded by itself for `flops` operations."""
         vars(self).update(vars(sampler))  # weights, tables and settings are those of the sampler for texts
         self.num_steps = options.num_steps(sampler.settings.num_steps)
         self._given = latents if self.num_steps < sampler.settings.num_steps else None
+        self.flops_to_begin = flops if self._given is not None else 0.0
 
     def start(self, prompts: Sequence[Prompt], seeds: Sequence[Seed], given: Tensor | None = None) -> DiffusionState:
         """One row for each (prompt, seed) pair: the prompt's image, noised."""

@@ -18,7 +18,7 @@ import numpy as np
 
 from genloop.stats.intervals import Interval
 from genloop.stats.paired import mean_difference
-from genloop.training.guards.settings import Alarm, GuardSettings
+from genloop.training.guards.settings import Alarm, AlarmSettings, GuardSettings
 
 WATCHED = ("loss", "kl")  # keys of metrics.jsonl that must not run away
 CHOSEN, CHOSEN_RATIO, HELD_OUT_CHOSEN = "chosen_log_prob", "chosen_log_ratio", "held_out_chosen_log_prob"
@@ -38,7 +38,7 @@ class Found:
 
 
 def divergence(
-    history: Mapping[str, Sequence[float]], line: Mapping[str, float], settings: GuardSettings
+    history: Mapping[str, Sequence[float]], line: Mapping[str, float], settings: AlarmSettings
 ) -> list[Found]:
     """Of a new line of metrics.jsonl, given the values of each key in the lines before it."""
     found = []

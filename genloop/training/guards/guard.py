@@ -29,7 +29,7 @@ from genloop.training.guards.alarms import (
 )
 from genloop.training.guards.image_statistics import STATISTICS
 from genloop.training.guards.previews import Previews, Table
-from genloop.training.guards.settings import GuardSettings
+from genloop.training.guards.settings import AlarmSettings, GuardSettings
 from genloop.training.reductions import largest_over_ranks
 from genloop.training.session import check_lock
 from genloop.training.state import best_checkpoint, cut_lines, load_result, mark_best
@@ -44,9 +44,9 @@ GO_ON = "guards.on_alarm=report goes on from there"
 class Guard(Watch):
     """Watches one training; called on all ranks."""
 
-    def __init__(self, settings: GuardSettings, run: Path, world: World, previews: Previews | None = None) -> None:
+    def __init__(self, settings: AlarmSettings, run: Path, world: World, previews: Previews | None = None) -> None:
         self.settings, self.run, self.world, self.previews = settings, run, world, previews
-        self.every = settings.every if previews is not None else 0
+        self.every = settings.every if isinstance(settings, GuardSettings) and previews is not None else 0
         self.is_stopped = False
         self._history: dict[str, list[float]] = {}
         self._first: Table = {}
@@ -76,13 +76,13 @@ class Guard(Watch):
         """Every new line of metrics.jsonl; on rank 0."""
         found = divergence(self._history, line, self.settings)
         self._remember(line)
-        if CHOSEN in line or HELD_OUT_CHOSEN in line:
+        if isinstance(self.settings, GuardSettings) and (CHOSEN in line or HELD_OUT_CHOSEN in line):
             found += falling_chosen(self._history, self.settings)
         self._raise(line["step"], found)
 
     def after_step(self, step: int) -> dict[str, Any]:
         """A look at the images -> numbers for metrics.jsonl; the model is whole."""
-        assert self.previews is not None
+        assert self.previews is not None and isinstance(self.settings, GuardSettings)
         table = self.previews.look(step)
         if self.world.rank:
             return {}

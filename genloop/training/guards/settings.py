@@ -18,9 +18,47 @@ Alarm = Literal["divergence", "chosen_log_prob", "reward_hacking", "image_statis
 Action = Literal["rollback", "fail", "report"]
 
 
-class GuardSettings(Settings):
-    """What is watched, what counts as an alarm, and what an alarm does. Nothing here changes a step of the training."""
+class AlarmSettings(Settings):
+    """What counts as an alarm, and what an alarm does. Nothing here changes a step of the training."""
 
+    best_by: Annotated[str | None, LAUNCH] = Field(
+        None,
+        min_length=1,
+        description="key of metrics.jsonl whose highest value marks the best checkpoint, after a - the lowest; null: "
+        "the held-out judge's mean, without one the newest checkpoint before an alarm",
+    )
+    stop_on: Annotated[tuple[str, ...], LAUNCH] = Field((), description="alarms that end the training")
+    on_alarm: Annotated[Action, LAUNCH] = Field(
+        "rollback", description="what such an alarm does: the best checkpoint becomes the result; exit 1; or nothing"
+    )
+    window: Annotated[int, LAUNCH] = Field(
+        20, ge=3, le=10**6, description="lines of metrics.jsonl that make a running level"
+    )
+    divergence: Annotated[Factor, LAUNCH] = Field(
+        10.0, description="loss or kl above its running median by so many of its deviations (MAD, scaled)"
+    )
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether an alarm may end the training, so that the best checkpoint has to be there."""
+        return bool(self.stop_on) and self.on_alarm != "report"
+
+
+class LineGuardSettings(AlarmSettings):
+    """Guards of a training that draws no images: they go by the lines of metrics.jsonl alone."""
+
+    stop_on: Annotated[tuple[Literal["divergence"], ...], LAUNCH] = Field(
+        (), description="alarms that end the training"
+    )
+
+
+class GuardSettings(AlarmSettings):
+    """Guards of a training of a generator, which look at images of fixed prompts too."""
+
+    stop_on: Annotated[tuple[Alarm, ...], LAUNCH] = Field((), description="alarms that end the training")
+    chosen_fall: Annotated[Factor, LAUNCH] = Field(
+        0.2, description="fall of the chosen log-probability, as a share of it at first"
+    )
     every: Annotated[TotalOrNone, LAUNCH] = Field(
         0, description="steps between two looks at images of `prompts`; 0: at none"
     )
@@ -33,25 +71,6 @@ class GuardSettings(Settings):
     held_out_judge: Annotated[JudgeSettings | None, ADDED] = Field(
         None, description="a judge that the training does not follow"
     )
-    best_by: Annotated[str | None, LAUNCH] = Field(
-        None,
-        min_length=1,
-        description="key of metrics.jsonl whose highest value marks the best checkpoint, after a - the lowest; null: "
-        "the held-out judge's mean, without one the newest checkpoint before an alarm",
-    )
-    stop_on: Annotated[tuple[Alarm, ...], LAUNCH] = Field((), description="alarms that end the training")
-    on_alarm: Annotated[Action, LAUNCH] = Field(
-        "rollback", description="what such an alarm does: the best checkpoint becomes the result; exit 1; or nothing"
-    )
-    window: Annotated[int, LAUNCH] = Field(
-        20, ge=3, le=10**6, description="lines of metrics.jsonl that make a running level"
-    )
-    divergence: Annotated[Factor, LAUNCH] = Field(
-        10.0, description="loss or kl above its running median by so many of its deviations (MAD, scaled)"
-    )
-    chosen_fall: Annotated[Factor, LAUNCH] = Field(
-        0.2, description="fall of the chosen log-probability, as a share of it at first"
-    )
     image_distance: Annotated[Factor | None, LAUNCH] = Field(
         1.0, description="distance of a statistic from the images of step 0, in deviations between those; null: any"
     )
@@ -61,11 +80,6 @@ class GuardSettings(Settings):
     def has_images(self) -> bool:
         """Whether images are drawn at all."""
         return self.every > 0
-
-    @property
-    def keeps_best(self) -> bool:
-        """Whether an alarm may end the training, so that the best checkpoint has to be there."""
-        return bool(self.stop_on) and self.on_alarm != "report"
 
     def check(self, resolve: Resolve, judge: JudgeSettings | None = None) -> None:
         """Refuse what does not fit together, before anything is spent. `judge`: that of the training."""

@@ -60,8 +60,10 @@ class Autoencoding(Objective[int, PixelsAndNoise]):
 
 
 @torch.no_grad()
-def scaling_factor(model: Any, shards: Shards, rows: Sequence[int]) -> float:
+def scaling_factor(model: Any, shards: Shards, rows: Sequence[int], *, rows_per_pass: int) -> float:
     """1 / the standard deviation of the latents of some samples: what latents are multiplied by for diffusion."""
-    pixels = read_pixels(shards, rows, model.config.sample_size) * 2 - 1
-    latents = model.encode(pixels.to(next(model.parameters()).device)).latent_dist.mean
-    return 1 / float(latents.float().std())
+    device, latents = next(model.parameters()).device, []
+    for start in range(0, len(rows), rows_per_pass):
+        pixels = read_pixels(shards, rows[start : start + rows_per_pass], model.config.sample_size) * 2 - 1
+        latents.append(model.encode(pixels.to(device)).latent_dist.mean.float())
+    return 1 / float(torch.cat(latents).std())

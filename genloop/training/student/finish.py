@@ -1,7 +1,5 @@
 """Train an objective of a student under its guards, and write what `generate` loads: RUN/lora or RUN/student."""
 
-import shutil
-import uuid
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Any
 
 import torch
 
-from genloop.checkpoint import swap_folder
+from genloop.checkpoint import whole_folder
 from genloop.config import DType
 from genloop.distributed import World
 from genloop.factories import Resolve
@@ -67,13 +65,8 @@ def save_pipeline(pipeline: Any, folder: Path, *, dtype: DType) -> None:
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             component.to(getattr(torch, dtype))
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with whole_folder(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
         for path in temporary.rglob("*.json"):
             if _SOURCE in (found := read_json_object(path)):  # where the base lay on this machine
                 write_json(path, {key: value for key, value in found.items() if key != _SOURCE})
-        swap_folder(temporary, folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise

@@ -13,7 +13,7 @@ from genloop.models.common.image_tokenizers import check_image_tokenizer, load_i
 from genloop.models.showo.config import check_showo_folder
 from genloop.models.showo.load import load_showo
 from jobs import make_shapes, train_showo, train_tokenizer
-from tests.runs import ROOT, start, wait_until
+from tests.runs import ROOT, refusal, start, wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +81,17 @@ def test_what_a_model_cannot_do_is_refused(tmp_path, job, words):
         run_command(job, ["tiny", f"out={tmp_path}", *words])
     assert caught.value.code == 2
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "words", "key"),
+    [
+        (train_showo, ["train.betas=[0.9,1.0]"], "train.betas"),
+        (train_tokenizer, ["model.encoder_mult=[]", "model.encoder_blocks=[]"], "model.encoder_mult"),
+    ],
+)
+def test_numbers_that_no_training_can_have_are_refused(tmp_path, capsys, job, words, key):
+    assert key in refusal(job, ["tiny", f"out={tmp_path / 'run'}", *words], tmp_path, capsys)
 
 
 def test_a_tiny_vae_comes_out_as_diffusers_has_it(tmp_path):

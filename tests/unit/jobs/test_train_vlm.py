@@ -117,6 +117,12 @@ def test_saved_memory_changes_no_loss_and_unpacked_rows_learn_too(runs, tmp_path
         assert losses[1] < losses[0]
 
 
+def test_a_model_whose_parts_have_two_types_is_measured_at_the_end(tmp_path):
+    words = ["tiny_vl", "saved_dtype=bfloat16", "train.precision=bf16", "projector_lr=null", "train.num_steps=1"]
+    assert run_command(train_vlm, [*words, f"out={tmp_path / 'run'}"]) == 0
+    assert json.loads((tmp_path / "run/summary.json").read_text())["loss"][0] > 0
+
+
 def test_a_new_model_gets_a_tokenizer_of_its_chats(tmp_path):
     words = ["tiny", "start=null", "model.vocab_size=300", "model.hidden_size=16", "model.num_hidden_layers=1"]
     words += ["train.num_steps=2", "chat.system=Be brief.", f"out={tmp_path / 'run'}"]
@@ -145,6 +151,7 @@ def _adapter(run: Path) -> dict[str, torch.Tensor]:
         (["quantise=nf4"], "quantise"),
         (["quantise=nf4", "lora.rank=2", "vision_lr=null"], "quantise"),
         (["quantise=nf4", "lora.rank=2", "train.zero_stage=3"], "train.zero_stage"),
+        (["lora.rank=2", "projector_lr=null"], "merged"),
         (["start=null", "lora.rank=2"], "lora.rank"),
         (["start=null", "model.hidden_size=30"], "model.hidden_size"),
         (["chat.max_length=64"], "chat.max_length"),

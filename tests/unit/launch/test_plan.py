@@ -55,6 +55,7 @@ def test_the_planned_peak_is_that_of_the_run(name, words, tmp_path):
     scratch = config.model_copy(update={"out": tmp_path / "scratch"})
     planned = module.footprint(scratch, prepared.checked, device="cpu", ranks=1)
     assert planned.peak == pytest.approx(measured.peak, rel=0.15)
+    assert not (tmp_path / "scratch").exists()
 
 
 def test_a_plan_counts_units_names_parts_and_writes_nothing(capsys, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from genloop.registry import require
-from genloop.training.adapters import add_adapters, is_adapter, merge_adapters, save_adapters
+from genloop.training.adapters import add_adapters, check_adapters, is_adapter, merge_adapters, save_adapters
 from genloop.training.settings import LoraSettings
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
@@ -105,3 +105,14 @@ def test_saved_adapters_keep_their_scale_and_are_read_by_peft(tmp_path):
     assert (config["r"], config["lora_alpha"]) == (2, 6.0)
     loaded = require("peft").PeftModel.from_pretrained(network(), tmp_path / "adapter")
     assert torch.equal(answer(loaded.base_model.model), answer(model))
+
+
+@pytest.mark.parametrize("change", [{"use_rslora": True}, {"use_dora": True}, {"alpha_pattern": {"fc1": 9}}])
+def test_adapters_whose_scale_is_another_one_are_not_gone_on_from(tmp_path, change):
+    model, adapted = adapted_network()
+    save_adapters(adapted, tmp_path / "a")
+    settings, path = LoraSettings(rank=2, alpha=6.0), tmp_path / "a/adapter_config.json"
+    check_adapters(tmp_path / "a", model, settings, base="")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=f"adapter_config.json: {next(iter(change))}="):
+        check_adapters(tmp_path / "a", model, settings, base="")

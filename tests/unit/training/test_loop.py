@@ -14,9 +14,11 @@ from genloop.checkpoint import load_tensors
 from genloop.distributed import StopRequested, World
 from genloop.job import note
 from genloop.rundir import RunFailed
+from genloop.training.loading import Loading
 from genloop.training.loop import train
 from genloop.training.optimizer import build_optimizer, learning_rate
 from genloop.training.state import Progress, checkpoints, load_state, save_state, trained_tensors
+from genloop.training.task import Plan
 from tests.worlds.regression import SETTINGS, Regression, fit, metrics, weights, whole_run
 
 
@@ -154,7 +156,10 @@ class Tight(Regression):
 
     def __init__(self, most: int, **changes) -> None:
         super().__init__(SETTINGS.model_copy(update=changes))
-        self.most, self.passes = most, []
+        self.most, self.passes, self.prepared, self.prepare_every = most, [], [], 1
+
+    def prepare(self, step, gathered):
+        self.prepared.append(step)
 
     def loss(self, batch):
         self.passes.append(len(batch))
@@ -172,6 +177,7 @@ def test_training_that_runs_out_of_memory_goes_on_with_fewer_rows(tmp_path, capl
     assert tight.passes == [3, 3, 3, 3] + [1] * 6 * 11
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights(tight), expected))
     (line,) = [line for line in caplog.messages if "train.rows_per_forward=3" in line]
+    assert tight.prepared == list(range(1, 13))  # once each
     assert line.endswith("going on with 1") and [row["step"] for row in metrics(tmp_path)] == [5, 10, 12]
 
 
@@ -225,6 +231,19 @@ def test_other_files_beside_the_checkpoints_are_left_alone(tmp_path, name):
 def test_more_ranks_than_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"6 items .*7 ranks"):
         fit(Regression(), tmp_path, World(rank=6, world_size=7))
+
+
+def test_a_later_batch_that_leaves_a_rank_without_items_is_refused_on_all_ranks():
+    class Shrinking(Regression):
+        def plan(self, step):
+            return Plan(range(4 - step), float(4 - step), step)
+
+    for rank in range(2):
+        keys = {"first": 1, "device": torch.device("cpu"), "equal_passes": False, "seed": 0}
+        steps = Loading(Shrinking(), SETTINGS, World(rank, 2), **keys).steps(lambda number: 0.1)
+        assert [step.num_items for _, step in zip(range(2), steps)] == [3, 2]
+        with pytest.raises(ValueError, match=r"step 3: .*1 items .*2 ranks"):
+            next(steps)
 
 
 def test_the_finished_run_has_nothing_left_to_do(tmp_path):

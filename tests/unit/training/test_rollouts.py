@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from genloop.checkpoint import MANIFEST_FILE
 from genloop.distributed import World, process_group
+from genloop.records import Seed
 from genloop.sampling.maskgit.sampler import MaskGitSampler
 from genloop.sampling.maskgit.settings import SamplingConfig
-from genloop.training.rollouts import Rollouts, group_scores, group_seeds
+from genloop.training.rollouts import Rollouts
 from tests.worlds.ranks import on_two_ranks
 from tests.worlds.tiny_showo import PROMPTS, pixels_of, tiny_config, tiny_showo
 
-PAIRS = group_seeds(PROMPTS[1:4], 4, run=7, sample=0)  # 12 rows, 5 in a part
+PAIRS = [(prompt, Seed(7, prompt.index, 0, number)) for prompt in PROMPTS[1:4] for number in range(4)]  # 5 in a part
 SETTINGS = SamplingConfig(steps=3)
 
 
@@ -58,7 +60,6 @@ def test_rows_are_those_of_the_sampler_alone(whole):
     assert found.revealed_at[7].tolist() == state.revealed_at[0].tolist()
     assert found.scores[7] == pytest.approx(float(sampler.decode(state.tokens).mean()))
     assert len({tuple(row) for row in found.tokens.tolist()}) == 12
-    assert group_scores(found.scores, 4).shape == (3, 4)
 
 
 def test_what_is_stored_is_not_drawn_again(whole):
@@ -115,3 +116,15 @@ def test_further_tensors_lie_beside_the_images_and_old_rollouts_go(tmp_path):
         assert found["number"].tolist() == list(range(12))
     store.prune(before=9)
     assert sorted(path.name for path in (tmp_path / "rollouts").iterdir()) == ["0000009", "0000017"]
+
+
+def test_an_old_checkpoint_that_is_the_best_keeps_no_rollout_behind_it(tmp_path):
+    store = rollouts(tmp_path)
+    for step in (1, 5, 9, 13):
+        store.rows(step, "numbers", PAIRS, lambda rows: {"number": torch.tensor(list(rows))})
+    for step in (0, 8, 12):  # of which training goes on from the newest two
+        folder = tmp_path / f"checkpoints/step-{step:07d}"
+        folder.mkdir(parents=True)
+        (folder / MANIFEST_FILE).touch()
+    store.prune_for_checkpoints(every=4)
+    assert sorted(path.name for path in (tmp_path / "rollouts").iterdir()) == ["0000009", "0000013"]

@@ -17,6 +17,8 @@ from genloop.records import ChatTurn
 from genloop.training.objectives.conversations.encoding import encode_pieces, next_tokens, supervised_places
 from genloop.training.objectives.conversations.settings import ChatSettings
 
+_HALF = "\ufffd"  # how the rest of a character is decoded whose first bytes are missing
+
 
 @dataclass(frozen=True, eq=False)
 class Document:
@@ -90,18 +92,22 @@ class Documents:
             number = max(
                 (i for i, message in enumerate(messages) if message.role == "user"), key=lambda i: len(messages[i].text)
             )
-            messages[number], cut = self._shortened(messages[number], len(document) - self.settings.max_length)
-            if not cut:
+            shorter, cut = self._shortened(messages[number], len(document) - self.settings.max_length)
+            if cut <= 0:
                 break  # nothing is left of the user's text
-            lost += cut
+            messages[number], lost = shorter, lost + cut
             document = self._encode(said, messages, images)
         return replace(document, lost_tokens=lost)
 
     def _shortened(self, message: ChatTurn, excess: int) -> tuple[ChatTurn, int]:
-        """A text of the user without its first `excess` tokens, at least its last one left -> and how many went."""
+        """A text of the user without its first `excess` tokens, at least its last one left -> and how many went.
+
+        A character that was cut in two goes whole, unless it is all that is left: the rest of it takes more tokens.
+        """
         ids = self.chat.tokenizer.encode(message.text)
-        cut = min(excess, len(ids) - 1)
-        return replace(message, text=self.chat.tokenizer.decode(ids[cut:])), cut
+        left = self.chat.tokenizer.decode(ids[min(excess, len(ids) - 1) :])
+        text = left.lstrip(_HALF) or left
+        return replace(message, text=text), len(ids) - len(self.chat.tokenizer.encode(text))
 
     def _encode(self, said: ChatRow, messages: Sequence[ChatTurn], images: list[PatchedImage]) -> Document:
         ids, answers = encode_pieces(self.chat.tokenizer.encode, self.chat.pieces(messages))

@@ -8,6 +8,7 @@ from genloop.bounds import Count, TotalOrNone, Weight
 from genloop.config import LAUNCH, InputPath, Settings
 from genloop.meanings import EVAL_EVERY, START_OR_NEW
 from genloop.registry import check_installed
+from genloop.training.guards.settings import LineGuardSettings
 from genloop.training.objectives.conversations.settings import ChatData, ChatModelShape, ChatSettings
 from genloop.training.objectives.response_pairs.settings import PairSettings
 from genloop.training.settings import LoopSettings, LoraSettings
@@ -47,6 +48,7 @@ class ChatTrainingKeys(Settings):
     eval_every: TotalOrNone = Field(0, description=EVAL_EVERY)
     eval_chats: Count = Field(200, description="held-out chats, or pairs, that are measured, at the most")
     train: LoopSettings = LoopSettings()
+    guards: LineGuardSettings = LineGuardSettings()
 
     @property
     def rates(self) -> dict[str, float | None]:
@@ -66,6 +68,12 @@ class ChatTrainingKeys(Settings):
                 raise ValueError("quantise: nf4 weights are frozen; set vision_lr=0, projector_lr=0 and qformer_lr=0")
             if self.train.zero_stage == 3:
                 raise ValueError("train.zero_stage: 3 cannot shard nf4 weights; use 0, 1 or 2")
+        if self.lora.rank and not self.merged:
+            for key in ("vision_lr", "projector_lr", "qformer_lr"):
+                if getattr(self, key) != 0:
+                    raise ValueError(
+                        f"merged: RUN/adapter holds adapters alone, not what {key} trains; set merged=true"
+                    )
         if not self.lora.rank and (self.adapter is not None or self.merged):
             raise ValueError("lora.rank: 0 makes no adapters, which `adapter` and `merged` need; set lora.rank")
         if self.start is None:

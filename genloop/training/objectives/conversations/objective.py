@@ -3,7 +3,7 @@
 The loss of a step is a mean over the tokens with a loss of the whole batch, on however many ranks it is computed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,16 +34,12 @@ class ConversationObjective(Objective[Row, ChatBatch]):
         weights: Sequence[int],
         *,
         seed: int,
-        lr_scale_of: Callable[[str], float] = lambda name: 1.0,
-        evaluate: Callable[[int], Mapping[str, Any] | None] = lambda step: None,
-        evaluate_every: int = 0,
         idle: PatchedImage | None = None,
     ) -> None:
         """`idle`: an image for batches without one, where sharded layers must be called equally often on all ranks."""
         self.model, self.documents, self.rows, self.weights = model, documents, rows, weights
         self._idle = idle
         self._order = Order([len(rows)], seed)
-        self._lr_scale_of, self._evaluate, self.after_every = lr_scale_of, evaluate, evaluate_every
 
     def plan(self, step: int) -> Plan[Row]:
         """The rows of a step; each epoch shuffles them anew."""
@@ -61,14 +57,6 @@ class ConversationObjective(Objective[Row, ChatBatch]):
         if self._idle is not None and not batch.pixels:
             losses = losses + 0 * looked_at(self.model, self._idle)
         return Loss(losses.sum(), float(len(batch.targets)), {"accuracy": float(right.sum())})
-
-    def after_step(self, step: int) -> Mapping[str, Any] | None:
-        """What `evaluate` finds, for a line of metrics.jsonl."""
-        return self._evaluate(step)
-
-    def lr_scale_of(self, name: str) -> float:
-        """The factor on the learning rate of a parameter's part of the model."""
-        return self._lr_scale_of(name)
 
 
 def looked_at(model: ChatModel, image: PatchedImage) -> Tensor:

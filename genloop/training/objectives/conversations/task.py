@@ -93,22 +93,24 @@ class ChatTask:
         weights = np.zeros(len(documents), dtype=np.int64)
         weights[found.kept] = found.weights
         is_sharded = keys.train.zero_stage == 3 and self.world.world_size > 1
-        return ConversationObjective(
+        objective = ConversationObjective(
             model,
             documents,
             [tuple(found.kept[list(pack)].tolist()) for pack in packs],
             weights.tolist(),
             seed=self.seed,
-            lr_scale_of=lr_scale_of(keys.rates, keys.train.lr),
-            evaluate=evaluate,
-            evaluate_every=keys.eval_every,
             idle=documents.pictures.blank() if is_sharded and documents.pictures is not None else None,
         )
+        objective.evaluate, objective.after_every = evaluate, keys.eval_every
+        objective.lr_scale_of = lr_scale_of(keys.rates, keys.train.lr)
+        return objective
 
     def conclude(self, model: ChatModel, before: None) -> None:
         """Measure the trained model, called on all ranks; rank 0 writes what it is worth."""
         held_out = self.data.held_out
-        sums = held_out.sums(model, self.world) if held_out is not None else None
+        is_mixed = len({p.dtype for p in model.parameters() if p.is_floating_point()}) > 1  # adapters beside bfloat16
+        with Precision(self.keys.train.precision if is_mixed else "fp32", model.device).autocast():
+            sums = held_out.sums(model, self.world) if held_out is not None else None
         if self.world.rank:
             return
         if sums is None:

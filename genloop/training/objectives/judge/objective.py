@@ -3,8 +3,7 @@
 Each term is a mean over the batch of all ranks, times its weight.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ BACKGROUND = "background"
 
 
 class JudgeObjective(Objective[Item, JudgeBatch]):
-    """What a judge is trained on, and its loss. `evaluate` is called every `evaluate_every` steps, if ever.
+    """What a judge is trained on, and its loss.
 
     `max_passes_over_ranks` turns a number of forward passes into the largest of all ranks; sharded layers need it.
     """
@@ -36,13 +35,9 @@ class JudgeObjective(Objective[Item, JudgeBatch]):
         weights: LossSettings,
         pixels_of: PixelsOf,
         *,
-        lr_scale_of: Callable[[str], float] = lambda name: 1.0,
-        evaluate: Callable[[int], Mapping[str, Any] | None] = lambda step: None,
-        evaluate_every: int = 0,
         max_passes_over_ranks: Callable[[int], int] | None = None,
     ) -> None:
         self.model, self.plans, self.weights, self.pixels_of = model, plans, weights, pixels_of
-        self.after_every, self._evaluate, self._lr_scale_of = evaluate_every, evaluate, lr_scale_of
         self._max_passes_over_ranks = max_passes_over_ranks
         self._num_patches = llava_config(model).vision.grid ** 2
         encode = plans.branches.tokenizer.encode
@@ -81,15 +76,11 @@ class JudgeObjective(Objective[Item, JudgeBatch]):
         weights = self.weights.model_dump()
         means = {term: value / batch.totals[term] for term, value in sums.items() if batch.totals[term]}
         total = sum((weights[term] * value for term, value in means.items()), logits.new_zeros(()))
-        return Loss(total, batch.share, {f"loss_{term}": float(value.detach()) for term, value in means.items()})
-
-    def after_step(self, step: int) -> Mapping[str, Any] | None:
-        """What `evaluate` finds, for a line of metrics.jsonl."""
-        return self._evaluate(step)
-
-    def lr_scale_of(self, name: str) -> float:
-        """The factor on the learning rate of a parameter's part of the model."""
-        return self._lr_scale_of(name)
+        # the same names on every rank: those of the whole batch, also where no item here has an answer of a kind
+        parts = {f"loss_{term}": 0.0 for term, count in batch.totals.items() if count}
+        return Loss(
+            total, batch.share, parts | {f"loss_{term}": float(value.detach()) for term, value in means.items()}
+        )
 
     def _embed(self, names: Sequence[Tensor]) -> Tensor:
         """Token ids of each name -> embeddings (names, D); of several tokens the mean."""

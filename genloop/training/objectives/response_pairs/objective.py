@@ -8,9 +8,8 @@ The loss of a pair is -log sigmoid(z), for verdict the mean of both orders: with
 verdict among the two. U = pairs, C = contrasts of a pair, S = sides, 2 U C of them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -48,16 +47,12 @@ class ResponsePairObjective(Objective[int, ResponseBatch]):
         beta: float,
         batch_size: int,
         seed: int,
-        lr_scale_of: Callable[[str], float] = lambda name: 1.0,
-        evaluate: Callable[[int], Mapping[str, Any] | None] = lambda step: None,
-        evaluate_every: int = 0,
         idle: PatchedImage | None = None,
     ) -> None:
         """`idle`: an image for batches without one, where sharded layers must be called equally often on all ranks."""
         self.model, self.rows, self.kept, self.reference = model, rows, kept, reference
         self._beta, self._batch_size, self._idle = beta, batch_size, idle
         self._order = Order([len(kept)], seed)
-        self._lr_scale_of, self._evaluate, self.after_every = lr_scale_of, evaluate, evaluate_every
 
     def plan(self, step: int) -> Plan[int]:
         """The places of a step's pairs; each epoch shuffles them anew."""
@@ -83,14 +78,6 @@ class ResponsePairObjective(Objective[int, ResponseBatch]):
             name: float(values.mean()) * len(losses) for name, values in (("accuracy", right), ("margin", margins))
         }
         return Loss(losses.sum(), float(len(losses)), parts)
-
-    def after_step(self, step: int) -> Mapping[str, Any] | None:
-        """What `evaluate` finds, for a line of metrics.jsonl."""
-        return self._evaluate(step)
-
-    def lr_scale_of(self, name: str) -> float:
-        """The factor on the learning rate of a parameter's part of the model."""
-        return self._lr_scale_of(name)
 
 
 def side_means(model: ChatModel, rows: ResponseRows, batch: SideBatch) -> Tensor:

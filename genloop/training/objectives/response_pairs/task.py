@@ -59,7 +59,7 @@ class PairTask:
         def evaluate(step: int) -> dict[str, float] | None:
             return held_out.point_estimates(self._measured(model)) if step < keys.train.num_steps else None
 
-        return ResponsePairObjective(
+        objective = ResponsePairObjective(
             model,
             self.data.rows,
             self.data.kept,
@@ -67,11 +67,11 @@ class PairTask:
             beta=keys.pairs.beta,
             batch_size=keys.chat.batch_size,
             seed=self.seed,
-            lr_scale_of=lr_scale_of(keys.rates, keys.train.lr),
-            evaluate=evaluate,
-            evaluate_every=keys.eval_every,
             idle=pictures.blank() if is_sharded and pictures is not None else None,
         )
+        objective.evaluate, objective.after_every = evaluate, keys.eval_every
+        objective.lr_scale_of = lr_scale_of(keys.rates, keys.train.lr)
+        return objective
 
     def conclude(self, model: ChatModel, before: BeforeTraining) -> None:
         """Measure the trained model, called on all ranks; rank 0 writes what it is worth."""

@@ -86,6 +86,13 @@ def test_a_folder_of_another_family_is_refused_in_one_line(other: dict[str, Any]
     assert "\n" not in str(caught.value)
 
 
+def test_quantised_weights_are_refused_in_one_line(tmp_path: Path) -> None:
+    folder = config_folder(tmp_path, HF | {"quantization_config": {"quant_method": "bitsandbytes"}})
+    with pytest.raises(ValueError, match=r"config\.json: quantization_config") as caught:
+        check_llava_folder(folder)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("rename", [str, hf_4_52, hf_5, original], ids=["hub", "4.52", "5", "original"])
 def test_every_public_naming_is_understood(rename: Rename, tmp_path: Path) -> None:
     folder = tiny_folder(tmp_path / "judge")

@@ -89,3 +89,10 @@ def test_ms_ssim_is_that_of_the_metrics(side: int, scales: int) -> None:
 def test_the_pyramid_is_that_of_its_seed() -> None:
     one, same, other = (list(ConvPyramid(seed).buffers()) for seed in (0, 0, 1))
     assert all(map(torch.equal, one, same)) and not torch.equal(one[0], other[0])
+
+
+def test_ms_ssim_is_computed_in_single_precision_in_a_training_of_half() -> None:
+    image, other = picture(), blurred(picture(), 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = ms_ssim_distance(image, other)
+    assert torch.equal(found, ms_ssim_distance(image, other))

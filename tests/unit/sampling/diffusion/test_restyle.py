@@ -24,6 +24,9 @@ from genloop.sampling.diffusion.settings import DiffusionSampling
 from genloop.sampling.diffusion.tables import build_scheduler, scheduler_table
 from genloop.sampling.modes import GivenImage, RestyleMode
 from genloop.sampling.settings import Runtime
+from genloop.search.image import ImageSearch, Steps
+from genloop.search.image import Path as SearchPath
+from genloop.search.schedule import Scheduler
 from tests.runs import ROOT
 from tests.worlds.tiny_diffusion import PIXELS, SCHEDULE, STEPS, write_pipeline
 
@@ -114,6 +117,21 @@ def theirs(folder: Path, scheduler: str, strength: float) -> np.ndarray:
         output_type="np",
     ).images
     return found
+
+
+@pytest.mark.parametrize("folder", ["sd"], indirect=True)
+def test_encoding_the_given_image_is_counted_once_for_all_candidates(folder: Path) -> None:
+    def choose(image: ImageSearch) -> Steps[SearchPath]:
+        paths = image.start(3)
+        yield from image.walk(paths)
+        return paths[0]
+
+    for strength, is_encoded in ((0.5, True), (1.0, False)):  # from noise alone nothing is encoded
+        sampler = restyled(text_sampler(folder), strength)
+        (choice,) = Scheduler(sampler, None, choose).run([(PROMPTS[0], 0)], 0)
+        drawn = choice.cost.generator_steps * sampler.flops_per_step + sampler.flops_per_decode
+        encoded = restyled(text_sampler(folder), 0.5).flops_to_begin if is_encoded else 0.0
+        assert choice.cost.flops == drawn + encoded and (encoded > 0) == is_encoded
 
 
 @pytest.mark.parametrize(("scheduler", "strength"), [("ddim", 0.5), ("euler", 0.8), ("dpmpp_2m", 0.8), ("lcm", 0.7)])

@@ -14,7 +14,7 @@ from genloop.training.guards.alarms import divergence, falling_chosen, reward_ha
 from genloop.training.guards.guard import Guard
 from genloop.training.guards.settings import GuardSettings
 from genloop.training.state import best_checkpoint, checkpoints
-from jobs import train_showo
+from jobs import train_connector, train_judge, train_showo, train_tokenizer, train_vlm
 from tests.runs import ROOT, contents
 from tests.worlds.ranks import on_two_ranks
 from tests.worlds.regression import SETTINGS, Regression, fit, metrics, weights
@@ -162,6 +162,16 @@ def test_a_job_ends_with_the_exit_code_of_the_action(tmp_path, monkeypatch, acti
     assert (tmp_path / "showo").exists() == (code == 0)
     assert (tmp_path / "stopped.json").exists() == (action != "report")
     assert contents(tmp_path, ["previews"])
+
+
+@pytest.mark.parametrize("job", [train_judge, train_tokenizer, train_vlm, train_connector])
+def test_trainings_that_draw_nothing_are_guarded_by_their_loss(tmp_path, monkeypatch, job):
+    monkeypatch.chdir(ROOT)
+    touchy = ["guards.window=3", "guards.divergence=1e-9", "guards.stop_on=[divergence]"]  # any rise of the loss
+    words = ["tiny", f"out={tmp_path}", "train.log_every=1", "train.warmup_steps=0", "train.lr=1", *touchy]
+    assert run_command(job, words) == 0
+    (why,) = json.loads((tmp_path / "stopped.json").read_text())["alarms"]
+    assert why["alarm"] == "divergence" and best_checkpoint(tmp_path) is not None
 
 
 # --- the rules -------------------------------------------------------------------------------------------------------

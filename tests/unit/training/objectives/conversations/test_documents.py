@@ -67,6 +67,25 @@ def test_a_long_chat_is_cut_in_the_users_text_alone(folders, name):
     assert cut.targets.tolist() == whole.targets.tolist()
 
 
+def of_text(folders: Path, place: Path, asked: str, answer: str, **keys) -> Documents:
+    """One chat, whose texts are cut."""
+    said = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+    (place / "own.jsonl").write_text(json.dumps({"messages": said}) + "\n")
+    return documents(folders, "text", place / "own.jsonl", too_long="cut", **keys)
+
+
+def test_a_character_that_is_cut_in_two_goes_whole(folders, tmp_path):
+    whole = len(of_text(folders, tmp_path, "\u732b\u732b\u732bab", "Yes.")[0])  # three bytes a character
+    found = of_text(folders, tmp_path, "\u732b\u732b\u732bab", "Yes.", max_length=whole - 4)
+    assert "\u732bab" in (text := found.chat.tokenizer.decode(found[0].ids)) and "\ufffd" not in text
+    assert len(found[0]) == whole - 6 and found[0].lost_tokens == 6
+
+
+def test_cutting_ends_where_nothing_of_the_user_is_left_but_part_of_a_character(folders, tmp_path):
+    with pytest.raises(ValueError, match="answers are not cut"):
+        audit(of_text(folders, tmp_path, "\u732b", "No. " * 40, max_length=100))
+
+
 def test_too_long_chats_are_refused_left_out_or_cut_and_told(folders):
     lengths = [len(documents(folders, "text")[number]) for number in range(4)]
     most = max(lengths) - 1

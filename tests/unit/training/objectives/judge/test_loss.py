@@ -47,10 +47,11 @@ def test_the_loss_of_a_batch_is_the_sum_over_its_items(tmp_path, made_up, scenes
     parts = [loss(here, plan, numbers) for numbers in ([0, 3], [1], [2, 4])]
     assert whole.weight == pytest.approx(1) == sum(part.weight for part in parts)
     assert sum(float(part.total.detach()) for part in parts) == pytest.approx(float(whole.total.detach()), rel=1e-5)
+    assert all(part.parts.keys() == whole.parts.keys() for part in parts)  # ranks add them up by their order
     names = {"outcome", "potential", "clarity", "pairs", "scenes", "cells", "names", "reason"}
     assert set(whole.parts) == {f"loss_{name}" for name in names}
     for name, value in whole.parts.items():
-        assert sum(part.parts.get(name, 0) for part in parts) == pytest.approx(value, rel=1e-5)
+        assert sum(part.parts[name] for part in parts) == pytest.approx(value, rel=1e-5)
 
 
 def test_terms_add_up_with_their_weights(both):
