@@ -7,9 +7,10 @@
 
 The published loops, told in our words: candidates one after the other, two rows of the whole padded sequence and the
 whole head a step; pixels decoded and a PNG written after every step; a judge that reads a PNG, batch 1, and samples its
-answer. PARM asks about clarity after every step until it is clear, decodes and writes once more for it, asks about
-potential, finishes every candidate, asks those with potential for their outcome. Ours: `none`, `best_of_n`, and `parm`
-as released (nothing is cut), as in the paper (mode=threshold), with clarity by bisection, and by rank, its default.
+answer. PARM decodes and writes once more for the judge after every step until one is clear, asks about clarity, then
+about potential, decodes the last step a third time, and asks the candidates with potential for their outcome. Ours:
+`none`, `best_of_n`, and `parm` as released (nothing is cut), as in the paper (mode=threshold), with clarity by
+bisection, and by rank, its default.
 
 Random weights have no opinion and seldom end an answer. So verdicts are read off a hash of the judged pixels, the same
 for both: a preview is clear in one of eight cases, half of the clear ones have potential; the judge itself runs all the
@@ -77,44 +78,43 @@ class Published:
     place: Path
 
     def none(self, seeds: Sequence[Seed], prompt: Prompt) -> np.ndarray:
-        """One candidate -> the kept image."""
-        return self._image(self._candidate(seeds[0], prompt))
+        """One candidate, an image of each of its steps; the last one is kept."""
+        return _read([self._written(drawn, "step") for drawn in published_steps(self.model, seeds[0], prompt)][-1])
 
     def orm(self, seeds: Sequence[Seed], prompt: Prompt) -> np.ndarray:
-        """All candidates, then a question about each -> the kept image."""
-        images = [self._image(self._candidate(seed, prompt)) for seed in seeds]
-        scores = [self.ask("outcome", image, prompt) for image in images]
-        return images[scores.index(max(scores))]
+        """All candidates, an image of each step, the last one written twice; then a question about each."""
+        paths = []
+        for number, seed in enumerate(seeds):
+            for drawn in published_steps(self.model, seed, prompt):
+                path = self._written(drawn, f"step of {number}")
+            paths.append(self._saved(_read(path), f"{number}"))
+        scores = [self.ask("outcome", *self._shown(path), prompt) for path in paths]
+        return _read(paths[scores.index(max(scores))])
 
     def parm(self, seeds: Sequence[Seed], prompt: Prompt) -> np.ndarray:
-        """Clarity after every step, potential once, nothing is cut -> the kept image."""
-        images, no, has_potential = [], [], []
-        for seed in seeds:
+        """Clarity after every step, potential once, nothing is cut; each image for the judge is decoded apart."""
+        paths, no, has_potential = [], [], []
+        for number, seed in enumerate(seeds):
             p_no, potential, clear = 1.0, False, False
             for drawn in published_steps(self.model, seed, prompt):
-                self._write(drawn)
                 if not clear:
-                    shown = self._image(drawn)  # decoded and written once more
-                    clear = self.ask("clarity", shown, prompt) >= 0.5
+                    shown = self._shown(self._written(drawn, "waiting"))  # once for both questions
+                    clear = self.ask("clarity", *shown, prompt) >= 0.5
                     if clear:
-                        p_yes = self.ask("potential", shown, prompt)
+                        p_yes = self.ask("potential", *shown, prompt)
                         p_no, potential = 1 - p_yes, p_yes >= 0.5
-            images.append(self._image(drawn))
+                self._written(drawn, "step")
+            paths.append(self._written(drawn, f"{number}"))
             no.append(p_no)
-            has_potential += [len(images) - 1] if potential else []
+            has_potential += [number] if potential else []
         if not has_potential:
-            return images[no.index(min(no))]
-        scores = [self.ask("outcome", images[index], prompt) for index in has_potential]
-        return images[has_potential[scores.index(max(scores))]]
+            return _read(paths[no.index(min(no))])
+        scores = [self.ask("outcome", *self._shown(paths[index]), prompt) for index in has_potential]
+        return _read(paths[has_potential[scores.index(max(scores))]])
 
     @torch.inference_mode()
-    def ask(self, question: str, image: np.ndarray, prompt: Prompt) -> float:
-        """A PNG is read, an answer sampled; what it means is `verdict`'s."""
-        path = self.place / "waiting.png"
-        path.write_bytes(encode_png(image))
-        with require("PIL.Image").open(path) as picture:
-            read = np.asarray(picture.convert("RGB"))
-        tile = pad_tile(read, self.judge.config.vision_config.image_size)
+    def ask(self, question: str, read: np.ndarray, tile: Tensor, prompt: Prompt) -> float:
+        """Answer by a generation of its own; what it means is `verdict`'s."""
         first, *rest = Questions().pieces(question, prompt.text)
         texts = [torch.tensor(self.tokenizer.encode(text)) for text in (first, "".join(rest))]
         before, behind = (embed_tokens(self.judge, ids) for ids in texts)
@@ -126,19 +126,24 @@ class Published:
         self.judge.generate(inputs_embeds=sequence, attention_mask=mask, **how)
         return verdict(question, read)
 
-    def _candidate(self, seed: Seed, prompt: Prompt) -> Tensor:
-        """All steps, an image of each -> the last one's tokens."""
-        for drawn in published_steps(self.model, seed, prompt):
-            self._write(drawn)
-        return drawn
+    def _written(self, tokens: Tensor, name: str) -> Path:
+        """Tokens (1, n), decoded -> a PNG of them."""
+        return self._saved(to_uint8(self.pixels.decode(tokens))[0], name)
 
-    def _image(self, tokens: Tensor) -> np.ndarray:
-        self._write(tokens)
-        return to_uint8(self.pixels.decode(tokens))[0]
+    def _saved(self, image: np.ndarray, name: str) -> Path:
+        path = self.place / f"{name}.png"
+        path.write_bytes(encode_png(image))
+        return path
 
-    def _write(self, tokens: Tensor) -> None:
-        (image,) = to_uint8(self.pixels.decode(tokens))
-        (self.place / "step.png").write_bytes(encode_png(image))
+    def _shown(self, path: Path) -> tuple[np.ndarray, Tensor]:
+        """A PNG as the judge reads it: pixels (H, W, 3), tile (3, S, S)."""
+        read = _read(path)
+        return read, pad_tile(read, self.judge.config.vision_config.image_size)
+
+
+def _read(path: Path) -> np.ndarray:
+    with require("PIL.Image").open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
 
 
 class Scripted:
@@ -186,7 +191,7 @@ class Bench:
             judge = build_llava(SIZES[self.judge], seed=1).eval()
             loops = Published(model, pixels, judge, tokenizer, answer_tokens, Path(folder))
             loop: Callable[[Sequence[Seed], Prompt], np.ndarray] = getattr(loops, name)
-            loops.ask("outcome", np.zeros((256, 256, 3), np.uint8), PROMPT)  # warm-up
+            loops.ask("outcome", *loops._shown(loops._saved(np.zeros((256, 256, 3), np.uint8), "0")), PROMPT)  # warm-up
             began = time.process_time()
             images = []
             for index in range(self.published_images):

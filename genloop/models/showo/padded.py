@@ -1,7 +1,7 @@
 """Show-o's image rows behind prefixes of different lengths in one pass: padded on the left, pads masked.
 
 U = rows, G = distinct prefixes, P = padded length of a prefix, Q = image tokens with soi and eoi, D = hidden size, H =
-heads, C = head size. Shapes depend on U and G alone. Numbers agree with those of `prefix.image_hidden` up to the order
+heads, C = head size. Shapes depend on U and G alone. Numbers agree with those of `rows.image_hidden` up to the order
 of additions.
 """
 

@@ -50,23 +50,6 @@ class _Recorder:
         return keys, values
 
 
-class _ReadOnly:
-    """Puts the prefixes of B rows in front, stores nothing."""
-
-    def __init__(self, prefixes: Sequence[Prefix]) -> None:
-        shared = all(prefix is prefixes[0] for prefix in prefixes)
-        self.prefixes = prefixes[:1] if shared else prefixes
-
-    def update(self, keys: Tensor, values: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
-        front_keys = torch.stack([prefix.keys[layer_idx] for prefix in self.prefixes])
-        front_values = torch.stack([prefix.values[layer_idx] for prefix in self.prefixes])
-        rows = len(keys)
-        return (
-            torch.cat([front_keys.expand(rows, -1, -1, -1), keys], dim=2),
-            torch.cat([front_values.expand(rows, -1, -1, -1), values], dim=2),
-        )
-
-
 @torch.inference_mode()
 def encode_text(model: ShowO, ids: Sequence[int], position: int) -> Prefix:
     """Causal ids (P,), the first at `position` -> their keys and values. Always computed alone."""
@@ -84,19 +67,6 @@ def encode_correction(model: ShowO, ids: Sequence[int], num_image: int) -> Prefi
     is_image = torch.arange(len(ids), device=model.device)[None] < num_image
     run_layers(model, rows, 0, recorder, is_causal=False, mask=additive_mask(prefix_mask(is_image), model.dtype))
     return Prefix(torch.cat(recorder.keys), torch.cat(recorder.values), len(ids))
-
-
-@torch.inference_mode()
-def image_hidden(model: ShowO, codes: Tensor, prefixes: Sequence[Prefix]) -> Tensor:
-    """Codes (B, n), each behind its prefix -> normalised hidden states of the codes (B, n, D).
-
-    Prefixes are of one length and position. A row's result does not depend on the rows beside it.
-    """
-    ids = image_ids(model.config, codes)
-    repeats = -(-MIN_GEMM_ROWS // ids.numel())
-    cache = _ReadOnly(list(prefixes) * repeats)
-    hidden = run_layers(model, ids.repeat(repeats, 1), prefixes[0].position, cache, is_causal=False)
-    return hidden[: len(codes), 1:-1]
 
 
 def image_ids(config: ShowOConfig, codes: Tensor) -> Tensor:

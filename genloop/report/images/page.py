@@ -8,7 +8,7 @@ import numpy as np
 
 from genloop.data.image_reader import UnreadableImage, read_image
 from genloop.metrics.measurement import Measurement
-from genloop.metrics.paired.colour import ciede2000
+from genloop.metrics.paired.ciede import ciede2000
 from genloop.metrics.paired.improvement import BASELINE, FLOOR, Improvement, number
 from genloop.metrics.paired.maker import PairOptions, resized
 from genloop.metrics.paired.partners import OURS, REFERENCE, SHUFFLED

@@ -1,6 +1,7 @@
 """What a decoding step costs in operations, from the model's sizes: 2 a multiply-add. No torch.
 
-Nominal: the same for every prompt. Keys and values of the text, which are kept, are left out of the attention.
+Nominal: the same for every prompt and on every device. Keys and values of the text, which are kept, are left out of the
+attention; what a CPU leaves out of the first and the last layer (`genloop.models.showo.rows`) is counted.
 """
 
 from genloop.models.showo.config import ShowOConfig

@@ -15,7 +15,8 @@ from genloop.models.common.footprint import kind_of
 from genloop.models.common.memory import Budget
 from genloop.models.showo.model import ShowO
 from genloop.models.showo.padded import PrefixBank, padded_hidden
-from genloop.models.showo.prefix import Prefix, image_hidden
+from genloop.models.showo.prefix import Prefix
+from genloop.models.showo.rows import image_hidden
 from genloop.sampling.maskgit.settings import SamplingConfig
 
 ROWS = "rows_per_forward"  # the key behind the budget of rows
@@ -25,7 +26,10 @@ class Passes(Protocol):
     """What the sampler needs of either way."""
 
     def run(self, tokens: Tensor, prefixes: Sequence[Prefix]) -> tuple[Tensor, Tensor]:
-        """tokens (B, n) behind prefixes (V,) -> hidden states (U, n, D), and which of them each prefix has, (V,)."""
+        """tokens (B, n) behind prefixes (V,) -> hidden states (U, n, D), and which of them each prefix has, (V,).
+
+        Only those of masked tokens are of use.
+        """
 
     def wanted(self, masked: Tensor) -> tuple[Tensor, Tensor]:
         """masked (B, n) -> rows (R,), positions (R,): the masked tokens at least."""
@@ -43,7 +47,7 @@ def passes_of(
 
 
 class Grouped:
-    """Rows whose prefixes have one length share passes; equal rows are run once, as at the first step."""
+    """Rows behind prefixes of any lengths, side by side; equal rows are run once, as at the first step."""
 
     def __init__(self, model: ShowO, budget: Budget) -> None:
         self.model, self.budget = model, budget
@@ -65,20 +69,19 @@ class Grouped:
                 distinct[key] = len(first)
                 first.append(index)
             where.append(distinct[key])
-        groups: dict[tuple[int, int], list[int]] = {}
-        for number, index in enumerate(first):
-            groups.setdefault((len(prefixes[index]), prefixes[index].position), []).append(number)
+        order = sorted(range(len(first)), key=lambda number: len(prefixes[first[number]]))
         width, n = self.model.config.phi.hidden_size, tokens.shape[1]
         hidden = torch.empty(len(first), n, width, dtype=self.model.dtype, device=tokens.device)
 
         def compute(numbers: Sequence[int]) -> Sequence[int]:
             members = [first[number] for number in numbers]
             codes = tokens[[index % len(contents) for index in members]]
-            hidden[list(numbers)] = image_hidden(self.model, codes, [prefixes[index] for index in members])
+            behind = [prefixes[index] for index in members]
+            masked = codes == self.model.config.codebook_size
+            hidden[list(numbers)] = image_hidden(self.model, codes, behind, masked)
             return numbers
 
-        for numbers in groups.values():
-            self.budget.run(numbers, 1, compute)
+        self.budget.run(order, 1, compute)
         return hidden, torch.tensor(where, device=tokens.device)
 
 

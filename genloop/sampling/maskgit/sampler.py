@@ -153,13 +153,13 @@ class MaskGitSampler:
         if any(done >= length for done, length in zip(state.steps, state.lengths)):
             raise ValueError(f"all {max(state.lengths)} steps are done")
         masked = state.tokens == self.mask_code
-        drawn, likeliest, log_p = self._fill(state, masked)
+        drawn, shown, log_p = self._fill(state, masked)
         columns = columns_of(state, self.settings, masked.device)
         fewer = torch.minimum(columns.stay_masked[:, 0], masked.sum(1) - 1)  # at least one, fewer than now
         stays = lowest(self._keys(state, drawn, log_p, masked, columns.noise), fewer.clamp(min=1))
         still_masked = masked & stays & columns.goes_on
         tokens = torch.where(masked & ~still_masked, drawn, state.tokens)
-        guess = torch.where(still_masked, drawn if self.settings.preview == "sampled" else likeliest, tokens)
+        guess = torch.where(still_masked, shown, tokens)
         tokens = torch.where(columns.is_last, guess, tokens)
         fixed = masked & (tokens != self.mask_code)
         return replace(
@@ -229,15 +229,16 @@ class MaskGitSampler:
         return prefix
 
     def _fill(self, state: MaskGitState, masked: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """-> drawn codes, likeliest codes (known tokens as they are), log-probability of the drawn, each (B, n).
+        """-> drawn codes, codes that a preview shows (known tokens as they are), log-probability of the drawn: (B, n).
 
         The log-probability of a known token is of no use.
         """
-        drawn, likeliest = state.tokens.clone(), state.tokens.clone()
+        drawn = state.tokens.clone()
+        shown = drawn if self.settings.preview == "sampled" else drawn.clone()
         log_p = torch.zeros(masked.shape, dtype=torch.float32, device=masked.device)
         rows, positions = self._passes.wanted(masked)  # (R,)
         if not len(rows):
-            return drawn, likeliest, log_p
+            return drawn, shown, log_p
         hidden = self._hidden(state, rows, positions)  # (R, D)
         draw = self.noise.tokens(state.seeds, masked.shape[1], state.steps, state.rounds)
 
@@ -246,11 +247,13 @@ class MaskGitSampler:
             logits = raw / self.settings.token_temperature
             probs = logits.softmax(-1)  # (R', K)
             codes = draw(probs, at)
-            drawn[at], likeliest[at] = codes, logits.argmax(-1)
+            drawn[at] = codes
+            if shown is not drawn:
+                shown[at] = logits.argmax(-1)
             log_p[at] = probs.gather(1, codes[:, None])[:, 0].clamp(min=1e-20).log()
 
         self._in_parts(hidden, use)
-        return torch.where(masked, drawn, state.tokens), torch.where(masked, likeliest, state.tokens), log_p
+        return torch.where(masked, drawn, state.tokens), torch.where(masked, shown, state.tokens), log_p
 
     def _in_parts(self, hidden: Tensor, use: Callable[[slice, Tensor], None]) -> None:
         """Call `use` with slices of (R, D) and their logits (R', K), as many as memory should hold at a time."""

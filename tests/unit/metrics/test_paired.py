@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from genloop.metrics.paired.colour import ciede2000
+from genloop.metrics.paired.ciede import ciede2000
 from genloop.metrics.paired.maker import LEARNT, PairedMetrics, PairOptions
 from genloop.metrics.paired.pixels import Pixels
 from genloop.metrics.paired.table import NAMES, Compute, PairMetric, pair_metrics

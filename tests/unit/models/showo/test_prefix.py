@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from genloop.models.showo.model import ShowO
-from genloop.models.showo.prefix import Prefix, encode_correction, encode_text, image_hidden
+from genloop.models.showo.prefix import Prefix, encode_correction, encode_text
 from genloop.models.showo.prompting import Layout, omni_mask
+from genloop.models.showo.rows import image_hidden
 from tests.worlds.tiny_showo import PROMPTS, random_codes, tiny_config, tiny_showo
 
 
@@ -30,14 +31,25 @@ def test_a_kept_prefix_equals_the_whole_sequence(prompt: object) -> None:
     torch.testing.assert_close(hidden, padded(model, prompt.text, codes), atol=2e-5, rtol=1e-5)
 
 
-def test_rows_behind_different_texts_share_a_forward() -> None:
+def test_rows_behind_texts_of_any_lengths_share_a_forward() -> None:
     model = tiny_showo()
-    codes = random_codes(model, 2)
-    red, blue = prefix_of(model, "red apple"), prefix_of(model, "tan apple")
-    assert len(red) == len(blue)
-    both = image_hidden(model, codes, [red, blue])
-    for row, prefix in enumerate((red, blue)):
-        assert torch.equal(both[row], image_hidden(model, codes[row : row + 1], [prefix])[0])
+    codes = random_codes(model, 5)
+    prefixes = [prefix_of(model, text) for text in ("a", "red apple", "tan apple", "a", "")]
+    assert len(prefixes[1]) == len(prefixes[2]) > len(prefixes[3]) > len(prefixes[4])
+    together = image_hidden(model, codes, prefixes)
+    for row, prefix in enumerate(prefixes):
+        assert torch.equal(together[row], image_hidden(model, codes[row : row + 1], [prefix])[0])
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.6])
+def test_what_is_not_wanted_is_left_out_and_changes_nothing(layers: int, share: float) -> None:
+    model = tiny_showo(tiny_config(layers=layers))
+    codes = random_codes(model, 4)
+    prefixes = [prefix_of(model, text) for text in ("a", "a", "two", "")]
+    wanted = torch.rand(codes.shape, generator=torch.Generator().manual_seed(3)) < share
+    whole, part = image_hidden(model, codes, prefixes), image_hidden(model, codes, prefixes, wanted)
+    assert torch.equal(part, whole * wanted[..., None]) and bool(wanted.any()) == (share > 0)
 
 
 def test_tiny_grids_do_not_fall_below_the_smallest_matrix_product() -> None:
