@@ -302,5 +302,11 @@ def _preset(job: str, preset: str) -> Path:
     return ROOT / "configs" / job / f"{preset}.yaml"
 
 
+@pytest.mark.parametrize("document", ["README.md", *(f"docs/{page.name}" for page in PAGES)])
+def test_a_remark_behind_a_command_is_a_comment_so_that_whole_lines_can_be_pasted(document: str) -> None:
+    lines = re.findall(r"^ *(?:genloop [a-z]|torchrun ).+$", (ROOT / document).read_text(encoding="utf-8"), re.M)
+    assert [line for line in lines if re.search(r"\S {2,}[^#\s]", line)] == []
+
+
 def test_guidelines_stay_short() -> None:
     assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 80
