@@ -254,8 +254,7 @@ def _pairing(config: Config, checked: Checked, world: World, device: str) -> Pai
     from genloop.sampling.maskgit.reopen import Reopening
 
     if checked.source is None or checked.made is None:
-        folder = resolve(config.tokenizer)
-        encode = square_encoder(folder, config.resolution, device, before=world.check_stop)
+        encode = square_encoder(config.tokenizer, resolve, config.resolution, device, before=world.check_stop)
         return PublishedPairing(checked.published, encode)
     criterion = Criterion(config.signal, config.min_margin)
     if config.kind == "plain":

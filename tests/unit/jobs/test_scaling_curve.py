@@ -187,7 +187,7 @@ def test_runs_that_are_no_pools_are_refused(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("tokens", "why"),
     [
-        (pack_tokens(np.full(36, 351)), "run: prompt 1, sample 0, candidate 2: tokens up to 351, "),
+        (pack_tokens(np.full(36, 351)), "source: prompt 1, sample 0, candidate 2: tokens up to 351, "),
         *(
             (text, "rows/00001.jsonl:1: not a row (candidates.2.tokens: ")
             for text in (pack_tokens(np.zeros(35)), "", "AA==", "!!!!")

@@ -68,7 +68,7 @@ def test_metrics_tell_the_parts_of_the_loss_also_of_held_out_rows(trained: Path)
         (["weights=lora"], "weights"),
         (["objective=lcm"], "objective"),
         (["objective=dpo", "model.kind=start"], "dpo.rejected"),
-        (["start=nowhere"], "start"),
+        (["start=nowhere"], "nowhere"),
         (["start=shapes/vae"], ""),
         (["shards=nowhere"], "shards"),
         (["eval_every=1", "val_rows=64"], "val_rows"),
