@@ -40,6 +40,7 @@ setup(
         "pydantic>=2",
         "ruamel.yaml>=0.18",
         "rich",
+        "markdown-it-py",
         "jinja2",
         "matplotlib",
         "webdataset>=1",

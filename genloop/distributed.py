@@ -108,6 +108,10 @@ class World:
         self._steps[0] += 1
         self.check_stop()
 
+    def at_step(self, number: int) -> None:
+        """So many steps of a training are done: for the status alone, ranks stop together and not here."""
+        self._steps[0] = number
+
     @property
     def steps(self) -> int:
         """How many steps this worker has begun."""

@@ -15,13 +15,12 @@ the other; should two ever write at the same moment, both write the same bytes.
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,10 +33,12 @@ from genloop.planning import record_unit
 from genloop.reading import json_object, read_bytes
 from genloop.records import Unit
 from genloop.rundir import BadInput, RunFailed, json_line, remove, sync_folder, write_atomic, write_new
+from genloop.worker_status import WorkerStatus, ending
 
 log = logging.getLogger(__name__)
 MAX_UNITS = 1_000_000  # files in one folder
 R = TypeVar("R")  # a parsed row
+T = TypeVar("T")  # an item
 
 
 class UnitsFailed(RunFailed):
@@ -157,7 +158,7 @@ class Ledger:
         self._written: dict[str, str] = {}  # {file of the unit, below the run folder: sha256}
         self._missed = False  # whether the last claim failed
         self._items = self._in_unit = self._done = 0
-        self._started = time.time()  # the worker; below: its unit
+        self._status = WorkerStatus(run, world, self.staging)
         self._began, self._began_cpu = time.monotonic(), time.process_time()
         self._closing = threading.Event()
         self._beat = threading.Thread(target=self._keep_alive, name="ledger-heartbeat", daemon=True)
@@ -194,7 +195,7 @@ class Ledger:
         self._closing.set()
         self._beat.join()
         self._release()
-        self._write_status("failed" if isinstance(error, Exception) else "stopped" if error else "finished")
+        self._write_status(ending(error))
         state = count(self.run, len(self.units))
         if state.done == state.total and not state.leased:
             for folder in (self.staging, self.run / "leases"):
@@ -255,6 +256,13 @@ class Ledger:
         """Tell the status display that so many more items are through."""
         self._items += items
         self._in_unit += items
+
+    def counted(self, items: Iterable[T]) -> Iterator[T]:
+        """The items of a unit one by one: before each a safe point, after each it counts as through."""
+        for item in items:
+            self.world.check_stop()
+            yield item
+            self.advance(1)
 
     def write(self, path: Path, data: bytes) -> None:
         """Write a file of the unit that is being worked on, whole or not at all; LeaseLost when it is another's now."""
@@ -370,25 +378,7 @@ class Ledger:
             self._write_status("working" if lease else "looking")
 
     def _write_status(self, state: str) -> None:
-        """RUN/logs/WORKER.status.json: what `genloop status` shows; losing one is harmless, so no fsync."""
-        status = {
-            "worker": self.world.name,
-            "rank": self.world.rank,
-            "world_size": self.world.world_size,
-            "state": state,
-            "unit": asdict(self._unit) if self._unit else None,
-            "items": self._items,
-            "items_in_unit": self._in_unit,
-            "steps": self.world.steps,
-            "units": self._done,
-            "started": self._started,
-            "updated": time.time(),
-        }
-        path = self.run / "logs" / f"{self.world.name}.status.json"
-        temporary = self.staging / f"status.{self.world.name}"
-        with contextlib.suppress(OSError):
-            temporary.write_text(json.dumps(status))
-            temporary.replace(path)
+        self._status.write(state, unit=self._unit, items=self._items, items_in_unit=self._in_unit, units=self._done)
 
 
 def _names(folder: Path, suffix: str) -> set[str]:

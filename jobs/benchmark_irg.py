@@ -132,17 +132,16 @@ def _load(config: Config, name: str, world: World) -> ImageCritic:
 def _conclude(config: Config, checked: Checked, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write and print the numbers; workers that end together write the same bytes."""
     from genloop.evals.irg.summary import summarize
-    from genloop.report.irg.benchmark import markdown, page
-    from genloop.rundir import write_atomic, write_json
+    from genloop.report.irg.benchmark import markdown
+    from genloop.report.irg.write import write_benchmark
+    from genloop.rundir import write_json
 
     found = summarize(rows, config.base or next(iter(config.critics)), config.accept, config.seed)
     if checked.guided is not None:
         found["guided"] = checked.guided
-    text = markdown(found)
     write_json(config.out / "summary.json", found)
-    write_atomic(config.out / "table.md", text.encode())
-    write_atomic(config.out / "index.html", page(found, rows).encode())
-    terminal.out_markdown(text)
+    write_benchmark(config.out, config.out)
+    terminal.out_markdown(markdown(found))
 
 
 if __name__ == "__main__":

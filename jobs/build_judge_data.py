@@ -158,13 +158,20 @@ def main(config: Config, world: World, checked: Checked) -> None:
     with Ledger.of(config, units, world) as ledger:
         for unit in ledger.claims():
             with ledger.working(unit):
-                samples = plan.samples(unit)
+                samples = _stepping(plan.samples(unit), world)
                 folder, staging = config.out / "shards", ledger.staging
                 rows = write_sides(folder, unit.name, samples, staging=staging, ready=ledger.check_lease)
                 ledger.complete(unit, rows)
                 ledger.advance(len(unit))
     if count(config.out, len(units)).done == len(units):
         _conclude(config, checked)
+
+
+def _stepping(samples: Samples, world: World) -> Samples:
+    """The same samples; each is a step for the status, and a safe point."""
+    for sample in samples:
+        world.step()
+        yield sample
 
 
 def _sources(config: Config, world: World, checked: Checked) -> list[Source]:

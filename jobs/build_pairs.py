@@ -286,7 +286,7 @@ def _labels(config: Config, made: GeneratorKeys, world: World, device: str, toke
     judge = build_judge(config.judge, resolve, device) if config.asks_judge and config.judge else None
     labeller = Labeller(build_evaluator(config, resolve, device)) if config.asks_detector else None
     verdicts = None if labeller is None else labeller.verdicts
-    return ImageLabels(tokenizer, judge, verdicts, config.slots, world.check_stop, device)
+    return ImageLabels(tokenizer, judge, verdicts, config.slots, world.step, device)
 
 
 def _conclude(config: Config, checked: Checked, rows: Sequence[dict[str, Any]], staging: Path) -> None:

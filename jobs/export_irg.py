@@ -107,7 +107,6 @@ def main(config: Config, world: World, checked: Checked) -> None:
             with ledger.working(unit):
                 rows = _export(config, checked, target, unit, ledger)
                 ledger.complete(unit, rows)
-                ledger.advance(len(unit))
     if count(config.out, len(units)).done == len(units):
         _conclude(config, rows_of_units(config.out, units, json_object))
 
@@ -118,7 +117,7 @@ def _export(config: Config, checked: Checked, target: "Format", unit: Unit, ledg
 
     rows: list[dict[str, Any]] = []
     kept: list[Sample] = []
-    for place in range(unit.start, unit.stop):
+    for place in ledger.counted(range(unit.start, unit.stop)):
         try:
             sample = _licensed(checked.samples[place], config.license)
             record = record_of(sample)

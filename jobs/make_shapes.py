@@ -69,7 +69,7 @@ def main(config: Config, world: World, checked: Path | None) -> None:
     with Ledger.of(config, plan_units(total, config.unit_size), world) as ledger:
         for unit in ledger.claims():
             with ledger.working(unit):
-                samples = training_samples(
+                drawn = training_samples(
                     config.seed,
                     range(unit.start, unit.stop),
                     tokenizer,
@@ -77,10 +77,10 @@ def main(config: Config, world: World, checked: Path | None) -> None:
                     pixels=config.with_images,
                 )
                 path = config.out / "shards" / f"{unit.name}.tar"
+                samples = ledger.counted(drawn)
                 index = write_shard(path, samples, staging=ledger.staging, ready=ledger.check_lease)
                 row = {"shard": index.path.name, "samples": len(unit), "bytes": index.num_bytes}
                 ledger.complete(unit, [row | {"sha256": index.sha256}])
-                ledger.advance(len(unit))
 
 
 if __name__ == "__main__":

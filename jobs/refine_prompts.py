@@ -81,8 +81,7 @@ def main(config: Config, world: World, checked: Checked) -> None:
             critic = critic or _load(config, world)
             with ledger.working(unit):
                 pairs = zip(checked.prompts[unit.start : unit.stop], checked.rows[unit.start : unit.stop], strict=True)
-                rows = [_refined(config, critic, prompt, row, world) for prompt, row in pairs]
-                ledger.advance(len(rows))
+                rows = [_refined(config, critic, prompt, row) for prompt, row in ledger.counted(pairs)]
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):
         _conclude(config, checked.prompts, rows_of_units(config.out, units, json_object))
@@ -93,14 +92,13 @@ def _load(config: Config, world: World) -> ImageCritic:
         return build_critic(config.critic, resolve, choose_device(config.device, world))
 
 
-def _refined(config: Config, critic: ImageCritic, prompt: Prompt, row: GeneratedRow, world: World) -> dict[str, Any]:
+def _refined(config: Config, critic: ImageCritic, prompt: Prompt, row: GeneratedRow) -> dict[str, Any]:
     """The row of a prompt."""
     from genloop.data.image_reader import decode_image
     from genloop.data.irg.features import measure
     from genloop.data.irg.quality import intent_of
     from genloop.data.members import read_any
 
-    world.check_stop()
     with note(f"prompt {prompt.index} {prompt.text!r}, {row.image}"):
         image = decode_image(read_any(config.source / row.image))
         (critique,) = critic.criticise([Sight(prompt.text, measure(image), intent_of(prompt.text), image)])

@@ -75,14 +75,13 @@ def main(config: Config, world: World, checked: None) -> None:
     with Ledger.of(config, units, world) as ledger:
         for unit in ledger.claims():
             with ledger.working(unit):
-                part = names[unit.start : unit.stop]
+                part = ledger.counted(names[unit.start : unit.stop])
                 if job is None:
                     rows = [_check_traces(config, {"unit": name, "key": [name], "shard": name}) for name in part]
                 else:
                     rows = [row for name in part for row in _check_rows(config.run, name)]
                     if job in _TRACES:
                         rows = [_check_traces(config, row) if _is_shard(row) else row for row in rows]
-                ledger.advance(len(unit))
                 ledger.complete(unit, rows)
     if count(config.out, len(units)).done == len(units):
         _report(config)

@@ -15,6 +15,7 @@ EXAMPLES = """
   genloop run generate --help                        the manual of a job and its config keys
   torchrun --nproc-per-node 8 -m jobs.JOB PRESET [key=value ...]     always works too
 """
+_COMPLETION = "bash: > ~/.local/share/bash-completion/completions/genloop; zsh: > FILE, and source FILE in ~/.zshrc"
 _TRUST = "unpickle the file in full, which runs code that it names; only for files whose origin you trust"
 
 
@@ -45,7 +46,7 @@ def parser() -> tuple[Parser, list[str]]:
     _add_plan(commands)
     _add_watch(commands)
     report = commands.add_parser("report", help="one self-contained HTML file; several runs are compared")
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders of evaluate, or one training")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="one run of any job, or several of evaluate")
     report.add_argument(
         "--out",
         type=Path,
@@ -55,7 +56,7 @@ def parser() -> tuple[Parser, list[str]]:
     report.set_defaults(execute="launch.commands.report:report")
     _add_ckpts(commands)
     completion = commands.add_parser("completion", help="a script that completes commands, jobs, presets and keys")
-    completion.add_argument("shell", choices=("bash", "zsh"), help='in ~/.bashrc: eval "$(genloop completion bash)"')
+    completion.add_argument("shell", choices=("bash", "zsh"), help=_COMPLETION)
     completion.set_defaults(execute="launch.commands.completion:run")
     return found, list(commands.choices)
 

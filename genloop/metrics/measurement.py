@@ -196,11 +196,13 @@ def measure(what: Measurement, unit: Unit, work: Work, reader: ImageReader, ledg
         _compare(what, unit.start, rows[:num_ours], known, work, reader)
     scored = [place for place in known if items[place][2]]
     for name, scorer in work.scorers.items():
+        ledger.world.step()
         prompts = [items[place][0].prompt or Prompt(0, "") for place in scored]
         values = scorer.scores(prompts, [known[place] for place in scored]) if scored else []
         for place, value in zip(scored, values, strict=True):
             rows[place]["scores"][name] = value
     for name, extractor in work.extractors.items():
+        ledger.world.step()
         features = extractor.embed(list(known.values())) if known else np.empty((0, 0), dtype=np.float32)
         filled = np.full((len(items), features.shape[1]), np.nan, dtype=np.float32)
         filled[list(known)] = features

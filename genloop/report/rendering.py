@@ -1,5 +1,7 @@
 """Templates -> pages: one environment, and how numbers are written on all of them."""
 
+import base64
+from collections.abc import Mapping
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -7,8 +9,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from genloop.records import COLORS
 from genloop.terminal import clean
 
+_FRAME: dict[str, Any] = {"notices": (), "reading": (), "records": (), "files": (), "pages": (), "home": ""}
+"""What base.html.j2 shows where a page says nothing of it."""
 
-def render(template: str, content: dict[str, Any]) -> str:
+
+def render(template: str, content: Mapping[str, Any]) -> str:
     """A template of this package with its content."""
     environment = Environment(
         loader=PackageLoader("genloop.report"),
@@ -25,12 +30,18 @@ def render(template: str, content: dict[str, Any]) -> str:
         "words": _words,
         "swatch": _swatch,
     }
-    return environment.get_template(template).render(content)
+    return environment.get_template(template).render({**_FRAME, **content, "sections": []})
 
 
 def _shown(value: Any) -> Any:
     """What stands in a template's braces: texts as on a terminal; markup and the bytes of pictures as they are."""
     return clean(value) if type(value) is str and not value.startswith("data:image/") else value
+
+
+def as_link(figure: str | bytes) -> str:
+    """An SVG document as an address, for inside of a page."""
+    data = figure.encode() if isinstance(figure, str) else figure
+    return f"data:image/svg+xml;base64,{base64.b64encode(data).decode()}"
 
 
 def percent(share: float, digits: int = 1) -> str:

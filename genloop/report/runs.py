@@ -21,7 +21,6 @@ from genloop.runs.evaluations import Evaluation, judged_image, read_card, read_e
 from genloop.runs.generated import DRAWING_JOBS, read_generated
 from genloop.runs.lineage import locate
 from genloop.runs.rows import EvaluatedRow, GeneratedRow, GenerationCost, RecordedCandidate
-from genloop.runs.trainings import is_training
 from genloop.stats.rates import Kind
 
 
@@ -127,9 +126,11 @@ def check_runs(folders: Sequence[Path], controls: Sequence[tuple[Path, Path]] = 
                 f"{folder} is not a run folder: it has no run.json; name the `out` of an evaluate run"
             )
         if found["job"] != "evaluate":
-            hint = f"; judge its images first: images={folder / 'images'}" if found["job"] in DRAWING_JOBS else ""
-            hint = f"; `genloop report {folder}` alone shows a training" if is_training(folder) else hint
-            raise ValueError(f"{folder} is a run of {found['job']}, a report shows runs of evaluate{hint}")
+            hint = f", or judge its images first: images={folder / 'images'}" if found["job"] in DRAWING_JOBS else ""
+            raise ValueError(
+                f"{folder} is a run of {found['job']}; runs of evaluate have a page together, any other run one of its "
+                f"own: `genloop report {folder}`{hint}"
+            )
         if not ledger.finished(folder):
             raise ValueError(f"{folder} has no finished unit yet, there is nothing to report")
     known = {folder.resolve() for folder in folders}

@@ -41,6 +41,7 @@ class Training:
     best: int | None  # the step of the best checkpoint
     looks: tuple[PreviewLook, ...]
     level: float = 0.99  # of the intervals of changes since step 0
+    is_guarded: bool = False  # whether its job can draw fixed prompts on the way
 
     @cached_property
     def series(self) -> dict[str, list[tuple[int, float]]]:
@@ -90,6 +91,7 @@ def read_training(folder: Path) -> Training:
         best=best if type(best) is int else None,
         looks=tuple(_looks(folder)),
         level=float(guards.get("level", Training.level)),
+        is_guarded="prompts" in guards,
     )
 
 

@@ -27,11 +27,13 @@ class Lines:
         self._run, self._settings, self._world, self._progress, self._guard = run, settings, world, progress, guard
         self._time, self._step = time.monotonic(), progress.step
         self._sinks = Followers(settings.sinks if world.rank == 0 else (), run)
+        world.at_step(progress.step)
         self._cpu_seconds = 0.0  # all of this process: what came before the first step counts too
 
     def log(self, lr: float, grad_norm: float, num_items: int) -> bool:
         """Write a line about the steps since the last one, when it is due -> whether it was."""
         progress, step = self._progress, self._progress.step
+        self._world.at_step(step)
         if step != self._settings.num_steps and step % self._settings.log_every:
             return False
         now, cpu = time.monotonic(), time.process_time()

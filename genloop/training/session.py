@@ -13,7 +13,9 @@ from genloop.distributed import World, choose_device, process_group
 from genloop.lease import HEARTBEAT, Lease
 from genloop.rundir import BadInput, RunFailed
 from genloop.training.settings import LoopSettings
+from genloop.worker_status import WorkerStatus, ending
 
+TRAINING = "training"  # the state of rank 0, which speaks for all, in its status file
 _held: dict[Path, Lease] = {}  # run -> the lock by which this process, rank 0, trains in it
 
 
@@ -40,17 +42,22 @@ def locked(run: Path, world: World, device: str = "cpu") -> Iterator[None]:
             raise SystemExit(BadInput.exit_code)
         raise BadInput(f"{run} is being trained by {lock.holder()}; wait for its end, or use another `out`")
     closing = threading.Event()
-    heartbeat = threading.Thread(target=_beat, args=(lock, closing), name="lock-heartbeat", daemon=True)
+    status, error = WorkerStatus(run, world, staging), None
+    heartbeat = threading.Thread(target=_beat, args=(lock, status, closing), name="lock-heartbeat", daemon=True)
     if world.rank == 0:
         _held[run] = lock
         heartbeat.start()
     try:
         yield
+    except BaseException as raised:
+        error = raised
+        raise
     finally:
         closing.set()
         if world.rank == 0:
             del _held[run]
             heartbeat.join()
+            status.write(ending(error))
             lock.release()
             for leftover in [staging / f"clock.{world.name}", *staging.glob(f".{lock.path.name}.*.tmp")]:
                 leftover.unlink(missing_ok=True)  # the others: of launchers that were killed
@@ -66,6 +73,8 @@ def check_lock(run: Path) -> None:
         )
 
 
-def _beat(lock: Lease, closing: threading.Event) -> None:
+def _beat(lock: Lease, status: WorkerStatus, closing: threading.Event) -> None:
+    status.write(TRAINING)
     while not closing.wait(HEARTBEAT):
         lock.beat()
+        status.write(TRAINING)

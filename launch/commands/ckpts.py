@@ -27,11 +27,9 @@ def _list(options: argparse.Namespace) -> None:
     known, state = load("ckpts.resolve:registry")(), load("ckpts.resolve:state")
     rows = []
     for name, entry in known.items():
-        origin = f"{entry.made_by}, {entry.source}" if entry.made_by else entry.source
-        rows.append((name, state(entry), entry.licence, origin))
-    width = max(len(name) for name, *_ in rows)
-    for name, is_there, licence, origin in rows:
-        terminal.out(f"{name:<{width}}  {is_there}; licence: {licence}\n{'':<{width}}  {origin}")
+        rows += [(name, f"{state(entry)}; licence: {entry.licence}")]
+        rows += [("", f"{entry.made_by}, {entry.source}" if entry.made_by else entry.source)]
+    terminal.out("\n".join(terminal.aligned(rows)))
 
 
 def _fetch(options: argparse.Namespace) -> None:
@@ -73,11 +71,11 @@ def _verify(options: argparse.Namespace) -> None:
     folder = Path(options.name)
     if folder.suffix == ".safetensors" and folder.is_file():
         load("ckpts.convert.lora:verify")(folder)
-        terminal.out(f"{folder}: tensors as its hashes say")
+        terminal.out_lines([f"{folder}: tensors as its hashes say"])
         return
     if options.name not in known and (folder / MANIFEST_FILE).is_file():
         verify_folder(folder)
-        terminal.out(f"{folder}: {len(read_json_object(folder / MANIFEST_FILE))} files as they were written")
+        terminal.out_lines([f"{folder}: {len(read_json_object(folder / MANIFEST_FILE))} files as they were written"])
         return
     load("ckpts.resolve:verify")(options.name)
     load("ckpts.resolve:resolve")(options.name)
@@ -93,7 +91,7 @@ def _verify(options: argparse.Namespace) -> None:
         found.append(f"{len(read_json_object(entry.folder / MANIFEST_FILE))} files as they were written")
     if not found:
         found = ["all files there, their content is not known"]
-    terminal.out(f"{options.name}: {', '.join(found)}: {entry.folder}")
+    terminal.out_lines([f"{options.name}: {', '.join(found)}: {entry.folder}"])
 
 
 def _convert(options: argparse.Namespace) -> None:

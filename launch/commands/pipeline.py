@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop import job, terminal
-from genloop.distributed import end_with_parent
+from genloop.distributed import STOPPING, end_with_parent
 from genloop.environment import imports_alike
 from genloop.redaction import redact_word
 from launch.backends.local import FAILED, STOPPED, StopRequests, stop_requests
@@ -98,7 +98,7 @@ def _words(stage: Stage, procs: str) -> list[str]:
 
 
 def _run(stage: Stage, procs: str, requests: StopRequests) -> int:
-    """One stage, to its end; requests to stop are passed on once."""
+    """One stage, to its end; requests to stop are passed on."""
     command = [sys.executable, "-m", "launch", *_words(stage, procs)]
     variables = {**os.environ, **imports_alike()}
     child = subprocess.Popen(command, env=variables, process_group=0, preexec_fn=end_with_parent)
@@ -106,7 +106,9 @@ def _run(stage: Stage, procs: str, requests: StopRequests) -> int:
     try:
         while child.poll() is None:
             if requests.count > passed:
-                child.send_signal(signal.SIGTERM)
+                if not passed:
+                    _say(STOPPING)
+                child.send_signal(signal.SIGINT if passed else signal.SIGTERM)  # a second Ctrl-C does not wait
                 passed = requests.count
             time.sleep(_POLL)
     finally:
@@ -122,10 +124,9 @@ def status(folder: Path, *, as_json: bool) -> str:
     if as_json:
         rows = [{"stage": s.name, "job": s.job, "run": str(s.run), "state": s.state} for s in states]
         return json.dumps({"pipeline": str(folder), "stages": rows}, indent=1)
-    width = max(len(state.name) for state in states)
     done = sum(state.state == "done" for state in states)
-    lines = [f"  {s.name:<{width}}  {s.state:<8}  {s.run}" + (f"  ({s.line})" if s.line else "") for s in states]
-    return "\n".join([f"pipeline {folder}: {done}/{len(states)} stages done", *lines])
+    cells = [(s.name, f"{s.state:<8}", f"{s.run}  ({s.line})" if s.line else str(s.run)) for s in states]
+    return "\n".join([f"pipeline {folder}: {done}/{len(states)} stages done", *terminal.aligned(cells, 2)])
 
 
 def current_stage(folder: Path) -> Path:
@@ -137,16 +138,16 @@ def current_stage(folder: Path) -> Path:
 
 
 def runs_to_report(folders: Sequence[Path]) -> list[Path]:
-    """The same folders, with a pipeline's replaced by its finished runs of evaluate."""
+    """The same folders, with a pipeline's replaced by its finished runs of evaluate, else by its last."""
     found: list[Path] = []
     for folder in folders:
         if not is_pipeline(folder):
             found.append(folder)
             continue
-        verdicts = [s.run for s in stage_states(folder) if s.job == "evaluate" and s.state == "done"]
-        if not verdicts:
-            raise ValueError(f"{folder}: no stage of `evaluate` is done yet")
-        found += verdicts
+        done = [stage for stage in stage_states(folder) if stage.state == "done"]
+        if not done:
+            raise ValueError(f"{folder}: no stage is done yet")
+        found += [stage.run for stage in done if stage.job == "evaluate"] or [done[-1].run]
     return found
 
 

@@ -112,10 +112,8 @@ def _sum(plans: Any) -> dict[str, Any]:
 def _lines(plans: dict[str, JobPlan]) -> Iterator[str]:
     for name, plan in plans.items():
         yield f"{name}: {plan.out}"
-        rows = list(_rows(plan))
-        width = max((len(key) for key, _ in rows), default=0)
-        yield from (f"  {key:<{width}}  {value}" for key, value in rows)
-        yield from (f"  {note}" for note in plan.notes)
+        yield from terminal.aligned(_rows(plan), 2)
+        yield from (line for note in plan.notes for line in terminal.wrapped(f"  {note}", terminal.columns()))
     total = _sum(plans.values())
     if len(plans) > 1 and total["timed"]:
         hours = f", {total['gpu_hours']:.3g} GPU-hours" if total["gpu_hours"] else ""

@@ -9,14 +9,12 @@ from launch.catalog import presets, summaries
 
 def jobs(options: argparse.Namespace) -> int:
     """Print what there is -> exit code."""
-    lines = []
-    width = max(map(len, found := summaries()), default=0)
-    for name, summary in found.items():
-        lines.append(f"{name:<{width}}  {summary}")
-        known = presets(name) if options.presets else {}
-        inner = max(map(len, known), default=0)
-        lines += [f"    {preset:<{inner}}  {head}".rstrip() for preset, head in known.items()]
-    terminal.out("\n".join(lines))
+    found = summaries()
+    if not options.presets:
+        terminal.out("\n".join(terminal.aligned(found.items())))
+        return 0
+    parts = [[*terminal.aligned([row]), *terminal.aligned(presets(row[0]).items(), 4)] for row in found.items()]
+    terminal.out("\n".join(line for lines in parts for line in lines))
     return 0
 
 

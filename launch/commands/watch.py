@@ -47,11 +47,8 @@ def status(options: argparse.Namespace) -> int:
         terminal.out_json(known | more)
     else:
         first = lines(state) if state else [f"{launch.job if launch else ''} {WAITING}"]
-        terminal.out(
-            "\n".join(
-                [*first, *(f"  {line}" for line in slurm.task_lines(queue)), *([f"  {trouble}"] if trouble else [])]
-            )
-        )
+        tasks = [f"  {line}" for line in slurm.task_lines(queue)]
+        terminal.out_lines([*first, *tasks, *([f"  {trouble}"] if trouble else [])])
     return 0
 
 

@@ -48,13 +48,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Steps:
-    """How far a training job is: the last line of metrics.jsonl."""
+    """How far a training job is: what rank 0 says, and the last line of metrics.jsonl."""
 
     done: int
     total: int
-    loss: float
+    loss: float | None  # of that line; None before the first
     rate: float  # steps a second
-    silent: float  # seconds since that line was written
+    silent: float  # seconds since the last sign of life
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def read_state(run: Path) -> RunState:
     workers = tuple(_workers(run))
     units, items = plan.get("units", 0), plan.get("items", 0)
     done, failed = _settled(run)
-    steps = _steps(run, config.get("train", {}))
+    steps = _steps(run, config.get("train", {}), workers)
     over = (run / "done.json").exists()
     ended = read_object_or_empty(run / "stopped.json")
     state = (
@@ -135,18 +135,19 @@ def read_state(run: Path) -> RunState:
 
 def lines(state: RunState) -> list[str]:
     """A run as plain text: one line of totals, one a worker, one a kind of alarm, one a failure."""
-    workers = [
-        f"  worker {worker.rank}: {worker.state}"
-        + (f" on unit {worker.unit}" if worker.unit else "")
-        + f", {worker.items} items, {worker.rate:.2g} items/s"
-        + (f", {worker.work_steps} steps" if worker.work_steps else "")
-        + (f", silent for {duration(worker.silent)}" if worker.state == "lost" else "")
-        for worker in state.workers
-    ]
+    workers = [_worker_line(worker, bool(state.steps)) for worker in state.workers]
     failures = [f"  unit {f.unit} failed (attempt {f.attempts}): {f.reason}" for f in state.failures]
     alarms = [f"  {alarm_line(alarm)}" for alarm in state.alarms] + ([f"  {state.stopped}"] if state.stopped else [])
     hidden = state.units_failed - len(state.failures)
     return [totals(state), *workers, *alarms, *failures, *([f"  and {hidden} more failed units"] if hidden > 0 else [])]
+
+
+def _worker_line(worker: WorkerState, is_training: bool) -> str:
+    work = [] if is_training else [f"{worker.items} items", f"{worker.rate:.2g} items/s"]
+    work += [f"{worker.work_steps} steps"] if worker.work_steps else []
+    work += [f"silent for {duration(worker.silent)}"] if worker.state == "lost" else []
+    unit = f" on unit {worker.unit}" if worker.unit else ""
+    return "  " + ", ".join([f"worker {worker.rank}: {worker.state}{unit}", *work])
 
 
 def alarm_line(alarm: AlarmState) -> str:
@@ -163,10 +164,12 @@ def totals(state: RunState) -> str:
     if state.units:
         share = 100 * state.units_done // state.units
         parts += [f"{state.units_done}/{state.units} units ({share} %)", f"{state.items_done}/{state.items} items"]
-    if state.state == "running" and (work := sum(worker.work_steps for worker in state.workers if worker.alive)):
+    work = sum(worker.work_steps for worker in state.workers if worker.alive)
+    if state.state == "running" and work and not state.steps:
         parts.append(f"{work} steps")
     if state.steps:
-        parts += [f"step {state.steps.done}/{state.steps.total}", f"loss {state.steps.loss:.4g}"]
+        parts.append(f"step {state.steps.done}/{state.steps.total}")
+        parts += [f"loss {state.steps.loss:.4g}"] if state.steps.loss is not None else []
     if state.rate:
         parts.append(f"{state.rate:.3g} {'steps' if state.steps else 'items'}/s")
     if state.seconds_left is not None:
@@ -177,7 +180,7 @@ def totals(state: RunState) -> str:
         parts.append(f"{len(state.alarms)} kind{'' if len(state.alarms) == 1 else 's'} of alarm")
     if state.stopped:
         parts.append("stopped early")
-    if state.state == "running" and state.workers:
+    if state.state == "running" and state.workers and not state.steps:
         alive = sum(worker.alive for worker in state.workers)
         parts.append(f"{alive} worker{'' if alive == 1 else 's'}")
     return ", ".join(parts)
@@ -192,11 +195,12 @@ def duration(seconds: float) -> str:
 
 
 def _state(units: int, done: int, failed: int, workers: Sequence[WorkerState], steps: Steps | None) -> str:
-    if (units and done == units) or (steps and steps.done == steps.total):
+    is_alive = any(worker.alive for worker in workers)
+    if (units and done == units) or (steps and steps.done == steps.total and not is_alive):
         return "done"
-    if any(worker.alive for worker in workers) or (steps and steps.silent < STEPS_SILENT_AFTER):
+    if is_alive or (steps and not workers and steps.silent < STEPS_SILENT_AFTER):
         return "running"
-    if failed:
+    if failed or any(worker.state == "failed" for worker in workers):
         return "failed"
     return "stopped" if workers or steps else "starting"
 
@@ -254,21 +258,32 @@ def _failures(run: Path, names: set[str], *, limit: int = 5) -> Iterator[Failure
         yield Failure(name, record.get("attempts", 1), " ".join(record.get("reason", "reason lost").split()))
 
 
-def _steps(run: Path, settings: Mapping[str, Any]) -> Steps | None:
-    """From the last whole line of metrics.jsonl that has a loss, for a job that counts steps."""
-    path = run / "metrics.jsonl"
-    if "num_steps" not in settings or not path.is_file():
+def _steps(run: Path, settings: Mapping[str, Any], workers: Sequence[WorkerState]) -> Steps | None:
+    """Of a job that counts steps: from the status of rank 0, and the last whole line of metrics.jsonl with a loss."""
+    if "num_steps" not in settings:
         return None
+    path = run / "metrics.jsonl"
+    row = _last_loss(path) if path.is_file() else {}
+    speaker = next((worker for worker in workers if worker.rank == 0), None)
+    if not row and speaker is None:
+        return None
+    silent = [time.time() - path.stat().st_mtime] if row else []
+    done = [row.get("step", 0)]
+    if speaker is not None and (speaker.alive or speaker.silent < SILENT_AFTER):
+        silent, done = [*silent, speaker.silent], [*done, speaker.work_steps]
+    elif not row:
+        silent = [STEPS_SILENT_AFTER]
+    rate = row.get("steps_per_s", 0.0)
+    return Steps(max(done), settings["num_steps"], row.get("loss"), rate, max(0.0, min(silent)))
+
+
+def _last_loss(path: Path) -> dict[str, Any]:
+    """The last whole line that has a loss, and so is not about what was measured on held-out data; {} without one."""
     with open(path, "rb") as file:
         file.seek(max(0, path.stat().st_size - 4096))
         lines = file.read().split(b"\n")[1 if file.tell() > 4096 else 0 : -1]  # whole ones
-    rows = [row for row in map(object_or_empty, lines) if "loss" in row]  # not what was measured on held-out data
-    if not rows:
-        return None
-    row = rows[-1]
-    rate = row.get("steps_per_s", 0.0)
-    silent = max(0.0, time.time() - path.stat().st_mtime)
-    return Steps(row["step"], settings["num_steps"], row["loss"], rate, silent)
+    rows = [row for row in map(object_or_empty, lines) if "loss" in row]
+    return rows[-1] if rows else {}
 
 
 def _alarms(run: Path) -> Iterator[AlarmState]:

@@ -16,8 +16,8 @@ def explain(logs: Path, news: Mapping[int, str], since: float, code: int | None,
     if failed is None or (code is not None and code < 0):
         failed = _root_cause(news, rank)
     if failed is None:
-        agent = logs / "torchrun.log"
-        tail = agent.read_text(errors="replace").splitlines()[-MAX_LINES:] if agent.exists() else []
+        agents = sorted(logs.glob("torchrun*.log"), key=lambda path: path.stat().st_mtime)  # one a machine
+        tail = agents[-1].read_text(errors="replace").splitlines()[-MAX_LINES:] if agents else []
         return "\n".join([*tail, f"genloop: the workers {_ending(code)}; their logs are in {logs}", ""])
     ending = _ending(code if failed == rank else 1)
     return "\n".join(
@@ -43,5 +43,6 @@ def _root_cause(news: Mapping[int, str], rank: int | None) -> int | None:
 
 def _ending(code: int | None) -> str:
     if code is not None and code < 0:
-        return f"was killed by {signal.Signals(-code).name}"
+        known = {number.value: number.name for number in signal.Signals}
+        return f"was killed by {known.get(-code, f'signal {-code}')}"  # real-time signals have no names
     return f"failed with exit code {code}"

@@ -3,10 +3,11 @@
 Like the report it is one file without scripts, and its bytes depend on the run folder alone.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from genloop.report.failures import tables
-from genloop.report.failures.objects import shots
+from genloop.report.failures.objects import DetectedImage, shots
 from genloop.report.failures.reasons import KINDS
 from genloop.report.rendering import render
 from genloop.report.runs import ReportedRun
@@ -29,10 +30,11 @@ def write_failures(run: ReportedRun, out: Path, *, num_shots: int = 48) -> Path:
     kinds = tables.by_kind(run)
     outcomes = [name for name in ("right", *KINDS) if any(shot.outcome == name for shot in shown)]
     content = {
+        "title": f"Failures of {run.name}",
+        "lead": _lead(run),
+        "home": "index.html",
+        "reading": [READING],
         "run": run,
-        "near": nearness_of(run.evaluation.images),
-        "within": WITHIN,
-        "num_wrong": sum(not image.correct for image in run.images),
         "kinds": kinds,
         "kinds_told": tables.kinds_told(kinds),
         "matrices": [
@@ -43,7 +45,7 @@ def write_failures(run: ReportedRun, out: Path, *, num_shots: int = 48) -> Path:
         "worst": worst,
         "hopeless": hopeless,
         "shots": shown,
-        "has_masks": any(seen.outline for shot in shown for seen in shot.objects),
+        "objects_lead": _objects_lead(run, shown),
         "tags": list(dict.fromkeys(shot.tag for shot in shown)),
         "outcomes": outcomes,
         "present": {(shot.tag, shot.outcome) for shot in shown},
@@ -53,6 +55,27 @@ def write_failures(run: ReportedRun, out: Path, *, num_shots: int = 48) -> Path:
     return path
 
 
+def _lead(run: ReportedRun) -> str:
+    wrong, near = sum(not image.correct for image in run.images), nearness_of(run.evaluation.images)
+    close = f" Decisions within {WITHIN} of a threshold, which a rounding could turn: {near}." if near else ""
+    return f"{wrong} of {len(run.images)} images do not show what their prompt asks for.{close}"
+
+
+def _objects_lead(run: ReportedRun, shown: Sequence[DetectedImage]) -> str:
+    masks = " Masks are outlined and lightly tinted." if any(seen.outline for s in shown for seen in s.objects) else ""
+    return (
+        "What was kept of the detections, with scores. Numbered boxes are of classes that the prompt names; dashed "
+        "ones of others. Where a colour was asked for: the one that was named, and by how much it is ahead of the "
+        f"next. Areas are those of the masks, in percent of the image.{masks} {len(shown)} of {len(run.images)} "
+        "images, spread over tasks and kinds of failure: a sample for the eye, not a measure."
+    )
+
+
+READING = (
+    "Counts are images of a task that failed in a way, and their share of the task's images with its 95 % interval "
+    "(Wilson's, prompts are the clusters). An image that failed in two ways counts in both columns. Scores and "
+    "differences are on the page of the run, under the mark at the top left."
+)
 COLORS_LEAD = (
     "Objects whose colour a prompt asked for, by the colour that was named. Every object of a clause counts, of right "
     "and wrong images; a clause without its objects has no colour to name."

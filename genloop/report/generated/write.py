@@ -3,31 +3,35 @@
 One HTML file that needs nothing else, without a script; its bytes depend on the run folder alone.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genloop import ledger
-from genloop.reading import read_object_or_empty
+from genloop.report.cards import Head, PictureCard, Shot
+from genloop.report.files import record_of, write_files
+from genloop.report.general.write import failed_units
 from genloop.report.generated.checks import check_means, check_words
 from genloop.report.generated.rounds import refinements
-from genloop.report.heads import Head
 from genloop.report.page.gallery import ImageHistory, history
-from genloop.report.page.pictures import EmbeddedImage, embed
-from genloop.report.page.provenance import config_of, facts_of
-from genloop.report.page.selection import spread
-from genloop.report.rendering import render
+from genloop.report.page.pictures import embed
+from genloop.report.page.selection import best_and_worst, spread
 from genloop.report.runs import generation_record
-from genloop.rundir import read_run, write_atomic
+from genloop.rundir import read_run
 from genloop.runs.generated import DRAWING_JOBS, read_generated
 from genloop.runs.rows import GeneratedRow
 from genloop.stats.markdown import table_head, table_row
 from genloop.stats.resampling import cluster_bootstrap
 
-CARDS, SHOTS, FAILURES = 48, 4, 20  # prompts, images of each, and failed units that are shown
+CARDS, SHOTS = 48, 4  # prompts and images of each that are shown
 EXTREMES, CLOSEUPS = 4, 6  # images at the top, best and worst; images whose making is shown
+HEAD = ("number", "value", "95 % interval", "n")
+READING = (
+    "Intervals hold the true mean in 95 % of cases. They come from a bootstrap over {noun}, because images of one of "
+    "them are alike. The score is that of the images which the judge itself chose, so it is higher than what another "
+    "judge would say: the job evaluate gives verdicts that do not depend on it."
+)
 INPUTS = 6  # of an edited picture: itself, the reference, the mask, two control maps, the focus
 
 
@@ -48,15 +52,6 @@ class PromptImages:
         return ""
 
 
-@dataclass(frozen=True, slots=True)
-class ShownImage:
-    """One image, and the judge's score of it."""
-
-    picture: EmbeddedImage | None
-    alt: str
-    score: str
-
-
 def is_generated(folder: Path) -> bool:
     """Whether a folder is a run of `generate` or `edit`."""
     found = read_run(folder)
@@ -72,12 +67,9 @@ def write_generated(folder: Path, out: Path) -> Path:
         raise ValueError(f"{folder} has no finished unit yet, there is nothing to report")
     found = [PromptImages(tuple(rows)) for rows in prompts.values()]
     numbers = _numbers(folder, [row for prompt in found for row in prompt.rows])
-    table = [*table_head(("number", "value")), *(table_row((name, f"{value:.6g}")) for name, value in numbers.items())]
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "table.md", ("\n".join(table) + "\n").encode())
-    write_atomic(out / "table.json", (json.dumps(numbers, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomic(out / "index.html", render("generated.html.j2", _content(folder, found, numbers)).encode())
-    return out / "index.html"
+    table = [*table_head(HEAD), *map(table_row, _rows(numbers))]
+    content = _content(folder, found, numbers)
+    return write_files(out, "generated.html.j2", content, table="\n".join(table) + "\n", numbers=numbers)
 
 
 def _content(folder: Path, found: Sequence[PromptImages], numbers: dict[str, float]) -> dict[str, Any]:
@@ -101,34 +93,36 @@ def _content(folder: Path, found: Sequence[PromptImages], numbers: dict[str, flo
         "num_prompts": len(found),
         "refinements": refinements(folder, [row for prompt in found for row in prompt.rows]),
         "heads": list(_heads(numbers, noun)),
-        "failures": list(_failures(folder)),
-        "num_failures": int(numbers["units failed"]),
-        "record": {"name": name, "job": job, "facts": facts_of(folder)},
-        "config": config_of(folder),
+        "table": {"title": "Numbers", "head": HEAD, "rows": list(_rows(numbers))},
+        "reading": [READING.format(noun=noun)] if "score" in numbers or any("low" in name for name in numbers) else [],
+        "failures": list(failed_units(folder)),
+        "num_failures": (failed := int(numbers["units failed"])),
+        "notices": [f"{failed} {'unit' if failed == 1 else 'units'} failed; the reasons are below."] if failed else [],
+        "records": [record_of(folder)],
     }
 
 
-def _shots(folder: Path, prompt: PromptImages) -> Iterator[ShownImage]:
+def _shots(folder: Path, prompt: PromptImages) -> Iterator[Shot]:
     """What the model was given, where pictures were edited, then the images."""
     edit = prompt.rows[0].edit
     for name, path in list(edit.inputs.items() if edit else ())[:INPUTS]:
-        yield ShownImage(embed(folder / path), f"{prompt.rows[0].prompt}: {name}", f"given: {name}")
+        yield Shot(embed(folder / path), f"{prompt.rows[0].prompt}: {name}", f"given: {name}")
     for row in prompt.rows[:SHOTS]:
         value = _score(row)
         found = [] if value is None else [f"{row.outcome_question()} {value:.2f}"]
         found += check_words(row.edit) if row.edit else []
-        yield ShownImage(embed(folder / row.image), f"{row.prompt}: sample {row.sample}", ", ".join(found))
+        yield Shot(embed(folder / row.image), f"{row.prompt}: sample {row.sample}", ", ".join(found))
 
 
-def _extremes(folder: Path, rows: Sequence[GeneratedRow]) -> Iterator[tuple[str, list[tuple[str, ShownImage]]]]:
+def _extremes(folder: Path, rows: Sequence[GeneratedRow]) -> list[tuple[str, list[PictureCard]]]:
     """The images that the judge liked best and least, one a prompt, with their prompts; none where nobody was asked."""
-    scored = sorted(((score, row) for row in rows if (score := _score(row)) is not None), key=lambda pair: pair[0])
-    best = list({row.prompt_index: (score, row) for score, row in scored}.values())  # of a prompt the last: its best
-    worst = list({row.prompt_index: (score, row) for score, row in reversed(scored)}.values())
-    order = {"Best": sorted(best, key=lambda pair: -pair[0]), "Worst": sorted(worst, key=lambda pair: pair[0])}
-    for name, pairs in order.items() if scored else ():
-        shown = [(r, f"{r.outcome_question()} {score:.2f}") for score, r in pairs[:EXTREMES]]
-        yield name, [(r.prompt, ShownImage(embed(folder / r.image), f"{name}: {r.prompt}", text)) for r, text in shown]
+    scored = [(score, row.prompt_index, row) for row in rows if (score := _score(row)) is not None]
+    return [(name, [_scored(folder, row) for row in found]) for name, found in best_and_worst(scored, EXTREMES)]
+
+
+def _scored(folder: Path, row: GeneratedRow) -> PictureCard:
+    shot = Shot(embed(folder / row.image), row.prompt, f"{row.outcome_question()} {_score(row):.2f}")
+    return PictureCard(row.prompt, (shot,))
 
 
 def _closeups(folder: Path, found: Sequence[PromptImages]) -> Iterator[tuple[str, ImageHistory]]:
@@ -190,6 +184,18 @@ def _numbers(folder: Path, rows: Sequence[GeneratedRow]) -> dict[str, float]:
     return found
 
 
+def _rows(numbers: dict[str, float]) -> Iterator[list[str]]:
+    """The numbers as rows of a table, first those that have an interval."""
+    names = [name for name in numbers if not name.endswith((" low", " high"))]
+    for name in sorted(names, key=lambda name: not {f"{name} low", f"{name}, low"} & numbers.keys()):
+        value = numbers[name]
+        part = name if f"{name} low" in numbers else f"{name},"
+        low, high = numbers.get(f"{part} low"), numbers.get(f"{part} high")
+        span = "" if low is None or high is None else f"{low:.4g} to {high:.4g}"
+        n = numbers.get("scored images" if name == "score" else f"{name}, images")
+        yield [name, f"{value:.6g}", span, "" if n is None else f"{n:.0f}"]
+
+
 def _heads(numbers: dict[str, float], noun: str) -> Iterator[Head]:
     yield Head("Images", f"{numbers['images']:.0f}", (f"of {numbers['prompts']:.0f} {noun}",))
     if "score" in numbers:
@@ -201,12 +207,3 @@ def _heads(numbers: dict[str, float], noun: str) -> Iterator[Head]:
     yield Head("Steps an image", f"{numbers['generator steps an image']:.4g}", (calls, flops))
     failed = f"{numbers['units failed']:.0f} failed"
     yield Head("Units done", f"{numbers['units done']:.0f}", (f"of {numbers['units']:.0f}", failed))
-
-
-def _failures(folder: Path) -> Iterator[tuple[str, str, int]]:
-    """Unit, reason and attempts of those that failed and are not done."""
-    done = ledger.finished(folder)
-    files = [path for path in sorted((folder / "failed").glob("*.json")) if path.stem not in done]
-    for path in files[:FAILURES]:
-        record = read_object_or_empty(path)
-        yield path.stem, str(record.get("reason", "unknown")), int(record.get("attempts", 1))

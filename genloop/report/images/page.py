@@ -1,6 +1,5 @@
 """The page of images beside a reference: pictures and difference maps first, then radar, gains and distributions."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,10 +16,17 @@ from genloop.metrics.paired.table import PairMetric
 from genloop.report.figures.canvas import Kind
 from genloop.report.figures.nearness import distributions, radar
 from genloop.report.page.pictures import EmbeddedImage, embed, embed_pixels
-from genloop.report.rendering import render
+from genloop.report.page.selection import best_and_worst
+from genloop.report.rendering import as_link, render
 from genloop.stats.intervals import Interval
 
-SHOWN, SIDE = 12, 160  # pairs; px
+SHOWN, EXTREMES, SIDE = 12, 3, 160  # pairs, nearest and farthest ones; px
+READING = (
+    "Numbers are merits, so more is better: similarities as they are, distances negative, ratios as -|log2|. The "
+    "sample are prompts, each the mean of its images. Intervals hold the true value in 95 % of cases (BCa bootstrap); "
+    "p is Wilcoxon's with Holm's correction for the number of metrics; the effect is the rank biserial correlation; "
+    "the normalised value lies between the floor (0) and equal images (1)."
+)
 FULL_SCALE = 50.0  # CIEDE2000 of the brightest colour of a difference map
 _ORDER = (REFERENCE, OURS, BASELINE, FLOOR, SHUFFLED)
 _MIN_SPOKES = 3  # of a radar
@@ -28,20 +34,51 @@ _MIN_SPOKES = 3  # of a radar
 
 def page(what: Measurement, name: str, rows: Sequence[Mapping[str, Any]], found: Sequence[Improvement]) -> str:
     """HTML that needs nothing else, without a script; `rows` are those of readable images."""
+    return render("images.html.j2", content_of(what, name, rows, found))
+
+
+def content_of(
+    what: Measurement, name: str, rows: Sequence[Mapping[str, Any]], found: Sequence[Improvement]
+) -> dict[str, Any]:
+    """What the template needs, by name."""
     options: Any = what.metrics[name]
     sides = sides_of(what)
     pictures = figures(what, name, rows, found)
-    content = {
+    metric, ranked = _ranked(what, name, rows, options.chosen())
+    return {
+        "title": "Images beside their reference",
+        "lead": f"{len(what.pictures)} pairs of the same prompt and number.",
         "sides": sides,
+        "metric": metric.replace("_", " "),
+        "extremes": [(key, [_pair(what, options, sides, place) for place in places]) for key, places in ranked],
         "gallery": [_pair(what, options, sides, place) for place in chosen(len(what.pictures))],
         "num_pairs": len(what.pictures),
         "scale": embed_pixels(scale()),
         "full_scale": f"{FULL_SCALE:g}",
         "floor": FLOOR if FLOOR in sides else SHUFFLED,
         "table": [_cells(one) for one in found],
-        **{key: _uri(pictures[key]) if key in pictures else None for key in ("radar", "distributions")},
+        "reading": [READING],
+        "files": ["table.md", "table.csv", "table.tex", "table.json"],
+        **{key: as_link(pictures[key]) if key in pictures else None for key in ("radar", "distributions")},
     }
-    return render("images.html.j2", content)
+
+
+def _ranked(
+    what: Measurement, name: str, rows: Sequence[Mapping[str, Any]], metrics: Mapping[str, PairMetric]
+) -> tuple[str, list[tuple[str, list[int]]]]:
+    """The first metric that has values, and the places of the nearest and farthest images by it, one a prompt."""
+    places = {picture.image: place for place, picture in enumerate(what.pictures)}
+    for metric, kind in metrics.items():
+        values = [row["scores"].get(name, {}).get(OURS, {}).get(metric) for row in rows]
+        merits = kind.merit(np.array([np.nan if value is None else value for value in values], dtype=np.float64))
+        scored = [
+            (float(merit), row["prompt"] or row["image"], places[row["image"]])
+            for merit, row in zip(merits, rows, strict=True)
+            if np.isfinite(merit) and row["image"] in places
+        ]
+        if scored:
+            return metric, best_and_worst(scored, EXTREMES)
+    return "", []
 
 
 def figures(
@@ -146,7 +183,3 @@ def _cells(one: Improvement) -> list[tuple[str, str]]:
 def _with_interval(found: Interval) -> tuple[str, str]:
     is_known = not np.isnan(found.low)
     return number(found.estimate), f"{number(found.low)} to {number(found.high)}" if is_known else ""
-
-
-def _uri(svg: bytes) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

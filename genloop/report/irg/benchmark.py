@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from genloop.report.heads import Head
+from genloop.report.cards import Head
 from genloop.report.page.chart import Chart, dot_and_whisker
 from genloop.report.rendering import render
 from genloop.stats.intervals import Interval
@@ -14,6 +14,10 @@ CHARTED = (
     *("valid format", "false alarms on clean images", "actions that gain", "target reached"),
 )
 SHOWN = 12  # traces
+READING = (
+    "Intervals are 95 %, over scenes: traces of one scene are alike. Differences are paired by trace, the named critic "
+    "minus the base. A share that is drawn without a whisker has too few traces for an interval."
+)
 Numbers = Mapping[str, Mapping[str, Any]]
 
 
@@ -27,31 +31,40 @@ def markdown(found: Mapping[str, Any]) -> str:
     return "\n\n".join([*parts, notes]) + "\n"
 
 
-def page(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Heads, a chart of the shares, the tables, and some traces with what each critic said."""
+def page(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -> str:
+    """Heads, a chart of the shares, the tables, and some traces with what each critic said.
+
+    `shown` is what else the template shows: pictures and provenance.
+    """
     names = list(found["critics"])
-    tables = [{"title": title, "head": head, "rows": cells} for title, head, cells in _tables(found)]
+    found_tables = [{"title": title, "head": head, "rows": cells} for title, head, cells in _tables(found)]
     traces: dict[str, dict[str, Any]] = {}
     for row in rows:
         one = traces.setdefault(
             row["id"], {"id": row["id"], "injected": ", ".join(row["injected"]) or "none", "said": {}}
         )
-        one["said"][row["critic"]] = _said(row)
+        one["said"][row["critic"]] = said(row)
     chosen = list(traces.values())
     return render(
         "irg.html.j2",
         {
+            "title": "Critics of images",
+            "lead": f"What critics see, quote and repair on {len(traces)} held-out traces.",
+            "reading": [READING],
+            "files": ["table.md", "summary.json"],
             "heads": list(_heads(found)),
             "runs": [
                 {"number": place, "letter": chr(65 + place % 26), "name": name} for place, name in enumerate(names)
             ],
             "chart": _chart(found["critics"]),
-            "tables": tables,
+            "table": found_tables[0],
+            "tables": found_tables[1:],
             "critics": names,
             "traces": [
                 chosen[place * len(chosen) // min(SHOWN, len(chosen))] for place in range(min(SHOWN, len(chosen)))
             ],
             "num_traces": len(traces),
+            **shown,
         },
     )
 
@@ -128,7 +141,7 @@ def _heads(found: Mapping[str, Any]) -> Iterator[Head]:
         yield Head(f"Macro-F1, {name}", "–" if one["estimate"] is None else f"{one['estimate']:.3f}", notes)
 
 
-def _said(row: Mapping[str, Any]) -> str:
+def said(row: Mapping[str, Any]) -> str:
     if not row["valid"]:
         return f"refused: {row['problems'][-1] if row['problems'] else 'unknown'}"
     words = ", ".join(f"{issue} {severity:.2f}" for issue, severity in row["said"].items()) or "nothing wrong"

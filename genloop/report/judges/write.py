@@ -3,7 +3,6 @@
 One HTML file that needs nothing else, without a script; its bytes depend on the run folder and on the pairs alone.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +15,19 @@ from genloop.config import read_yaml
 from genloop.data.responses.pair import ResponsePair, ResponsePairs
 from genloop.data.responses.read import ResponseData, open_pairs
 from genloop.reading import read_object_or_empty
-from genloop.report.heads import Head
+from genloop.report.cards import Head
+from genloop.report.figures.shares import shares_svg
+from genloop.report.files import record_of, write_files
 from genloop.report.judges.tables import NOTE, markdown, tables
 from genloop.report.page.chart import Chart, dot_and_whisker
 from genloop.report.page.pictures import embed_pixels
-from genloop.report.page.provenance import config_of, facts_of
-from genloop.report.page.selection import spread
-from genloop.report.rendering import render
-from genloop.rundir import read_run, write_atomic
+from genloop.report.page.selection import best_and_worst, spread
 from genloop.runs.judged import JudgedPair, by_arm, read_judged
 from genloop.runs.lineage import locate
 from genloop.stats.intervals import Interval
 from genloop.stats.judges.pairs import CONTROL, arm_name, summarize
 
-CARDS, TEXT = 24, 1200  # pairs that are shown, and letters of an answer or a verdict
+CARDS, SUREST, TEXT = 24, 3, 1200  # pairs that are shown, of each kind at the top, letters of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,14 @@ class JudgedCard:
         said = [row.right(reading) for row in self.rows for reading in row.readings]
         return "all right" if min(said) == 1 else "all wrong" if max(said) == 0 else "divided"
 
+    @property
+    def sureness(self) -> float | None:
+        """The mean of P(the better answer) over all judges and readings that gave one; None where none did."""
+        asked = [row.preference(reading) for row in self.rows for reading in row.readings]
+        best = self.rows[0].best
+        given = [1 - p if best else p for p in asked if p is not None]
+        return sum(given) / len(given) if given else None
+
 
 def write_judges(folder: Path, out: Path) -> Path:
     """Write index.html, table.md and table.json -> the path of the page; ValueError while there is no row."""
@@ -60,11 +66,14 @@ def write_judges(folder: Path, out: Path) -> Path:
     config = read_yaml(folder / "config.yaml")
     found = summarize(rows, str(base), config.get("seed", 0))
     found |= {"judges": last["judges"]} if "judges" in last else {}
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "table.md", markdown(found).encode())
-    write_atomic(out / "table.json", (json.dumps(found, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomic(out / "index.html", render("judges.html.j2", _content(folder, config, rows, found)).encode())
-    return out / "index.html"
+    content = _content(folder, config, rows, found)
+    measured = found["arms"].values()
+    by_group = {group: [_interval(arm["groups"].get(group)) for arm in measured] for group in found["groups"]}
+    by_group["macro"] = [_interval(arm["macro"]) for arm in measured]
+    figure = shares_svg(by_group, arms, "Accuracy by group", "pairs judged right, in %")
+    return write_files(
+        out, "judges.html.j2", content, table=markdown(found), numbers=found, figures={"accuracy": figure}
+    )
 
 
 def _content(
@@ -74,7 +83,8 @@ def _content(
     by_number: dict[int, list[JudgedPair]] = {}
     for row in rows:
         by_number.setdefault(row.number, []).append(row)
-    cards = spread([JudgedCard(tuple(own)) for own in by_number.values()], CARDS)
+    judged = [JudgedCard(tuple(own)) for own in by_number.values()]
+    cards, surest = spread(judged, CARDS), _surest(judged)
     pairs = _pairs(folder, config)
     units = ledger.count(folder, ledger.plan_of(folder).get("units", len(ledger.finished(folder))))
     left = f" {units.total - units.done} of {units.total} units are left." if units.done < units.total else ""
@@ -83,16 +93,24 @@ def _content(
         "title": f"Judges of answers: {folder.resolve().name}",
         "lead": f"{found['pairs']} pairs of answers about {found['clusters']} images, judged by "
         f"{len({row.judge for row in rows})} judges.{left}",
+        "surest": [(name, [_card(card, pairs) for card in found]) for name, found in surest],
         "cards": [_card(card, pairs) for card in cards],
         "num_pairs": len(by_number),
         "heads": list(_heads(found)),
         "runs": [{"number": place, "letter": chr(65 + place % 26), "name": name} for place, name in enumerate(arms)],
         "chart": _chart(found),
-        "tables": [{"title": title, "head": head, "rows": cells} for title, head, cells in tables(found)],
-        "note": NOTE,
-        "record": {"name": folder.resolve().name, "job": (read_run(folder) or {})["job"], "facts": facts_of(folder)},
-        "config": config_of(folder),
+        "table": (shown := [{"title": title, "head": head, "rows": cells} for title, head, cells in tables(found)])[0],
+        "tables": shown[1:],
+        "reading": [NOTE],
+        "records": [record_of(folder)],
     }
+
+
+def _surest(cards: Sequence[JudgedCard]) -> list[tuple[str, list[JudgedCard]]]:
+    """The pairs on which the judges are most surely right, and most surely wrong: by the mean P(the better one)."""
+    scored = [(share, card.rows[0].id, card) for card in cards if (share := card.sureness) is not None]
+    titles = {"Best": "Most surely right", "Worst": "Most surely wrong"}
+    return [(titles[name], found) for name, found in best_and_worst(scored, SUREST)]
 
 
 def _pairs(folder: Path, config: Mapping[str, Any]) -> ResponsePairs | None:

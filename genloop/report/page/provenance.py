@@ -1,7 +1,7 @@
 """Provenance of runs as text: config, code, versions, hardware, hashes of inputs, time. Read from run folders."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from genloop.report.runs import ReportedRun
 
 @dataclass(frozen=True, slots=True)
 class ProvenanceRecord:
-    """One run folder: of evaluate, or of the generate run that made its images."""
+    """One run folder: of evaluate, or of the generate run that made its images; `run` is None on a page of one run."""
 
-    run: ReportedRun
+    run: ReportedRun | None
     job: str
     name: str
     facts: tuple[tuple[str, str], ...]
@@ -25,7 +25,8 @@ def records(runs: Sequence[ReportedRun]) -> list[ProvenanceRecord]:
     """Every folder that had a part in the runs, evaluations first."""
     folders = [(run, run.folder) for run in runs] + [(run, run.generate) for run in runs if run.generate]
     unique = {folder.resolve(): (run, folder) for run, folder in reversed(folders)}
-    return [_record(run, folder) for run, folder in folders if unique[folder.resolve()] == (run, folder)]
+    found = [_record(run, folder) for run, folder in folders if unique[folder.resolve()] == (run, folder)]
+    return found if len(runs) > 1 else [replace(record, run=None) for record in found]
 
 
 def facts_of(folder: Path) -> list[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """Which images the page shows: a fixed number, spread over tasks and verdicts; the same ones for the same rows."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Protocol, TypeVar
 
 
@@ -14,6 +14,7 @@ class Showable(Protocol):
 
 
 T = TypeVar("T", bound=Showable)
+Shown = TypeVar("Shown")
 
 
 def spread(items: Sequence[T], limit: int) -> list[T]:
@@ -31,6 +32,21 @@ def spread(items: Sequence[T], limit: int) -> list[T]:
         for group, count in zip(ordered, deal([len(group) for group in ordered], share)):
             chosen += [group[i * len(group) // count] for i in range(count)]
     return [items[position] for position in sorted(chosen)]
+
+
+def best_and_worst(scored: Sequence[tuple[float, Hashable, Shown]], limit: int) -> list[tuple[str, list[Shown]]]:
+    """(score, group, item) -> [("Best", items of the highest scores), ("Worst", those of the lowest)], one a group.
+
+    At most `limit` of each, and no more than half of all items; [] where nothing is scored.
+    """
+    ordered = sorted(scored, key=lambda one: one[0])
+    limit = max(1, min(limit, len(ordered) // 2))
+    best = {group: item for _, group, item in ordered}  # the last of a group is its best
+    highest = sorted({group: score for score, group, _ in ordered}.items(), key=lambda pair: -pair[1])
+    worst = {group: item for _, group, item in reversed(ordered)}
+    lowest = sorted({group: score for score, group, _ in reversed(ordered)}.items(), key=lambda pair: pair[1])
+    found = {"Best": [best[group] for group, _ in highest], "Worst": [worst[group] for group, _ in lowest]}
+    return [(name, items[:limit]) for name, items in found.items()] if ordered else []
 
 
 def deal(sizes: Sequence[int], places: int) -> list[int]:

@@ -4,21 +4,21 @@ One HTML file that needs nothing else: styles and images are inside, no script, 
 on the run folders alone.
 """
 
-import base64
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from genloop.report.failures.write import page_name, write_failures
-from genloop.report.figures.canvas import write_figure
+from genloop.report.figures.canvas import Svg
+from genloop.report.figures.forest import forest_svg
+from genloop.report.figures.shares import shares_svg
+from genloop.report.files import write_files
 from genloop.report.page import gallery, plans, provenance, rows, scores, tables
 from genloop.report.page.chart import Chart, dot_and_whisker
 from genloop.report.page.costs import Expense, unit_of
-from genloop.report.rendering import minus, percent, render, signed
+from genloop.report.rendering import as_link, minus, percent, signed
 from genloop.report.runs import ReportedRun, check_runs, read_runs
-from genloop.rundir import write_atomic
 from genloop.runs.provenance import UPPER_BOUND
 from genloop.stats.intervals import Interval
 from genloop.stats.rates import MARKS, legend
@@ -71,28 +71,40 @@ def write_report(
     pairs = [[by_folder[folder.resolve()] for folder in pair] for pair in controls]
     comparisons += [scores.compare(base, run) for run, base in pairs]
     methods = rows.rows_of(found, columns, comparisons) if len(found) >= rows.MIN_ROWS else []
-    figure = rows.cost_svg(methods)
+    cost = rows.cost_svg(methods)
     content = _content(found, columns, comparisons, unit, num_cards, num_closeups)
-    content |= {"methods": methods, "methods_method": rows.METHOD, "points": rows.points, "figure": _as_link(figure)}
-    numbers = tables.as_json(found, columns, comparisons, methods)
-    files = {
-        "table.md": tables.markdown(found, columns, comparisons, methods),
-        "table.json": json.dumps(numbers, indent=1, ensure_ascii=False) + "\n",
-        "index.html": render("page.html.j2", content),
-    }
-    out.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        write_atomic(out / name, text.encode())
-    if figure:
-        write_figure(out / "cost", figure)
+    content |= {"methods": methods, "methods_method": rows.METHOD, "points": rows.points}
+    content |= {"figure": as_link(cost) if cost else ""}
+    page = write_files(
+        out,
+        "page.html.j2",
+        content,
+        table=tables.markdown(found, columns, comparisons, methods),
+        numbers=tables.as_json(found, columns, comparisons, methods),
+        figures=_figures(found, columns, comparisons) | ({"cost": cost} if cost else {}),
+    )
     for run in found:
         write_failures(run, out, num_shots=num_cards)
-    return out / "index.html"
+    return page
 
 
-def _as_link(figure: str | None) -> str:
-    """A figure inside the page."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(figure.encode()).decode()}" if figure else ""
+def _figures(
+    runs: Sequence[ReportedRun],
+    columns: Sequence[Sequence[scores.Score]],
+    comparisons: Sequence[scores.RunComparison],
+) -> dict[str, Svg]:
+    """Scores by task, and a forest plot of the differences to each base."""
+    names = [f"{run.letter} {run.name}" for run in runs]
+    by_task = {
+        task: [next((score.accuracy.interval for score in column if score.task == task), None) for column in columns]
+        for task in tables.tasks(columns)
+    }
+    found = {"scores": shares_svg(by_task, names, "Score by task", "images that show their prompt, in %")}
+    for one in comparisons if len(runs) <= MOST_HEADS else ():
+        if one.differences:
+            title = f"{one.run.name} minus {one.base.name}"
+            found[f"difference-{one.run.letter}-{one.base.letter}".lower()] = forest_svg(one.differences, title)
+    return found
 
 
 def _content(
@@ -115,14 +127,11 @@ def _content(
         "runs": runs,
         "most_heads": MOST_HEADS,
         "heads": [(run, column[-1], _origin(run, column[-1].expense)) for run, column in zip(runs, columns)],
-        "method": legend(score.accuracy.method for column in columns for score in column),
+        "reading": list(_reading(columns, comparisons)),
         "marks": MARKS,
         "chart_of_scores": _score_chart(columns),
         "tasks": tables.tasks(columns),
-        "tells_cost": any(score.expense for column in columns for score in column),
-        "cost_method": COST_METHOD,
         "columns": [{score.task: score for score in column} for column in columns],
-        "difference_method": DIFFERENCE_METHOD,
         "contrasts": [ComparisonView(c, _difference_chart(c) if c.differences else None) for c in comparisons],
         "results": tables.RESULTS,
         "cards": cards,
@@ -133,11 +142,21 @@ def _content(
         "kinds": {(card.case.tag, card.case.outcome) for card in cards},
         "closeups": closeups,
         "shows_trajectories": any(h.trajectories for closeup in closeups for h in closeup.histories),
-        "failures": [(run, page_name(run)) for run in runs],
+        "pages": [(page_name(run), f"Failures {run.letter}" if len(runs) > 1 else "Failures") for run in runs],
         "plans": plans.plans(runs),
         "records": provenance.records(runs),
         "overall": scores.OVERALL,
     }
+
+
+def _reading(columns: Sequence[Sequence[scores.Score]], comparisons: Sequence[scores.RunComparison]) -> Iterator[str]:
+    """How scores, costs and differences come about."""
+    method = legend(score.accuracy.method for column in columns for score in column)
+    yield f"Scores are shares of images that show what their prompt asks for; overall is the mean of tasks. {method}."
+    if any(score.expense for column in columns for score in column):
+        yield COST_METHOD
+    if any(one.differences for one in comparisons):
+        yield DIFFERENCE_METHOD
 
 
 def _title(runs: Sequence[ReportedRun]) -> str:

@@ -47,6 +47,7 @@ class Plot:
     last: int
     zero: float | None  # where 0 is, when it lies inside
     marks: tuple[float, ...]
+    keys: tuple[str, ...]  # of the numbers, as metrics.jsonl has them
 
 
 def sections(training: Training) -> list[tuple[str, list[Plot]]]:
@@ -110,7 +111,7 @@ def _plot(title: str, keys: Sequence[str], training: Training) -> Plot:
         lines.append(CurveLine(_name(key), path, polygon, single, number(points[-1][1])))
     zero = y(0.0) if low < 0 < high else None
     marks = tuple(sorted({x(alarm["step"]) for alarm in training.alarms}))
-    return Plot(title, tuple(lines), number(high), number(low), first, last, zero, marks)
+    return Plot(title, tuple(lines), number(high), number(low), first, last, zero, marks, tuple(keys))
 
 
 def _name(key: str) -> str:

@@ -3,29 +3,36 @@
 One HTML file that needs nothing else, without a script; its bytes depend on the run folder alone.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from genloop.report.heads import Head
+from genloop.report.cards import Head, PictureCard, Shot
+from genloop.report.figures.curves import curves_svg
+from genloop.report.files import record_of, write_files
+from genloop.report.general.write import notices
 from genloop.report.page.pictures import EmbeddedImage, embed
-from genloop.report.page.provenance import config_of, facts_of
-from genloop.report.rendering import render
+from genloop.report.page.selection import best_and_worst
 from genloop.report.training.curves import figures, number, sections
-from genloop.rundir import write_atomic
 from genloop.runs.trainings import PreviewLook, Training, read_training
 from genloop.stats.markdown import table_head, table_row
 
-COLUMNS, PROMPTS = 8, 12  # looks and prompts that are shown
+COLUMNS, PROMPTS, EXTREMES = 8, 12, 4  # looks and prompts that are shown, best and worst ones
+HEAD = ("number", "first", "last", "interval of the last")
 SIDE = 160  # px of an embedded image
+READING = (
+    "First and last are the first and the newest value of a number in metrics.jsonl. The interval is that of the "
+    "newest value: {level} % for changes since step 0, which are paired by prompt, and 95 % elsewhere. A number "
+    "without an interval is that of single steps and moves by chance as well. Dashed lines in curves are steps with "
+    "an alarm."
+)
 JUDGE, HELD_OUT = "judge", "held_out_judge"
 
 
 @dataclass(frozen=True, slots=True)
-class Shot:
-    """One image, and what judges said of it."""
+class LookShot:
+    """One image at a step, and what judges said of it."""
 
     step: int
     picture: EmbeddedImage | None
@@ -37,8 +44,7 @@ def write_training(folder: Path, out: Path | None = None) -> Path:
     training = read_training(folder)
     out = out or folder / "report"
     rows = list(figures(training))
-    names = ("number", "first", "last", "interval of the last")
-    table = [f"{training.job}, step {training.done} of {training.total}", "", *table_head(names), *map(table_row, rows)]
+    table = [f"{training.job}, step {training.done} of {training.total}", "", *table_head(HEAD), *map(table_row, rows)]
     numbers = {
         "job": training.job,
         "step": training.done,
@@ -46,11 +52,11 @@ def write_training(folder: Path, out: Path | None = None) -> Path:
         "stopped": dict(training.stopped) or None,
         "last": {key: points[-1][1] for key, points in training.series.items()},
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(out / "table.md", ("\n".join(table) + "\n").encode())
-    write_atomic(out / "table.json", (json.dumps(numbers, indent=1, ensure_ascii=False) + "\n").encode())
-    write_atomic(out / "index.html", render("training.html.j2", _content(training, rows)).encode())
-    return out / "index.html"
+    plots = sections(training)
+    first = {plot.title: plot.keys for _, found in plots[:1] for plot in found}
+    drawn = {"curves": curves_svg(training.series, first, plots[0][0])} if first else {}
+    content = _content(training, rows) | {"sections_of_curves": plots}
+    return write_files(out, "training.html.j2", content, table="\n".join(table) + "\n", numbers=numbers, figures=drawn)
 
 
 def _content(training: Training, rows: Sequence[tuple[str, str, str, str]]) -> dict[str, Any]:
@@ -65,16 +71,37 @@ def _content(training: Training, rows: Sequence[tuple[str, str, str, str]]) -> d
         "looks": looks,
         "best": training.best,
         "stopped_at": training.stopped.get("step"),
-        "gallery": [(prompt, [_shot(look, place) for look in looks]) for place, prompt in _prompts(looks)],
+        "gallery": [(prompt, [_look(look, place) for look in looks]) for place, prompt in _prompts(looks)],
         "num_prompts": len(looks[0].prompts) if looks else 0,
         "num_looks": len(training.looks),
-        "sections": sections(training),
+        "extremes": _extremes(training),
         "alarms": _alarms(training),
-        "figures": rows,
-        "level": f"{100 * training.level:g}",
-        "record": {"job": training.job, "name": name, "facts": facts_of(training.folder)},
-        "config": config_of(training.folder),
+        "table": {"title": "Main numbers", "head": HEAD, "rows": [row for row in rows if row[3] or row[0] == "loss"]},
+        "tables": [{"title": f"All {len(rows)} numbers", "head": HEAD, "rows": rows}],
+        "reading": [READING.format(level=f"{100 * training.level:g}")],
+        "records": [record_of(training.folder)],
     }
+
+
+def _extremes(training: Training) -> list[tuple[str, list[PictureCard]]]:
+    """Of the newest look the prompts with the highest and the lowest score, each beside its image at the first look."""
+    if not training.looks:
+        return []
+    last, first = training.looks[-1], training.looks[0]
+    key = HELD_OUT if any(value is not None for value in last.measures.get(HELD_OUT, ())) else JUDGE
+    known = enumerate(last.measures.get(key, ())[: len(last.prompts)])
+    scored = [(value, place, place) for place, value in known if value is not None]
+    looks = [first, last] if first.step != last.step else [last]
+    return [(name, [_compared(looks, place) for place in places]) for name, places in best_and_worst(scored, EXTREMES)]
+
+
+def _compared(looks: Sequence[PreviewLook], place: int) -> PictureCard:
+    prompt, shots = looks[-1].prompts[place], []
+    for look in looks:
+        one = _look(look, place)
+        words = ", ".join((f"step {one.step}", *one.words))
+        shots.append(Shot(one.picture, f"{prompt}, step {one.step}", words))
+    return PictureCard(prompt, tuple(shots))
 
 
 def chosen_looks(training: Training, columns: int = COLUMNS) -> list[PreviewLook]:
@@ -99,13 +126,13 @@ def _prompts(looks: Sequence[PreviewLook]) -> Iterator[tuple[int, str]]:
         yield place, looks[0].prompts[place]
 
 
-def _shot(look: PreviewLook, place: int) -> Shot:
+def _look(look: PreviewLook, place: int) -> LookShot:
     said = []
     for key, label in ((JUDGE, "judge"), (HELD_OUT, "held out")):
         values = look.measures.get(key, ())
         if place < len(values) and (value := values[place]) is not None:
             said.append(f"{label} {value:.2f}")
-    return Shot(look.step, embed(look.image(place), SIDE), tuple(said))
+    return LookShot(look.step, embed(look.image(place), SIDE), tuple(said))
 
 
 def _lead(training: Training) -> str:
@@ -121,9 +148,10 @@ def _lead(training: Training) -> str:
 
 
 def _notices(training: Training) -> Iterator[str]:
+    yield from notices(training.folder)
     if training.alarms and not training.stopped:
         yield f"{len(training.alarms)} alarms were raised and none ended the training; they are listed below."
-    if not training.looks:
+    if not training.looks and training.is_guarded:
         yield "No images of fixed prompts were drawn: set guards.every and guards.prompts."
 
 

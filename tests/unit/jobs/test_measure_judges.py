@@ -11,6 +11,7 @@ from genloop.report.pages import write_page
 from genloop.runs.measured import read_measured
 from jobs import compress_judge, evaluate_judges, measure_judges
 from tests.runs import ROOT, contents, refusal
+from tests.unit.report.test_page import check_frame
 
 FAST = ["warmup=0", "repeats=2", "flops_pairs=1", "reading=likelihood"]
 
@@ -60,7 +61,10 @@ def test_what_is_kept_of_an_untrained_judge_is_undefined(runs):
 
 
 def test_the_page_shows_every_judge_and_figure_and_follows_from_the_run_alone(runs, tmp_path):
-    first, second = (write_page([runs / "m"], tmp_path / name).read_text() for name in "ab")
+    pages = [write_page([runs / "m"], tmp_path / name) for name in "ab"]
+    check_frame(pages[0])
+    assert {"accuracy-weights.svg", "accuracy-weights.png"} <= {path.name for path in (tmp_path / "a").iterdir()}
+    first, second = (page.read_text() for page in pages)
     assert first == second and first.count("data:image/svg+xml") == 3
     assert ">whole<" in first and ">small<" in first and "undefined" in first and "<script" not in first
 

@@ -70,7 +70,11 @@ def test_every_side_is_compared_with_the_same_references(folders, tmp_path):
         if one["over"] == "floor" and one["metric"] != "sharpness_ratio":
             assert one["gain"]["difference"]["low"] > 0 and one["p_holm"] < 0.01 and one["gain"]["effect"] == 1
     page = (tmp_path / "run" / "pairs" / "index.html").read_text()
-    assert page.count('class="pic') == 1 + 12 * 6 and page.count("data:image/svg+xml") == 2 and "<script" not in page
+    assert (
+        page.count('class="pic') == 2 * 1 + (12 + 2 * 3) * 6
+        and page.count("data:image/svg+xml") == 2
+        and "<script" not in page
+    )
     with (tmp_path / "run" / "pairs" / "table.csv").open(newline="") as file:
         assert [row["metric"] for row in csv.DictReader(file)] == [one["metric"] for one in table]
     assert (tmp_path / "run" / "pairs" / "table.tex").read_text().count(r"\\") == 1 + len(table)

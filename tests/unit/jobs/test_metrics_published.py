@@ -13,6 +13,7 @@ from genloop.report import write_page
 from genloop.report.images.published import FOLDERS
 from jobs import generate, metrics
 from tests.runs import contents, refusal
+from tests.unit.report.test_page import check_frame
 
 PAIRED = ["metrics.pairs.of=[mse,ssim,delta_e,phash]", "device=cpu"]
 
@@ -55,14 +56,16 @@ def test_every_folder_holds_what_its_name_says(compared: Path) -> None:
 def test_the_report_draws_the_same_page_and_tables_again(compared: Path, tmp_path: Path) -> None:
     page = write_page([compared / "run"], tmp_path)
     assert page == tmp_path / "index.html"
+    check_frame(page, provenance=False)
     assert contents(tmp_path, [""]) == contents(compared / "run" / "pairs", [""])
 
 
-def test_a_run_without_pairs_has_no_such_page(compared: Path, tmp_path: Path) -> None:
+def test_a_run_without_pairs_has_the_general_page(compared: Path, tmp_path: Path) -> None:
     words = [f"images={compared / 'student'}", "metrics.statistics.features=pixels", f"out={tmp_path / 'run'}"]
     assert run_command(metrics, [*words, "device=cpu"]) == 0
-    with pytest.raises(ValueError, match=r"metric pairs"):
-        write_page([tmp_path / "run"], tmp_path / "page")
+    page = write_page([tmp_path / "run"], tmp_path / "page")
+    check_frame(page)
+    assert "Measured images: run" in page.read_text()
 
 
 @pytest.mark.parametrize("key", ["images", "reference", "floor", "baseline"])

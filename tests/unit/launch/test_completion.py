@@ -1,10 +1,12 @@
 """Completion of the command line: what bash is offered, without starting Python."""
 
 import subprocess
+import sys
 
 import pytest
 
 from launch.commands.completion import script
+from tests.processes import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -33,3 +35,8 @@ def test_bash_is_offered_what_fits(source: str, tmp_path, words: list[str], offe
     command = ["bash", "-c", f"{source}\n{ask}", "bash", *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.split() == offered
+
+
+def test_the_script_is_made_without_torch() -> None:
+    asked = "import sys; from launch.commands.completion import script; script(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], cwd=ROOT).returncode == 0

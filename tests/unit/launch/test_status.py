@@ -7,15 +7,18 @@ import json
 import pytest
 from rich.console import Console
 
+from genloop.config import dump_yaml
 from genloop.distributed import World
-from genloop.job import execute, parse, prepare, run_command
+from genloop.job import execute, parse, plain, prepare, run_command
 from genloop.ledger import Ledger, plan_units
 from genloop.records import Unit
+from genloop.rundir import fingerprint_of, start_run
+from genloop.training.session import locked
 from jobs import make_prompts, train_showo
 from launch.cli import command
 from launch.watch.progress import PlainView, table
 from launch.watch.status import duration, lines, read_state, totals
-from tests.runs import ROOT
+from tests.runs import ROOT, wait_until
 from tests.worlds import counting_job
 
 
@@ -192,3 +195,21 @@ def test_alarms_of_a_training_are_shown_by_kind(tmp_path, monkeypatch, action, e
     screen = io.StringIO()
     Console(file=screen, width=200).print(table(state))
     assert "alarm image statistics" in screen.getvalue()
+
+
+def test_a_training_moves_between_two_lines_of_its_metrics(tmp_path):
+    config = parse(train_showo, ["tiny", f"out={tmp_path / 'run'}", "train.num_steps=40"])
+    start_run(config.out, dump_yaml(plain(config)), fingerprint_of("train_showo", {}, {}), {})
+    world = World()
+    with locked(config.out, world):
+        wait_until(lambda: read_state(config.out).workers, 20)
+        first = read_state(config.out)
+        world.at_step(7)
+        wait_until(lambda: read_state(config.out).steps.done == 7, 20)
+        state = read_state(config.out)
+    assert (first.state, first.steps.done, first.steps.loss) == ("running", 0, None)
+    assert (
+        totals(state).startswith("train_showo running, step 7/40")
+        and lines(state)[1] == "  worker 0: training, 7 steps"
+    )
+    assert read_state(config.out).state == "stopped"  # its 40 steps are not done

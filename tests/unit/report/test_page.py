@@ -15,6 +15,7 @@ from genloop.report import default_folder, write_report
 from genloop.report.page.write import NUM_EXTREMES
 from tests.worlds.report_runs import CARD, Sketch, write_runs
 
+ORDER = ("results", "reading", "provenance")  # of the sections that pages share
 HOSTILE = '<script>alert("x")</script> & "a" photo\' of </style> {{ 7 * 7 }}'
 
 
@@ -60,6 +61,33 @@ def page_of(path: Path) -> Page:
     return Page(path.read_text(encoding="utf-8"))
 
 
+def check_frame(path: Path, *, provenance: bool = True) -> None:
+    """What pages of every kind have in common: pictures before numbers, these before how to read them, links that lead
+    somewhere, tables that scroll inside of their own box.
+    """
+    text, page = path.read_text(encoding="utf-8"), page_of(path)
+    assert page.unbalanced == [] and page.open == [] and "<script" not in text
+    assert not re.search(r'(src|href)="(https?:|/)', text) and not re.search(r"url\((?!#)|@import", text)
+    ids = [str(attributes["id"]) for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    linked = [str(a["href"])[1:] for a in page.all("a") if str(a["href"]).startswith("#")]
+    assert set(linked) <= set(ids) and len(page.all("h1")) == 1
+    assert re.search(r"</h1><p class=\"lead\">[^<]{20,}", text)
+    sections = re.findall(r'<section id="([^"]+)"', text)
+    assert linked == sections  # the list at the top names every section, in order
+    assert [name for name in sections if name in ORDER] == [name for name in ORDER if name in sections]
+    assert "results" in sections and ("provenance" in sections) == provenance
+    body = text[text.index("<main") :]
+    if pictures := re.findall(r"(?s)^.*?<(?:img|image) ", body):
+        assert len(pictures[0]) < body.index('id="results"')
+    assert not [a for a in page.all("details") if "open" in a and "panel" not in str(a.get("class"))]
+    assert all("overflow" not in str(a.get("style")) for _, a in page.tags)
+    for table in re.findall(r"<div[^>]*>\s*<table", body):  # a wide table scrolls inside of its own box
+        assert "scroll" in table, table
+    files = [str(a["href"]) for a in page.all("a") if str(a["href"]).endswith((".md", ".json", ".svg", ".png", ".csv"))]
+    assert all((path.parent / name).is_file() for name in files)
+
+
 def pair(root: Path) -> list[Path]:
     """Two runs over the same prompts, the second with best-of-N."""
     return [
@@ -72,14 +100,17 @@ def test_a_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     text = write_report(pair(tmp_path)).read_text(encoding="utf-8")
     page = Page(text)
     addresses = [a.get(key) or "" for _, a in page.tags for key in ("src", "href") if key in a]
-    beside = {"table.md", "table.json", "failures-a.html", "failures-b.html"}
+    drawn = {f"{name}.{kind}" for name in ("scores", "difference-b-a") for kind in ("svg", "png")}
+    beside = {"table.md", "table.json", "failures-a.html", "failures-b.html", *drawn}
     assert [a for a in addresses if not a.startswith(("data:", "#")) and a not in beside] == []
     assert not re.search(r"url\((?!#)|@import|<script|https?:", text)
 
 
 def test_a_page_is_well_formed_and_can_be_read_without_seeing_it(tmp_path: Path) -> None:
-    page = page_of(write_report(pair(tmp_path)))
-    assert page.unbalanced == [] and page.open == []
+    path = write_report(pair(tmp_path))
+    page = page_of(path)
+    for one in (path, path.parent / "failures-a.html"):
+        check_frame(one, provenance=one == path)
     assert page.all("html")[0]["lang"] == "en" and any(m.get("name") == "viewport" for m in page.all("meta"))
     images = page.all("img")
     assert images and all(i["alt"] and i["width"] and i["height"] and i["loading"] == "lazy" for i in images)
@@ -259,7 +290,7 @@ def test_what_is_not_an_evaluate_run_is_refused_in_one_line(tmp_path: Path, what
         shutil.rmtree(run / "rows")
     cases = {
         "absent": ([tmp_path / "nothing"], "nothing is not a run"),
-        "generate": ([tmp_path / "a"], "run of generate, .*evaluate"),
+        "generate": ([tmp_path / "a"], "run of generate; runs of evaluate"),
         "empty": ([run], "has no finished unit yet"),
         "none": ([], "no run given"),
     }
@@ -290,9 +321,7 @@ def test_each_set_of_runs_has_a_page_of_its_own(tmp_path: Path) -> None:
 def test_pictures_come_before_tables_the_best_and_the_worst_first(tmp_path: Path) -> None:
     text = write_report(pair(tmp_path)).read_text()
     best, worst = text.index("<h3>Best</h3>"), text.index("<h3>Worst</h3>")
-    assert best < worst < text.index('id="gallery"') < text.index("<table>") and text.index("<img") < text.index(
-        "<svg c", best
-    )
+    assert best < worst < text.index("<table>") < text.index('id="gallery"')
     top = text[best : text.index("</section>", best)].split("<h3>Worst</h3>")
     assert ["wrong" in part.lower().replace("wrong position", "") for part in top][1]
     assert "An interval that lies beyond 0 can belong to" in text
