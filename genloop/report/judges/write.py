@@ -84,7 +84,8 @@ def _content(
     for row in rows:
         by_number.setdefault(row.number, []).append(row)
     judged = [JudgedCard(tuple(own)) for own in by_number.values()]
-    cards, surest = spread(judged, CARDS), _surest(judged)
+    surest = _surest(judged)
+    cards = spread([card for card in judged if not any(card in found for _, found in surest)], CARDS)
     pairs = _pairs(folder, config)
     units = ledger.count(folder, ledger.plan_of(folder).get("units", len(ledger.finished(folder))))
     left = f" {units.total - units.done} of {units.total} units are left." if units.done < units.total else ""
