@@ -173,8 +173,9 @@ def _watched(
         )
         try:
             assert child.stdin is not None
-            child.stdin.write(json.dumps(task) + "\n")
-            child.stdin.flush()
+            with suppress(BrokenPipeError):  # it has ended already, and says why
+                child.stdin.write(json.dumps(task) + "\n")
+                child.stdin.flush()
             if not _grows(child, name, part, say, stall, size):
                 return False
         finally:

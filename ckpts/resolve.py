@@ -175,28 +175,34 @@ def part_of(folder: Path) -> Path:
 
 
 def _shards(index: Path, folder: Path) -> list[str]:
-    """The files that an index of tensors names, by their place in the folder."""
-    names = read_json_object(index).get("weight_map", {}).values()
-    return [(index.parent / name).relative_to(folder).as_posix() for name in dict.fromkeys(map(str, names))]
+    """The files that an index of tensors names, by their place in the folder; of a damaged one, that it is damaged."""
+    try:
+        names = read_json_object(index).get("weight_map", {}).values()
+        return [(index.parent / name).relative_to(folder).as_posix() for name in dict.fromkeys(map(str, names))]
+    except (ValueError, AttributeError):
+        return [f"{index.relative_to(folder).as_posix()} (damaged)"]
 
 
 def fetched_files(entry: Entry) -> dict[str, str]:
     """{file: sha256} as they came from the Hub; empty where somebody else put them there."""
     record = entry.folder / FETCHED_FILE
-    return (
-        {name: file["sha256"] for name, file in read_json_object(record)["files"].items()} if record.is_file() else {}
-    )
+    if not record.is_file():
+        return {}
+    try:
+        return {name: file["sha256"] for name, file in read_json_object(record)["files"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {f"{FETCHED_FILE} (damaged)": ""}
 
 
-def place(name_or_path: str | Path, *, path: Path = REGISTRY) -> Path:
+def place(name_or_path: str | Path) -> Path:
     """Where a checkpoint belongs: the folder of a registered name, be it there or not; else the path itself."""
-    entry = registry(path).get(str(name_or_path))
+    entry = registry().get(str(name_or_path))
     return entry.folder if entry else Path(name_or_path)
 
 
-def backbone(name_or_path: str | Path, *, path: Path = REGISTRY) -> str | None:
+def backbone(name_or_path: str | Path) -> str | None:
     """What has to be in a file that is converted under a registered name; None: anything."""
-    entry = registry(path).get(str(name_or_path))
+    entry = registry().get(str(name_or_path))
     return entry.backbone or None if entry else None
 
 

@@ -6,10 +6,8 @@ temporary name, fsync, rename.
 """
 
 import hashlib
-import math
 import os
 import shutil
-import struct
 import uuid
 import warnings
 import zipfile
@@ -20,11 +18,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
-from genloop.reading import parse_json, read_json_object, regular_file
+from genloop.reading import read_json_object, regular_file
 from genloop.registry import require
 from genloop.rundir import json_bytes, sha256_file, sync_folder, write_json
-from genloop.safetensors_file import BITS, safetensors_parts
 from genloop.safetensors_file import Shape as Shape
+from genloop.safetensors_file import safetensors_parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,8 +32,6 @@ MANIFEST_FILE = "manifest.json"
 
 _STEMS = ("model", "diffusion_pytorch_model", "pytorch_model", "open_clip_model", "open_clip_pytorch_model")
 _CHUNK = 1 << 24  # bytes
-_MAX_HEADER = 100_000_000
-_MAX_DIMS = 64
 _LISTED = 10
 _WEIGHTS = ("weight", "bias")
 _SCALES = ".absmax"  # behind the name of a weight that bitsandbytes has packed: its scales
@@ -81,56 +77,22 @@ def _read_index(path: Path) -> WeightFiles:
 
 def read_header(path: Path) -> dict[str, Shape]:
     """{key: shape} of a safetensors file from its header alone; ValueError when the file is torn or not one."""
-    size = regular_file(path).stat().st_size
-    with open(path, "rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
-        if not 2 <= length <= _MAX_HEADER:
-            raise ValueError(f"{path}: not a safetensors file (no header); copy or download it again")
-        if 8 + length > size:
-            raise ValueError(
-                f"{path}: truncated, {size} bytes where the header alone needs {8 + length}; download it again"
-            )
-        raw = file.read(length)
+    return {key: shape for key, (_, shape) in _entries(path).items()}
+
+
+def _entries(path: Path) -> dict[str, tuple[str, Shape]]:
+    """{key: (type, shape)} in the order of the file, all of which the library compares with the file's size."""
+    library = require("safetensors")
     try:
-        header = parse_json(raw)
-    except ValueError:
-        header = None
-    if not isinstance(header, dict):
-        raise ValueError(f"{path}: not a safetensors file (garbled header); copy or download it again")
-    return _check_header(path, header, size - 8 - length)
-
-
-def _check_header(path: Path, header: Mapping[str, Any], data_size: int) -> dict[str, Shape]:
-    shapes: dict[str, Shape] = {}
-    spans = []
-    for key, entry in header.items():
-        if key == "__metadata__":
-            continue
-        try:
-            shape = tuple(_size(dim) for dim in entry["shape"])
-            begin, end = (_size(offset) for offset in entry["data_offsets"])
-            bits = BITS[entry["dtype"]]
-            if len(shape) > _MAX_DIMS:
-                raise ValueError(f"{len(shape)} dimensions")
-        except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{path}: the header's entry for {key!r} is garbled; download it again") from None
-        _check_kind(path, key, shape, is_float="F" in entry["dtype"] or f"{key}{_SCALES}" in header)
-        if end - begin != math.prod(shape) * bits // 8:
-            raise ValueError(
-                f"{path}: tensor {key!r} of shape {list(shape)} has {end - begin} bytes; download it again"
-            )
-        shapes[key] = shape
-        spans.append((begin, end))
-    position = 0
-    for begin, end in sorted(spans):
-        if begin != position:
-            raise ValueError(f"{path}: tensors overlap or leave a gap at byte {position}; download it again")
-        position = end
-    if position != data_size:
-        what = "truncated" if position > data_size else "too long"
-        raise ValueError(f"{path}: {what}, {data_size} bytes of tensors where {position} are needed; download it again")
-    return shapes
+        with library.safe_open(regular_file(path), framework="np") as file:
+            slices = {key: file.get_slice(key) for key in file.offset_keys()}
+            found = {key: (part.get_dtype(), tuple(part.get_shape())) for key, part in slices.items()}
+    except library.SafetensorError as error:
+        why = str(error).removeprefix("Error while deserializing header: ")
+        raise ValueError(f"{path}: truncated, or no safetensors file ({why}); copy or download it again") from None
+    for key, (dtype, shape) in found.items():
+        _check_kind(path, key, shape, is_float="F" in dtype or f"{key}{_SCALES}" in found)
+    return found
 
 
 def _check_kind(path: Path, key: str, shape: Shape, *, is_float: bool) -> None:
@@ -155,12 +117,6 @@ def check_finite(tensors: "Mapping[str, Tensor]", where: Path) -> None:
             )
 
 
-def _size(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"no size: {value!r}")
-    return value
-
-
 def read_shapes(folder: Path) -> dict[str, Shape]:
     """{key: shape} of a folder without its values: from the headers of safetensors files, the pickles of .bin files."""
     weights = find_weights(folder)
@@ -177,9 +133,9 @@ def load_tensors(folder: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
     tensors: dict[str, Tensor] = {}
     for path in weights.files:
         if weights.is_safetensors:
-            shapes = read_header(path)
+            entries = _entries(path)
             on_meta = device == "meta"
-            part = _on_meta(path, shapes) if on_meta else require("safetensors.torch").load_file(path, device=device)
+            part = _on_meta(entries) if on_meta else require("safetensors.torch").load_file(path, device=device)
         else:
             part = load_archive(path, device=device)
         tensors |= _owned(path, part, weights.owner)
@@ -206,12 +162,10 @@ def load_file(path: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
     return tensors
 
 
-def _on_meta(path: Path, shapes: Mapping[str, Shape]) -> "dict[str, Tensor]":
-    """Tensors with the shapes and types of a safetensors file, without values."""
-    torch, library = require("torch"), require("safetensors.torch")
-    with require("safetensors").safe_open(path, framework="pt") as file:
-        types = {key: library._TYPES[file.get_slice(key).get_dtype()] for key in shapes}
-    return {key: torch.empty(shape, dtype=types[key], device="meta") for key, shape in shapes.items()}
+def _on_meta(entries: Mapping[str, tuple[str, Shape]]) -> "dict[str, Tensor]":
+    """Tensors with the types and shapes of a safetensors file, without values."""
+    torch, types = require("torch"), require("safetensors.torch")._TYPES
+    return {key: torch.empty(shape, dtype=types[dtype], device="meta") for key, (dtype, shape) in entries.items()}
 
 
 def load_archive(path: Path, *, device: str = "cpu") -> "dict[str, Tensor]":
@@ -328,9 +282,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                _sync_file(path)
+        for path in (temporary, *temporary.rglob("*")):
+            (sync_folder if path.is_dir() else _sync_file)(path)
         _swap_folder(temporary, folder)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)

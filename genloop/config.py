@@ -10,6 +10,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -167,6 +168,23 @@ def apply_words(data: dict[str, Any], words: Sequence[str]) -> None:
         _drop_options(data, word)
     for word in words:
         _override(data, word)
+
+
+def words_of(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The `key=value` words that `apply_words` turns into these nested keys and values again."""
+    for key, value in data.items():
+        if isinstance(value, Mapping) and value:
+            yield from words_of(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={_as_yaml(value)}"
+
+
+def _as_yaml(value: Any) -> str:
+    """A value as YAML on one line; text is quoted where YAML would read something else."""
+    with suppress(ValueError):
+        if isinstance(value, str) and value and parse_yaml(value, "") == value:
+            return value
+    return json.dumps(value, default=os.fspath)
 
 
 def parse_settings(model: type[G], data: Any) -> G:

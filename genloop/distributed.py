@@ -1,7 +1,7 @@
 """Ranks, devices, process groups and stop requests. Without launcher variables every job is a single process.
 
-SIGTERM, SIGUSR2 and a first Ctrl-C ask for a clean stop: the worker gives its unit back (or saves its step) and exits
-with 75. A second Ctrl-C does not wait for the step.
+SIGTERM, SIGUSR2, SIGHUP and a first Ctrl-C ask for a clean stop: the worker gives its unit back (or saves its step) and
+exits with 75. A second Ctrl-C does not wait for the step.
 """
 
 import ctypes
@@ -119,14 +119,16 @@ class World:
 
     @contextmanager
     def stop_signals(self) -> Iterator[None]:
-        """Turn SIGTERM, SIGUSR2 and, below torchrun, SIGQUIT into stop requests in the body (main thread only).
+        """Turn SIGTERM, SIGUSR2, SIGHUP and, below torchrun, SIGQUIT into stop requests in the body (main thread only).
 
-        So does a first Ctrl-C, which is answered at once; a second one is a KeyboardInterrupt.
+        SIGHUP stays ignored below nohup. A first Ctrl-C is a stop request too, and answered at once; a second one is a
+        KeyboardInterrupt.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         chosen = [signal.SIGTERM, signal.SIGUSR2, *([signal.SIGQUIT] if "TORCHELASTIC_RUN_ID" in os.environ else [])]
+        chosen += [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL else []
         _listening.append(self)
         before = {number: signal.signal(number, lambda *_: self.request_stop()) for number in chosen}
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -76,8 +76,8 @@ def run_command(module: ModuleType, arguments: Sequence[str]) -> int:
         node, nodes = node_of() if world.local_rank == 0 and PREPARED not in os.environ else (0, 1)
         with together(config.out, node, nodes, late=module.KIND == "independent"):
             prepared = prepare(module, config, world)
-    except (ValueError, OSError, MissingPackage) as error:
-        if "world" not in locals() or world.rank == 0 or isinstance(error, TimeoutError):
+    except (ValueError, OSError, MissingPackage, BadInput) as error:
+        if "world" not in locals() or world.local_rank == 0 or isinstance(error, TimeoutError):  # once a machine
             terminal.err(f"genloop: {one_line(error)}")
         return EXIT_BAD_INPUT
     return execute(module, config, world, prepared.checked)
@@ -86,7 +86,8 @@ def run_command(module: ModuleType, arguments: Sequence[str]) -> int:
 def parse(module: ModuleType, arguments: Sequence[str]) -> Any:
     """[PRESET] key=value ... -> the job's config; ConfigError when they do not fit."""
     words = list(arguments)
-    preset = words.pop(0) if words and "=" not in words[0] else None
+    is_preset = bool(words) and ("=" not in words[0] or "/" in words[0].partition("=")[0])  # runs/lr=0.1/config.yaml
+    preset = words.pop(0) if is_preset else None
     path = find_preset(job_name(module), preset, preset_roots()) if preset else None
     return load_config(module.Config, path, words)
 

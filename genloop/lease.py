@@ -90,7 +90,7 @@ class Lease:
         """Remove a lease whose owner is gone; only one of several workers succeeds."""
         try:
             found = _content(self.path)
-            silence = self._filesystem_now() - self.path.lstat().st_mtime
+            silence = _now_on(self.staging, self.worker) - self.path.lstat().st_mtime
         except FileNotFoundError:
             return True
         if abs(silence) < self.timeout and not _owner_is_gone(object_or_empty(found), silence):
@@ -113,16 +113,20 @@ class Lease:
         remove(grave)
         return found == body
 
-    def _filesystem_now(self) -> float:
-        """The time on the file server, so that clocks of several machines need not agree."""
-        clock = self.staging / f"clock.{self.worker}"
-        clock.touch()
-        return clock.stat().st_mtime
+
+def _now_on(staging: Path, name: str) -> float:
+    """The time on the file server, so that clocks of several machines need not agree."""
+    clock = staging / f"clock.{name}"
+    clock.touch()
+    return clock.stat().st_mtime
 
 
-def living(folder: Path) -> int:
-    """How many leases of a folder have given a sign of life within `SILENT` seconds, by this machine's clock."""
-    found, now = 0, time.time()
+def living(folder: Path, staging: Path) -> int:
+    """How many leases of a folder have given a sign of life within `SILENT` seconds, by the file server's clock."""
+    try:
+        found, now = 0, _now_on(staging, socket.gethostname())
+    except FileNotFoundError:  # nobody has ever taken one, or all is done and tidied up
+        return 0
     for path in folder.glob("[!.]*"):
         with contextlib.suppress(FileNotFoundError):  # given back meanwhile
             found += now - path.lstat().st_mtime < SILENT
@@ -168,4 +172,16 @@ def _owner_is_gone(lease: Mapping[str, Any], silence: float) -> bool:
     here = _process(os.getpid())
     if not here["boot"] or any(here[key] != lease.get(key) for key in ("host", "space", "boot")):
         return False
-    return _process(lease["pid"])["start"] != lease.get("start")
+    start = _process(lease["pid"])["start"]
+    return start != lease.get("start") and not (start == "" and _is_of_another_user(lease["pid"]))
+
+
+def _is_of_another_user(pid: int) -> bool:
+    """Whether there is a process of this number that may not be signalled; /proc may hide it (`hidepid`)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return False

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from genloop.config import IndependentConfig
 from genloop.distributed import World
@@ -94,10 +94,14 @@ def plan_of(run: Path) -> dict[str, Any]:
     return plan if all(type(plan.get(key)) is int for key in ("units", "items")) else {}
 
 
-def read_rows(run: Path) -> Iterator[dict[str, Any]]:
-    """All rows of the finished units, in unit order; ValueError names the line that is none."""
+@overload
+def read_rows(run: Path) -> Iterator[dict[str, Any]]: ...
+@overload
+def read_rows(run: Path, parse: Callable[[bytes], R]) -> Iterator[R]: ...
+def read_rows(run: Path, parse: Callable[[bytes], Any] = json_object) -> Iterator[Any]:
+    """All rows of the finished units, in unit order; DamagedRows names the line that is none."""
     for name in sorted(finished(run), key=int):
-        yield from rows_of_unit(run, name, json_object)
+        yield from rows_of_unit(run, name, parse)
 
 
 def rows_of_units(run: Path, units: Sequence[Unit], parse: Callable[[bytes], R]) -> list[R]:
@@ -166,15 +170,8 @@ class Ledger:
     @classmethod
     def of(cls, config: IndependentConfig, units: Sequence[Unit], world: World, *, rows_per_item: int = 1) -> "Ledger":
         """The ledger of a job's run folder under its launch settings."""
-        return cls(
-            config.out,
-            units,
-            world,
-            lease_timeout=config.lease_timeout,
-            max_attempts=config.max_attempts,
-            retry_failed=config.retry_failed,
-            rows_per_item=rows_per_item,
-        )
+        settings = {name: getattr(config, name) for name in ("lease_timeout", "max_attempts", "retry_failed")}
+        return cls(config.out, units, world, rows_per_item=rows_per_item, **settings)
 
     def __enter__(self) -> "Ledger":
         for folder in ("rows", "checksums", "leases", "failed", "tmp", "logs"):

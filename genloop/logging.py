@@ -28,7 +28,7 @@ def set_up_messages() -> None:
     sys.excepthook = lambda kind, error, trace: err("".join(traceback.format_exception(kind, error, trace)))
 
 
-def set_up(rank: int, *, level: int = logging.INFO) -> None:
+def set_up(rank: int) -> None:
     """Send the log of this process to standard error with its rank.
 
     What a package tells without its name (open_clip does) is not shown unless it is a warning.
@@ -38,7 +38,7 @@ def set_up(rank: int, *, level: int = logging.INFO) -> None:
     stream.addFilter(lambda record: record.name != "root" or record.levelno >= logging.WARNING)
     root = logging.getLogger()
     root.handlers[:] = [stream]
-    root.setLevel(level)
+    root.setLevel(logging.INFO)
     _quieten()
 
 

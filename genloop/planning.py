@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from genloop.distributed import gpu_peak
-from genloop.reading import object_or_empty, read_bytes
+from genloop.reading import read_objects
 from genloop.records import Unit
 from genloop.rundir import append_line
 
@@ -56,5 +56,5 @@ def record_unit(run: Path, worker: str, unit: Unit, seconds: float, cpu_seconds:
 def unit_times(run: Path) -> list[list[dict[str, Any]]]:
     """The rows of every worker about the units that it did; torn lines are left out."""
     files = sorted((run / "logs").glob(f"*.{UNIT_TIMES}"))
-    found = ([row for row in map(object_or_empty, read_bytes(file).splitlines()) if "seconds" in row] for file in files)
+    found = ([row for row in read_objects(file) if "seconds" in row] for file in files)
     return [rows for rows in found if rows]

@@ -8,7 +8,7 @@ import json
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,12 @@ def read_object_or_empty(path: Path) -> dict[str, Any]:
         return {}
 
 
+def read_objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file of lines, without one that a crash has torn; none where there is no such file."""
+    lines = read_bytes(path).split(b"\n") if path.is_file() else []
+    return filter(None, map(object_or_empty, lines))
+
+
 def _parse_json(text: str, *, once: bool) -> Any:
     number: dict[str, Any] = {}
     if has_long_number(text):  # only then: a function for each number makes parsing slow
@@ -193,7 +199,7 @@ def parse_yaml(text: str, where: str) -> Any:
     yaml = YAML(typ="safe", pure=True)
     yaml.Scanner, yaml.Composer, yaml.Constructor = _Scanner, _Composer, _Constructor
     try:
-        return _parse_json(json.dumps(yaml.load(text)), once=False)
+        return _parse_json(json.dumps(yaml.load(text)), once=True)  # the keys 1 and "1" are one
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -38,7 +38,8 @@ def redact(value: Any, name: str = "") -> Any:
         return [redact(inner, name) for inner in value]
     if isinstance(value, str):
         return REDACTED if value and _is_secret(name) else (redact_word if _WORD.match(value) else redact_text)(value)
-    return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)  # a password of digits alone
+    return REDACTED if is_number and _is_secret(name) else value
 
 
 def redact_text(text: str) -> str:

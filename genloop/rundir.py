@@ -12,16 +12,19 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from genloop.reading import read_json_object
 
 MIN_FREE_BYTES = 64 << 20
 _LONGEST_LINE = 1 << 16
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+_UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_NO_LINKS = _UNSUPPORTED | {errno.EPERM, errno.EMLINK}
+_NO_LOCKS = _UNSUPPORTED | {errno.ENOLCK}
+_NO_FOLDER_SYNC = _UNSUPPORTED | {errno.EINVAL}
 
 
 class RunFailed(RuntimeError):
@@ -65,6 +68,7 @@ def write_atomic(
 def write_new(path: Path, data: bytes, *, staging: Path | None = None) -> bool:
     """Create a file whole, unless there is one of that name -> whether this call made it; one of several callers does.
 
+    An NFS server may make the link and lose its answer: what counts is whether the temporary file has two names then.
     FileNotFoundError when its folder, or `staging`, was tidied up meanwhile.
     """
     if path.exists():
@@ -74,7 +78,7 @@ def write_new(path: Path, data: bytes, *, staging: Path | None = None) -> bool:
         _write_synced(temporary, data)
         os.link(temporary, path)
     except FileExistsError:
-        return False
+        return temporary.stat().st_nlink > 1
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise
@@ -84,8 +88,8 @@ def write_new(path: Path, data: bytes, *, staging: Path | None = None) -> bool:
     return True
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
+def _write_synced(path: Path, data: bytes, mode: Literal["wb", "xb"] = "wb") -> None:
+    with open(path, mode) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -94,20 +98,30 @@ def _write_synced(path: Path, data: bytes) -> None:
 def _create(path: Path, data: bytes) -> bool:
     """`write_new` where a file system has no hard links: for a moment the file is there without its content."""
     try:
-        with open(path, "xb") as file:
-            file.write(data)
+        _write_synced(path, data, "xb")
     except FileExistsError:
         return False
     return True
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
+    """Make renames inside `folder` durable, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with _unless(_NO_FOLDER_SYNC):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _unless(errors: Set[int]) -> Iterator[None]:
+    """Go on behind the body when a file system cannot do it and says so by one of these numbers."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in errors:
+            raise
 
 
 def remove(path: Path) -> None:
@@ -139,9 +153,13 @@ def append_metrics(run: Path, row: Mapping[str, Any]) -> None:
 
 
 def append_line(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one row to a JSON-lines file, in place of a last line that a full disk or a crash has torn."""
+    """Add one row to a JSON-lines file, in place of a last line that a full disk or a crash has torn.
+
+    Rows of several processes do not mix, unless the file system has no locks (Lustre without `flock`).
+    """
     with open(path, "a+b") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with _unless(_NO_LOCKS):
+            fcntl.flock(file, fcntl.LOCK_EX)
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _LONGEST_LINE))
         torn = file.read().rpartition(b"\n")[2]

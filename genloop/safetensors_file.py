@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, ...]
 
-BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8} | {
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "BOOL": 8} | {
     f"{sign}{bits}": bits for sign in "IU" for bits in (8, 16, 32, 64)
 }
 _DTYPES = {  # torch's name: that of safetensors, which writes tensors in this order, those of one type by name
@@ -67,7 +67,7 @@ def _layout(
     end = 0
     for name in order:
         kind, shape = tensors[name]
-        begin, end = end, end + math.prod(shape) * BITS[kind] // 8
+        begin, end = end, end + math.prod(shape) * _BITS[kind] // 8
         header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [begin, end]}
     text = json_line(header)[:-1]
     text += b" " * (-len(text) % 8)

@@ -1,6 +1,7 @@
 """The command line of `genloop`: every command, its arguments, and what carries it out (imported when asked for)."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -119,9 +120,17 @@ def _add_places(parser: argparse.ArgumentParser, procs: str | None) -> None:
     parser.add_argument("--node-rank", type=int, default=0, metavar="R", help="which of them this is, from 0")
     parser.add_argument("--master", default="", metavar="HOST[:PORT]", help="the first machine, for a collective job")
     meet = f"seconds in which the machines have to see each other in the run folder ({MEET_TIMEOUT:g})"
-    parser.add_argument("--meet-timeout", type=float, default=MEET_TIMEOUT, metavar="S", help=meet)
+    parser.add_argument("--meet-timeout", type=seconds, default=MEET_TIMEOUT, metavar="S", help=meet)
     hang = f"stop all when a worker reaches no safe point for so many seconds ({HANG_TIMEOUT:g}; 0: never)"
-    parser.add_argument("--hang-timeout", type=float, default=HANG_TIMEOUT, metavar="S", help=hang)
+    parser.add_argument("--hang-timeout", type=seconds, default=HANG_TIMEOUT, metavar="S", help=hang)
+
+
+def seconds(text: str) -> float:
+    """A time that passes; NaN would never be over, or at once."""
+    found = float(text)
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"seconds, at least 0, found {text}")
+    return found
 
 
 def _add_submit(commands: Any) -> None:

@@ -40,7 +40,7 @@ def command(arguments: list[str]) -> int:
         options.words += rest
     try:
         code: int = load(options.execute)(options)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, load("genloop.rundir:BadInput")) as error:
         from genloop.job import one_line
 
         terminal.err(f"genloop: {one_line(error)}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from genloop.config import ConfigError, Settings, find_preset, load_config, preset_roots, read_yaml, refusal
+from genloop.reading import read_utf8
 from genloop.registry import did_you_mean
 
 _TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?|(\d+)([smhd])")
@@ -26,7 +27,7 @@ def seconds(text: Any) -> int:
 
 
 def _one_line(text: str) -> str:
-    if "\n" in text:
+    if text and text.splitlines() != [text]:
         raise refusal(": must be one line")
     return text
 
@@ -127,7 +128,7 @@ def load_cluster(path: Path, words: Sequence[str] = ()) -> Cluster:
     """A cluster file with `key=value` on top; ConfigError names file and key."""
     try:
         kind = read_yaml(path).get("kind")
-        if kind not in _KINDS:
+        if not isinstance(kind, str) or kind not in _KINDS:
             raise ConfigError(f"kind: {kind!r} is none of {', '.join(_KINDS)}{did_you_mean(str(kind), list(_KINDS))}")
         return load_config(_KINDS[kind], path, words)
     except ConfigError as error:
@@ -138,13 +139,13 @@ def load_cluster(path: Path, words: Sequence[str] = ()) -> Cluster:
 def read_hosts(path: Path) -> list[tuple[str, int]]:
     """[(host, slots)] of a hostfile; ConfigError names the line that cannot be used."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise ConfigError(f"hostfile: cannot read {path}: {error.strerror}") from None
+        lines = read_utf8(path).splitlines()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"hostfile: cannot read it: {error}") from None
     found: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         text = line.partition("#")[0].strip()
-        entry = re.fullmatch(r"(\S+)\s+slots=([1-9]\d*)", text)
+        entry = re.fullmatch(r"([^\s-]\S*)\s+slots=([1-9]\d{0,3})", text)
         if text and (entry is None or entry[1] in found):
             raise ConfigError(f"{path}:{number}: expected each host once, as `host slots=N`, found {text!r}")
         if entry:

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from genloop.config import words_of
 from genloop.lease import read_object
 from genloop.redaction import redact
 from genloop.rundir import json_bytes, write_atomic
@@ -46,9 +49,8 @@ def write_launch(run: Path, launch: Launch) -> None:
 def read_launch(run: Path) -> Launch:
     """How RUN was started last; ValueError where nothing says so."""
     try:
-        found = read_object(run / "logs" / FILE)
-        return Launch(**found | {"jobs": tuple(found["jobs"])})
-    except (OSError, TypeError, KeyError):
+        return TypeAdapter(Launch).validate_python(read_object(run / "logs" / FILE))
+    except (OSError, ValidationError):
         raise ValueError(f"{run} was not started by `genloop run` or `genloop submit` ({FILE} is missing)") from None
 
 
@@ -57,4 +59,4 @@ def words_to_resume(run: Path, launch: Launch, words: Sequence[str] = ()) -> lis
     config = run.absolute() / "config.yaml"
     if not config.exists() and launch.backend != "local":  # it has waited for another run and not begun
         config = launch.plan(run.absolute()) / "config.yaml"
-    return [launch.job, str(config), f"out={run.absolute()}", *words]
+    return [launch.job, str(config), *words_of({"out": str(run.absolute())}), *words]

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,7 @@ import jobs.evaluate
 import jobs.generate
 from ckpts.resolve import resolve
 from genloop import job
-from genloop.config import parse_settings
+from genloop.config import parse_settings, words_of
 from genloop.distributed import StopRequested, World, choose_device
 from genloop.reading import parse_json, read_json_object, read_utf8
 from genloop.rewards.build import build_judge
@@ -139,19 +139,10 @@ def _prompt_file(prompts: Sequence[str | Mapping[str, Any]] | str, folder: Path)
     return path
 
 
-def _words(keys: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Keys as a command line has them; a mapping is a group of keys."""
-    for name, value in keys.items():
-        if isinstance(value, Mapping) and value:
-            yield from _words(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}={json.dumps(value, default=os.fspath)}"
-
-
 def _run(module: ModuleType, preset: str | Path | None, folder: Path, keys: Mapping[str, Any]) -> None:
     """The job in this process; what it would print is in its run folder."""
-    words = [*([str(preset)] if preset is not None else []), *_words(keys), f"out={json.dumps(str(folder))}"]
-    config = job.parse(module, words)
+    head = [] if preset is None else [str(preset)]
+    config = job.parse(module, [*head, *words_of({**keys, "out": str(folder)})])
     job.check_devices(config)
     prepared = job.prepare(module, config)
     try:

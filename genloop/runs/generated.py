@@ -48,13 +48,13 @@ class GeneratedRun:
     rows: dict[int, list[GeneratedRow]]  # prompt index -> its images
 
 
-def read_generated_run(folder: Path, limit: int | None = None, *, key: str = "source") -> GeneratedRun:
+def read_generated_run(folder: Path, limit: int | None = None) -> GeneratedRun:
     """The first `limit` prompts of a finished run of generate with image tokens; errors of `check_generated`."""
-    fingerprint = check_generated(folder, key)
+    fingerprint = check_generated(folder, "source")
     rows: dict[int, list[GeneratedRow]] = {}
     for row in read_generated(folder):
         if not row.tokens:
-            raise ValueError(f"{key}: {folder} was drawn by a diffusion model, its rows hold no image tokens")
+            raise ValueError(f"source: {folder} was drawn by a diffusion model, its rows hold no image tokens")
         rows.setdefault(row.prompt_index, []).append(row)
     text: Text = fingerprint["keys"].get("text", "prompt")
     prompts = [prompt_of(folder, rows[index][0], text) for index in sorted(rows)[:limit]]

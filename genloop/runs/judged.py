@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from genloop import ledger
-from genloop.rundir import read_run
+from genloop.ledger import read_rows
+from genloop.runs.lineage import job_of
 from genloop.runs.rows import Number, RowPart
 
 JUDGES_JOB = "evaluate_judges"
@@ -98,14 +98,12 @@ class JudgedPair(RowPart):
 
 def is_judging(folder: Path) -> bool:
     """Whether a folder is a run of `evaluate_judges`."""
-    found = read_run(folder)
-    return found is not None and found["job"] == JUDGES_JOB
+    return job_of(folder) == JUDGES_JOB
 
 
 def read_judged(run: Path) -> Iterator[JudgedPair]:
     """The rows of the finished units, in order; ValueError names file, line and key of a damaged one."""
-    for name in sorted(ledger.finished(run), key=int):
-        yield from ledger.rows_of_unit(run, name, JudgedPair.from_json)
+    return read_rows(run, JudgedPair.from_json)
 
 
 def by_arm(rows: Sequence[JudgedPair]) -> dict[tuple[str, str], list[JudgedPair]]:

@@ -5,13 +5,14 @@ downloaded files lie in no run, and cost nothing here.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from genloop import rundir
 from genloop.config import read_yaml
 from genloop.planning import unit_times
-from genloop.reading import object_or_empty, read_bytes
+from genloop.reading import read_objects
 
 _LEVELS = 4  # folders between what a config names and the run around it
 
@@ -19,7 +20,7 @@ _LEVELS = 4  # folders between what a config names and the run around it
 def locate(path: Path, run: Path) -> Path:
     """A path of a run's config; a relative one was most likely meant from a folder above the run."""
     places = [*(above / path for above in run.resolve().parents), path]
-    return next((place for place in places if place.exists()), path)
+    return next((place for place in places if _exists(place)), path)
 
 
 def made_from(run: Path) -> list[Path]:
@@ -42,7 +43,7 @@ def job_of(run: Path) -> str:
 
 def cpu_seconds(run: Path) -> float | None:
     """What its workers took, as units or lines of metrics tell it; None when nothing was noted."""
-    rows = [row for rows in unit_times(run) for row in rows] or list(_lines(run / "metrics.jsonl"))
+    rows = [row for rows in unit_times(run) for row in rows] or list(read_objects(run / "metrics.jsonl"))
     noted = [float(row["cpu_seconds"]) for row in rows if isinstance(row.get("cpu_seconds"), int | float)]
     return sum(noted) if noted else None
 
@@ -52,8 +53,15 @@ def _named(run: Path) -> Iterator[Path]:
     config = run / "config.yaml"
     for text in _texts(read_yaml(config)) if config.is_file() else ():
         place = locate(Path(text), run)
-        around = [place, *place.resolve().parents][: _LEVELS + 1] if place.exists() else []
+        around = [place, *place.resolve().parents][: _LEVELS + 1] if _exists(place) else []
         yield from [folder for folder in around if folder.is_dir() and (folder / "run.json").is_file()][:1]
+
+
+def _exists(place: Path) -> bool:
+    """Of what may be no path at all: a prompt or a question may be longer than any file name."""
+    with suppress(OSError):
+        return place.exists()
+    return False
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -62,8 +70,3 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
     elif isinstance(value, str) and value and "\n" not in value and len(value) < 4096:
         yield value
-
-
-def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    for line in read_bytes(file).splitlines() if file.is_file() else ():
-        yield object_or_empty(line)

@@ -1,13 +1,11 @@
 """Rows of `measure_judges`: what a judge costs, on the machine that measured it."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from genloop import ledger
-from genloop.rundir import read_run
+from genloop.runs.lineage import job_of
 from genloop.runs.rows import Number, RowPart, Size
 
 MEASURES_JOB = "measure_judges"
@@ -33,11 +31,4 @@ class MeasuredJudge(RowPart):
 
 def is_measuring(folder: Path) -> bool:
     """Whether a folder is a run of `measure_judges`."""
-    found = read_run(folder)
-    return found is not None and found["job"] == MEASURES_JOB
-
-
-def read_measured(run: Path) -> Iterator[MeasuredJudge]:
-    """The rows of the finished units, in order; ValueError names file, line and key of a damaged one."""
-    for name in sorted(ledger.finished(run), key=int):
-        yield from ledger.rows_of_unit(run, name, MeasuredJudge.from_json)
+    return job_of(folder) == MEASURES_JOB

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from genloop.config import read_yaml
-from genloop.reading import object_or_empty, read_bytes, read_object_or_empty
-from genloop.rundir import read_run
+from genloop.reading import read_object_or_empty, read_objects
+from genloop.runs.lineage import job_of
 
 TRAINS = "train_"  # how the names of training jobs begin
 
@@ -66,16 +66,14 @@ class Training:
 
 def is_training(folder: Path) -> bool:
     """Whether a folder is the run of a training job."""
-    found = read_run(folder)
-    return found is not None and str(found["job"]).startswith(TRAINS)
+    return job_of(folder).startswith(TRAINS)
 
 
 def read_training(folder: Path) -> Training:
     """Read the run folder of a training; ValueError when it is none or has done nothing yet."""
-    found = read_run(folder)
-    if found is None or not is_training(folder):
+    if not is_training(folder):
         raise ValueError(f"{folder} is not the run folder of a training")
-    rows = tuple(row for row in _lines(folder / "metrics.jsonl") if type(row.get("step")) is int)
+    rows = tuple(row for row in read_objects(folder / "metrics.jsonl") if type(row.get("step")) is int)
     if not rows:
         raise ValueError(f"{folder} has no line of metrics yet, there is nothing to report")
     config = read_yaml(folder / "config.yaml")
@@ -83,10 +81,10 @@ def read_training(folder: Path) -> Training:
     best = read_object_or_empty(folder / "checkpoints" / "best.json").get("step")
     return Training(
         folder=folder,
-        job=str(found["job"]),
+        job=job_of(folder),
         total=int(train.get("num_steps", 0)),
         rows=rows,
-        alarms=tuple(row for row in _lines(folder / "alarms.jsonl") if type(row.get("step")) is int),
+        alarms=tuple(row for row in read_objects(folder / "alarms.jsonl") if type(row.get("step")) is int),
         stopped=read_object_or_empty(folder / "stopped.json"),
         best=best if type(best) is int else None,
         looks=tuple(_looks(folder)),
@@ -101,8 +99,3 @@ def _looks(folder: Path) -> Iterator[PreviewLook]:
         prompts, measures = found.get("prompts"), found.get("measures")
         if type(found.get("step")) is int and isinstance(prompts, list) and isinstance(measures, dict):
             yield PreviewLook(found["step"], path.parent, tuple(map(str, prompts)), measures)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON-lines file, without lines that a kill has torn."""
-    return map(object_or_empty, read_bytes(path).split(b"\n")) if path.is_file() else iter(())

@@ -163,7 +163,8 @@ def run_workers(workers: Workers, kind: str) -> int:
             for child in start():
                 children.append(child)
             with shown(workers.run):
-                code, culprit = supervise(children, requests, lambda: hung_workers(workers))
+                seen: dict[int, tuple[float, float]] = {}
+                code, culprit = supervise(children, requests, lambda: hung_workers(workers, seen))
         finally:
             for child in children:
                 if child.process.poll() is None:
@@ -173,7 +174,8 @@ def run_workers(workers: Workers, kind: str) -> int:
     news = {rank: _text(log_file(workers.logs, rank))[start:] for rank, start in starts.items()}
     if code == STOPPED and any("genloop: failed:" in text for text in news.values()):
         code = FAILED
-    others = living(workers.run / "leases") if workers.nodes > 1 else 0  # the other nodes answer for theirs
+    # The other nodes answer for theirs.
+    others = living(workers.run / "leases", workers.run / "tmp") if workers.nodes > 1 else 0
     if code == 0 and unsettled(workers.run) > others:  # in the hands of workers elsewhere
         code = STOPPED
     if code not in {0, STOPPED}:
@@ -181,17 +183,24 @@ def run_workers(workers: Workers, kind: str) -> int:
     return code
 
 
-def hung_workers(workers: Workers) -> str:
-    """ "" while all move; else which stood still first. The stacks of all are in their logs when this returns."""
+def hung_workers(workers: Workers, seen: dict[int, tuple[float, float]]) -> str:
+    """ "" while all move; else which stood still first. The stacks of all are in their logs when this returns.
+
+    `seen` keeps by rank the time that its beat file had, by the clock of the file server, and since when, by this one.
+    """
     if not workers.hang_timeout:
         return ""
-    now, beats = time.time(), {rank: beat_file(workers.logs, rank) for rank in workers.ranks}
-    silent = {rank: now - file.stat().st_mtime for rank, file in beats.items() if file.is_file()}
+    now, silent = time.monotonic(), dict[int, float]()
+    for rank in workers.ranks:
+        with suppress(FileNotFoundError):  # not started yet, or over
+            beat = beat_file(workers.logs, rank).stat().st_mtime
+            seen[rank] = seen[rank] if rank in seen and seen[rank][0] == beat else (beat, now)
+            silent[rank] = now - seen[rank][1]
     if not silent or max(silent.values()) < workers.hang_timeout:
         return ""
     for rank in silent:
-        with suppress(ValueError, ProcessLookupError):  # started just now, or over
-            os.kill(int(_text(beats[rank])), signal.SIGUSR1)
+        with suppress(ValueError, ProcessLookupError):
+            os.kill(int(_text(beat_file(workers.logs, rank))), signal.SIGUSR1)
     time.sleep(DUMP_SECONDS)
     first = max(silent, key=lambda rank: silent[rank])
     return f"worker {first} hangs: no safe point for {silent[first]:.0f} s; the stacks of all workers are in their logs"
@@ -233,10 +242,11 @@ def supervise(
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequests]:
-    """Count requests to stop while the body runs."""
+    """Count requests to stop while the body runs; what was ignored before, as SIGHUP below nohup, still is."""
     requests = StopRequests()
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP)
-    before = {number: signal.signal(number, requests.receive) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, requests.receive) for number in heard}
     try:
         yield requests
     finally:

@@ -1,5 +1,6 @@
 """Scripts for schedulers: what `genloop submit` hands to sbatch or writes for PBS, Kubernetes and host lists."""
 
+import hashlib
 import json
 import re
 import shlex
@@ -31,9 +32,12 @@ class Submission:
 
     @property
     def name(self) -> str:
-        """Of the job, as schedulers take it."""
+        """Of the job, as schedulers take it; for Kubernetes, which knows a job by its name, another for each folder."""
         text = f"genloop-{self.job.rpartition('.')[2]}-{self.run.name}".lower()
-        return re.sub(r"[^a-z0-9]+", "-", text)[:40].strip("-") + self.plan.name.removeprefix("submit")
+        place = hashlib.sha256(str(self.run).encode()).hexdigest()[:6]
+        more = f"-{place}" if self.cluster.kind == "jobset" else ""
+        stem = re.sub(r"[^a-z0-9]+", "-", text)[: 40 - len(more)].strip("-")
+        return f"{stem}{more}{self.plan.name.removeprefix('submit')}"
 
     @property
     def is_array(self) -> bool:
@@ -65,7 +69,13 @@ def render(submission: Submission) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"quote": lambda value: shlex.quote(str(value)), "json": json.dumps}
+    environment.filters |= {
+        "quote": lambda value: shlex.quote(str(value)),
+        "json": lambda value: json.dumps(value, ensure_ascii=False),  # YAML has no pairs of \u escapes
+        "dollars": lambda text: text.replace(
+            "$", "$$"
+        ),  # which Kubernetes takes for one, as it does $(NAME) for a value
+    }
     cluster = submission.cluster
     more: dict[str, Any] = {}
     if isinstance(cluster, SlurmSettings):
@@ -120,13 +130,13 @@ def _pbs_options(it: Submission, cluster: PbsSettings) -> list[str]:
 def _host_commands(it: Submission, cluster: HostSettings) -> list[str]:
     """One command line a host."""
     hosts = read_hosts(cluster.hostfile)
-    before = "".join(f"{line} && " for line in cluster.setup)
+    before = "".join(f"eval {shlex.quote(line)} && " for line in cluster.setup)  # a line may be a comment
     variables = "".join(f"{key}={shlex.quote(value)} " for key, value in it.variables.items())
     found = []
     for rank, (host, slots) in enumerate(hosts):
         command = it.command(str(rank), f"{hosts[0][0]}:{cluster.port}", procs=cluster.procs or slots)
         line = f"cd {shlex.quote(str(it.folder))} && {before}{variables}{command}"
-        found.append(f"ssh {host} {shlex.quote(line)}")
+        found.append(f"ssh {shlex.quote(host)} {shlex.quote(line)}")
     return found
 
 

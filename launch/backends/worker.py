@@ -1,32 +1,36 @@
 """What the launcher starts: `python -m launch.backends.worker LOGS MODULE [WORD ...]` runs a job, its output in LOGS.
 
 Standard error goes to LOGS/worker-RANK.log, standard output to LOGS/worker-RANK.out; the process does not outlive
-the one that started it. LOGS/worker-RANK.beat holds its number, and its time is that of the last safe point; SIGUSR1
-writes the stacks of all threads to the log.
+the one that started it. LOGS/worker-RANK.beat is there while the worker lives: it holds its process id, and its time is
+that of the last safe point. SIGUSR1 writes the stacks of all threads to the log.
 """
 
 import faulthandler
+import importlib
 import os
-import runpy
 import signal
 import sys
 from pathlib import Path
 
 from genloop.distributed import BEAT, end_with_parent
+from genloop.job import run_command
 
 
 def main() -> None:
-    """Redirect, tie this process to its parent, and become the job."""
+    """Redirect, tie this process to its parent, and run the job."""
     folder, module, *words = sys.argv[1:]
     rank = int(os.environ["RANK"])
     _redirect(sys.stderr.fileno(), log_file(Path(folder), rank))
     _redirect(sys.stdout.fileno(), output_file(Path(folder), rank))
     end_with_parent(signal.SIGKILL)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    beat_file(Path(folder), rank).write_text(str(os.getpid()))
-    os.environ[BEAT] = str(beat_file(Path(folder), rank).absolute())
-    sys.argv[1:] = words
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    beat = beat_file(Path(folder), rank).absolute()
+    beat.write_text(str(os.getpid()))
+    os.environ[BEAT] = str(beat)
+    try:
+        sys.exit(run_command(importlib.import_module(module), words))
+    finally:
+        beat.unlink(missing_ok=True)  # one that has ended does not hang
 
 
 def log_file(folder: Path, rank: int) -> Path:

@@ -48,11 +48,7 @@ def _fetch(options: argparse.Namespace) -> None:
     for name in names:
         load("ckpts.resolve:known")(name)  # an unknown one is refused before the first is fetched
     for name in names:
-        load("ckpts.fetch:fetch")(name, _say)
-
-
-def _say(line: str) -> None:
-    terminal.err(line)
+        load("ckpts.fetch:fetch")(name, terminal.err)
 
 
 def _texts(value: Any) -> Iterator[str]:

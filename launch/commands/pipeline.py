@@ -19,7 +19,7 @@ from genloop.redaction import redact_word
 from launch.backends.local import FAILED, STOPPED, StopRequests, stop_requests
 from launch.backends.processors import number_of_procs
 from launch.catalog import import_job
-from launch.cluster import find_cluster
+from launch.cluster import find_cluster, load_cluster
 from launch.pipelines.chain import submit_stages
 from launch.pipelines.drafts import PipelineSettings, load_pipeline
 from launch.pipelines.folder import is_done, is_pipeline, mark_done, read_folders, stage_states, write_plan
@@ -53,19 +53,19 @@ def execute(options: argparse.Namespace) -> int:
         for number, stage in enumerate(stages, start=1):
             title = f"[{number}/{len(stages)}] {stage.name}"
             if is_done(pipeline.out, stage):
-                _say(f"{title}: done already: {stage.folder}")
+                terminal.err(f"{title}: done already: {stage.folder}")
                 continue
-            _say(f"{title}: {stage.folder}")
+            terminal.err(f"{title}: {stage.folder}")
             started = time.monotonic()
             code = _run(stage, options.procs, requests)
             if code not in {0, STOPPED}:
-                _say(f"genloop: stage {stage.name} failed; the same command goes on from it")
+                terminal.err(f"genloop: stage {stage.name} failed; the same command goes on from it")
                 return code
             if code == STOPPED or requests.count:
-                _say("pipeline stopped with work left; the same command goes on")
+                terminal.err("pipeline stopped with work left; the same command goes on")
                 return STOPPED
             mark_done(pipeline.out, stage, time.monotonic() - started)
-    _say(f"pipeline done in {duration(time.monotonic() - began)}: {pipeline.out}")
+    terminal.err(f"pipeline done in {duration(time.monotonic() - began)}: {pipeline.out}")
     return 0
 
 
@@ -83,13 +83,16 @@ def _submit(
     pipeline: PipelineSettings, options: argparse.Namespace, planned: Sequence[Stage], stages: Sequence[Stage]
 ) -> int:
     """The stages to the scheduler, as a chain -> exit code."""
-    find_cluster(options.cluster)
+    if (kind := load_cluster(find_cluster(options.cluster)).kind) != "slurm":
+        raise ValueError(
+            f"--cluster: {options.cluster} is of kind {kind}, where no stage can wait for another; use slurm"
+        )
     write_plan(pipeline.out, Path(options.name).stem, planned, pipeline.model_dump(mode="json"))
     jobs = submit_stages(pipeline.out, stages, options.cluster, None if options.procs == "1" else options.procs)
     again = _again(options)
     launch = Launch("pipeline", 1, backend="slurm", cluster=options.cluster, jobs=tuple(jobs), options=again)
     write_launch(pipeline.out, launch)
-    _say(f"{len(jobs)} jobs; `genloop status {pipeline.out}` shows the stages, `genloop cancel` stops them")
+    terminal.err(f"{len(jobs)} jobs; `genloop status {pipeline.out}` shows the stages, `genloop cancel` stops them")
     return 0
 
 
@@ -149,7 +152,3 @@ def runs_to_report(folders: Sequence[Path]) -> list[Path]:
             raise ValueError(f"{folder}: no stage is done yet")
         found += [stage.run for stage in done if stage.job == "evaluate"] or [done[-1].run]
     return found
-
-
-def _say(line: str) -> None:
-    terminal.err(line)

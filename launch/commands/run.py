@@ -109,7 +109,8 @@ def _check_nodes(options: argparse.Namespace, kind: str) -> None:
         raise ValueError(
             f"--node-rank: 0 to {options.nodes - 1} with --nodes {options.nodes}, found {options.node_rank}"
         )
-    if options.nodes == 1 or kind == "independent":
+    meets = options.nodes > 1 and kind == "collective"
+    if not meets and not options.master:
         return
     host, _, port = options.master.partition(":")
     if not host:
@@ -119,9 +120,10 @@ def _check_nodes(options: argparse.Namespace, kind: str) -> None:
         raise ValueError(f"--master: {port!r} is no port")
     try:
         socket.getaddrinfo(host, number)
-    except OSError as error:
-        raise ValueError(f"--master: {host} cannot be resolved from here: {error.strerror or error}") from None
-    if options.node_rank == 0:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"--master: {host} cannot be resolved from here: {reason}") from None
+    if meets and options.node_rank == 0:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

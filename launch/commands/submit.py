@@ -6,15 +6,16 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from genloop import environment, job, terminal
-from genloop.config import dump_yaml
+from genloop.config import dump_yaml, words_of
 from genloop.distributed import World
+from genloop.reading import parse_yaml
 from genloop.redaction import holds_redacted, redact
 from genloop.rundir import write_atomic, write_json
 from launch.backends import slurm
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from genloop.config import JobConfig
 
 _NEXT = {"pbs": "qsub", "jobset": "kubectl apply -f"}
-_KEYS = ("gpus", "procs", "time", "partition", "requeue_limit")  # options that stand for a key of the cluster file
+_TEXTS = ("time", "partition")
+_KEYS = ("gpus", "procs", "requeue_limit", *_TEXTS)  # options that stand for a key of the cluster file
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -38,7 +40,9 @@ def execute(options: argparse.Namespace) -> int:
     module = import_job(options.job)
     config = job.parse(module, options.words)
     path = find_cluster(options.cluster)
-    words = [f"{key}={value}" for key in _KEYS if (value := getattr(options, key)) is not None]
+    asked = {key: value for key in _KEYS if (value := getattr(options, key)) is not None}
+    texts = {key: asked.pop(key) for key in _TEXTS if key in asked}
+    words = [*(f"{key}={value}" for key, value in asked.items()), *words_of(texts)]
     cluster = load_cluster(path, words)
     nodes = _nodes(module.KIND, cluster, options.nodes, options.array)
     after = [id for text in options.after for id in _to_wait_for(text, cluster)]
@@ -47,22 +51,25 @@ def execute(options: argparse.Namespace) -> int:
     submission = _submission(options.job, module, run, cluster, nodes, after)
     if options.dry_run:
         return _dry_run(module, config, submission)
-    existed = run.exists()
+    existed, plain = run.exists(), _without_secrets(config)
+    more = {"plan": submission.plan.name, "cluster": words}
+    launch = Launch(options.job, cluster.workers, nodes, cluster.kind, str(path.absolute()), options=more)
     try:
-        _freeze(module, config, submission)
-        jobs = (slurm.submit(submission.script),) if cluster.kind == "slurm" else ()
+        if not after:  # else the input may not be there yet
+            job.prepare(module, config, World())
+        jobs = _hand_over(submission, plain, launch)
     except BaseException:
-        shutil.rmtree(submission.plan if existed else run, ignore_errors=True)
+        is_shared = (run / "logs/launch.json").exists() or any((run / "logs").glob("submit-*"))
+        if not existed and not is_shared:  # by somebody who has started the same run meanwhile
+            shutil.rmtree(run, ignore_errors=True)
         raise
-    launch = Launch(options.job, cluster.workers, nodes, cluster.kind, str(path.absolute()), jobs)
-    write_launch(run, replace(launch, options={"plan": submission.plan.name, "cluster": words}))
     _say_what_is_next(submission, jobs, config.out)
     return 0
 
 
 def resubmit(run: Path, launch: Launch, words: Sequence[str]) -> int:
     """Submit a run again as it was submitted last -> exit code."""
-    given = dict(word.split("=", 1) for word in launch.options.get("cluster", ()))
+    given = {key: str(parse_yaml(text, key)) for key, _, text in (w.partition("=") for w in launch.options["cluster"])}
     name, *rest = words_to_resume(run, launch, words)
     if Path(launch.folder).is_dir():
         os.chdir(launch.folder)
@@ -130,6 +137,10 @@ def tasks_in_queue(run: Path) -> list[slurm.Task]:
 def _submission(
     name: str, module: ModuleType, run: Path, cluster: Cluster, nodes: int, after: Sequence[str]
 ) -> Submission:
+    if len(f"{run}{Path.cwd()}".splitlines()) > 1:
+        raise ValueError(
+            f"out: {str(run)!r} and the current folder stand in a script: no line break may be in their names"
+        )
     if isinstance(cluster, JobSetSettings) and not run.is_relative_to(cluster.mount):
         raise ValueError(f"out: {run} is not below `mount`, {cluster.mount}, which all nodes share")
     in_container = isinstance(cluster, JobSetSettings)
@@ -143,7 +154,7 @@ def _submission(
         nodes=nodes,
         folder=Path.cwd(),
         python="python" if in_container else sys.executable,
-        variables={} if in_container else environment.imports_alike(),
+        variables={"PYTHONSAFEPATH": "1"} if in_container else environment.imports_alike(),
         after=tuple(after),
     )
 
@@ -156,15 +167,33 @@ def _dry_run(module: ModuleType, config: "JobConfig", submission: Submission) ->
     return 0
 
 
-def _freeze(module: ModuleType, config: "JobConfig", submission: Submission) -> None:
-    """Check the input, which may not be there yet where a job waits for another, and write plan folder and script."""
+def _without_secrets(config: "JobConfig") -> dict[str, Any]:
+    """The config as it is written down; ValueError where a secret in it would be missed."""
     plain = job.plain(config)
     if key := holds_redacted(plain):
         raise ValueError(f"{key}: a secret is not written down for a job that starts later; give it by its environment")
-    if not submission.after:
-        job.prepare(module, config, World())
-    submission.plan.mkdir(parents=True)
-    write_atomic(submission.plan / "config.yaml", dump_yaml(plain | {"out": str(submission.run)}).encode())
+    return plain
+
+
+def _hand_over(submission: Submission, plain: Mapping[str, Any], launch: Launch) -> tuple[str, ...]:
+    """Make the plan folder, give the script to the scheduler, note that in the run folder -> ids of its jobs."""
+    submission.plan.mkdir(parents=True)  # one of two at the same moment
+    jobs: tuple[str, ...] = ()
+    try:
+        _freeze(plain, submission)
+        jobs = (slurm.submit(submission.script),) if submission.cluster.kind == "slurm" else ()
+        write_launch(submission.run, replace(launch, jobs=jobs))
+    except BaseException:
+        shutil.rmtree(submission.plan, ignore_errors=True)
+        if jobs:  # nobody would know of it
+            slurm.cancel(jobs)
+        raise
+    return jobs
+
+
+def _freeze(plain: Mapping[str, Any], submission: Submission) -> None:
+    """Write config, plan and script into the plan folder."""
+    write_atomic(submission.plan / "config.yaml", dump_yaml({**plain, "out": str(submission.run)}).encode())
     plan = {
         "job": submission.job,
         "nodes": submission.nodes,

@@ -38,7 +38,7 @@ def submit_stages(out: Path, stages: Sequence[Stage], cluster: str, procs: str |
             terminal.err(f"{stage.name}: {stage.folder}")
             submit.execute(_options(stage, cluster, procs, folders))
             submitted += read_launch(stage.folder).jobs
-    except (ValueError, OSError):
+    except BaseException:
         if submitted:
             slurm.cancel(submitted)
         raise

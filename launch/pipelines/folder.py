@@ -65,9 +65,14 @@ def stage_states(out: Path) -> list[StageState]:
     """Every stage of the last plan, in its order; ValueError when the folder is that of no pipeline."""
     plan, folders = read_object_or_empty(out / FILE), read_folders(out)
     rows = plan.get("stages")
-    if not isinstance(rows, list) or not all(row.get("address") in folders for row in rows):
+    if not isinstance(rows, list) or not all(_is_row(row, folders) for row in rows):
         raise ValueError(f"{out / FILE} is damaged; run the pipeline again")
     return [_state(out, row, out / folders[row["address"]]) for row in rows]
+
+
+def _is_row(row: Any, folders: Mapping[str, str]) -> bool:
+    is_text = isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("name", "job", "address"))
+    return is_text and row["address"] in folders
 
 
 def _has_ended_on_a_cluster(run: Path) -> bool:

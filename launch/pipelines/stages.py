@@ -22,7 +22,7 @@ again. Stages with the same address share a folder.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -30,14 +30,13 @@ from types import ModuleType
 from typing import Any
 
 from genloop import job
-from genloop.config import INPUT, LAUNCH, ConfigError, JobConfig, computing_keys, marked
+from genloop.config import INPUT, LAUNCH, ConfigError, JobConfig, computing_keys, marked, words_of
 from genloop.hashing import sha256_tree
 from genloop.registry import did_you_mean
 from launch.catalog import import_job
 from launch.pipelines.drafts import Draft, PipelineSettings, drafts_of
 
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
-_PLAIN = re.compile(r"(?!(true|false|null)$)[A-Za-z/.][\w/.:@-]*", re.I)  # text that YAML reads as that text
 _ADDRESS_DIGITS = 12
 
 
@@ -123,7 +122,7 @@ def _resolved(
     head = [draft.settings.preset] if draft.settings.preset else []
 
     def words(place: Any) -> list[str]:
-        return [*head, *_words(_substitute(draft.settings.set, draft, pipeline, place))]
+        return [*head, *words_of(_substitute(draft.settings.set, draft, pipeline, place))]
 
     try:
         config = job.parse(module, [*words(lambda name: f"@{done[name].address}"), "out=x"])
@@ -136,7 +135,7 @@ def _resolved(
     return Stage(
         draft.name,
         draft.settings.job,
-        (*words(lambda name: str(done[name].folder)), f"out={place}"),
+        (*words(lambda name: str(done[name].folder)), *words_of({"out": str(place)})),
         address,
         place,
         tuple(needs),
@@ -205,12 +204,3 @@ def _meaning(reference: str, draft: Draft, pipeline: PipelineSettings, place: Ca
     known = {"stages": list(draft.names), "vars": list(pipeline.vars), "previous": list(draft.names)}.get(kind, [])
     hint = did_you_mean(name, known)
     raise ConfigError(f"stages.{draft.name}: ${{{reference}}} stands for nothing{hint}")
-
-
-def _words(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Nested keys and values as key=value; JSON is YAML."""
-    for key, value in data.items():
-        if isinstance(value, dict) and value:
-            yield from _words(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}={value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)}"

@@ -1,6 +1,7 @@
 """Seconds of an item or a training step: from an earlier run of the same job, or from a few that are really done."""
 
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -8,12 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from genloop.config import computing_keys
+from genloop.config import computing_keys, words_of
+from genloop.environment import imports_alike
 from genloop.job import job_name
 from genloop.planning import Workload, unit_times
-from genloop.reading import object_or_empty, read_bytes
+from genloop.reading import read_objects
 from genloop.registry import load
 from genloop.rundir import read_run
 from launch.record import read_launch
@@ -76,8 +78,10 @@ def calibrate(number: int, module: "ModuleType", words: Sequence[str], work: Wor
     elif module.KIND != "collective":
         raise ValueError(f"--calibrate: {job_name(module)} has no units that can be tried alone; use --like RUN")
     with tempfile.TemporaryDirectory(prefix="genloop-plan-") as folder:
-        command = [sys.executable, "-m", "launch", "run", module.__name__, *words, *more, f"out={folder}/run"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        more += words_of({"out": f"{folder}/run"})
+        command = [sys.executable, "-m", "launch", "run", module.__name__, *words, *more]
+        variables = {**os.environ, **imports_alike()}
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, errors="replace", check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no output"])[-1]
             raise ValueError(f"--calibrate: the trial failed: {last.removeprefix('genloop: ')}")
@@ -90,14 +94,10 @@ def _spans(run: Path) -> Iterator[tuple[float, float, int]]:
     if units:
         yield from ((row["items"], row["seconds"], row.get("peak_bytes", 0)) for row in units)
         return
-    steps = [row for row in _rows(run / "metrics.jsonl") if "steps_per_s" in row]
+    steps = [row for row in read_objects(run / "metrics.jsonl") if "steps_per_s" in row]
     if len(steps) == 1:
         yield 1, 1 / steps[0]["steps_per_s"], steps[0].get("peak_bytes", 0)
     for before, row in pairwise(steps):  # the first ones warm up
         count = row["step"] - before["step"]
         if count > 0:
             yield count, count / row["steps_per_s"], row.get("peak_bytes", 0)
-
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    return [row for row in map(object_or_empty, read_bytes(file).splitlines()) if row] if file.is_file() else []

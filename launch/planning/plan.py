@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from genloop import job
-from genloop.config import JobConfig
+from genloop.config import JobConfig, words_of
 from genloop.planning import Footprint
 from genloop.registry import MissingPackage, load
 from launch.backends.processors import number_of_gpus
@@ -93,7 +93,7 @@ def _footprint(request: Request, words: Sequence[str]) -> tuple[Footprint | None
     """
     module = request.module
     with tempfile.TemporaryDirectory(prefix="genloop-plan-") as folder:
-        config = job.parse(module, [*words, f"out={folder}/run"])
+        config = job.parse(module, [*words, *words_of({"out": f"{folder}/run"})])
         with load(_STAND_INS)(Path(folder) / "ckpts") as absent:
             try:
                 checked = module.check(config) if hasattr(module, "check") else None

@@ -19,6 +19,7 @@ from genloop.config import (
     load_config,
     marked,
     read_yaml,
+    words_of,
 )
 
 
@@ -117,6 +118,7 @@ def test_an_override_changes_its_own_place_and_not_those_that_share_an_anchor(tm
         ("", ["out=''"], "out: needs a name, found ''"),
         ("search: &a [*a]", [], "p.yaml: not plain values"),
         ("? [a]\n: 3", [], "p.yaml: not plain values"),
+        ("rate: {1: 2, '1': 3}", [], "p.yaml: not plain values"),
         ("flag: !!set {a, b}", [], "p.yaml: not plain values"),
         ("flag: true\nflag: false", [], 'p.yaml:2: found duplicate key "flag"'),
         ("", ["search={n: 1"], "search:1:"),
@@ -189,3 +191,48 @@ def test_files_that_ship_with_genloop_are_found_from_anywhere(tmp_path, monkeypa
     (tmp_path / "configs/prompts/shapes_tiny").mkdir(parents=True)
     (tmp_path / "configs/prompts/shapes_tiny/generation_prompts.txt").write_text("mine")
     assert load(tmp_path, "prompts: configs/prompts/shapes_tiny/generation_prompts.txt").prompts.read_text() == "mine"
+
+
+TEXTS = [
+    "plain/path-1.yaml",
+    "16:9",
+    "a: b",
+    "runs/x #2",
+    "null",
+    "true",
+    ".5",
+    ".inf",
+    "1e3",
+    "0x1F",
+    "~",
+    "a:",
+    "",
+    "'q",
+]
+TEXTS += [
+    "- a",
+    "{a}",
+    "[",
+    "@x",
+    "`x`",
+    "%a",
+    "=",
+    "<<",
+    "2024-01-31",
+    "a\nb",
+    " x ",
+    "\tx",
+    "---",
+    "!x",
+    "&a",
+    "ü😀",
+    '"',
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_words_say_again_what_they_were_made_of(text):
+    given = {"group": {"text": text, "none": None, "list": [text, 1], "empty": {}}, "number": 0.5, "text": text}
+    found: dict = {}
+    apply_words(found, list(words_of(given)))
+    assert found == given

@@ -1,6 +1,7 @@
 """Which rank, which GPU and which meeting point a process has under every launcher."""
 
 import os
+import signal
 import socket
 
 import pytest
@@ -97,3 +98,15 @@ def test_a_port_in_use_is_said_in_one_line():
 def test_a_meeting_point_that_nobody_knows_is_refused_at_once():
     with pytest.raises(BadInput, match="MASTER_ADDR"), process_group(World(1, 2, master=("no-such-node.invalid", 1))):
         pass
+
+
+@pytest.mark.parametrize(("handler", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_the_end_of_a_terminal_is_a_request_to_stop_unless_nohup_is_around(handler, stops):
+    before = signal.signal(signal.SIGHUP, handler)
+    world = World()
+    try:
+        with world.stop_signals():
+            signal.raise_signal(signal.SIGHUP)
+        assert world.stop_requested() == stops and signal.getsignal(signal.SIGHUP) == handler
+    finally:
+        signal.signal(signal.SIGHUP, before)

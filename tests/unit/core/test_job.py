@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from genloop.distributed import LAUNCHERS, World, choose_device
 from genloop.job import run_command
-from genloop.ledger import finished, read_rows
+from genloop.ledger import finished, plan_units, read_rows
 from tests.runs import ROOT, refusal, start, wait_until
 from tests.worlds import counting_job
 
@@ -46,6 +47,25 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(tmp_path, capsys, word
     preset = [word for word in words if "=" not in word]
     keys = [word for word in words if "=" in word]
     assert message in refusal(counting_job, [*preset, f"out={tmp_path / 'run'}", *keys], tmp_path, capsys)
+
+
+def test_input_that_turns_out_bad_while_it_is_checked_is_one_line_too(tmp_path, capsys):
+    def check(config: counting_job.Config) -> None:
+        plan_units(10**9, config.unit_size)
+
+    module = ModuleType("tests.worlds.own_job")
+    module.__dict__.update(vars(counting_job) | {"check": check, "__name__": module.__name__})
+    assert "unit_size: " in refusal(module, [f"out={tmp_path / 'run'}"], tmp_path, capsys)
+
+
+@pytest.mark.parametrize(("local_rank", "lines"), [("0", 1), ("3", 0)])
+def test_the_first_worker_of_every_machine_says_what_is_wrong_with_its_input(
+    tmp_path, monkeypatch, capsys, local_rank, lines
+):
+    for name, value in {"RANK": "11", "WORLD_SIZE": "16", "LOCAL_RANK": local_rank}.items():
+        monkeypatch.setenv(name, value)
+    assert run_command(counting_job, [f"out={tmp_path / 'run'}", "forbidden=true"]) == 2
+    assert capsys.readouterr().err.count("\n") == lines
 
 
 def test_a_run_with_units_in_other_hands_is_not_done(tmp_path):

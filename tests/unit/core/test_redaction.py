@@ -75,12 +75,14 @@ def test_failures_and_starts_are_written_down_without_secrets(tmp_path):
         f"judge.options.extra.extra_headers.X-Some={SECRET}",
         EXTRA,
         f'judge.options.extra={{"api_key": "{SECRET} {SECRET}"}}',
+        "judge.options.extra.token=12345678",
+        "judge.options.extra={password: 12345678.5}",
         f"judge.options.url=https://host/v1?api-version=1&code={SECRET}",
         f"judge.options.url=https://bob:{SECRET}@host/v1",
     ],
 )
 def test_words_of_a_command_are_redacted(word):
-    assert SECRET not in redact_word(word) and REDACTED in redact_word(word)
+    assert SECRET not in redact_word(word) and "12345678" not in redact_word(word) and REDACTED in redact_word(word)
     assert redact_word(redact_word(word)) == redact_word(word)
 
 

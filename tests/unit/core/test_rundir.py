@@ -1,9 +1,11 @@
 """The run folder: atomic files, hashes, fingerprints."""
 
 import errno
+import fcntl
 import json
 import os
 import resource
+import stat
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,51 @@ def test_one_of_many_creates_a_file_whether_or_not_there_are_hard_links(tmp_path
     assert write_new(tmp_path / "b", b"1")
     assert not write_new(tmp_path / "b", b"2")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1", "b": b"1"}
+
+
+def test_a_link_whose_answer_was_lost_on_the_way_is_a_link(tmp_path, monkeypatch):
+    link = os.link
+
+    def lose(source: Path, target: Path) -> None:  # as an NFS client that asks a second time
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+
+    monkeypatch.setattr(os, "link", lose)
+    assert write_new(tmp_path / "a", b"1")
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # another caller was faster
+    assert not write_new(tmp_path / "a", b"2")
+    assert (tmp_path / "a").read_bytes() == b"1" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_rows_are_appended_on_a_file_system_without_locks(tmp_path, monkeypatch, number):
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    append_metrics(tmp_path, {"step": 1})
+    append_metrics(tmp_path, {"step": 2})
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step":1}\n{"step":2}\n'
+
+
+@pytest.mark.parametrize(("number", "fails"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_a_file_system_that_cannot_sync_folders_will_do_and_one_that_fails_is_told(
+    tmp_path, monkeypatch, number, fails
+):
+    fsync = os.fsync
+
+    def refuse(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if fails:
+        with pytest.raises(OSError, match=os.strerror(number)):
+            write_atomic(tmp_path / "a", b"1")
+    else:
+        write_atomic(tmp_path / "a", b"1")
+    assert (tmp_path / "a").read_bytes() == b"1"
 
 
 def test_a_start_that_was_killed_half_way_goes_on(tmp_path):

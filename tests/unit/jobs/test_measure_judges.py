@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from genloop.job import run_command
+from genloop.ledger import read_rows
 from genloop.models.common.measure import weight_bytes
 from genloop.report.pages import write_page
-from genloop.runs.measured import read_measured
+from genloop.runs.measured import MeasuredJudge
 from jobs import compress_judge, evaluate_judges, measure_judges
 from tests.runs import ROOT, contents, refusal
 from tests.unit.report.test_page import check_frame
@@ -41,7 +42,7 @@ def words_of(place: Path, *words: str) -> list[str]:
 
 
 def test_every_judge_has_a_row_of_what_it_costs(runs):
-    whole, small = read_measured(runs / "m")
+    whole, small = read_rows(runs / "m", MeasuredJudge.from_json)
     assert (whole.judge, small.judge) == ("whole", "small") and whole.parameters == small.parameters
     assert set(whole.bytes_by_dtype) == {"float32"} and "uint8" in small.bytes_by_dtype
     assert small.checkpoint_bytes == weight_bytes(runs / "small" / "judge")

@@ -37,6 +37,18 @@ def test_what_an_incomplete_folder_lacks_is_listed_and_refused_by_verify(tmp_pat
     assert done.returncode == 2 and "lacks model-00001.safetensors" in done.stderr
 
 
+@pytest.mark.parametrize("text", ["", '{"weight_map": 3}', '{"weight_map": {"a": "/etc/passwd"}}', "{}"])
+def test_a_damaged_list_of_files_is_missing_and_not_the_end_of_the_list(tmp_path, monkeypatch, text):
+    monkeypatch.setenv("CHECKPOINT_DIR", str(tmp_path))
+    folder = tmp_path / "llava-onevision"
+    folder.mkdir()
+    for name in ("fetched.json", "model.safetensors.index.json"):
+        (folder / name).write_text(text)
+    lacks = state(registry()["llava-onevision"])
+    assert "fetched.json (damaged)" in lacks
+    assert ("model.safetensors.index.json (damaged)" in lacks) == (text != "{}")
+
+
 def test_shipped_weights_are_verified_by_name_and_folders_by_their_manifest(tmp_path):
     done = genloop("ckpts", "verify", "shapes/tokenizer")
     assert done.stdout.startswith("shapes/tokenizer: 3 files as registered, 2 files as they were written: "), (

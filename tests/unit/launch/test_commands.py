@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from genloop.ledger import finished, read_rows
+from launch import cli
 from launch.backends.processors import number_of_procs
 from tests.runs import genloop, launch, wait_until, workers_of
 
@@ -61,12 +62,31 @@ def test_resume_goes_on_with_the_config_of_the_run_wherever_it_is_typed(failed_r
             "no.host.invalid cannot be resolved",
         ),
         (["run", AVERAGE, "out=x", "--nodes", "2", "--master", "127.0.0.1:zero"], "'zero' is no port"),
+        (["run", COUNT, "out=x", "--nodes", "2", "--master", "no.host.invalid"], "no.host.invalid cannot be resolved"),
+        (["run", COUNT, "out=x", "--master", "a" * 99], "--master: "),
     ],
 )
 def test_what_cannot_be_is_one_line(words, says):
     done = genloop(*words)
     assert done.returncode == 2 and says in done.stderr and done.stderr.count("\n") == 1
     assert not Path("x").exists()
+
+
+@pytest.mark.parametrize("name", ["lr=0.1", "a #2", "a: b", "it's"])
+def test_a_run_folder_of_any_name_is_resumed(tmp_path, name):
+    out = tmp_path / name
+    assert cli.command(["run", COUNT, f"out={json.dumps(str(out))}", "limit=4"]) == 0
+    (out / "rows/00001.jsonl").unlink()
+    assert cli.command(["resume", str(out)]) == 0
+    assert len(finished(out)) == 2 and list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"job": "a"}', '{"job": "a", "procs": 1, "options": null}'])
+def test_a_damaged_record_of_the_start_is_one_line(tmp_path, capsys, text):
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/launch.json").write_text(text)
+    assert cli.command(["resume", str(tmp_path)]) == 2
+    assert "launch.json" in capsys.readouterr().err
 
 
 def test_a_port_in_use_is_said_before_anything_starts(tmp_path):

@@ -10,11 +10,13 @@ import pytest
 
 from genloop.distributed import STOPPING
 from genloop.ledger import finished, read_rows
-from launch.backends.local import Child, StopRequests, supervise
+from launch.backends.local import Child, StopRequests, Workers, hung_workers, stop_requests, supervise
+from launch.backends.worker import beat_file
 from tests.processes import Worker
 from tests.runs import genloop, launch, wait_until, workers_of
 
 COUNT, AVERAGE = "tests.worlds.counting_job", "tests.worlds.averaging_job"
+UNGUARDED = "tests.worlds.unguarded_job"
 
 
 def numbers(folder: Path, *lines: str) -> Path:
@@ -24,12 +26,41 @@ def numbers(folder: Path, *lines: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("procs", [1, 2, 3])
-def test_every_item_is_counted_once_by_any_number_of_workers(tmp_path, procs):
-    done = genloop("run", COUNT, f"out={tmp_path / 'run'}", "limit=9", "--procs", str(procs))
+@pytest.mark.parametrize(("job", "procs"), [(COUNT, 1), (COUNT, 2), (UNGUARDED, 3)])
+def test_every_item_is_counted_once_by_any_number_of_workers(tmp_path, job, procs):
+    done = genloop("run", job, f"out={tmp_path / 'run'}", "limit=9", "--procs", str(procs))
     assert done.returncode == 0, done.stderr
     assert [row["item"] for row in read_rows(tmp_path / "run")] == list(range(9))
     assert "5/5 units (100 %)" in done.stderr
+    assert not list((tmp_path / "run/logs").glob("*.beat"))  # who has come to the end does not hang
+
+
+def test_a_worker_hangs_when_its_beat_stands_still_whatever_the_clock_of_the_file_server_says(tmp_path):
+    workers, seen = Workers(COUNT, [], 2, tmp_path, hang_timeout=0.2), {}
+    workers.logs.mkdir()
+    beats = [beat_file(workers.logs, rank) for rank in range(2)]
+    for number, beat in enumerate(beats):
+        beat.touch()
+        os.utime(beat, (number, number))  # decades ago
+    assert hung_workers(workers, seen) == ""
+    time.sleep(0.25)
+    os.utime(beats[0], (2, 2))
+    assert hung_workers(workers, seen).startswith("worker 1 hangs")
+    beats[1].unlink()
+    os.utime(beats[0], (3, 3))
+    assert hung_workers(workers, seen) == ""
+
+
+def test_what_is_ignored_as_below_nohup_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as requests:
+            signal.raise_signal(signal.SIGHUP)
+            assert requests.count == 0
+            signal.raise_signal(signal.SIGUSR2)
+        assert requests.count == 1
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_units_in_the_hands_of_workers_elsewhere_leave_work(tmp_path):

@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 import zipfile
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 import genloop
 from genloop.registry import INSTALL
 from tests.runs import ROOT
+from tests.worlds.wheel import build_wheel
 
 PACKAGES = ("launch", "jobs", "geneval", "ckpts", "genloop", "configs")
 
@@ -23,14 +23,9 @@ def test_the_wheel_holds_every_file_of_the_packages(tmp_path):
         check=True,
     )
     wanted = {name for name in tree.stdout.splitlines() if (ROOT / name).exists()}
-    build = ["build", "--build-base", str(tmp_path / "build"), "egg_info", "--egg-base", str(tmp_path)]
-    wheel = ["bdist_wheel", "--dist-dir", str(tmp_path), "--bdist-dir", str(tmp_path / "bdist")]
-    done = subprocess.run(
-        [sys.executable, "setup.py", "--quiet", *build, *wheel], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    held = set(zipfile.ZipFile(tmp_path / f"genloop-{genloop.__version__}-py3-none-any.whl").namelist())
-    assert wanted - held == set()
+    wheel = build_wheel(tmp_path)
+    assert wheel.name == f"genloop-{genloop.__version__}-py3-none-any.whl"
+    assert wanted - set(zipfile.ZipFile(wheel).namelist()) == set()
 
 
 @pytest.mark.parametrize("name", ["Makefile", "README.md", "docs/training.md"])

@@ -9,6 +9,7 @@ import pytest
 from genloop.job import parse
 from genloop.ledger import finished, read_rows
 from launch.catalog import import_job
+from launch.cli import command
 from launch.pipelines.drafts import load_pipeline
 from launch.pipelines.folder import read_folders
 from launch.pipelines.stages import resolve_stages
@@ -39,7 +40,7 @@ stages:
 
 def pipeline_file(folder: Path, text: str) -> str:
     file = folder / "pipeline.yaml"
-    file.write_text(text.replace("OUT", str(folder / "out")))
+    file.write_text(text.replace("OUT", json.dumps(str(folder / "out"))))
     return str(file)
 
 
@@ -144,6 +145,20 @@ def test_a_pipeline_runs_once_and_a_changed_key_runs_what_depends_on_it(tmp_path
     shown = genloop("status", str(out)).stdout
     assert "3/3 stages done" in shown and f"second  done      {out / 'second'}" in shown
     assert f"== {out / 'second'}" in genloop("logs", str(out)).stdout
+
+
+@pytest.mark.parametrize("stages", ["null", "[1]", '[{"address": "a"}]', '[{"address": ["a"]}]'])
+def test_a_damaged_plan_is_one_line(tmp_path, capsys, stages):
+    (tmp_path / "pipeline.json").write_text(f'{{"folders": {{"a": "first"}}, "stages": {stages}}}')
+    assert command(["status", str(tmp_path)]) == 2
+    assert "pipeline.json is damaged" in capsys.readouterr().err
+
+
+def test_folders_of_any_name_are_handed_over_as_they_are(tmp_path):
+    (tmp_path / "a: b #2").mkdir()
+    stages = {s.name: s for s in resolve_stages(load_pipeline(pipeline_file(tmp_path / "a: b #2", THREE)), {})}
+    config = parse(import_job(COUNT), stages["second"].words)
+    assert config.out == stages["second"].folder and config.source == stages["first"].folder / "run.json"
 
 
 def test_a_failed_stage_ends_it_and_the_same_command_goes_on_from_there(tmp_path):

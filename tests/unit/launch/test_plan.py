@@ -77,10 +77,14 @@ def test_time_follows_an_earlier_run_and_its_workers(capsys, images, tmp_path):
     assert two["seconds"]["seconds"] == pytest.approx(one["seconds"]["seconds"] / 2)
 
 
-def test_a_few_units_are_tried_elsewhere(capsys, images, tmp_path):
+def test_a_few_units_are_tried_elsewhere(capsys, images, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    for name in ("launch", "calendar"):  # a trial imports nothing of the current folder either
+        (tmp_path / f"mine/{name}.py").write_text("raise SystemExit(77)")
+    monkeypatch.chdir(tmp_path / "mine")
     found = planned(capsys, *evaluation(images, tmp_path / "run"), "--calibrate", "1")
     assert found["stages"]["evaluate"]["seconds"]["seconds"] > 0
-    assert found["timed"] == 1 and not list(tmp_path.iterdir())
+    assert found["timed"] == 1 and [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_what_does_not_fit_is_told_what_would(capsys, tmp_path):

@@ -1,6 +1,7 @@
 """Scripts for schedulers: what is written, letter by letter, and what Slurm's does when it runs."""
 
 import os
+import shlex
 import signal
 import subprocess
 from dataclasses import replace
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from genloop.config import parse_settings, read_yaml
+from genloop.reading import parse_yaml
 from launch.backends.scripts import Submission, render
-from launch.cluster import JobSetSettings, PbsSettings, SlurmSettings, seconds
+from launch.cluster import HostSettings, JobSetSettings, PbsSettings, SlurmSettings, seconds
 from tests.runs import wait_until
 from tests.worlds.fake_slurm import FakeSlurm
 
@@ -54,7 +56,7 @@ CASES = {
     "pbs_array.sh": submission(PBS, nodes=8),
     "pbs_together.sh": submission(PBS | {"pbs": ["-l filesystems=home"]}, together=True, nodes=2, after=("12.head",)),
     "jobset_array.yaml": submission(JOBSET | {"queue": "lab"}, nodes=8),
-    "jobset_together.yaml": submission(JOBSET, together=True, nodes=2),
+    "jobset_together.yaml": submission(JOBSET, together=True, nodes=2, variables={"PYTHONSAFEPATH": "1"}),
 }
 
 
@@ -72,9 +74,49 @@ def test_the_script_is_one_for_bash(name):
 @pytest.mark.parametrize("name", [name for name in CASES if name.endswith(".yaml")])
 def test_a_manifest_is_yaml_whose_command_is_one_for_bash(name):
     found = read_yaml(GOLDEN / name)
-    pod = found["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
-    done = subprocess.run(["bash", "-n", "-c", pod["containers"][0]["args"][0]], check=False)
+    done = subprocess.run(["bash", "-n", "-c", shell_of(found)], check=False)
     assert done.returncode == 0 and found["kind"] == "JobSet"
+
+
+def shell_of(manifest: dict) -> str:
+    """What the container runs once Kubernetes has put one dollar in place of two."""
+    pod = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]
+    (text,) = pod["containers"][0]["args"]
+    assert "$(" not in text.replace("$$", "")  # Kubernetes' own variables
+    return text.replace("$$", "$")
+
+
+def test_a_manifest_says_what_was_asked_for_whatever_characters_that_has(tmp_path):
+    lines = ["  # modules", "export TMPDIR=/tmp/$$", "echo $(hostname) 'ü😀: #'", "", "set -x"]
+    cluster = parse_settings(
+        JobSetSettings, JOBSET | {"setup": lines, "queue": "2024", "memory": "64", "namespace": "no"}
+    )
+    job = replace(
+        submission(JOBSET), cluster=cluster, folder=Path("/shared/it's ü😀"), plan=Path("/shared/$(x)/submit-1")
+    )
+    manifest = parse_yaml(render(job), "")
+    assert shell_of(manifest).splitlines()[:-1] == lines
+    assert manifest["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "2024"}
+    assert manifest["metadata"]["namespace"] == "no"
+    (container,) = manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["memory"] == "64" and container["workingDir"] == "/shared/it's ü😀"
+    assert container["env"][0]["value"] == "/shared/$$(x)/submit-1"
+
+
+def test_jobs_of_two_folders_of_one_name_are_two_for_kubernetes():
+    one, other = (replace(submission(JOBSET), run=Path(f"/shared/{place}/{'run' * 20}")) for place in "ab")
+    assert one.name != other.name and max(len(one.name), len(other.name)) <= 45
+
+
+def test_a_host_does_all_setup_and_then_the_job(tmp_path):
+    hosts = tmp_path / "hosts"
+    hosts.write_text("node0 slots=1\n")
+    lines = ["# modules", "export A='b  c'", "true &"]
+    cluster = parse_settings(HostSettings, {"kind": "hosts", "hostfile": str(hosts), "setup": lines})
+    job = replace(submission(SLURM), cluster=cluster, folder=tmp_path, python="/bin/echo")
+    _, host, line = shlex.split(render(job))
+    done = subprocess.run(["bash", "-c", f"{line}; printenv A"], capture_output=True, text=True, check=True)
+    assert host == "node0" and done.stdout.startswith("-m launch run") and done.stdout.endswith("\nb  c\n")
 
 
 @pytest.mark.parametrize(

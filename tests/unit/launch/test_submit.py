@@ -35,7 +35,8 @@ def submit(*words: str) -> int:
 
 def test_a_submission_freezes_config_script_and_plan_and_remembers_the_job(tmp_path, fake, cluster, capsys):
     run = tmp_path / "run"
-    assert submit(COUNT, f"out={run}", "limit=8", "--cluster", cluster, "--array", "3", "--time", "30m") == 0
+    more = ["--array", "3", "--time", "30m", "--partition", "007"]
+    assert submit(COUNT, f"out={run}", "limit=8", "--cluster", cluster, *more) == 0
     assert "job 11, 3 tasks" in capsys.readouterr().err
     plan = run / "logs" / "submit-1"
     assert fake.calls("sbatch") == [f"--parsable {plan}/job.sh"]
@@ -45,6 +46,7 @@ def test_a_submission_freezes_config_script_and_plan_and_remembers_the_job(tmp_p
     launch = json.loads((run / "logs/launch.json").read_text())
     assert (launch["backend"], launch["jobs"], launch["nodes"], launch["procs"]) == ("slurm", ["11"], 3, 2)
     script = (plan / "job.sh").read_text()
+    assert "#SBATCH --partition=007\n" in script
     assert "#SBATCH --array=0-2\n" in script and '--nodes 3 --node-rank "$SLURM_ARRAY_TASK_ID"' in script
     assert (run / "run.json").exists()
 
@@ -64,7 +66,8 @@ def test_a_submission_freezes_config_script_and_plan_and_remembers_the_job(tmp_p
         (["--after", "nowhere"], "nowhere was not started by"),
         (["--cluster", "jobset", "--after", "12"], "--after: "),
         (["--cluster", "hosts", "--array", "2"], "hostfile says how many"),
-        (["--cluster", "hosts"], "hostfile: cannot read hostfile"),
+        (["--cluster", "hosts"], "hostfile: cannot read it"),
+        (['out="a\\nb"'], "no line break"),
         (["--cluster", "jobset"], "is not below `mount`"),
         (["--cluster", "jobset", "--partition", "p"], "partition: unknown key"),
     ],
@@ -82,7 +85,9 @@ def test_what_cannot_be_submitted_is_one_line_and_leaves_nothing(tmp_path, fake,
     [
         ("kind: slrum\n", "kind: 'slrum' is none of slurm, pbs, jobset, hosts; did you mean 'slurm'?"),
         ("kind: slurm\npartitoin: p\n", "partitoin: unknown key; did you mean 'partition'?"),
+        ("kind: [slurm]\n", "is none of slurm, pbs, jobset, hosts"),
         ("kind: slurm\nsetup: module load x\n", "setup: "),
+        ('kind: slurm\nsetup: ["a\\rb"]\n', "setup.0: must be one line"),
         ('kind: slurm\nsetup: ["a\\nb"]\n', "setup.0: must be one line"),
         ("kind: slurm\ntime: 0:00\n", "time: a time is "),
         ("kind: pbs\n", "time: needs a value"),
@@ -106,6 +111,20 @@ def test_a_refusal_is_slurms_message_in_one_line_and_nothing_stays_behind(tmp_pa
     error = capsys.readouterr().err
     assert error.startswith("genloop: sbatch: ") and says in error and error.count("\n") == 1
     assert not run.exists()
+
+
+def test_a_refused_submission_leaves_what_another_has_put_into_the_same_folder(tmp_path, fake, cluster):
+    run = tmp_path / "run"
+    (fake.folder / "sbatch").write_text(f"#!/bin/bash\nmkdir {run}/logs/submit-2\nexit 1\n")  # at the same moment
+    assert submit(COUNT, f"out={run}", "--cluster", cluster) == 2
+    assert [path.name for path in (run / "logs").glob("submit-*")] == ["submit-2"] and (run / "run.json").is_file()
+
+
+def test_a_job_of_which_no_record_can_be_kept_is_taken_back(tmp_path, fake, cluster):
+    run = tmp_path / "run"
+    (fake.folder / "sbatch").write_text(f"#!/bin/bash\nmkdir {run}/logs/launch.json\necho 11\n")
+    assert submit(COUNT, f"out={run}", "--cluster", cluster) == 2
+    assert fake.calls("scancel") == ["11"] and not (run / "logs/submit-1").exists()
 
 
 def test_a_program_that_gives_no_answer_is_said_and_status_shows_the_folder_all_the_same(
@@ -197,7 +216,7 @@ def test_a_run_that_is_in_the_queue_is_not_submitted_again_until_it_is_not(
     tmp_path, fake, cluster, capsys, monkeypatch
 ):
     run = tmp_path / "run"
-    words = [COUNT, f"out={run}", "limit=4", "--cluster", cluster, "--array", "2", "--partition", "p"]
+    words = [COUNT, f"out={run}", "limit=4", "--cluster", cluster, "--array", "2", "--partition", "12"]
     assert submit(*words) == 0
     fake.says("squeue", "11_0|PENDING|Priority||0:00\n")
     assert submit(*words) == 2 and command(["resume", str(run)]) == 2
@@ -213,7 +232,7 @@ def test_a_run_that_is_in_the_queue_is_not_submitted_again_until_it_is_not(
     assert command(["resume", run.name, "retry_failed=true"]) == 0
     script = run / "logs/submit-2/job.sh"
     assert fake.calls("sbatch")[-1] == f"--parsable {script}"
-    assert "--array=0-1\n" in script.read_text() and "--partition=p\n" in script.read_text()
+    assert "--array=0-1\n" in script.read_text() and "--partition=12\n" in script.read_text()
     assert f"cd {began_in} || exit 1\n" in script.read_text()
     assert "retry_failed: true" in (run / "logs/submit-2/config.yaml").read_text()
     assert json.loads((run / "logs/launch.json").read_text())["jobs"] == ["12"]
@@ -274,7 +293,7 @@ def test_a_host_list_gives_one_command_a_host(tmp_path, fake, capsys):
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("ssh node0 ") and "--procs 4 --nodes 2 --node-rank 0 --master node0:29400" in first
     assert second.startswith("ssh node1 ") and "--node-rank 1 --master node0:29400" in second
-    for text in ("a\n", "a slots=0\n", "a slots=1\na slots=1\n", "a slots=1\nb slots=2\n", ""):
+    for text in ("a\n", "a slots=0\n", "a slots=1\na slots=1\n", "a slots=1\nb slots=2\n", "", "\0", "-oA=b slots=1\n"):
         (tmp_path / "hostfile").write_text(text)
         assert submit(*words) == 2 and capsys.readouterr().err.count(f"{tmp_path / 'hostfile'}") == 1
 
@@ -329,6 +348,14 @@ def test_a_pipeline_is_a_chain_of_jobs_each_behind_those_it_needs(tmp_path, fake
     assert capsys.readouterr().err.count("in the queue already") == 3 and len(fake.calls("sbatch")) == 3
     assert command(["cancel", str(out)]) == 0
     assert fake.calls("scancel")
+
+
+@pytest.mark.parametrize("kind", ["pbs", "jobset"])
+def test_a_pipeline_whose_stages_could_not_wait_for_each_other_is_refused_before_the_first(
+    tmp_path, fake, capsys, kind
+):
+    assert command(["pipeline", chain(tmp_path), "--cluster", kind]) == 2
+    assert "--cluster: " in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_a_pipeline_of_which_one_stage_is_refused_leaves_no_job_behind(tmp_path, fake, cluster, capsys):

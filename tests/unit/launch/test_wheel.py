@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.runs import ROOT
+from tests.unit.launch.test_pipelines import FILES, OWN_DATA
+from tests.worlds.wheel import build_wheel
 
 WORKERS = {"generate tiny": "2", "train_showo tiny": "2"}  # of an independent job, and of a collective one
 
@@ -20,12 +22,10 @@ WORKERS = {"generate tiny": "2", "train_showo tiny": "2"}  # of an independent j
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `genloop` of an environment that has the packages of this one, and genloop from a wheel."""
     place = tmp_path_factory.mktemp("wheel")
-    build = ["build", "--build-base", str(place / "build"), "egg_info", "--egg-base", str(place)]
-    wheel = ["bdist_wheel", "--dist-dir", str(place), "--bdist-dir", str(place / "bdist")]
-    subprocess.run([sys.executable, "setup.py", "-q", *build, *wheel], cwd=ROOT, check=True, capture_output=True)
+    wheel = build_wheel(place)
     venv.create(place / "venv", with_pip=False, symlinks=True)
     python = place / "venv/bin/python"
-    words = ["install", "-q", "--no-deps", "--no-index", str(next(place.glob("*.whl")))]
+    words = ["install", "-q", "--no-deps", "--no-index", str(wheel)]
     subprocess.run([sys.executable, "-m", "pip", "--python", str(python), *words], check=True, capture_output=True)
     (packages,) = (place / "venv/lib").glob("python*/site-packages")
     # A line of a .pth file is a folder whose own .pth files, that of the checkout among them, are not read.
@@ -45,6 +45,17 @@ def tiny_presets() -> Iterator[tuple[str, str]]:
         ready = [out for out, (*_, needs) in waiting.items() if not needs & waiting.keys()]
         assert ready, f"{sorted(waiting)} wait for each other"
         yield from (waiting.pop(out)[:2] for out in ready)
+
+
+@pytest.mark.slow
+def test_every_pipeline_is_planned_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    commands = [["pipeline", file.stem, *OWN_DATA.get(file.stem, []), "--dry-run"] for file in FILES]
+    code = f"from launch.cli import command; print([words for words in {commands} if command(words)])"
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    words = [installed.with_name("python"), "-P", "-c", code]
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.endswith("\n[]\n"), done.stderr
+    assert len(FILES) > 10 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
