@@ -387,11 +387,8 @@ def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> Sequence[str
     current: Any = model
     parts = iter(loc)
     for part in parts:
-        info = (
-            current.model_fields.get(str(part))
-            if isinstance(current, type) and issubclass(current, BaseModel)
-            else None
-        )
+        is_model = isinstance(current, type) and issubclass(current, BaseModel)
+        info = current.model_fields.get(str(part)) if is_model else None
         if info is None:
             return ()
         if get_origin(info.annotation) in {dict, list, tuple}:

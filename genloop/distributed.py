@@ -144,8 +144,8 @@ class World:
         """Ctrl-C."""
         if self._stop.is_set():
             signal.default_int_handler(number, frame)
+        self.request_stop()  # first: the answer may bring the second
         terminal.err_at_once(STOPPING)
-        self.request_stop()
 
 
 def stop_requested() -> bool:

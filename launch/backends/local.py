@@ -225,11 +225,13 @@ def supervise(
             if culprit is not None:  # an agent is ending its workers already
                 _ask_to_stop(child for child in children if child is not culprit)
                 deadline = time.monotonic() + GRACE
-        if requests.count > seen and not seen:
-            terminal.err(STOPPING)
-        if requests.count > seen:
-            _signal(children, signal.SIGKILL) if seen else _ask_to_stop(children)
-            seen, deadline = requests.count, min(deadline, time.monotonic() + STOP_GRACE)
+        if (count := requests.count) > seen:  # once: another may come while the first is answered
+            if seen:
+                _signal(children, signal.SIGKILL)
+            else:
+                terminal.err(STOPPING)
+                _ask_to_stop(children)
+            seen, deadline = count, min(deadline, time.monotonic() + STOP_GRACE)
         if time.monotonic() > deadline:
             _signal(children, signal.SIGKILL)
         time.sleep(POLL)

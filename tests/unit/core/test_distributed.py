@@ -7,6 +7,7 @@ import socket
 import pytest
 import torch.distributed as dist
 
+from genloop import terminal
 from genloop.distributed import World, _check_gpus, process_group
 from genloop.rundir import BadInput
 from tests.worlds.ranks import on_two_ranks
@@ -98,6 +99,12 @@ def test_a_port_in_use_is_said_in_one_line():
 def test_a_meeting_point_that_nobody_knows_is_refused_at_once():
     with pytest.raises(BadInput, match="MASTER_ADDR"), process_group(World(1, 2, master=("no-such-node.invalid", 1))):
         pass
+
+
+def test_a_second_ctrl_c_counts_while_the_first_is_answered(monkeypatch):
+    monkeypatch.setattr(terminal, "err_at_once", lambda text: signal.raise_signal(signal.SIGINT))
+    with World().stop_signals(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize(("handler", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from genloop import terminal
 from genloop.distributed import STOPPING
 from genloop.ledger import finished, read_rows
-from launch.backends.local import Child, StopRequests, Workers, hung_workers, stop_requests, supervise
+from launch.backends.local import STOP_GRACE, Child, StopRequests, Workers, hung_workers, stop_requests, supervise
 from launch.backends.worker import beat_file
 from tests.processes import Worker
 from tests.runs import genloop, launch, wait_until, workers_of
@@ -170,15 +171,29 @@ def test_a_killed_worker_fails_the_command(tmp_path):
     assert workers_of(out) == []
 
 
-def test_a_worker_that_does_not_listen_is_killed_when_another_fails(tmp_path):
-    deaf_words = ["sh", "-c", "trap '' TERM; echo deaf; sleep 600 & wait; sleep 600"]
-    deaf = subprocess.Popen(deaf_words, process_group=0, stdout=subprocess.PIPE)
-    assert deaf.stdout is not None
-    assert deaf.stdout.readline() == b"deaf\n"
+@pytest.fixture
+def deaf():
+    """A process that does not listen to SIGTERM."""
+    words = ["sh", "-c", "trap '' TERM; echo deaf; sleep 600 & wait; sleep 600"]
+    process = subprocess.Popen(words, process_group=0, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"deaf\n"
+    yield process
+    os.killpg(process.pid, signal.SIGKILL)  # its own children
+
+
+def test_a_second_request_that_comes_while_the_first_is_answered_kills(tmp_path, monkeypatch, deaf):
+    requests = StopRequests(1)
+    monkeypatch.setattr(terminal, "err", requests.receive)
+    began = time.monotonic()
+    assert supervise([Child(deaf, 0, tmp_path / "no.log")], requests) == (75, None)
+    assert deaf.returncode == -signal.SIGKILL and time.monotonic() - began < STOP_GRACE / 2
+
+
+def test_a_worker_that_does_not_listen_is_killed_when_another_fails(tmp_path, deaf):
     failing = subprocess.Popen(["sh", "-c", "exit 3"])
     children = [Child(process, rank, tmp_path / "no.log") for rank, process in enumerate([deaf, failing])]
     code, culprit = supervise(children, StopRequests())
-    os.killpg(deaf.pid, signal.SIGKILL)  # its own children
     assert code == 1
     assert culprit is not None and culprit.rank == 1
     assert deaf.returncode == -signal.SIGKILL
