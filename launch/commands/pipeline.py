@@ -110,7 +110,7 @@ def _run(stage: Stage, procs: str, requests: StopRequests) -> int:
         while child.poll() is None:
             if requests.count > passed:
                 if not passed:
-                    _say(STOPPING)
+                    terminal.err(STOPPING)
                 child.send_signal(signal.SIGINT if passed else signal.SIGTERM)  # a second Ctrl-C does not wait
                 passed = requests.count
             time.sleep(_POLL)
