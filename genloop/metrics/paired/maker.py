@@ -25,6 +25,10 @@ LEARNT = {  # by networks whose weights are given
 _ALL = (*NAMES, *LEARNT)
 _PIXELS_AT_A_TIME = 1 << 15  # their intermediate values stay in a cache
 
+# Bytes. glibc, once an array of this size was freed, keeps twice as much for later arrays (mallopt(3), "dynamic mmap
+# threshold"). Before, it gives each one back to the system, and fresh pages cost half as much again as the numbers.
+_KEPT = 1 << 24
+
 
 def _known(names: list[str]) -> list[str]:
     if not names:
@@ -121,6 +125,7 @@ class PairedMetrics:
         self.options = options
         learnt = {name: _learnt(name, files, device) for name, files in options.learnt().items()}
         self.compute = {name: metric.compute or learnt[name] for name, metric in options.chosen().items()}
+        np.empty(_KEPT, dtype=np.uint8)
 
     def compare(
         self, candidates: Sequence[np.ndarray], references: Sequence[np.ndarray]
