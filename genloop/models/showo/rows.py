@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,7 +39,8 @@ def image_hidden(model: ShowO, codes: Tensor, prefixes: Sequence[Prefix], wanted
 def _run(model: ShowO, ids: Tensor, prefixes: Sequence[Prefix], wanted: Tensor) -> Tensor:
     """ids (B, Q), each row behind its prefix -> normalised hidden states (R, D) of the wanted places among the M."""
     phi = model.showo.model
-    distinct, place = ids.flatten().unique(return_inverse=True)  # (U,), (M,)
+    known = np.unique(ids.flatten().cpu().numpy(), return_inverse=True)  # by numpy: the meta device has no unique
+    distinct, place = (torch.from_numpy(part).to(ids.device) for part in known)  # (U,), (M,)
     hidden = phi.embed_tokens(_enough(distinct))
     places = _Places(phi, ids, prefixes)
     for number, layer in enumerate(phi.layers):
