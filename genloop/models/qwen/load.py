@@ -99,8 +99,9 @@ def save_chat_model(model: ChatModel, folder: Path, files: Mapping[str, bytes]) 
     tensors = {_saved_name(key, names): value.contiguous() for key, value in state.items()}
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     config.pop("quantization_config", None)
-    if config.get("dtype") is not None:  # as it was loaded, which may be another one
-        config["dtype"] = str(model.dtype).removeprefix("torch.")
+    for part in (config, *config.values()):
+        if isinstance(part, dict) and part.get("dtype") is not None:  # as it was loaded, which may be another one
+            part["dtype"] = str(model.dtype).removeprefix("torch.")
     save_folder(folder, tensors, {"config.json": config, **files}, weights="model.safetensors")
 
 

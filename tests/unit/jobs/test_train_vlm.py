@@ -118,9 +118,12 @@ def test_saved_memory_changes_no_loss_and_unpacked_rows_learn_too(runs, tmp_path
 
 
 def test_a_model_whose_parts_have_two_types_is_measured_at_the_end(tmp_path):
-    words = ["tiny_vl", "saved_dtype=bfloat16", "train.precision=bf16", "projector_lr=null", "train.num_steps=1"]
-    assert run_command(train_vlm, [*words, f"out={tmp_path / 'run'}"]) == 0
+    """Adapters and projector are float32, the tower in front of them bfloat16."""
+    start = qwen_folder(tmp_path / "llava", "llava")
+    words = ["tiny_vl", f"start={start}", "saved_dtype=bfloat16", "train.precision=bf16", "projector_lr=null"]
+    assert run_command(train_vlm, [*words, "train.num_steps=1", f"out={tmp_path / 'run'}"]) == 0
     assert json.loads((tmp_path / "run/summary.json").read_text())["loss"][0] > 0
+    assert json.loads((tmp_path / "run/merged/config.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_a_new_model_gets_a_tokenizer_of_its_chats(tmp_path):

@@ -6,7 +6,6 @@ X = pairs that are measured, D = draws, W = places of a row.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from math import gcd
 from typing import Any
 
@@ -85,14 +84,13 @@ class Measurements:
     def after(self, objective: Preference, step: int) -> Mapping[str, Any] | None:
         """A line of metrics.jsonl with what is due."""
         settings, found = self.settings, dict[str, Any]()
-        for every, measure in (
-            (settings.eval_every, self._held_out),
-            (settings.meter_every, self._meter),
-            (settings.log_gradients_every, partial(gradient_norms, step=step, rows_per_forward=self.rows_per_forward)),
-        ):
-            if every and step % every == 0:
-                with self.autocast():  # for each anew: what autocast keeps of weights without gradient has none later
-                    found |= measure(objective)
+        with self.autocast():
+            if settings.eval_every and step % settings.eval_every == 0:
+                found |= self._held_out(objective)
+            if settings.meter_every and step % settings.meter_every == 0:
+                found |= self._meter(objective)
+            if settings.log_gradients_every and step % settings.log_gradients_every == 0:
+                found |= gradient_norms(objective, step, self.rows_per_forward)
         return found or None
 
     def _held_out(self, objective: Preference) -> dict[str, Any]:

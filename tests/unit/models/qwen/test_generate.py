@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from genloop.models.qwen.config import check_chat_folder
 from genloop.models.qwen.generate import Talker, answer, answers, expand_images, load_talker
+from genloop.models.qwen.load import load_chat_model, save_chat_model
 from genloop.models.qwen.model import embedded, packed_hidden
 from genloop.records import ChatTurn
+from genloop.registry import require
+from genloop.training.parts import cast_parameters
 from tests.worlds.tiny_qwen import CONFIGS, qwen_folder
 
 ASKED = [{"role": "user", "content": "Is it 0.25?"}]
@@ -81,3 +85,12 @@ def test_packed_documents_do_not_see_each_other(talker):
     for found in packed:
         assert torch.allclose(found[:, one.shape[1] :], alone, atol=1e-5)
     assert not torch.allclose(leaking[:, one.shape[1] :], alone, atol=1e-3)
+
+
+def test_a_saved_model_is_loaded_in_the_type_that_it_was_saved_in(tmp_path):
+    loaded = load_chat_model(check_chat_folder(qwen_folder(tmp_path / "vl", "vl")))
+    cast_parameters(loaded, torch.bfloat16)
+    save_chat_model(loaded, tmp_path / "saved", {})
+    kind = require("transformers").AutoModelForImageTextToText
+    saved = kind.from_pretrained(str(tmp_path / "saved"), dtype="auto", local_files_only=True)
+    assert {parameter.dtype for parameter in saved.parameters()} == {torch.bfloat16}

@@ -8,14 +8,12 @@ from genloop.distributed import World
 from genloop.rundir import RunFailed
 from genloop.training.objectives.preference.measurements import (
     MeasuredPairs,
-    Measurements,
     gradient_norms,
     held_out_measures,
     self_test,
     spread_measures,
 )
 from genloop.training.objectives.preference.reference import empty_tables, estimated
-from genloop.training.precision import Precision
 from tests.unit.training.objectives.preference.test_estimator import other_model
 from tests.unit.training.objectives.preference.test_objective import batch_of
 from tests.worlds.preference import estimator_of, tiny_objective, tiny_pairs
@@ -75,19 +73,3 @@ def test_a_reference_that_nobody_asks_has_the_shape_of_one(tmp_path):
     real = estimated(estimator, model, pairs, keys, 2)
     assert empty_tables("held_out", estimator, pairs, keys).shape == real.shape
     assert empty_tables("train", estimator, pairs, keys).shape == real.shape[:-1]
-
-
-def test_in_half_precision_gradients_are_the_same_behind_a_look_at_held_out_pairs(tmp_path):
-    """Autocast keeps copies of weights, and those made without gradient have none."""
-    objective = tiny_objective(tmp_path, reference=other_model(), log_gradients_every=2, eval_every=4)
-
-    def tables(name, estimator, pairs, keys):
-        return estimated(estimator, objective.model, pairs, keys, 2)
-
-    measured = MeasuredPairs.of("held_out", objective.estimator, objective.pairs, 4, tables)
-    autocast = Precision("bf16", torch.device("cpu")).autocast
-    keys = {"rows_per_forward": 8, "world": World(), "autocast": autocast, "is_exact": False, "is_own_reference": False}
-    measurements = Measurements(objective.settings, measured, None, **keys)
-    with autocast():
-        alone = gradient_norms(objective, 4, 8)
-    assert measurements.after(objective, 4)["grad_norm_preference"] == alone["grad_norm_preference"] > 0
