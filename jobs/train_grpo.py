@@ -174,7 +174,6 @@ def objective_of(config: Config, checked: Checked, device: str, world: World) ->
         config,
         checked.prompts,
         Rollouts(config.out, world, sampler, judge, rows_per_part=config.slots, keep=config.train.keep),
-        run=config.out,
         seed=config.seed,
         guidance_scale=config.sampling.guidance_scale if given is None else given,
         rows_per_forward=config.train.rows_per_forward,

@@ -61,11 +61,6 @@ class EditFolder(NamedTuple):
         """Pixels along the side of a cell of a latent."""
         return 2 ** (len(self.vae["block_out_channels"]) - 1)
 
-    @property
-    def default_size(self) -> int:
-        """Pixels along the side of a square of the training."""
-        return 128 * self.factor
-
 
 def edit_folder(name: str | None, *, key: str = "checkpoint") -> Path:
     """The folder that the config key names, or else CHECKPOINT_DIR; ValueError when neither does."""

@@ -39,7 +39,7 @@ def union_controlnet(net: Any) -> Any:
     return net
 
 
-def control_arguments(nets: Any, controls: Sequence[tuple[str, Any, float]]) -> dict[str, Any]:
+def control_arguments(controls: Sequence[tuple[str, Any, float]]) -> dict[str, Any]:
     """(name, picture, strength) of each control -> arguments of a ControlNet pipeline.
 
     The window of each control is given as a list: with one number the pipelines stop after the first control.

@@ -64,7 +64,7 @@ class Drawer:
             assert self.controlnet is not None, "a mode with controls without a ControlNet"
             self.controlnet.control_tokens = self._control_tokens(conditions)
             given = [(control.name, [_pil(control.map)] * rows, control.strength) for control in drawing.controls]
-            arguments |= control_arguments(self.controlnet, given)
+            arguments |= control_arguments(given)
         return self._pipeline(drawing.mode)(**arguments, output_type="latent").images.float().cpu()
 
     @property

@@ -152,10 +152,14 @@ def prompt_of(talker: Talker, chat: Messages, images: Sequence[np.ndarray]) -> C
     if talker.pictures is None:
         ids = np.array(talker.chat.prompt_ids(messages))
         return ChatPrompt(ids, np.arange(len(ids)), [])
-    users = [number for number, message in enumerate(messages) if message.role == "user"][: len(images)]
-    for place, number in enumerate(users):
+    users = [number for number, message in enumerate(messages) if message.role == "user"]
+    if len(images) > len(users):
+        raise ValueError(
+            f"images: {len(images)}, but the user speaks {len(users)} times; one image stands in front of each"
+        )
+    for place, number in enumerate(users[: len(images)]):
         messages[number] = replace(messages[number], images=(str(place),))
-    pictures = talker.pictures.asked([talker.pictures.take(image) for image in images[: len(users)]], messages)
+    pictures = talker.pictures.asked([talker.pictures.take(image) for image in images], messages)
     grids = [picture.grid for picture in pictures]
     ids = expand_images(talker.chat.prompt_ids(messages), talker.folder.image_token, talker.pictures, grids)
     kinds = (ids == talker.folder.image_token).astype(np.int64)

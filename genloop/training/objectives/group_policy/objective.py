@@ -8,7 +8,6 @@ tokens; see rounds.py for the others.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,14 +50,13 @@ class GroupPolicy(Objective[int, Rows]):
         prompts: Sequence[Prompt],
         rollouts: Rollouts,
         *,
-        run: Path,
         seed: int,
         guidance_scale: float,
         rows_per_forward: int,
         autocast: Callable[[], AbstractContextManager[object]],
         is_exact: bool,
     ) -> None:
-        self.model, self.layout, self.settings, self.run, self.seed = model, layout, settings, run, seed
+        self.model, self.layout, self.settings, self.seed = model, layout, settings, seed
         self.guidance_scale, self.rows_per_forward, self.autocast = guidance_scale, rows_per_forward, autocast
         self.prepare_every = settings.steps_per_rollout
         self.rollouts = rollouts

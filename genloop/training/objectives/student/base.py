@@ -124,6 +124,14 @@ class StudentObjective(Objective[NoisyRow, LatentRows]):
     def row_losses(self, batch: LatentRows) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(B,) float32 with a gradient, and more numbers of the rows, (B,) each, for metrics.jsonl."""
 
+    def predicted(self, batch: LatentRows) -> tuple[Tensor, Tensor, Tensor]:
+        """x_t, what the network says of it, both (B, C, h, w), and the mean squared errors of that (B,)."""
+        schedule = self.model.schedule
+        noised = schedule.noised(batch.latents, batch.noise, batch.timesteps)
+        output = self.model.predict(noised, batch.timesteps, self.texts(batch), batch.time_ids)
+        target = schedule.target(batch.latents, batch.noise, batch.timesteps)
+        return noised, output, (output - target).square().mean(dim=(1, 2, 3))
+
     def texts(self, batch: LatentRows) -> Texts:
         """The embeddings of a batch, as computed once or by the text encoders as they are."""
         if batch.embeddings is None:

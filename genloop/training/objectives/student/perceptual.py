@@ -85,11 +85,7 @@ class PerceptualLoss(StudentObjective):
 
     def row_losses(self, batch: LatentRows) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(B,), and the parts of the loss (B,) each."""
-        schedule = self.model.schedule
-        noised = schedule.noised(batch.latents, batch.noise, batch.timesteps)
-        output = self.model.predict(noised, batch.timesteps, self.texts(batch), batch.time_ids)
-        target = schedule.target(batch.latents, batch.noise, batch.timesteps)
-        errors = (output - target).square().mean(dim=(1, 2, 3))
+        schedule, (noised, output, errors) = self.model.schedule, self.predicted(batch)
         clean, _ = schedule.split(noised, output, batch.timesteps)
         distances = self._distances(cast(DecodedRows, batch), clean)
         perceptual = torch.stack([self._factors[name] * found for name, found in distances.items()]).sum(0)

@@ -12,9 +12,5 @@ class Imitation(StudentObjective):
 
     def row_losses(self, batch: LatentRows) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(B,), and `mse` (B,)."""
-        schedule = self.model.schedule
-        noised = schedule.noised(batch.latents, batch.noise, batch.timesteps)
-        output = self.model.predict(noised, batch.timesteps, self.texts(batch), batch.time_ids)
-        target = schedule.target(batch.latents, batch.noise, batch.timesteps)
-        errors = (output - target).square().mean(dim=(1, 2, 3))
-        return schedule.weights(batch.timesteps, self.keys.snr_gamma) * errors, {"mse": errors}
+        errors = self.predicted(batch)[2]
+        return self.model.schedule.weights(batch.timesteps, self.keys.snr_gamma) * errors, {"mse": errors}

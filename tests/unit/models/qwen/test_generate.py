@@ -94,3 +94,9 @@ def test_a_saved_model_is_loaded_in_the_type_that_it_was_saved_in(tmp_path):
     kind = require("transformers").AutoModelForImageTextToText
     saved = kind.from_pretrained(str(tmp_path / "saved"), dtype="auto", local_files_only=True)
     assert {parameter.dtype for parameter in saved.parameters()} == {torch.bfloat16}
+
+
+def test_an_image_that_no_text_of_the_user_stands_behind_is_refused(talker):
+    if talker.pictures is not None:
+        with pytest.raises(ValueError, match=r"^images: 2,"):
+            answer(talker, ASKED, [IMAGE, IMAGE], max_new_tokens=1)

@@ -173,7 +173,6 @@ def policy(run: Path, *, lr: float = 5e-3, steps: int = 4, **keys) -> tuple[Grou
         settings,
         PROMPTS,
         Rollouts(run, World(), sampler, ShareOfWanted(model)),
-        run=run,
         seed=3,
         guidance_scale=1.0,
         rows_per_forward=64,
