@@ -31,6 +31,7 @@ def write_flips(run: Path, out: Path) -> Path:
     found, text = read_json_object(run / "comparison.json"), read_utf8(run / "comparison.md")
     content = content_of(run) | {
         "title": f"{found['b']} compared with {found['a']}",
+        "lead": next(line for line in text.splitlines() if line and not line.startswith(("#", "|"))),  # the finding
         "extremes": list(_turned(run, found)),
         "pictures_lead": f"Images whose verdict differs: {found['a']} at the left, {found['b']} at the right.",
         "texts": [markup_of(text)],

@@ -122,7 +122,7 @@ def _rows(folder: Path) -> Table | None:
     found = [object_or_empty(line) for line in lines]
     head = list(dict.fromkeys(key for row in found for key in row))
     cells = [[_cell(row.get(key)) for key in head] for row in found]
-    return {"title": f"The first {len(found)} rows", "head": head, "rows": cells} if found else None
+    return {"title": "The first rows", "head": head, "rows": cells} if found else None
 
 
 def _lines(path: Path) -> Table:

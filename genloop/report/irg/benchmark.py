@@ -137,7 +137,7 @@ def _interval(one: Mapping[str, Any] | None) -> Interval | None:
 def _heads(found: Mapping[str, Any]) -> Iterator[Head]:
     for name, numbers in found["critics"].items():
         one = numbers["macro-F1 against faults"]
-        notes = _cell(one).partition(" ")[2], f"valid format {_cell(numbers['valid format'])}"
+        notes = f"95 % interval {_cell(one).partition(' ')[2]}", f"valid format {_cell(numbers['valid format'])}"
         yield Head(f"Macro-F1, {name}", "–" if one["estimate"] is None else f"{one['estimate']:.3f}", notes)
 
 

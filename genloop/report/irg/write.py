@@ -56,7 +56,7 @@ def _pictures(run: Path, names: set[str]) -> dict[str, tuple[str, EmbeddedImage 
     config = read_yaml(run / "config.yaml")
     try:
         corpus = Corpus(locate(Path(config["source"]), run), config.get("split", "test"))
-    except (ValueError, FileNotFoundError):
+    except (KeyError, ValueError, FileNotFoundError):  # moved since, or a run of an older version
         return {}
     found = {}
     for number in range(len(corpus)):

@@ -63,6 +63,7 @@ def _content(training: Training, rows: Sequence[tuple[str, str, str, str]]) -> d
     """What the template needs, by name."""
     looks = chosen_looks(training)
     name = training.folder.resolve().name
+    named = [(key.replace("_", " "), *cells) for key, *cells in rows]
     return {
         "title": f"Training of {name}",
         "lead": _lead(training),
@@ -76,8 +77,8 @@ def _content(training: Training, rows: Sequence[tuple[str, str, str, str]]) -> d
         "num_looks": len(training.looks),
         "extremes": _extremes(training),
         "alarms": _alarms(training),
-        "table": {"title": "Main numbers", "head": HEAD, "rows": [row for row in rows if row[3] or row[0] == "loss"]},
-        "tables": [{"title": f"All {len(rows)} numbers", "head": HEAD, "rows": rows}],
+        "table": {"title": "Main numbers", "head": HEAD, "rows": [row for row in named if row[3] or row[0] == "loss"]},
+        "tables": [{"title": f"All {len(named)} numbers", "head": HEAD, "rows": named}],
         "reading": [READING.format(level=f"{100 * training.level:g}")],
         "records": [record_of(training.folder)],
     }
