@@ -225,6 +225,10 @@ def parse_record(data: bytes | Mapping[str, Any], where: str = "") -> Record:
     try:
         return Record.model_validate(row)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "record"
-        raise ValueError(f"{opening}{place}: {first['msg']}") from None
+        raise ValueError(f"{opening}{in_one_line(error)}") from None
+
+
+def in_one_line(error: ValidationError) -> str:
+    """The first key that does not fit, and why."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'object'}: {first['msg']}"

@@ -35,6 +35,7 @@ from genloop.data.irg.record import (
     Round,
     SceneObject,
     SceneSpec,
+    in_one_line,
 )
 from genloop.data.prompts import with_article
 from genloop.reading import parse_json
@@ -223,8 +224,7 @@ def read_answer(text: str) -> Reply:
     try:
         found = _AnswerObject.model_validate(parse_json(text[start:].strip()))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'answer'}: {first['msg']}") from None
+        raise ValueError(in_one_line(error)) from None
     return Reply(text[:start].strip(), found.diagnosis, found.actions, found.prompt)
 
 

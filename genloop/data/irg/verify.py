@@ -202,8 +202,10 @@ def _content(record: Record, one: Round) -> tuple[Diagnosis, ...] | None:
 
 
 def _severity_holds(diagnosis: Diagnosis, limit: Any) -> bool:
-    """By the rules, where the threshold is theirs."""
+    """By the rules, where the threshold is theirs; a text is no value."""
     first = diagnosis.evidence[0]
+    if isinstance(first.value, str):
+        return False
     return first.threshold != limit.threshold or limit.severity(first.value) == diagnosis.severity
 
 

@@ -112,8 +112,8 @@ def from_sample(sample: Sample, shared: dict[str, Any] | None = None) -> JudgeEx
         numbers = {key: int(row[key]) for key in ("sample", "candidate", "step", "num_steps")}
         index, source, reason = int(row["prompt_index"]), str(row["source"]), str(row["reason"])
         cells, text = row.get("cells"), str(metadata["prompt"])
-        if not isinstance(cells, dict | None):
-            raise TypeError("cells must be an object")
+        if not isinstance(cells, dict | None) or not all(isinstance(names, list) for names in (cells or {}).values()):
+            raise TypeError("cells must be lists of names")
         known = f"{index} {json.dumps(metadata)}", json.dumps(cells)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError(f"{where}: json is not a judge's example ({type(error).__name__}: {error})") from None

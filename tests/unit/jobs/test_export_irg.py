@@ -131,6 +131,20 @@ def test_any_name_of_a_row_gives_a_key_that_a_shard_may_hold(source, tmp_path, n
     ]
 
 
+@pytest.mark.parametrize("name", ["verl", "chat"])
+def test_halves_of_characters_are_told_or_replaced_and_the_others_go_on(source, tmp_path, name):
+    assert export(tmp_path / "there", f"source={source}", f"format={name}", "split=test") == 0
+    text, key = ("prompt", "source_record_id") if name == "verl" else ("instruction", "id")
+    changed = {"content-00013": {text: "\ud800"}, "clean-00011": {key: "c\ud800"}}
+    for file in (tmp_path / "there" / "exported").iterdir():
+        rows = [json.loads(line) for line in file.read_text().split("\n")[:-1]]
+        file.write_text("".join(f"{json.dumps(row | changed.get(row[key], {}))}\n" for row in rows))
+    assert export(tmp_path / "back", f"source={tmp_path / 'there'}", f"source_format={name}") == 0
+    assert {sample.key for sample in joined(tmp_path / "back")} == {"dark-00010", "c?", "undone-00012"}
+    (refused,) = (row["refused"] for row in read_rows(tmp_path / "back") if "refused" in row)
+    assert refused.startswith("content-00013: ") and "\n" not in refused
+
+
 def test_rows_of_a_torn_group_are_told_and_the_others_go_on(source, tmp_path):
     assert export(tmp_path / "there", f"source={source}", "format=irg") == 0
     (tmp_path / "both").mkdir()

@@ -6,13 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from genloop.data.image_reader import UnreadableImage, as_png, decode_image
 from genloop.data.irg.actions import edit_prompt
 from genloop.data.irg.features import measure
 from genloop.data.irg.phrases import ASPECTS, FEATURES, ISSUES_BY_NAME, NUMBER, OP_NAMES, parse, sentences
 from genloop.data.irg.quality import intent_of
 from genloop.data.irg.quotes import same_at_precision
-from genloop.data.irg.record import Action, Diagnosis, Evidence, Features, Generator, Record, Round, parse_record
+from genloop.data.irg.record import (
+    Action,
+    Diagnosis,
+    Evidence,
+    Features,
+    Generator,
+    Record,
+    Round,
+    in_one_line,
+    parse_record,
+)
 from genloop.data.irg.split import SPLITS
 from genloop.data.irg.text import action_text, plain_number
 from genloop.data.shards import Sample
@@ -92,8 +104,27 @@ def read_looks(
     """
     if not instruction.strip() or not seen:
         raise ValueError(f"{key}: has no {'images' if instruction.strip() else 'instruction'}")
-    key = key.replace(".", "-").replace("/", "-")  # as names of samples allow
+    key = key.encode(errors="replace").decode().replace(".", "-").replace("/", "-")  # as names of samples allow
     images = {f"{place}.png": _png(look.image, f"{key}: image {place}") for place, look in enumerate(seen)}
+    try:
+        record = Record(
+            id=key,
+            split=told["split"] if told.get("split") in SPLITS else "train",
+            generator=Generator(name=source, seed=0, params_sha="0" * 64),
+            instruction=instruction,
+            intent=intent_of(instruction),
+            reasoning_text=reasoning,
+            rounds=tuple(_rounds(seen, images)),
+            license=str(told.get("license") or ""),
+            provenance={"source": source},
+        )
+    except ValidationError as error:  # half of a character, which JSON may hold
+        raise ValueError(f"{key}: {in_one_line(error)}") from None
+    return sample_of(record, images)
+
+
+def _rounds(seen: Sequence[Seen], images: Mapping[str, bytes]) -> list[Round]:
+    """Of looks and their images, in the same order."""
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in images.items()}
     features = {name: measure(decode_image(data)) for name, data in images.items()}
     names = list(images)
@@ -120,18 +151,7 @@ def read_looks(
                 **after,
             )
         )
-    record = Record(
-        id=key,
-        split=told["split"] if told.get("split") in SPLITS else "train",
-        generator=Generator(name=source, seed=0, params_sha="0" * 64),
-        instruction=instruction,
-        intent=intent_of(instruction),
-        reasoning_text=reasoning,
-        rounds=tuple(rounds),
-        license=str(told.get("license") or ""),
-        provenance={"source": source},
-    )
-    return sample_of(record, images)
+    return rounds
 
 
 def said(look: Seen) -> tuple[tuple[Diagnosis, ...], tuple[Action, ...]]:

@@ -53,6 +53,7 @@ DIAGNOSED = (*FIRST, "diagnosis", 0)
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
+        (put((*DIAGNOSED, "evidence", 0, "value"), "dark"), "diagnosis"),
         (replace((*FIRST, "diagnosis_text"), "0.142", "0.152"), "number"),
         (replace((*FIRST, "diagnosis_text"), "0.34", "0.35"), "number"),
         (replace((*FIRST, "diagnosis_text"), "0.68", "0.78"), "text"),

@@ -50,6 +50,7 @@ def test_an_example_comes_back_as_it_was_written():
         ({"prompt": {"tag": "colour", "prompt": "x", "include": []}}, "unknown task 'colour'"),
         ({"step": None}, "json is not a judge's example"),
         ({"cells": ["circle"]}, "json is not a judge's example"),
+        ({"cells": {"shapes": 0}}, "json is not a judge's example"),
     ],
 )
 def test_a_sample_that_is_no_example_is_named(change, message):
