@@ -31,7 +31,7 @@ from genloop.sampling.settings import GeneratorKeys
 KIND = "independent"
 
 
-class Config(IndependentConfig, GeneratorKeys):
+class Config(GeneratorKeys, IndependentConfig):
     images: InputPath = Field(description="folder of images")
     questions: InputPath = Field(description="file of questions, one a line, about the images in order of their names")
     answer: AnswerSettings = AnswerSettings()

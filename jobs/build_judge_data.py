@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 KIND = "independent"
 
 
-class Config(DeviceKeys, IndependentConfig, ExactEvaluatorKeys):
+class Config(ExactEvaluatorKeys, DeviceKeys, IndependentConfig):
     source: Annotated[Path | None, LAUNCH] = Field(None, description=GENERATED)
     preview_steps: list[Repeats] = Field([], description="decoding steps after which the preview is an example too")
     continuations: Repeats = Field(1, description="continuations of each preview that say what it can become")

@@ -71,7 +71,7 @@ Pairing = PublishedPairing | PlainPairing | LocalisedPairing
 TOKENIZER_KEY = "generator.options.tokenizer"
 
 
-class Config(DeviceKeys, HeldOutKeys, IndependentConfig, ExactEvaluatorKeys):
+class Config(ExactEvaluatorKeys, HeldOutKeys, DeviceKeys, IndependentConfig):
     source: Annotated[Path | None, LAUNCH] = Field(None, description=GENERATED)
     published: InputPath | None = Field(
         None, description="or a file of JSON lines {prompt, chosen: path, rejected: path}"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 KIND = "independent"
 
 
-class Config(JobConfig, Reduction):
+class Config(Reduction, JobConfig):
     checkpoint: Annotated[str, LAUNCH] = Field(description="folder, or a name of `ckpts`; fingerprinted by content")
 
 

@@ -57,7 +57,7 @@ KIND = "independent"
 STRATEGIES = ("none", "best_of_n")  # an image is drawn in one step: nothing can be cut or corrected on the way
 
 
-class Config(DeviceKeys, IndependentConfig, EditModelKeys, EditKeys):
+class Config(EditKeys, EditModelKeys, DeviceKeys, IndependentConfig):
     requests: InputPath | None = Field(None, description="a work list; its keys go before those of the config")
     checkpoint: Annotated[str | None, LAUNCH] = Field(
         None, description="folder, or a name of `ckpts`; null: CHECKPOINT_DIR; fingerprinted by content"

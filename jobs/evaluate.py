@@ -62,7 +62,7 @@ KIND = "independent"
 log = logging.getLogger(__name__)
 
 
-class Config(ComputeKeys, IndependentConfig, EvaluatorKeys):
+class Config(EvaluatorKeys, ComputeKeys, IndependentConfig):
     images: Annotated[str | None, LAUNCH] = Field(None, description=IMAGES)
     layout: Layout = Field("samples", description="00017/samples/0000.png and more, or one 00017/final.png")
     expect: ExpectSettings = ExpectSettings()

@@ -75,7 +75,7 @@ log = logging.getLogger(__name__)
 KIND = "independent"
 
 
-class Config(PromptKeys, IndependentConfig, GeneratorKeys):
+class Config(GeneratorKeys, PromptKeys, IndependentConfig):
     text: Text = Field("prompt", description="what the generator reads: the prompt, or its metadata's detailed_caption")
     mode: ModeSettings = ModeSettings()
     images_per_prompt: Repeats = Field(4, description="samples of each prompt; each is searched for on its own")

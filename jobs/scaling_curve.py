@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 KIND = "independent"
 
 
-class Config(ComputeKeys, IndependentConfig, EvaluatorKeys):
+class Config(EvaluatorKeys, ComputeKeys, IndependentConfig):
     source: Annotated[Path, LAUNCH] = Field(description=GENERATED)
     tokenizer: Annotated[str | None, LAUNCH] = Field(None, description=f"{TOKENIZER}; null: that of the run")
     judges: dict[str, JudgeSettings] = Field({}, description="judges to ask for the outcome, by the name to show")

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 KIND = "collective"
 
 
-class Config(HeldOutKeys, PromptKeys, StartKeys, JobConfig, GroupPolicySettings):
+class Config(GroupPolicySettings, StartKeys, HeldOutKeys, PromptKeys, JobConfig):
     judge: JudgeSettings = Field(JudgeSettings(), description="who scores the images, by its answer to `outcome`")
     sampling: SamplingConfig = Field(SamplingConfig(), description="how images are drawn")
     slots: Count = Field(32, description=SLOTS)

@@ -7,12 +7,16 @@ import inspect
 import json
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from genloop.registry import did_you_mean, lookup, not_from_here
+from genloop.terminal import aligned
+
+REQUIRED = "required"
+_LONG_TYPE = 40  # characters
 
 
 def job_files() -> dict[str, Path]:
@@ -64,19 +68,10 @@ def presets(job: str) -> dict[str, str]:
 def manual(module: ModuleType) -> str:
     """The job's docstring, its presets, its config keys with type, default and meaning, the options of named parts."""
     found = presets(module.__name__.rpartition(".")[2])
-    width = max(map(len, found), default=0)
-    return "\n".join(
-        [
-            inspect.getdoc(module) or "",
-            *(
-                ["", "Presets", *(f"  {name:<{width}}  {head}".rstrip() for name, head in found.items())]
-                if found
-                else []
-            ),
-            *("", "Config keys (key=value): type, default, meaning", *_columns(_keys(module.Config))),
-            *(line for key, table, part in _parts(module.Config) for line in _options(key, table, part)),
-        ]
-    )
+    shown = ["", "Presets", *aligned(list(found.items()), 2)] if found else []
+    keys = ["", "Config keys (key=value): type = default; meaning", *_key_lines(_keys(module.Config), 2)]
+    parts = [line for key, table, part in _parts(module.Config) for line in _options(key, table, part)]
+    return "\n".join([inspect.getdoc(module) or "", *shown, *keys, *parts])
 
 
 def key_names(model: Any) -> list[str]:
@@ -89,22 +84,25 @@ def key_rows(model: Any) -> Iterator[tuple[str, str, str, str]]:
     return _keys(model)
 
 
-def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Rows of texts as lines; all columns but the last have the width of their longest cell, in reason."""
-    found = [list(row) for row in rows]
-    widths = [min(40, max(len(row[column]) for row in found)) for column in range(len(found[0]) - 1)] if found else []
-    return ["  " + "  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0])).rstrip() for row in found]
+def _key_lines(rows: Iterable[tuple[str, str, str, str]], indent: int) -> list[str]:
+    """Rows of `key_rows` as lines that fit the terminal."""
+    return aligned([(key, _about(kind, default, meaning)) for key, kind, default, meaning in rows], indent)
+
+
+def _about(kind: str, default: str, meaning: str) -> str:
+    """int = 4; what it means"""
+    shown = kind if len(kind) <= _LONG_TYPE else kind.replace("|", " | ")  # which can be wrapped
+    return f"{shown}, required; {meaning}" if default == REQUIRED else f"{shown} = {default}; {meaning}"
 
 
 def _options(key: str, table: Mapping[str, str], part: str) -> list[str]:
     """A section of the manual: the choices of a named part, and the options of each."""
     group = key.rpartition(".")[0]
-    rows: list[tuple[str, ...]] = []
+    lines = ["", f"Choices of {key}, and the options of each; or module:class"]
     for name in table:
-        options = list(_keys(lookup(table, name, part).Options, f"{group}.options."))
-        rows += [(f"{key}={name}", "no options", "", "")] if not options else []
-        rows += [(f"{key}={name}" if i == 0 else "", f"{row[0]}: {row[1]}", *row[2:]) for i, row in enumerate(options)]
-    return ["", f"Choices of {key}, and the options of each; or module:class", *_columns(rows)]
+        rows = list(_keys(lookup(table, name, part).Options, f"{group}.options."))
+        lines += [f"  {key}={name} " if rows else f"  {key}={name} (no options)", *_key_lines(rows, 4)]
+    return [line.rstrip() for line in lines]
 
 
 def _parts(model: Any, prefix: str = "") -> Iterator[tuple[str, Mapping[str, str], str]]:
@@ -132,7 +130,7 @@ def _keys(model: Any, prefix: str = "", given: Any = None) -> Iterator[tuple[str
         if isinstance(kind, type) and hasattr(kind, "model_fields"):
             yield from _keys(kind, f"{prefix}{name}.")
             continue
-        shown = "required" if field.is_required() else _value(field.get_default(call_default_factory=True))
+        shown = REQUIRED if field.is_required() else _value(field.get_default(call_default_factory=True))
         yield f"{prefix}{name}", _type(kind), shown, field.description or ""
         for part in typing.get_args(kind) if typing.get_origin(kind) is dict else ():
             if hasattr(part, "model_fields"):

@@ -119,6 +119,7 @@ def test_a_job_is_a_kind_a_config_and_a_main(job: str) -> None:
     assert module.Config.model_config["frozen"] and module.Config.model_config["extra"] == "forbid"
     assert list(inspect.signature(module.main).parameters) == ["config", "world", "checked"]
     assert len(inspect.getsource(module.main).splitlines()) <= MAX_FUNCTION
+    assert next(iter(module.Config.model_fields)) == "out", "keys of every job come first"
     names = [getattr(node, "name", "") for node in tree_of(ROOT / "jobs" / f"{job}.py").body]
     assert [name for name in names if name in PARTS] == [part for part in PARTS if part in names]
 

@@ -1,6 +1,7 @@
 """Jobs are found by name without being imported, and their manuals show every config key."""
 
 import importlib
+import re
 
 import pytest
 
@@ -52,11 +53,11 @@ def test_the_manual_names_every_key_with_type_default_and_meaning():
     lines = manual(import_job("tests.worlds.counting_job")).splitlines()
     assert lines[0] == "Count to the limit: the smallest real job, for tests of the runner and the launcher."
     keys = {words[0]: words[1:] for line in lines[lines.index("") :] if (words := line.split())}
-    assert keys["out"][:2] == ["path", "required"]
-    assert keys["fail_at"] == ["int|null", "null"]
-    assert keys["slow"] == ["float", "0.0"]
-    assert keys["forbidden"] == ["bool", "false"]
-    assert keys["seed"][2:] == ["keys", "every", "random", "number", "of", "the", "run"]
+    assert keys["out"][:2] == ["path,", "required;"]
+    assert keys["fail_at"][:3] == ["int|null", "=", "null;"]
+    assert keys["slow"][:3] == ["float", "=", "0.0;"]
+    assert keys["forbidden"][:3] == ["bool", "=", "false;"]
+    assert keys["seed"][3:] == ["keys", "every", "random", "number", "of", "the", "run"]
 
 
 def test_the_manual_of_nested_keys_has_their_dotted_names():
@@ -68,7 +69,7 @@ def test_the_manual_of_nested_keys_has_their_dotted_names():
 def test_the_manual_names_the_keys_of_groups_by_any_name():
     lines = manual(import_job("scaling_curve")).splitlines()
     keys = {words[0]: words[1:] for line in lines if (words := line.split())}
-    assert keys["judges"][0].startswith("dict") and keys["judges.NAME.kind"][:2] == ["str", "shapes_oracle"]
+    assert keys["judges"][0].startswith("dict") and keys["judges.NAME.kind"][:3] == ["str", "=", "shapes_oracle;"]
 
 
 def test_presets_are_those_of_the_package_and_of_the_current_folder(tmp_path, monkeypatch):
@@ -83,9 +84,15 @@ def test_presets_are_those_of_the_package_and_of_the_current_folder(tmp_path, mo
 def test_the_manual_names_the_choices_of_every_part_with_their_options():
     text = manual(import_job("generate"))
     for choice in STRATEGIES:
-        assert f"  search.strategy={choice} " in text
-    for line in ("search.strategy=adaptive ", "judge.kind=remote ", "search.options.threshold: float"):
+        assert re.search(rf"^  search\.strategy={choice}( |$)", text, re.M)
+    for line in ("  search.strategy=adaptive\n", "  judge.kind=remote\n", "    search.options.threshold "):
         assert line in text
+
+
+@pytest.mark.parametrize("job", sorted(job_files()))
+def test_a_manual_fits_120_columns(job, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert [line for line in manual(import_job(job)).splitlines() if len(line) > 120] == []
 
 
 def test_a_class_in_the_current_folder_is_not_imported_and_the_error_says_how_it_is(tmp_path, monkeypatch):
