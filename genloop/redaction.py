@@ -18,6 +18,7 @@ _HEADERS = re.compile("(?:.*[-_])?headers", re.I | re.S)
 _VALUE = rf"(?!{re.escape(REDACTED)})(?:\"[^\"\n]*\"|'[^'\n]*'|(?:(?:bearer|basic)\s+)?[^\s\"',;&}}\]]+)"
 _PATTERNS = (
     (re.compile(r"(://)[^/?#\s@\"']+@"), rf"\1{REDACTED}@"),
+    (re.compile(r"(\w:/)[^/?#\s@:\"']+:[^/?#\s@\"']*@"), rf"\1{REDACTED}@"),  # taken for a path, which has no //
     (
         re.compile(rf"([?&](?:[\w.-]*[-_.])?(?:{_WORDS}|{_TOKENS}|key|token|sig|signature|code)=)[^&\s\"'#]+", re.I),
         rf"\1{REDACTED}",

@@ -108,11 +108,11 @@ def _run(stage: Stage, procs: str, requests: StopRequests) -> int:
     passed = 0
     try:
         while child.poll() is None:
-            if requests.count > passed:
+            if (count := requests.count) > passed:  # once: another may come meanwhile
                 if not passed:
                     terminal.err(STOPPING)
                 child.send_signal(signal.SIGINT if passed else signal.SIGTERM)  # a second Ctrl-C does not wait
-                passed = requests.count
+                passed = count
             time.sleep(_POLL)
     finally:
         if child.poll() is None:

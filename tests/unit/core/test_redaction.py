@@ -79,6 +79,7 @@ def test_failures_and_starts_are_written_down_without_secrets(tmp_path):
         "judge.options.extra={password: 12345678.5}",
         f"judge.options.url=https://host/v1?api-version=1&code={SECRET}",
         f"judge.options.url=https://bob:{SECRET}@host/v1",
+        f"images=https:/bob:{SECRET}@host/v1",  # as a path has it
     ],
 )
 def test_words_of_a_command_are_redacted(word):

@@ -81,7 +81,7 @@ def test_a_run_folder_of_any_name_is_resumed(tmp_path, name):
     assert len(finished(out)) == 2 and list(tmp_path.iterdir()) == [out]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"job": "a"}', '{"job": "a", "procs": 1, "options": null}'])
+@pytest.mark.parametrize("text", ["", "[]", '{"job": "a"}', '{"job": "a", "procs": 1, "jobs": [], "options": null}'])
 def test_a_damaged_record_of_the_start_is_one_line(tmp_path, capsys, text):
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/launch.json").write_text(text)
