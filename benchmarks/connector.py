@@ -93,7 +93,7 @@ def main() -> None:
     scenes = (f"num_samples={options.scenes}", "unit_size=1024", "tokenizer=null", "with_images=true")
     run("make_shapes", "shapes", f"out={out / 'scenes'}", *scenes)
     run("make_shapes", "shapes", f"out={out / 'held-out'}", f"num_samples={NUM}", *scenes[2:], "seed=1")
-    words = [f"checkpoint={folder}", "new=true", "parts=[connector,transformer]", f"resolution={SIDE}"]
+    words = [f"start={folder}", "new=true", "parts=[connector,transformer]", f"resolution={SIDE}"]
     words += [f"image_tokens={TOKENS}", "val_share=0.02", "eval_every=500", f"train.num_steps={options.steps}"]
     words += ["train.batch_size=64", "train.lr=0.002", "train.warmup_steps=50", "train.save_every=1000"]
     run("train_connector", "tiny", f"shards={out / 'scenes' / 'shards'}", f"out={out / 'trained'}", *words)

@@ -95,7 +95,7 @@ def test_format_reference_gives_the_references_summary_and_rows(images, tmp_path
 
 def test_masks_of_the_prompts_classes_are_kept_and_nothing_else_changes(own_images, tmp_path, capsys):
     (own_images / "00003" / "samples" / "0000.png").write_bytes(b"")
-    plain, masked = (run(own_images, tmp_path / name, f"masks={name}") for name in ("false", "true"))
+    plain, masked = (run(own_images, tmp_path / name, f"with_masks={name}") for name in ("false", "true"))
     assert results(plain) == results(masked)
     assert "masks" not in next(read_rows(plain))
     rows = list(read_rows(masked))
@@ -110,7 +110,7 @@ def test_masks_of_the_prompts_classes_are_kept_and_nothing_else_changes(own_imag
             assert boxes == [box[:4] for box in row["details"][name]]
     assert sum(len(row["masks"]) for row in rows) > 12
     for place in (plain, masked):
-        run(own_images, place, f"masks={place.name}", "format=reference")
+        run(own_images, place, f"with_masks={place.name}", "format=reference")
     assert (plain / "results.jsonl").read_bytes() == (masked / "results.jsonl").read_bytes()
     assert results(plain) == results(masked)
 

@@ -238,7 +238,7 @@ def consensus(**changes: str) -> list[dict[str, str]]:
 def test_damaged_answers_are_refused(tmp_path, capsys, rows, message):
     verdicts = write_reference(tmp_path / "results.jsonl", ROWS)
     path = write_csv(tmp_path / "x.csv", rows)
-    words = [f"rows={verdicts}", f"annotations={path}", f"out={tmp_path / 'out'}"]
+    words = [f"runs={verdicts}", f"annotations={path}", f"out={tmp_path / 'out'}"]
     assert message in refusal(agreement, words, tmp_path, capsys)
 
 
@@ -246,7 +246,7 @@ def test_damaged_answers_are_refused(tmp_path, capsys, rows, message):
 def test_a_count_that_is_no_number_was_not_seen(tmp_path, count):
     verdicts = write_reference(tmp_path / "results.jsonl", ROWS)
     path = write_csv(tmp_path / "x.csv", [{**row, "Answer.task-count-0": count} for row in answers()])
-    words = [f"rows={verdicts}", f"annotations={path}", f"out={tmp_path / 'out'}", "num_resamples=100"]
+    words = [f"runs={verdicts}", f"annotations={path}", f"out={tmp_path / 'out'}", "num_resamples=100"]
     assert run_command(agreement, words) == 0
     found = json.loads((tmp_path / "out" / "agreement.json").read_text())
     assert found["tasks"][-1]["human"]["estimate"] == 0
@@ -254,5 +254,5 @@ def test_a_count_that_is_no_number_was_not_seen(tmp_path, count):
 
 def test_a_sheet_of_images_that_are_gone_is_refused_before_anything_is_written(run, tmp_path, capsys):
     shutil.rmtree(run.with_name("a"))
-    line = refusal(agreement, [f"rows={run}", "sheet=4", f"out={tmp_path / 'out'}"], tmp_path, capsys)
+    line = refusal(agreement, [f"runs={run}", "sheet=4", f"out={tmp_path / 'out'}"], tmp_path, capsys)
     assert "none of its images is where it was; an audit needs them" in line

@@ -34,7 +34,7 @@ def test_result_files_of_every_form_are_read_compared_and_held_against_people(fo
     assert run_command(compare, [f"a={path}", f"b={path}", f"out={tmp_path / 'c'}", "allow=card", *few]) == 0
     votes = [{"prompt_id": p, "image_id": s, "n_loose": 5, "n_strict": 4, "n_annotators": 5} for p, s in PLACES[form]]
     people = write_csv(tmp_path / "votes.csv", votes)
-    assert run_command(agreement, [f"rows={path}", f"annotations={people}", f"out={tmp_path / 'a'}", *few]) == 0
+    assert run_command(agreement, [f"runs={path}", f"annotations={people}", f"out={tmp_path / 'a'}", *few]) == 0
     told = json.loads((tmp_path / "a" / "agreement.json").read_text())
     assert told["tasks"][-1]["images"] == len(lines)
 
