@@ -9,13 +9,14 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import Field
 
 from genloop.bounds import Seed, Width
 from genloop.config import Settings
-from genloop.data.shards import npy_bytes
+from genloop.data.shards import MALFORMED, npy_bytes
 from genloop.factories import Resolve
 from genloop.metrics.clip_source import ClipUser, MetricClip, load_clip_source
 from genloop.metrics.makers import Extractor, FeatureMaker, FeatureSettings
@@ -106,7 +107,7 @@ class CachedExtractor:
             log.warning("feature cache: %s holds no features of %d images; measured again", path, len(images))
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, EOFError) as error:
+        except (*MALFORMED, OSError, BadZipFile) as error:
             log.warning("feature cache: %s cannot be read (%s); measured again", path, error)
         features = self.extractor.embed(images)
         try:

@@ -1,6 +1,7 @@
 """Features of a set of images, in memory and as files that later runs are compared with. N = images, D = features."""
 
 import io
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +9,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from genloop.data.shards import MALFORMED
 from genloop.metrics.set_distances import Gaussian
 from genloop.reading import regular_file
 from genloop.rundir import write_atomic
@@ -103,7 +105,7 @@ def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(regular_file(path), allow_pickle=False) as file:
             return {name: file[name] for name in names if name in file.files}
-    except (ValueError, OSError, KeyError, EOFError, TypeError, BadZipFile) as error:  # TypeError: of an .npy
+    except (*MALFORMED, OSError, RuntimeError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a file of statistics ({error})") from None
 
 

@@ -153,14 +153,14 @@ def refined(instruction: str, found: Sequence[Diagnosis], template: str = SLOTS[
 def conversation(record: Record, requests: Sequence[str]) -> tuple[Message, ...]:
     """System, then a user and an assistant turn a round that was accepted; `requests` open the user turns."""
     messages = [Message(role="system", content=SYSTEM)]
-    for one in record.rounds:
+    for place, one in enumerate(record.rounds):
         if one.accepted:
             asked = user_turn(
                 record.instruction,
                 one.features,
-                request=requests[one.index],
+                request=requests[place],
                 scene=one.shown or record.scene,
-                tried=attempts(record.rounds, one.index),
+                tried=attempts(record.rounds, place),
             )
             messages.append(Message(role="user", content=asked, images=(one.image,)))
             messages.append(Message(role="assistant", content=answer(one, record.instruction)))

@@ -1,5 +1,7 @@
 """The job `metrics`: files of statistics that are no reference, or not for these features, are refused in one line."""
 
+import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from genloop.data.shards import npy_bytes
 from genloop.job import run_command
 from genloop.metrics.features import CachedExtractor, PixelExtractor, PixelOptions
+from genloop.metrics.statistics import read_statistics
 from genloop.rewards.build import check_judge
 from genloop.rewards.settings import JudgeSettings
 from jobs import metrics
@@ -92,7 +95,7 @@ def test_a_feature_cache_is_a_folder(images, tmp_path, capsys, is_link):
         check_judge(JudgeSettings(cache=cache), Path)
 
 
-@pytest.mark.parametrize("damage", ["torn", "folder", "of fewer images", "no numbers"])
+@pytest.mark.parametrize("damage", ["torn", "folder", "of fewer images", "no numbers", "a zip", "a torn zip", "huge"])
 def test_damaged_features_of_a_cache_are_measured_again(tmp_path, caplog, damage):
     pictures = [np.full((8, 8, 3), shade, dtype=np.uint8) for shade in (0, 90)]
     extractor = CachedExtractor(PixelExtractor(PixelOptions()), tmp_path, "mark")
@@ -102,11 +105,30 @@ def test_damaged_features_of_a_cache_are_measured_again(tmp_path, caplog, damage
         kept.unlink()
         kept.mkdir()
     else:
-        whole = npy_bytes(features)
+        whole, zipped = npy_bytes(features), io.BytesIO()
+        np.savez(zipped, features=features)
         content = {
             "torn": whole[:-9],
             "of fewer images": npy_bytes(features[:1]),
             "no numbers": npy_bytes(features * np.inf),
+            "a zip": zipped.getvalue(),
+            "a torn zip": zipped.getvalue()[:40],
+            "huge": whole.replace(b"(2, 64), }" + b" " * 14, b"(" + b"9" * 15 + b", 64), }"),
         }
+        assert len(set(content.values()) | {whole}) == len(content) + 1
         kept.write_bytes(content[damage])
     assert np.array_equal(extractor.embed(pictures), features) and "measured again" in caplog.text
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_no_damage_to_a_reference_is_more_than_one_line(tmp_path, write):
+    write(tmp_path / "whole.npz", mu=np.zeros(9), sigma=np.eye(9))
+    data, refused = (tmp_path / "whole.npz").read_bytes(), 0
+    for place in range(len(data)):
+        damaged = data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+        (tmp_path / "damaged.npz").write_bytes(damaged)
+        with contextlib.suppress(ValueError):
+            read_statistics(tmp_path / "damaged.npz", "mark")
+            refused -= 1
+        refused += 1
+    assert refused > len(data) / 4

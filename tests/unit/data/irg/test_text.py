@@ -11,7 +11,7 @@ from genloop.data.irg.features import measure
 from genloop.data.irg.phrases import NUMBER, SLOTS, is_held_out, parse, sentences
 from genloop.data.irg.quotes import faithful, quotes
 from genloop.data.irg.record import INTENTS, Action
-from genloop.data.irg.text import answer_json, read_answer, user_turn, write_texts
+from genloop.data.irg.text import answer_json, conversation, read_answer, user_turn, write_texts
 from genloop.data.irg.verify import verify_record
 from tests.worlds.traces import SCENE, clean_image, trace
 
@@ -84,6 +84,12 @@ def test_numbers_of_others_keep_all_their_digits():
         answer_json(record.rounds[0].model_copy(update={"diagnosis": (found,), "actions": actions}), "x")
     )
     assert said.diagnosis[0].severity == 0.12345 and said.actions == actions
+
+
+def test_a_conversation_goes_by_the_order_of_rounds_whatever_their_numbers():
+    record = trace("undone").record
+    odd = record.model_copy(update={"rounds": tuple(one.model_copy(update={"index": 9}) for one in record.rounds)})
+    assert conversation(odd, ["one", "two"]) == conversation(record, ["one", "two"])
 
 
 def test_no_answer_suggests_what_was_taken_back():
