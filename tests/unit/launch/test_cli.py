@@ -83,10 +83,11 @@ def test_ctrl_c_before_the_work_is_one_line_too(tmp_path):
 
 
 def test_options_may_stand_anywhere(tmp_path):
-    done = genloop("run", "--procs", "2", COUNT, "limit=3", f"out={tmp_path / 'a'}")
-    assert done.returncode == 0, done.stderr
-    done = genloop("run", COUNT, "limit=3", "--procs", "2", f"out={tmp_path / 'b'}")
-    assert done.returncode == 0, done.stderr
+    words, out = ["run", COUNT, "limit=3"], f"out={tmp_path / 'a'}"
+    said = [genloop(*words, out, "--procs", "2", "--dry-run").stdout]
+    said += [genloop(*words, "--procs", "2", out, "--dry-run").stdout]
+    said += [genloop("run", "--dry-run", "--procs", "2", COUNT, "limit=3", out).stdout]
+    assert len(set(said)) == 1 and said[0].count("launch.backends.worker") == 2
 
 
 def test_status_shows_a_run_as_text_and_as_json(tmp_path):

@@ -133,8 +133,9 @@ def test_ctrl_c_is_answered_at_once_and_a_second_one_does_not_wait_for_the_step(
     assert command.wait(timeout=300) == 75 and workers_of(out) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
-@pytest.mark.parametrize("procs", ["1", "2"])
+@pytest.mark.parametrize(  # the other signals to one worker: tests/unit/core/test_job.py
+    ("procs", "number"), [("1", signal.SIGINT), ("2", signal.SIGINT), ("2", signal.SIGTERM), ("2", signal.SIGUSR2)]
+)
 def test_a_request_to_stop_leaves_no_lease_and_exits_75(tmp_path, procs, number):
     out = tmp_path / "run"
     words = [COUNT, f"out={out}", "limit=400", "slow=0.05", "--procs", procs]
