@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 Parser = Callable[[str], int | None]
 
-_SENTENCE = re.compile(
-    r"(?:overall judgment|therefore)\s*.*\s*-*\s*answer\s*(?P<number>\d+)\s*is\s*(?:the\s*)?(?:slightly\s*)?better",
+_SENTENCE = re.compile(  # published with \s*.*\s*-*\s* for .*, which finds the same and takes hours for many blanks
+    r"(?:overall judgment|therefore).*answer\s*(?P<number>\d+)\s*is\s*(?:the\s*)?(?:slightly\s*)?better",
     re.IGNORECASE,
 )
 _LAST_LINE = re.compile(
@@ -29,7 +29,7 @@ def official(text: str) -> int | None:
     is 1.
     """
     found = _SENTENCE.search(text.replace("\n", "").replace("*", ""))
-    return None if found is None else int(found["number"])
+    return None if found is None else int(found["number"].lstrip("0")[:9] or 0)  # rows hold no number of any length
 
 
 def vlmevalkit(text: str) -> int | None:

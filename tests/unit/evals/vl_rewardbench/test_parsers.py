@@ -39,3 +39,14 @@ def test_the_official_program_calls_any_number_but_the_worse_answer_s_agreement(
     assert agrees("official", 3, better=1) is True and agrees("lmms_eval", 3, better=1) is False
     assert agrees("official", 2, better=1) is False and agrees("official", 1, better=1) is True
     assert all(agrees(parser, None, better=1) is None for parser in PARSERS)
+
+
+@pytest.mark.parametrize(("digits", "number"), [("0002", 2), ("0", 0), ("9" * 5000, 999_999_999)])
+def test_a_number_of_any_length_is_read(digits, number):
+    assert PARSERS["official"](f"Overall Judgment: Answer {digits} is better.") == number
+
+
+def test_many_blanks_are_read_at_once():
+    text = f"Therefore{' ' * 20_000}--{' ' * 20_000}"
+    assert [parse(text) for parse in PARSERS.values()] == [None] * len(PARSERS)
+    assert PARSERS["official"](f"{text}Answer 2 is better") == 2
