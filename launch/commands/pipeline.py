@@ -118,6 +118,8 @@ def _run(stage: Stage, procs: str, requests: StopRequests) -> int:
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
             child.wait()
+    if passed and child.returncode in {-signal.SIGTERM, -signal.SIGINT}:
+        return STOPPED  # asked before it listened
     return child.returncode if child.returncode >= 0 else FAILED
 
 

@@ -8,11 +8,13 @@ import pytest
 
 from genloop.job import parse
 from genloop.ledger import finished, read_rows
+from launch.backends.local import STOPPED, StopRequests
 from launch.catalog import import_job
 from launch.cli import command
+from launch.commands.pipeline import _run
 from launch.pipelines.drafts import load_pipeline
 from launch.pipelines.folder import read_folders
-from launch.pipelines.stages import resolve_stages
+from launch.pipelines.stages import Stage, resolve_stages
 from tests.runs import ROOT, genloop, start_command, wait_until, workers_of
 
 COUNT = "tests.worlds.counting_job"
@@ -284,3 +286,9 @@ def test_only_a_stage_or_a_row_runs_with_what_it_needs(tmp_path, only, runs):
     assert genloop("resume", str(out)).stderr.count("done already") == len(runs)
     refused = genloop("pipeline", file, "--only", "mroe")
     assert refused.returncode == 2 and "did you mean 'more'" in refused.stderr
+
+
+def test_a_stage_that_is_stopped_before_it_listens_has_not_failed(tmp_path):
+    run, job = tmp_path / "run", "tests.worlds.counting_job"
+    stage = Stage("first", job, (f"out={run}", "slow=9"), "0", run, (), None, None)
+    assert _run(stage, "1", StopRequests(count=1)) == STOPPED
