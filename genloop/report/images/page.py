@@ -32,18 +32,27 @@ _ORDER = (REFERENCE, OURS, BASELINE, FLOOR, SHUFFLED)
 _MIN_SPOKES = 3  # of a radar
 
 
-def page(what: Measurement, name: str, rows: Sequence[Mapping[str, Any]], found: Sequence[Improvement]) -> str:
-    """HTML that needs nothing else, without a script; `rows` are those of readable images."""
-    return render("images.html.j2", content_of(what, name, rows, found))
+def page(
+    what: Measurement,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    found: Sequence[Improvement],
+    pictures: Mapping[str, bytes],
+) -> str:
+    """HTML that needs nothing else, without a script; `rows` are those of readable images, `pictures` its figures."""
+    return render("images.html.j2", content_of(what, name, rows, found, pictures))
 
 
 def content_of(
-    what: Measurement, name: str, rows: Sequence[Mapping[str, Any]], found: Sequence[Improvement]
+    what: Measurement,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    found: Sequence[Improvement],
+    pictures: Mapping[str, bytes],
 ) -> dict[str, Any]:
     """What the template needs, by name."""
     options: Any = what.metrics[name]
     sides = sides_of(what)
-    pictures = figures(what, name, rows, found)
     metric, ranked = _ranked(what, name, rows, options.chosen())
     return {
         "title": "Images beside their reference",
@@ -58,7 +67,10 @@ def content_of(
         "floor": FLOOR if FLOOR in sides else SHUFFLED,
         "table": [_cells(one) for one in found],
         "reading": [READING],
-        "files": ["table.md", "table.csv", "table.tex", "table.json"],
+        "files": [
+            *("table.md", "table.csv", "table.tex", "table.json"),
+            *(f"{key}.{kind}" for key in pictures for kind in ("svg", "png")),
+        ],
         **{key: as_link(pictures[key]) if key in pictures else None for key in ("radar", "distributions")},
     }
 

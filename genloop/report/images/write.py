@@ -8,8 +8,9 @@ from typing import Any, Literal
 from genloop.metrics.measurement import Measurement, file_name
 from genloop.metrics.paired.improvement import HEADER, Improvement, as_json, improvements, markdown, number
 from genloop.report.audit.sheet import to_csv
+from genloop.report.figures.canvas import Kind
 from genloop.report.images.latex import latex_table
-from genloop.report.images.page import page
+from genloop.report.images.page import figures, page
 from genloop.report.images.published import write_published
 from genloop.rundir import write_atomic
 
@@ -33,19 +34,27 @@ def write_comparison(
     seed: int,
     layout: Layout = "page",
 ) -> Path:
-    """Write index.html and table.md, .csv, .tex and .json of one metric of pairs -> the page.
+    """Write index.html, table.md, .csv, .tex and .json, and figures of one metric of pairs -> the page.
 
     `format=published` adds the folders of genloop/report/images/published.py.
     """
     readable = [row for row in rows if "reference" not in row and not row["problem"]]
     options: Any = what.metrics[name]
     found = improvements(readable, name, options.chosen(), seed)
-    texts = tables(found) | {"index.html": page(what, name, readable, found)}
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, text in texts.items():
-        write_atomic(folder / file, text.encode())
+    kinds: tuple[Kind, ...] = ("svg", "png")
+    drawn = {kind: figures(what, name, readable, found, kind) for kind in kinds}
+    texts = tables(found) | {"index.html": page(what, name, readable, found, drawn["svg"])}
+    places = [folder]
     if layout == "published":
         write_published(what, name, readable, found, texts, folder / "published")
+        places.append(folder / "published" / "comparison_output")  # where the page lies once more
+    folder.mkdir(parents=True, exist_ok=True)
+    for place in places:
+        for kind, pictures in drawn.items():
+            for figure, content in pictures.items():
+                write_atomic(place / f"{figure}.{kind}", content)
+    for file, text in texts.items():
+        write_atomic(folder / file, text.encode())
     return folder / "index.html"
 
 

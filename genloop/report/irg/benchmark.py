@@ -51,7 +51,6 @@ def page(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shown: Map
             "title": "Critics of images",
             "lead": f"What critics see, quote and repair on {len(traces)} held-out traces.",
             "reading": [READING],
-            "files": ["table.md", "summary.json"],
             "heads": list(_heads(found)),
             "runs": [
                 {"number": place, "letter": chr(65 + place % 26), "name": name} for place, name in enumerate(names)
@@ -120,11 +119,13 @@ def _guided(guided: Mapping[str, Any]) -> Iterator[list[str]]:
 
 
 def _chart(critics: Mapping[str, Numbers]) -> Chart:
-    rows = [
-        (measure, [(place, _interval(own.get(measure))) for place, own in enumerate(critics.values())])
-        for measure in CHARTED
-    ]
+    rows = [(measure, list(enumerate(shares))) for measure, shares in shares_of({"critics": critics}).items()]
     return dot_and_whisker(rows, [(share, f"{share:g}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)])
+
+
+def shares_of(found: Mapping[str, Any]) -> dict[str, list[Interval | None]]:
+    """{measure that is charted: that of each critic}"""
+    return {measure: [_interval(own.get(measure)) for own in found["critics"].values()] for measure in CHARTED}
 
 
 def _interval(one: Mapping[str, Any] | None) -> Interval | None:

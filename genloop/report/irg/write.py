@@ -10,8 +10,10 @@ from genloop.data.irg.corpus import Corpus
 from genloop.ledger import read_rows
 from genloop.reading import read_json_object
 from genloop.report.cards import PictureCard, Shot
+from genloop.report.figures.canvas import write_figure
+from genloop.report.figures.shares import shares_svg
 from genloop.report.files import record_of
-from genloop.report.irg.benchmark import markdown, page, said
+from genloop.report.irg.benchmark import markdown, page, said, shares_of
 from genloop.report.page.pictures import EmbeddedImage, embed_pixels
 from genloop.report.page.selection import best_and_worst
 from genloop.rundir import write_atomic, write_json
@@ -25,8 +27,11 @@ def write_benchmark(run: Path, out: Path) -> Path:
     if not (run / "summary.json").is_file():
         raise ValueError(f"{run} is not finished, there is nothing to report; run the same command again")
     found, rows = read_json_object(run / "summary.json"), list(read_rows(run))
-    shown = {"extremes": _extremes(run, rows), "records": [record_of(run)]}
+    figure = shares_svg(shares_of(found), list(found["critics"]), "Critics", "share of traces, in %")
+    files = ["table.md", "summary.json", "shares.svg", "shares.png"]
+    shown = {"extremes": _extremes(run, rows), "records": [record_of(run)], "files": files}
     out.mkdir(parents=True, exist_ok=True)
+    write_figure(out / "shares", figure)
     if out != run:
         write_json(out / "summary.json", found)
     write_atomic(out / "table.md", markdown(found).encode())
