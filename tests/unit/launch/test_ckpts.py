@@ -9,9 +9,11 @@ from ckpts.resolve import REGISTRY, missing_files, place, registry, state
 from tests.runs import genloop
 from tests.worlds.tiny_mask2former import mask2former_folder, mmdet_file
 
+WIDE = {"COLUMNS": "1000"}  # no line is wrapped
+
 
 def test_the_list_names_every_checkpoint_with_its_state_and_licence():
-    done = genloop("ckpts", "list")
+    done = genloop("ckpts", "list", **WIDE)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[::2]] == list(registry())
@@ -28,7 +30,7 @@ def test_what_an_incomplete_folder_lacks_is_listed_and_refused_by_verify(tmp_pat
     half.mkdir()
     (folder / "model.safetensors.index.json").write_text(json.dumps(shards))
     (folder / "model-00002.safetensors").touch()
-    done = genloop("ckpts", "list", CHECKPOINT_DIR=str(tmp_path))
+    done = genloop("ckpts", "list", CHECKPOINT_DIR=str(tmp_path), **WIDE)
     rows = {line.split()[0]: line for line in done.stdout.splitlines()[::2]}
     assert f"incomplete: {folder} lacks config.json, model-00001.safetensors;" in rows["llava-onevision"]
     assert "half fetched" in rows["parm"] and "not there" in rows["show-o"]
@@ -50,14 +52,14 @@ def test_a_damaged_list_of_files_is_missing_and_not_the_end_of_the_list(tmp_path
 
 
 def test_shipped_weights_are_verified_by_name_and_folders_by_their_manifest(tmp_path):
-    done = genloop("ckpts", "verify", "shapes/tokenizer")
+    done = genloop("ckpts", "verify", "shapes/tokenizer", **WIDE)
     assert done.stdout.startswith("shapes/tokenizer: 3 files as registered, 2 files as they were written: "), (
         done.stderr
     )
     folder = mask2former_folder(tmp_path / "a")
-    assert genloop("ckpts", "verify", str(folder)).stdout == f"{folder}: 3 files as they were written\n"
+    assert genloop("ckpts", "verify", str(folder), **WIDE).stdout == f"{folder}: 3 files as they were written\n"
     (folder / "config.json").write_text("{}")
-    done = genloop("ckpts", "verify", str(folder))
+    done = genloop("ckpts", "verify", str(folder), **WIDE)
     assert done.returncode == 2 and "files missing or changed since they were written: config.json" in done.stderr
 
 
