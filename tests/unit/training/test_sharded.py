@@ -260,8 +260,8 @@ def test_adapters_on_frozen_weights_in_half_precision_are_sharded_too(
     imported, generated, plain, tmp_path, monkeypatch
 ):
     words = [*WORDS, f"start={plain / 'judge'}", "questions=null", f"data.paths.shards={generated}", "lora.rank=2"]
-    words += ["vision_lr=0", "saved_dtype=bfloat16", "train.gradient_checkpointing=true", "eval_every=2", "loss.names=0"]
-    words += ["train.num_steps=4"]
+    words += ["vision_lr=0", "saved_dtype=bfloat16", "train.gradient_checkpointing=true", "eval_every=2"]
+    words += ["loss.names=0", "train.num_steps=4"]
     assert run_command(train_judge, [*words, f"out={tmp_path / 'plain'}"]) == 0
     run_on_two_ranks(monkeypatch, train_judge, [*words, f"out={tmp_path / 'run'}", "train.zero_stage=3"])
     one, other = lines(tmp_path / "plain"), lines(tmp_path / "run")
