@@ -63,7 +63,7 @@ def content_of(folder: Path) -> dict[str, Any]:
 def notices(folder: Path) -> Iterator[str]:
     """Why a worker of the run failed, where one did: its last start left that behind."""
     for failure in read_failures(folder / "logs")[:1]:
-        yield f"Worker {failure.rank} failed: {failure.line}. Its traceback is in logs/worker-{failure.rank}.error.json."
+        yield f"Worker {failure.rank} failed: {failure.line}. Traceback: logs/worker-{failure.rank}.error.json."
 
 
 def failed_units(folder: Path) -> Iterator[tuple[str, int, str]]:
