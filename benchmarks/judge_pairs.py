@@ -29,7 +29,7 @@ TEXT = {"hidden_size": 64, "intermediate_size": 128}
 STEPS = 800
 KEYS = (
     *("lora.rank=0", "lora.targets=[]", "merged=false", "vision_lr=null", "projector_lr=null", "qformer_lr=null"),
-    *("pairs.num_folds=4", "chat.batch_size=16", f"train.num_steps={STEPS}", "train.lr=2e-3", "train.warmup_steps=30"),
+    *("pairs.num_folds=4", "chat.batch_size=16", f"train.num_steps={STEPS}", "train.lr=5e-4", "train.warmup_steps=100"),
     *(f"train.save_every={STEPS}", "train.log_every=50", "eval_every=200", "eval_chats=300"),
 )
 
@@ -41,7 +41,7 @@ def main() -> None:
     found = parser.parse_args()
     pairs = found.out / "pairs/pairs.jsonl"
     if not pairs.is_file():
-        write_pairs(pairs.parent, count=2400, seed=1)
+        write_pairs(pairs.parent, count=2400, seed=2)  # of seed 1 the learning rate was chosen
     for seed in found.seeds:
         for arm in ARMS:
             run_arm(found.out, pairs, arm, seed)
