@@ -12,12 +12,15 @@ from genloop.job import run_command
 from jobs import train_judge, train_showo, train_tokenizer
 from tests.runs import run_ranks
 
-STEPS = ["tiny", "train.num_steps=10", "train.log_every=1"]
+NUM_STEPS = 10
+STEPS = ["tiny", f"train.num_steps={NUM_STEPS}", "train.log_every=1"]
 
 
 def losses(run: Path) -> np.ndarray:
+    """Of each step; NaN where the step was left out, as under fp16 until the loss is scaled low enough."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return np.array([line["loss"] for line in lines if "loss" in line])
+    found = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    return np.array([found.get(step, np.nan) for step in range(1, NUM_STEPS + 1)])
 
 
 def train(job: ModuleType, run: Path, *words: str) -> np.ndarray:
@@ -28,14 +31,16 @@ def train(job: ModuleType, run: Path, *words: str) -> np.ndarray:
 @pytest.mark.parametrize("job", [train_showo, train_tokenizer, train_judge])
 def test_losses_are_those_of_the_cpu(device: str, out: Path, job: ModuleType) -> None:
     one, other = (train(job, out / name, f"train.device={name}") for name in ("cpu", device))
-    assert len(one) == 10 and np.abs(other / one - 1).max() <= 1e-3
+    assert np.abs(other / one - 1).max() <= 1e-3
 
 
 def test_half_precision_stays_near(device: str, out: Path) -> None:
     one = train(train_showo, out / "expected", "train.device=cpu")
     for precision in ("bf16", "fp16") if device == "cuda" else ("bf16",):  # no CPU trains in fp16
         other = train(train_showo, out / precision, f"train.device={device}", f"train.precision={precision}")
-        assert np.abs(other / one - 1).max() <= 0.1
+        learned = np.isfinite(other)
+        assert learned.sum() >= NUM_STEPS - 2 * (precision == "fp16")
+        assert np.abs(other / one - 1)[learned].max() <= 0.1
 
 
 def test_adapters_learn_as_on_the_cpu(device: str, out: Path) -> None:

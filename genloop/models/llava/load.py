@@ -23,13 +23,19 @@ _SAVED = (  # names in memory -> those of the public files, which every version 
 
 
 def build_llava(
-    config: LlavaConfig, *, seed: int, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    config: LlavaConfig,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    drawn_on: str = "cpu",
 ) -> Llava:
     """A model with fresh weights keyed by `seed`, in training mode.
 
     Norms 1, biases 0; matrices of the language model N(0, initializer_range), all others N(0, 1 / fan-in).
+    They are drawn on the CPU, which takes minutes for 7B weights; another `drawn_on` has other numbers.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(drawn_on).manual_seed(seed)
     state = {
         key: _fresh(key, shape, config, generator).to(device=device, dtype=dtype)
         for key, shape in llava_manifest(config).items()
@@ -68,7 +74,7 @@ def _fresh(key: str, shape: tuple[int, ...], config: LlavaConfig, generator: tor
         scale = config.text.initializer_range
     else:
         scale = 1 / math.sqrt(math.prod(shape[1:]) or shape[0]) if len(shape) > 1 else 1 / math.sqrt(shape[0])
-    return torch.randn(shape, generator=generator) * scale
+    return torch.randn(shape, generator=generator, device=generator.device) * scale
 
 
 def _assemble(config: LlavaConfig, state: dict[str, Tensor]) -> Llava:

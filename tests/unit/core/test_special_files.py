@@ -57,7 +57,7 @@ def make(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
         ("metrics", "reference"),
         ("train_showo", "shards"),
         ("compare", "a"),
-        ("agreement", "rows"),
+        ("agreement", "runs"),
         ("agreement", "annotations"),
         ("build_judge_data", "conversations"),
         ("build_pairs", "published"),
@@ -68,9 +68,9 @@ def make(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
 def test_no_key_of_a_config_takes_it(job: str, key: str, make: Any, tmp_path: Path) -> None:
     place = make(tmp_path / "x")
     model = importlib.import_module(f"jobs.{job}").Config
-    given = f"[{place}]" if key in {"rows", "annotations", "runs", "held_out"} else f"{place}"
+    given = f"[{place}]" if key in {"annotations", "runs", "held_out"} else f"{place}"
     needed = {
-        name: "[y]" if name in {"rows", "runs", "held_out"} else "y"
+        name: "[y]" if name in {"runs", "held_out"} else "y"
         for name, f in model.model_fields.items()
         if f.is_required()
     }

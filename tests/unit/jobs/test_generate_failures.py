@@ -17,7 +17,7 @@ WORDS = ["tiny", "limit=2", "unit_size=1", "images_per_prompt=1", "sampling.step
 @pytest.mark.parametrize("kind, reason", [("Overflows", "NaN"), ("Black", "black")])
 def test_a_broken_image_fails_its_unit_with_the_reason(tmp_path: Path, kind: str, reason: str, images: str) -> None:
     with pytest.raises(SystemExit):
-        run_command(generate, [*WORDS, f"images={images}", f"{OWN}:{kind}", f"out={tmp_path / 'run'}"])
+        run_command(generate, [*WORDS, f"format={images}", f"{OWN}:{kind}", f"out={tmp_path / 'run'}"])
     record = read_json(tmp_path / "run" / "failed" / "00000.json")
     assert record["attempts"] == 2 and reason in str(record) and "prompt 0" in str(record)
     assert not list((tmp_path / "run").glob("rows/*.jsonl")) and not list((tmp_path / "run").glob("shards/*.tar"))

@@ -32,11 +32,13 @@ def test_the_help_and_the_list_of_jobs_do_not_import(package: str) -> None:
     assert "usage: genloop" in done.stdout and "train_judge" in done.stdout
 
 
-def test_jobs_prints_one_line_each():
+def test_jobs_prints_an_entry_each():
     done = genloop("jobs")
     lines = done.stdout.splitlines()
     assert done.returncode == 0
-    assert [line.split()[0] for line in lines] == sorted(file.stem for file in ROOT.glob("jobs/[a-z]*.py"))
+    assert [line.split()[0] for line in lines if not line.startswith(" ")] == sorted(
+        file.stem for file in ROOT.glob("jobs/[a-z]*.py")
+    )
 
 
 def test_the_whole_config_is_printed_as_a_preset_that_says_the_same(tmp_path):

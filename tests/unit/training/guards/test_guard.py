@@ -228,7 +228,7 @@ def test_reward_hacking_goes_by_intervals(judge, held_out, hacked):
 
 def test_images_are_strange_when_all_of_them_moved_far():
     first = {"dark_share": [0.1, 0.2, 0.3, 0.2, 0.15, 0.25]}
-    moved = {"dark_share": [value + 0.5 for value in first["dark_share"]]}
+    moved = {"dark_share": [value + 0.5 + 0.01 * number for number, value in enumerate(first["dark_share"])]}
     one = {"dark_share": [0.9, *first["dark_share"][1:]]}
     assert len(strange_images(moved, first, GuardSettings())) == 1
     assert strange_images(one, first, GuardSettings()) == strange_images(first, first, GuardSettings()) == []
