@@ -55,7 +55,7 @@ setup(
         "remote": ["openai"],
         "sinks": ["tensorboard", "trackio", "wandb"],
         "mmdet": ["mmcv-lite==2.1.*", "mmdet==3.3.0", "mmengine>=0.10.7,<1"],
-        "dev": ["hypothesis", "mypy", "openai", "pytest", "pytest-xdist", "ruff"],
+        "dev": ["hypothesis", "imagehash", "mypy", "openai", "pytest", "pytest-xdist", "ruff"],
     },
     entry_points={"console_scripts": ["genloop = launch.cli:main"]},
 )

@@ -23,7 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from genloop.data.irg.dedupe import NUM_HASHES, leakage
-from genloop.data.irg.exports.own import Joined
+from genloop.data.irg.exports.own import Own
 from genloop.data.irg.phrases import NUMBER
 from genloop.data.irg.verify import verify_sample
 from genloop.data.shards import Sample, write_shard
@@ -101,7 +101,7 @@ def main() -> int:
     print(f"{cpu_model()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {package_versions()}")
     maker = start("build_irg", "irg", f"out={root / 'made'}", f"num_traces={choice.distinct}", "unit_size=50")
     maker.communicate(3600)
-    samples = list(Joined(root / "made"))
+    samples = list(Own().read(root / "made"))
     for number, first in enumerate(range(0, choice.traces, SHARD)):
         write_shard(root / "set" / f"{number:05d}.tar", copies(samples, min(SHARD, choice.traces - first), first))
     size = sum(path.stat().st_size for path in (root / "set").glob("*.tar"))
