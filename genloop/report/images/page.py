@@ -17,7 +17,7 @@ from genloop.report.figures.canvas import Kind
 from genloop.report.figures.nearness import distributions, radar
 from genloop.report.page.pictures import EmbeddedImage, embed, embed_pixels
 from genloop.report.page.selection import best_and_worst
-from genloop.report.rendering import as_link, render
+from genloop.report.rendering import as_link
 from genloop.stats.intervals import Interval
 
 SHOWN, EXTREMES, SIDE = 12, 3, 160  # pairs, nearest and farthest ones; px
@@ -32,17 +32,6 @@ _ORDER = (REFERENCE, OURS, BASELINE, FLOOR, SHUFFLED)
 _MIN_SPOKES = 3  # of a radar
 
 
-def page(
-    what: Measurement,
-    name: str,
-    rows: Sequence[Mapping[str, Any]],
-    found: Sequence[Improvement],
-    pictures: Mapping[str, bytes],
-) -> str:
-    """HTML that needs nothing else, without a script; `rows` are those of readable images, `pictures` its figures."""
-    return render("images.html.j2", content_of(what, name, rows, found, pictures))
-
-
 def content_of(
     what: Measurement,
     name: str,
@@ -50,7 +39,7 @@ def content_of(
     found: Sequence[Improvement],
     pictures: Mapping[str, bytes],
 ) -> dict[str, Any]:
-    """What the template needs, by name."""
+    """What images.html.j2 needs, by name; `rows` are those of readable images, `pictures` its figures."""
     options: Any = what.metrics[name]
     sides = sides_of(what)
     metric, ranked = _ranked(what, name, rows, options.chosen())

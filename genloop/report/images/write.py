@@ -10,8 +10,9 @@ from genloop.metrics.paired.improvement import HEADER, Improvement, as_json, imp
 from genloop.report.audit.sheet import to_csv
 from genloop.report.figures.canvas import Kind
 from genloop.report.images.latex import latex_table
-from genloop.report.images.page import figures, page
+from genloop.report.images.page import content_of, figures
 from genloop.report.images.published import write_published
+from genloop.report.rendering import render
 from genloop.rundir import write_atomic
 
 NUM_TEXTS = 3  # columns of HEADER that hold words
@@ -43,7 +44,8 @@ def write_comparison(
     found = improvements(readable, name, options.chosen(), seed)
     kinds: tuple[Kind, ...] = ("svg", "png")
     drawn = {kind: figures(what, name, readable, found, kind) for kind in kinds}
-    texts = tables(found) | {"index.html": page(what, name, readable, found, drawn["svg"])}
+    page = render("images.html.j2", content_of(what, name, readable, found, drawn["svg"]))
+    texts = tables(found) | {"index.html": page}
     places = [folder]
     if layout == "published":
         write_published(what, name, readable, found, texts, folder / "published")
